@@ -1,0 +1,1 @@
+"""PicoSAM2: point at a thing, get its mask."""

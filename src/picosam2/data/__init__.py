@@ -1,0 +1,1 @@
+"""Annotations to instance records, crop store and batches."""

@@ -1,0 +1,56 @@
+"""The errors this package raises on purpose. Each message is one sentence that says what to do."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class PicoSAM2Error(Exception):
+    """A mistake the user can mend. The command line prints it on one line and exits with 2."""
+
+
+class ImageError(PicoSAM2Error):
+    """A picture that cannot be read, or should not be (too large)."""
+
+
+class PromptError(PicoSAM2Error):
+    """A point or box that makes no sense, alone or on this picture."""
+
+
+class PromptWarning(UserWarning):
+    """A prompt that was changed to make sense, for instance a box clipped to the picture."""
+
+
+class WeightsError(PicoSAM2Error):
+    """Weights that are missing, damaged or of another model."""
+
+
+class DataError(PicoSAM2Error):
+    """Annotations or photos that cannot be used at all."""
+
+
+class StoreError(PicoSAM2Error):
+    """A crop store or cache that is missing, damaged or made from something else."""
+
+
+class CheckpointError(PicoSAM2Error):
+    """A training checkpoint that is missing, damaged or belongs to another run."""
+
+
+class ConfigError(PicoSAM2Error):
+    """A setting with an unknown name or an impossible value."""
+
+
+class MissingExtraError(PicoSAM2Error):
+    """A feature whose optional dependency is not installed."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or raise `MissingExtraError` that names the extra to install."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"this needs the Python package {error.name!r}: pip install 'picosam2[{extra}]'"
+        ) from error

@@ -1,0 +1,1 @@
+"""Writing trained weights for the places where they run."""
