@@ -2,8 +2,9 @@
 
 The format is described at https://cocodataset.org/#format-data. Reading checks the structure of
 every entry and leaves out what is broken, with a `Problem` that says which entry and why; only a
-file that is no annotation file at all is an error. Masks are decoded by pycocotools, the format's
-reference code. Its C code trusts its input, so what it is given is checked first.
+file that is no annotation file at all is an error. Polygons are filled by pycocotools, the
+format's reference code, whose rule for the pixels on an edge is its own. Its C code trusts its
+input, so what it is given is checked first, and run-length encodings are decoded here.
 """
 
 from __future__ import annotations
@@ -51,29 +52,32 @@ class Instance:
 
     def mask(self) -> NDArray[np.bool_]:
         """The object's pixels, (H, W) bool. `DataError` if broken or empty."""
-        tools = require("pycocotools.mask", "train")
-        size = [self.height, self.width]
-        if isinstance(self.segmentation, tuple):
-            for polygon in self.segmentation:
-                if _perimeter(polygon) > _MAX_PERIMETER:
-                    self._refuse("has an outline of more than two million pixels")
-            parts = tools.frPyObjects(list(self.segmentation), self.height, self.width)
-            encoded = tools.merge(parts)
-        elif isinstance(self.segmentation, bytes):
+        counts: NDArray[np.integer[Any]]
+        if isinstance(self.segmentation, np.ndarray):
+            counts = self.segmentation
+        else:
             try:
-                counts = _decompress(self.segmentation)
+                counts = _decompress(self._compressed())
             except ValueError as error:
                 self._refuse(str(error))
             if int(counts.sum()) != self.height * self.width:
                 self._refuse("has run lengths that do not add up to the photo's pixels")
-            encoded = {"size": size, "counts": self.segmentation}
-        else:
-            runs = {"size": size, "counts": self.segmentation.tolist()}
-            encoded = tools.frPyObjects(runs, self.height, self.width)
-        mask = np.ascontiguousarray(tools.decode(encoded) != 0)
+        runs = np.repeat(np.arange(counts.size) % 2 == 1, counts)
+        mask = np.ascontiguousarray(runs.reshape(self.width, self.height).T)
         if not mask.any():
             self._refuse("has a mask without a single pixel")
         return mask
+
+    def _compressed(self) -> bytes:
+        """The compressed run-length encoding, rasterised from the polygons if need be."""
+        if isinstance(self.segmentation, bytes):
+            return self.segmentation
+        for polygon in self.segmentation:
+            if _perimeter(polygon) > _MAX_PERIMETER:
+                raise ValueError("has an outline of more than two million pixels")
+        tools = require("pycocotools.mask", "train")
+        parts = tools.frPyObjects(list(self.segmentation), self.height, self.width)
+        return bytes(tools.merge(parts)["counts"])
 
     def _refuse(self, what: str) -> NoReturn:
         raise DataError(f"annotation {self.id} {what}: leave it out or annotate it again")
@@ -347,7 +351,9 @@ def _read_segmentation(value: Any, photo: Photo) -> Polygons | bytes | Counts:
     numbers = _numbers(counts)
     if numbers is None or not numbers.size or (numbers != np.floor(numbers)).any():
         raise ValueError("has a run-length encoding without run lengths")
-    if (numbers < 0).any() or numbers.sum() != photo.height * photo.width:
+    if not 0 <= numbers.min() <= numbers.max() <= _MAX_PIXELS:
+        raise ValueError("has a run length that is negative or too long")
+    if numbers.sum() != photo.height * photo.width:
         raise ValueError("has run lengths that do not add up to the photo's pixels")
     return numbers.astype(np.uint32)
 
@@ -409,8 +415,8 @@ def _decompress(counts: bytes) -> NDArray[np.int64]:
     values[negative] -= 1 << (5 * (ends - starts + 1))[negative]
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
-    if (values < 0).any() or (values > _MAX_PIXELS).any():
-        raise ValueError("has run lengths that do not add up to the photo's pixels")
+    if values.min() < 0 or values.max() > _MAX_PIXELS:
+        raise ValueError("has a run length that is negative or too long")
     return values
 
 
