@@ -1,0 +1,251 @@
+"""prompts: what is read, what is refused and in which words, and what happens at the border."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picosam2.errors import PromptError, PromptWarning
+from picosam2.prompts import Box, Point, Prompt, as_prompts
+
+coordinates = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 3))
+points = st.builds(Point, coordinates, coordinates, st.booleans())
+sizes = st.floats(0.01, 1e5)
+boxes = st.builds(
+    lambda x, y, w, h: Box(x, y, x + w, y + h), coordinates, coordinates, sizes, sizes
+)
+prompts = st.builds(Prompt, st.lists(points, max_size=3).map(tuple), boxes)
+
+
+@pytest.mark.parametrize(
+    ("text", "point"),
+    [
+        ("120,80", Point(120, 80)),
+        (" 1.5 , 2 ", Point(1.5, 2)),
+        ("3,4,1", Point(3, 4)),
+        ("3,4,0", Point(3, 4, positive=False)),
+        ("-3,4e1", Point(-3, 40)),
+    ],
+)
+def test_a_point_is_parsed(text: str, point: Point) -> None:
+    assert Point.parse(text) == point
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "1,2,3,4", "a,b", "1;2", "1,2,", "1,2,2", "nan,1", "1,inf"]
+)
+def test_text_that_is_no_point(text: str) -> None:
+    with pytest.raises(PromptError, match=r"X,Y|finite|label"):
+        Point.parse(text)
+
+
+def test_a_box_is_parsed() -> None:
+    box = Box.parse("10, 20.5, 110, 60.5")
+    assert box == Box(10, 20.5, 110, 60.5)
+    assert (box.width, box.height, box.area) == (100, 40, 4000)
+    assert box.centre == Point(60, 40.5)
+    assert box.as_xywh() == (10, 20.5, 100, 40)
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1 2 3 4"])
+def test_text_that_is_no_box(text: str) -> None:
+    with pytest.raises(PromptError, match="X0,Y0,X1,Y1"):
+        Box.parse(text)
+
+
+def test_swapped_corners_are_put_right_in_the_message() -> None:
+    for corners in [(200, 160, 40, 30), (40, 160, 200, 30), (200, 30, 40, 160)]:
+        with pytest.raises(PromptError, match=r"swapped.*: 40,30,200,160$"):
+            Box(*corners)
+
+
+def test_a_box_without_area() -> None:
+    with pytest.raises(PromptError, match="no area: move its left and right"):
+        Box(5, 1, 5, 9)
+    with pytest.raises(PromptError, match="no area: move its top and bottom"):
+        Box(1, 5, 9, 5)
+
+
+@pytest.mark.parametrize(
+    "bad", [float("nan"), float("inf"), -float("inf"), "1", None, True, 10**400]
+)
+def test_coordinates_are_finite_numbers(bad: Any) -> None:
+    for make in (lambda: Point(bad, 1), lambda: Point(1, bad), lambda: Box(0, 0, bad, 1)):
+        with pytest.raises(PromptError, match="number"):
+            make()
+
+
+def test_numbers_become_plain_floats() -> None:
+    point = Point(np.float32(1.5), np.int64(2), np.True_)
+    assert [type(value) for value in dataclasses.astuple(point)] == [float, float, bool]
+    assert type(Box(np.int32(1), 2, 3, np.float16(4)).y1) is float
+
+
+def test_labels() -> None:
+    assert Point(1, 2, 0).positive is False
+    for bad in (2, -1, "1", None, 0.5):
+        with pytest.raises(PromptError, match="label"):
+            Point(1, 2, bad)  # type: ignore[arg-type]
+
+
+def test_a_prompt_says_what_is_meant() -> None:
+    with pytest.raises(PromptError, match="neither"):
+        Prompt()
+    with pytest.raises(PromptError, match="only negative"):
+        Prompt(points=(Point(1, 2, positive=False),))
+    assert Prompt(points=(Point(1, 2, positive=False),), box=Box(0, 0, 9, 9)).box is not None
+    assert Prompt(points=[Point(1, 2)]).points == (Point(1, 2),)  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="as_prompts"):
+        Prompt(points=((1, 2),))  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="as_prompts"):
+        Prompt(box=(1, 2, 3, 4))  # type: ignore[arg-type]
+
+
+def test_prompts_are_values() -> None:
+    assert len({Prompt(points=(Point(1, 2),)), Prompt(points=(Point(1.0, 2.0),))}) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Point(1, 2).x = 3  # type: ignore[misc]
+
+
+@settings(max_examples=50)
+@given(prompts)
+def test_json_round_trip(prompt: Prompt) -> None:
+    assert Prompt.from_json(json.loads(json.dumps(prompt.to_json(), allow_nan=False))) == prompt
+
+
+@settings(max_examples=50)
+@given(points, boxes)
+def test_text_round_trip(point: Point, box: Box) -> None:
+    assert Point.parse(str(point)) == point
+    assert Box.parse(str(box)) == box
+
+
+def test_json_form() -> None:
+    prompt = Prompt(points=(Point(1, 2), Point(3, 4, positive=False)))
+    assert prompt.to_json() == {"points": [[1.0, 2.0, 1], [3.0, 4.0, 0]]}
+    assert Prompt(box=Box(1, 2, 3, 4)).to_json() == {"box": [1.0, 2.0, 3.0, 4.0]}
+    assert Prompt.from_json({"points": [[1, 2]], "box": None}) == Prompt(points=(Point(1, 2),))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1, 2], "object"),
+        (None, "object"),
+        ({}, "neither"),
+        ({"point": [1, 2]}, "no key 'point'"),
+        ({"points": 3}, "list"),
+        ({"points": "1,2"}, "list"),
+        ({"points": [1, 2]}, "not a point"),
+        ({"points": [[1, 2, 3, 4]]}, "not 4: give"),
+        ({"points": [["a", 2]]}, "number"),
+        ({"points": [[1, None]]}, "number"),
+        ({"box": [1, 2, 3]}, "not 3: give"),
+        ({"box": {"x0": 1}}, "list"),
+        ({"box": [3, 2, 1, 4]}, "swapped"),
+    ],
+)
+def test_json_that_is_no_prompt(value: Any, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        Prompt.from_json(value)
+
+
+def test_points_within_the_picture() -> None:
+    inside = Prompt(points=(Point(0, 0), Point(639.99, 479.5)))
+    assert inside.within(480, 640) is inside
+    for x, y in [(640, 1), (-0.1, 1), (1, 480), (1, -3)]:
+        with pytest.raises(PromptError, match="outside the picture: x must be from 0 to 639 and y"):
+            Prompt(points=(Point(1, 1), Point(x, y, positive=False))).within(480, 640)
+
+
+def test_boxes_within_the_picture() -> None:
+    inside = Prompt(box=Box(0, 0, 640, 480))
+    assert inside.within(480, 640) is inside
+    for corners in [(640, 0, 700, 9), (-9, 0, 0, 9), (0, 480, 9, 500), (0, -9, 9, 0)]:
+        with pytest.raises(PromptError, match=r"box .* lies outside"):
+            Prompt(box=Box(*corners)).within(480, 640)
+    with pytest.warns(PromptWarning, match="cut to 0,10,640,480") as record:
+        cut = Prompt(points=(Point(5, 11),), box=Box(-5, 10, 650, 500)).within(480, 640)
+    assert record[0].filename == __file__
+    assert cut == Prompt(points=(Point(5, 11),), box=Box(0, 10, 640, 480))
+
+
+def test_rounding_past_the_picture_is_cut_without_a_word() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Prompt(box=Box(-0.4, 0, 640.01, 9)).within(480, 640).box == Box(0, 0, 640, 9)
+
+
+def test_arrays_make_one_prompt_a_row() -> None:
+    expected = [Prompt(points=(Point(1, 2),)), Prompt(points=(Point(3, 4),))]
+    rows = [[1, 2], [3, 4]]
+    for value in (np.array(rows), np.array(rows, np.float32), rows, [(1, 2), np.array([3, 4])]):
+        assert as_prompts(points=value) == expected
+    assert as_prompts(points=np.array([[1, 2, 1], [3, 4, 1]])) == expected
+    assert as_prompts(points=iter([Point(1, 2), Prompt(points=(Point(3, 4),))])) == expected
+    corners = [[1, 2, 3, 4], [5, 6, 7, 8]]
+    expected = [Prompt(box=Box(1, 2, 3, 4)), Prompt(box=Box(5, 6, 7, 8))]
+    for value in (np.array(corners), corners, [Box(1, 2, 3, 4), (5, 6, 7, 8)]):
+        assert as_prompts(boxes=value) == expected
+    assert as_prompts([[1, 2]], corners) == [Prompt(points=(Point(1, 2),)), *expected]
+
+
+def test_what_turns_into_an_array() -> None:
+    class Tensor:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+            return np.array([[1.0, 2.0]])
+
+    assert as_prompts(points=Tensor()) == [Prompt(points=(Point(1, 2),))]  # type: ignore[arg-type]
+
+
+def test_a_single_one_needs_no_list() -> None:
+    expected = [Prompt(points=(Point(1, 2),))]
+    for value in ((1, 2), [1, 2], np.array([1, 2]), (1, 2, 1), Point(1, 2), expected[0]):
+        assert as_prompts(points=value) == expected
+    for value in ((1, 2, 3, 4), np.array([1.0, 2, 3, 4]), Box(1, 2, 3, 4)):
+        assert as_prompts(boxes=value) == [Prompt(box=Box(1, 2, 3, 4))]
+
+
+def test_nothing_to_do_and_nothing_given() -> None:
+    assert as_prompts(points=[]) == []
+    assert as_prompts(boxes=np.zeros((0, 4))) == []
+    with pytest.raises(PromptError, match="no prompt"):
+        as_prompts()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"points": "1,2"}, "Point.parse"),
+        ({"points": 5}, "rows of numbers"),
+        ({"points": np.array(5)}, "rows of numbers"),
+        ({"points": ["1,2"]}, "not a point"),
+        ({"points": [[1]]}, "not 1: give"),
+        ({"points": [[[1, 2], [3, 4]]]}, "number"),
+        ({"points": [[1, 2, 0]]}, "only negative"),
+        ({"points": [[1, 2, 7]]}, "label"),
+        ({"points": np.array([[1, np.nan]])}, "finite"),
+        ({"points": np.zeros((2, 9))}, "not 9: give"),
+        ({"points": [Box(1, 2, 3, 4)]}, "not a point"),
+        ({"boxes": [[1, 2]]}, "not 2: give"),
+        ({"boxes": [Point(1, 2)]}, "not a box"),
+        ({"boxes": [[0, 0, 0, 4]]}, "no area"),
+    ],
+)
+def test_rows_that_are_no_prompts(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(PromptError, match=message) as caught:
+        as_prompts(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_messages_stay_short() -> None:
+    with pytest.raises(PromptError) as caught:
+        as_prompts(points=["x" * 10_000])
+    assert len(str(caught.value)) < 300
