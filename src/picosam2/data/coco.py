@@ -14,18 +14,19 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from picosam2.data.paths import stays_inside
 from picosam2.errors import DataError, require
+from picosam2.images import MAX_PIXELS
 
 Polygons = tuple[NDArray[np.float64], ...]
 Counts = NDArray[np.uint32]
 
-_MAX_PIXELS = 100_000_000  # of one photo: a mask has one byte a pixel
 _MAX_COORDINATE = 1_000_000.0  # pycocotools multiplies by 5 and converts to a 32-bit integer
 _MAX_PERIMETER = 2_000_000.0  # pixels; pycocotools allocates about 80 bytes a pixel of outline
 _MAX_ID = 2**63  # ids are stored as 64-bit integers
@@ -271,8 +272,8 @@ def _read_photo(
     height, width = _whole(entry, "height"), _whole(entry, "width")
     if height == 0 or width == 0:
         raise ValueError("has no pixels")
-    if height * width > _MAX_PIXELS:
-        raise ValueError(f"is larger than {_MAX_PIXELS} pixels")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"is larger than {MAX_PIXELS} pixels")
     source = entry.get("source")
     return Photo(
         id=image_id,
@@ -287,7 +288,7 @@ def _read_photo(
 def _find(images: Path, names: Sequence[str]) -> Path:
     """The first of `names` that is a file below `images`."""
     for name in names:
-        if not _stays_inside(name):
+        if not stays_inside(name):
             raise ValueError(f"has a file_name that leaves the image folder: {_short(name)}")
     for name in names:
         path = images / name
@@ -297,14 +298,6 @@ def _find(images: Path, names: Sequence[str]) -> Path:
         except OSError:  # a name that the file system cannot have
             continue
     raise ValueError(f"has no photo in the image folder: {_short(names[0])} is missing")
-
-
-def _stays_inside(name: str) -> bool:
-    """Whether a relative path stays below its folder, whichever system reads it."""
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if path.is_absolute() or path.drive or path.root or ".." in path.parts:
-            return False
-    return "\0" not in name
 
 
 def _short(name: str) -> str:
@@ -321,7 +314,7 @@ def _read_instance(entry: dict[str, Any], instance_id: int, photo: Photo) -> Ins
     area = entry.get("area")
     if area is None:
         area = _area(segmentation)
-    elif type(area) not in (int, float) or not 0 <= area <= _MAX_PIXELS:
+    elif type(area) not in (int, float) or not 0 <= area <= MAX_PIXELS:
         raise ValueError("has an area that is not a number of pixels")
     return Instance(
         id=instance_id,
@@ -351,7 +344,7 @@ def _read_segmentation(value: Any, photo: Photo) -> Polygons | bytes | Counts:
     numbers = _numbers(counts)
     if numbers is None or not numbers.size or (numbers != np.floor(numbers)).any():
         raise ValueError("has a run-length encoding without run lengths")
-    if not 0 <= numbers.min() <= numbers.max() <= _MAX_PIXELS:
+    if not 0 <= numbers.min() <= numbers.max() <= MAX_PIXELS:
         raise ValueError("has a run length that is negative or too long")
     if numbers.sum() != photo.height * photo.width:
         raise ValueError("has run lengths that do not add up to the photo's pixels")
@@ -415,7 +408,7 @@ def _decompress(counts: bytes) -> NDArray[np.int64]:
     values[negative] -= 1 << (5 * (ends - starts + 1))[negative]
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
-    if values.min() < 0 or values.max() > _MAX_PIXELS:
+    if values.min() < 0 or values.max() > MAX_PIXELS:
         raise ValueError("has a run length that is negative or too long")
     return values
 
