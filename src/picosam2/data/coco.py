@@ -4,7 +4,7 @@ The format is described at https://cocodataset.org/#format-data. Reading checks 
 every entry and leaves out what is broken, with a `Problem` that says which entry and why; only a
 file that is no annotation file at all is an error. Polygons are filled by pycocotools, the
 format's reference code, whose rule for the pixels on an edge is its own. Its C code trusts its
-input, so what it is given is checked first, and run-length encodings are decoded here.
+input, so what it is given is checked first, and run-length encodings go to `picosam2.masks`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from picosam2.data.paths import stays_inside
 from picosam2.errors import DataError, require
 from picosam2.images import MAX_PIXELS
+from picosam2.masks import Mask, rle_decode
 
 Polygons = tuple[NDArray[np.float64], ...]
 Counts = NDArray[np.uint32]
@@ -51,37 +52,18 @@ class Instance:
     width: int
     area: float
 
-    def mask(self) -> NDArray[np.bool_]:
+    def mask(self) -> Mask:
         """The object's pixels, (H, W) bool. `DataError` if broken or empty."""
-        counts: NDArray[np.integer[Any]]
-        if isinstance(self.segmentation, np.ndarray):
-            counts = self.segmentation
-        else:
-            try:
-                counts = _decompress(self._compressed())
-            except ValueError as error:
-                self._refuse(str(error))
-            if int(counts.sum()) != self.height * self.width:
-                self._refuse("has run lengths that do not add up to the photo's pixels")
-        runs = np.repeat(np.arange(counts.size) % 2 == 1, counts)
-        mask = np.ascontiguousarray(runs.reshape(self.width, self.height).T)
+        counts = self.segmentation
+        try:
+            if isinstance(counts, tuple):
+                counts = _rasterise(counts, self.height, self.width)
+            mask = rle_decode({"size": [self.height, self.width], "counts": counts})
+        except DataError as error:
+            raise DataError(f"annotation {self.id} cannot be used: {error}") from error
         if not mask.any():
-            self._refuse("has a mask without a single pixel")
+            raise DataError(f"annotation {self.id} cannot be used: its mask has no pixel")
         return mask
-
-    def _compressed(self) -> bytes:
-        """The compressed run-length encoding, rasterised from the polygons if need be."""
-        if isinstance(self.segmentation, bytes):
-            return self.segmentation
-        for polygon in self.segmentation:
-            if _perimeter(polygon) > _MAX_PERIMETER:
-                raise ValueError("has an outline of more than two million pixels")
-        tools = require("pycocotools.mask", "train")
-        parts = tools.frPyObjects(list(self.segmentation), self.height, self.width)
-        return bytes(tools.merge(parts)["counts"])
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise DataError(f"annotation {self.id} {what}: leave it out or annotate it again")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -313,7 +295,7 @@ def _read_instance(entry: dict[str, Any], instance_id: int, photo: Photo) -> Ins
             raise ValueError("has a bbox that is not x, y, width, height")
     area = entry.get("area")
     if area is None:
-        area = _area(segmentation)
+        area = _area(segmentation, photo)
     elif type(area) not in (int, float) or not 0 <= area <= MAX_PIXELS:
         raise ValueError("has an area that is not a number of pixels")
     return Instance(
@@ -378,6 +360,15 @@ def _numbers(value: Any) -> NDArray[np.float64] | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
+def _rasterise(polygons: Polygons, height: int, width: int) -> bytes:
+    """The union of polygons as compressed counts, by pycocotools' rule for edge pixels."""
+    for polygon in polygons:
+        if _perimeter(polygon) > _MAX_PERIMETER:
+            raise DataError("its outline is longer than two million pixels")
+    tools = require("pycocotools.mask", "train")
+    return bytes(tools.merge(tools.frPyObjects(list(polygons), height, width))["counts"])
+
+
 def _perimeter(polygon: NDArray[np.float64]) -> float:
     """The closed outline's length in the larger of |dx|, |dy| a side, as pycocotools walks it."""
     points = polygon.reshape(-1, 2)
@@ -385,40 +376,16 @@ def _perimeter(polygon: NDArray[np.float64]) -> float:
     return float(steps.max(axis=1).sum())
 
 
-def _decompress(counts: bytes) -> NDArray[np.int64]:
-    """Run lengths of COCO's compressed encoding, (R,) int64; `ValueError` if it is none.
-
-    Each number is written in groups of five bits, lowest first, in characters from "0" (48) on;
-    bit 5 says that another group follows, and bit 4 of the last group is the sign. From the fourth
-    number on it is the difference to the number two before.
-    """
-    groups = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
-    if (groups < 0).any() or (groups > 63).any():
-        raise ValueError("has a run-length encoding with foreign characters")
-    last = (groups & 32) == 0
-    if not last[-1]:
-        raise ValueError("has a run-length encoding that is cut short")
-    ends = np.flatnonzero(last)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    if (ends - starts).max() >= 7:  # seven groups hold any 32-bit number
-        raise ValueError("has a run-length encoding with a number that is too long")
-    place = np.arange(groups.size) - np.repeat(starts, ends - starts + 1)
-    values = np.add.reduceat((groups & 31) << (5 * place), starts)
-    negative = (groups[ends] & 16) != 0
-    values[negative] -= 1 << (5 * (ends - starts + 1))[negative]
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    if values.min() < 0 or values.max() > MAX_PIXELS:
-        raise ValueError("has a run length that is negative or too long")
-    return values
-
-
-def _area(segmentation: Polygons | bytes | Counts) -> float:
+def _area(segmentation: Polygons | bytes | Counts, photo: Photo) -> float:
     """The area in pixels of a checked segmentation: polygon outlines, or runs of the object."""
     if isinstance(segmentation, tuple):
         return math.fsum(_polygon_area(polygon) for polygon in segmentation)
-    counts = _decompress(segmentation) if isinstance(segmentation, bytes) else segmentation
-    return float(counts[1::2].sum())
+    try:
+        return float(
+            rle_decode({"size": [photo.height, photo.width], "counts": segmentation}).sum()
+        )
+    except DataError as error:
+        raise ValueError(f"has no area, nor a mask to count: {error}") from error
 
 
 def _polygon_area(polygon: NDArray[np.float64]) -> float:
