@@ -1,0 +1,402 @@
+"""What a prediction is: a `Segmentation` that knows its mask, its prompt, and how to be shown.
+
+Drawing is done with distances: a line is opaque where a pixel is nearer to its middle than half
+its width, and fades over one pixel. That gives smooth lines at any size without drawing large and
+shrinking.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Final, Literal, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageFilter
+
+from picosam2 import masks
+from picosam2.errors import ConfigError, DataError, ImageError
+from picosam2.files import atomic_write
+from picosam2.geometry import CROP_SIZE, Window
+from picosam2.images import ImageSource, load_image
+from picosam2.masks import Polygon
+from picosam2.prompts import Box, Prompt
+
+Colour: TypeAlias = str | tuple[int, int, int]
+Format: TypeAlias = Literal["mask", "overlay", "cutout", "json"]
+
+PALETTE: Final = (
+    (86, 180, 233),  # sky blue
+    (230, 159, 0),  # orange
+    (0, 158, 115),  # bluish green
+    (204, 121, 167),  # reddish purple
+    (240, 228, 66),  # yellow
+    (0, 114, 178),  # blue
+    (213, 94, 0),  # vermilion
+)
+"""Colours (RGB) that people with any colour vision can tell apart, in the order they are used.
+
+Okabe and Ito, "Color Universal Design", 2008, without black; the bright ones first, because a dark
+tint hides what is under it.
+"""
+
+FORMATS: Final[dict[str, tuple[str, ...]]] = {
+    "mask": (".png",),
+    "overlay": (".png", ".jpg", ".jpeg"),
+    "cutout": (".png",),
+    "json": (".json",),
+}
+"""What `Segmentation.save` can write, and the file name endings for it."""
+
+_WHITE: Final = (255, 255, 255)
+_BLACK: Final = (0, 0, 0)
+_HALO: Final = 0.45  # opacity of the dark rim that keeps white lines visible on white
+
+_STEEPNESS: Final = 4.0  # of the sigmoid that makes the edge of a cutout
+_MAX_EDGE: Final = 12  # pixels on either side of a mask's border, at most
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Segmentation:
+    """One object of one picture.
+
+    mask: (H, W) bool, True on the object, in the original picture's pixels.
+    score: the predicted IoU of the mask with the object, 0..1.
+    prompt: what was pointed at.
+    window: the part of the picture the network saw, if one window was used.
+    image: the picture (H, W, 3) uint8 RGB, for `overlay` and `cutout`.
+    logits: (H, W) float32 before the sigmoid, for the soft edge of `cutout`.
+
+    Raises `DataError` if the shapes do not agree or the score is not within 0..1.
+    """
+
+    mask: NDArray[np.bool_]
+    score: float
+    prompt: Prompt
+    window: Window | None = None
+    image: NDArray[np.uint8] | None = None
+    logits: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask.ndim != 2 or self.mask.dtype != np.bool_:
+            raise DataError(
+                f"a mask is an array (H, W) of bool, not {self.mask.dtype} {self.mask.shape}"
+            )
+        if not 0 <= self.score <= 1:
+            raise DataError(f"a score lies within 0..1, not {self.score}")
+        if self.image is not None and self.image.shape != (*self.mask.shape, 3):
+            raise DataError(
+                f"a mask of {self.mask.shape} does not fit a picture of {self.image.shape}"
+            )
+        if self.logits is not None and self.logits.shape != self.mask.shape:
+            raise DataError(
+                f"a mask of {self.mask.shape} does not fit logits of {self.logits.shape}"
+            )
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        box = "none" if self.box is None else f"({self.box})"
+        return (
+            f"<Segmentation of {self.area} pixels in {width}x{height}, box {box}, "
+            f"score {self.score:.3f}>"
+        )
+
+    @property
+    def area(self) -> int:
+        """The number of pixels on the object."""
+        return masks.area(self.mask)
+
+    @property
+    def box(self) -> Box | None:
+        """The tight box around the mask, in pixels; None if the mask is empty."""
+        corners = masks.bbox(self.mask)
+        return None if corners is None else Box(*corners)
+
+    def polygons(self, tolerance: float = 1.0) -> list[Polygon]:
+        """The contours, simplified by up to `tolerance` pixels (0: exact); `masks.polygons`."""
+        return masks.polygons(self.mask, tolerance)
+
+    def rle(self) -> dict[str, Any]:
+        """The mask as COCO's compressed RLE, {"size": [H, W], "counts": str}."""
+        return masks.rle_encode(self.mask)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result in plain values that `json` can write.
+
+        {"prompt": as `Prompt.to_json`, "box": [x0, y0, x1, y1] or None, "score": 0..1,
+        "area": pixels, "size": [H, W], "rle": as `rle`,
+        "polygons": [{"points": [[x, y], ...], "hole": bool}, ...] as `polygons`}
+        """
+        box = self.box
+        return {
+            "prompt": self.prompt.to_json(),
+            "box": None if box is None else [box.x0, box.y0, box.x1, box.y1],
+            "score": float(self.score),
+            "area": self.area,
+            "size": list(self.mask.shape),
+            "rle": self.rle(),
+            "polygons": [
+                {"points": polygon.points.tolist(), "hole": polygon.hole}
+                for polygon in self.polygons()
+            ],
+        }
+
+    def mask_image(self) -> Image.Image:
+        """The mask as a greyscale picture: 255 on the object, 0 off it."""
+        return Image.fromarray(_grey(self.mask))
+
+    def overlay(self, color: Colour = PALETTE[0], alpha: float = 0.5) -> Image.Image:
+        """The picture with the object tinted and outlined, and the prompt drawn (RGB).
+
+        `color` is an RGB tuple of 0..255 or a CSS name or #rrggbb; `alpha` is the tint's opacity,
+        0..1. Raises `ImageError` if the result holds no picture (then use the function `overlay`),
+        `ConfigError` for a colour or opacity that does not exist.
+        """
+        return overlay(self._picture("an overlay"), [self], colors=[color], alpha=alpha)
+
+    def cutout(self) -> Image.Image:
+        """The object alone on a transparent ground (RGBA), as large as the picture.
+
+        With logits the edge is soft: there the opacity is sigmoid(4 * logit), which is fully
+        opaque from a logit of about 1.5 and clear below -1.5. It counts only near the mask's
+        border, within about one pixel of the network's crop; away from it the inside is opaque and
+        the outside clear, however unsure the network is. Without logits the edge is hard. Clear
+        pixels are black, so nothing of the background stays in the file.
+
+        Raises `ImageError` if the result holds no picture.
+        """
+        picture = self._picture("a cutout")
+        alpha = _grey(self.mask) if self.logits is None else self._soft_alpha(self.logits)
+        rgba = np.dstack((picture, alpha))
+        rgba[alpha == 0] = 0
+        return Image.fromarray(rgba)
+
+    def save(self, path: str | os.PathLike[str], format: Format | None = None) -> None:
+        """Write the result to `path`, atomically.
+
+        `format` is "mask" (greyscale PNG), "overlay" (PNG or JPEG), "cutout" (PNG) or "json". If
+        it is left out, .json means json, .jpg means overlay and .png means mask.
+
+        Raises `ConfigError` for an unknown format, a file name ending that does not suit it, or a
+        place that cannot be written; `ImageError` for a picture the result does not hold.
+        """
+        ending = Path(path).suffix.lower()
+        if format is None:
+            fitting = [name for name, endings in FORMATS.items() if ending in endings]
+            if not fitting:
+                raise ConfigError(f"{path} tells no format: end it in .png, .jpg or .json")
+            format = cast(Format, fitting[0])
+        if format not in FORMATS:
+            raise ConfigError(f"there is no format {format!r}: use {_listed(FORMATS)}")
+        if ending not in FORMATS[format]:
+            raise ConfigError(
+                f"{path} does not suit {format}: end it in {_listed(FORMATS[format])}"
+            )
+        if format == "json":
+            data = (json.dumps(self.to_json(), allow_nan=False) + "\n").encode()
+        else:
+            picture = {
+                "mask": self.mask_image,
+                "overlay": self.overlay,
+                "cutout": self.cutout,
+            }[format]()
+            data = _encode(picture, "PNG" if ending == ".png" else "JPEG")
+        try:
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(data)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the overlay, or the mask if there is no picture."""
+        return _encode(self.mask_image() if self.image is None else self.overlay(), "PNG")
+
+    def _picture(self, what: str) -> NDArray[np.uint8]:
+        if self.image is None:
+            raise ImageError(
+                f"this result holds no picture to make {what} of: create it with image=..."
+            )
+        return self.image
+
+    def _soft_alpha(self, logits: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Opacity (H, W), 0..255: see `cutout`."""
+        alpha = _grey(self.mask)
+        reach = 2
+        if self.window is not None:
+            longest = max(self.window.width, self.window.height)
+            reach = min(max(math.ceil(longest / CROP_SIZE), 1), _MAX_EDGE)
+        rows, columns = _surroundings(self.mask, reach + 1)
+        hard = alpha[rows, columns].astype(np.float32) / 255
+        near = np.asarray(Image.fromarray(alpha[rows, columns]).filter(ImageFilter.BoxBlur(reach)))
+        inside = near.astype(np.float32) / 255
+        weight = 4 * inside * (1 - inside)  # 1 on the border, 0 from `reach` pixels away
+        soft = 1 / (1 + np.exp(np.clip(-_STEEPNESS * logits[rows, columns], -30, 30)))
+        alpha[rows, columns] = np.rint(255 * (hard + weight * (soft - hard)))
+        return alpha
+
+
+def overlay(
+    image: ImageSource,
+    segmentations: Sequence[Segmentation],
+    *,
+    colors: Iterable[Colour] | None = None,
+    alpha: float = 0.5,
+) -> Image.Image:
+    """Draw objects on a picture (RGB): each tinted in a colour of its own and outlined.
+
+    The prompts are drawn too: a ring for a point (with a bar in it if negative) and a thin
+    rectangle for a box. Small objects are drawn over large ones. `image` is all that `load_image`
+    takes; `colors` gives a colour for each segmentation, else `PALETTE` is used in turn; `alpha` is
+    the tints' opacity, 0..1.
+
+    Raises `DataError` if a mask does not fit the picture, `ConfigError` for a colour or opacity
+    that does not exist, `ImageError` if the picture cannot be read.
+    """
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"an overlay's alpha lies within 0..1, not {alpha}")
+    canvas = load_image(image)
+    chosen = [_rgb(color) for color in (PALETTE if colors is None else colors)]
+    if not chosen and segmentations:
+        raise ConfigError("an overlay needs at least one colour: leave colors out for the default")
+    for item in segmentations:
+        if item.mask.shape != canvas.shape[:2]:
+            raise DataError(
+                f"a mask of {item.mask.shape} does not fit a picture of {canvas.shape[:2]}"
+            )
+    # Lines keep their look when a picture is shown at a given size on a screen.
+    unit = max(max(canvas.shape) / 640, 0.75)
+    coloured = [(item, chosen[i % len(chosen)]) for i, item in enumerate(segmentations)]
+    for item, rgb in sorted(coloured, key=lambda pair: -pair[0].area):
+        _draw_mask(canvas, item.mask, rgb, alpha, unit)
+    for item, rgb in coloured:
+        _draw_prompt(canvas, item.prompt, rgb, unit)
+    return Image.fromarray(canvas)
+
+
+def _draw_mask(
+    canvas: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    rgb: tuple[int, int, int],
+    alpha: float,
+    unit: float,
+) -> None:
+    if not mask.any():
+        return
+    sigma = 1.5 * unit
+    rows, columns = _surroundings(mask, math.ceil(3 * sigma) + 1)
+    patch = mask[rows, columns]
+    blurred = np.asarray(Image.fromarray(_grey(patch)).filter(ImageFilter.GaussianBlur(sigma)))
+    # Across a straight edge a blurred mask is the normal distribution of the distance: invert it.
+    # The blur also rounds off the pixels' steps.
+    distance = np.float32(sigma) * _normal_quantiles()[blurred]
+    area = canvas[rows, columns]
+    _blend(area, patch.astype(np.float32) * alpha, rgb)
+    _stroke(area, distance, 1.5 * unit)
+
+
+@lru_cache(maxsize=1)
+def _normal_quantiles() -> NDArray[np.float32]:
+    """How many standard deviations from the middle the share i / 255 lies: (256,) float32."""
+    inner = [abs(NormalDist().inv_cdf(i / 255)) for i in range(1, 255)]
+    return np.array([math.inf, *inner, math.inf], np.float32)
+
+
+def _draw_prompt(
+    canvas: NDArray[np.uint8], prompt: Prompt, rgb: tuple[int, int, int], unit: float
+) -> None:
+    if prompt.box is not None:
+        box = prompt.box
+        area, x, y = _patch(canvas, box.x0, box.y0, box.x1, box.y1, 3 * unit)
+        across = np.abs(x - (box.x0 + box.x1) / 2) - box.width / 2
+        along = np.abs(y - (box.y0 + box.y1) / 2) - box.height / 2
+        _stroke(area, np.abs(np.maximum(across, along)), 1.5 * unit)
+    radius = 5 * unit
+    for point in prompt.points:
+        area, x, y = _patch(canvas, point.x, point.y, point.x, point.y, radius + 3 * unit)
+        distance = np.hypot(x - point.x, y - point.y)
+        _blend(area, np.clip(radius + 0.5 - distance, 0, 1), rgb if point.positive else _BLACK)
+        ring = np.abs(distance - radius)
+        if not point.positive:
+            bar = np.hypot(np.maximum(np.abs(x - point.x) - radius / 2, 0), y - point.y)
+            ring = np.minimum(ring, bar)
+        _stroke(area, ring, 2 * unit)
+
+
+def _patch(
+    canvas: NDArray[np.uint8], x0: float, y0: float, x1: float, y1: float, margin: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+    """The part of the canvas around a rectangle, and the x (1, w) and y (h, 1) of its pixels."""
+    height, width = canvas.shape[:2]
+    left, right = (min(max(int(x), 0), width) for x in (x0 - margin, x1 + margin + 1))
+    top, bottom = (min(max(int(y), 0), height) for y in (y0 - margin, y1 + margin + 1))
+    x = np.arange(left, right, dtype=np.float32)[None, :] + np.float32(0.5)
+    y = np.arange(top, bottom, dtype=np.float32)[:, None] + np.float32(0.5)
+    return canvas[top:bottom, left:right], x, y
+
+
+def _stroke(area: NDArray[np.uint8], distance: NDArray[np.float32], width: float) -> None:
+    """Draw a white line with a dark rim on `area`, given each pixel's distance to its middle."""
+    rim = max(1.0, width / 2)
+    _blend(area, _HALO * np.clip(width / 2 + rim + 0.5 - distance, 0, 1), _BLACK)
+    _blend(area, np.clip(width / 2 + 0.5 - distance, 0, 1), _WHITE)
+
+
+def _blend(
+    area: NDArray[np.uint8], opacity: NDArray[np.float32], rgb: tuple[int, int, int]
+) -> None:
+    """Lay a colour on `area` (h, w, 3), which is changed, with an opacity (h, w) of 0..1."""
+    rows, columns = np.nonzero(opacity)
+    below = area[rows, columns].astype(np.float32)
+    share = opacity[rows, columns].astype(np.float32)[:, None]
+    area[rows, columns] = np.rint(below + share * (np.array(rgb, np.float32) - below))
+
+
+def _surroundings(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """The rows and columns of a mask's box and `margin` pixels around it, within the picture."""
+    x0, y0, x1, y1 = masks.bbox(mask) or (0, 0, 0, 0)
+    return slice(max(y0 - margin, 0), y1 + margin), slice(max(x0 - margin, 0), x1 + margin)
+
+
+def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return mask.astype(np.uint8) * np.uint8(255)
+
+
+def _encode(picture: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "JPEG":
+        picture.save(buffer, kind, quality=92, subsampling=0)  # thin lines need full colour
+    else:
+        picture.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _rgb(color: Colour) -> tuple[int, int, int]:
+    if isinstance(color, str):
+        try:
+            red, green, blue = ImageColor.getrgb(color)[:3]
+        except ValueError as error:
+            raise ConfigError(
+                f"there is no colour {color!r}: use a CSS name, #rrggbb or three numbers 0..255"
+            ) from error
+        return red, green, blue
+    if (
+        not isinstance(color, tuple | list)
+        or len(color) != 3
+        or not all(isinstance(value, int) and 0 <= value <= 255 for value in color)
+    ):
+        raise ConfigError(f"a colour is three whole numbers within 0..255, not {color!r}")
+    red, green, blue = color
+    return red, green, blue
+
+
+def _listed(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
