@@ -1,0 +1,352 @@
+"""Context crops to training batches: whole batches at once in torch, on a CPU or a GPU.
+
+Image and mask go through one affine grid, which does the flip, the rotation, the jitter of the
+prompt and the cut of the window in a single resampling. Colour, blur, JPEG and noise follow on the
+image alone.
+
+All random numbers of a batch are drawn first, for the global batch, so that a batch is a function
+of its seed alone: however many processes share it, each sample comes out the same.
+
+Shape suffixes: B batch, C the context's side, S the crop's side, N points of an outline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from picosam2.data.store import BOX
+from picosam2.errors import ConfigError
+from picosam2.geometry import BOX_GROWTH, CROP_SIZE
+from picosam2.images import MEAN, PAD_RGB, STD
+
+_TRIES = 4  # places tried for a jittered click before it stays at the centre
+_UNIFORMS = 24
+_NORMALS = 2 * _TRIES
+_TILE = 128  # side of the noise field that samples take shifted copies of
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How much a sample is changed. All zero gives the plain window of each view."""
+
+    flip: float = 0.5
+    """Probability of a left-right flip."""
+    rotate: float = 10.0
+    """Largest rotation in degrees, of `rotate_share` of the samples."""
+    rotate_share: float = 0.3
+    """Share of the samples that are rotated."""
+    box_jitter: float = 0.1
+    """Each edge of the box moves by up to this share of its side."""
+    box_growth: float = BOX_GROWTH
+    """Window over box, as in prediction."""
+    box_max_aspect: float = math.inf
+    """Limit on the window's aspect, as in prediction."""
+    click_spread: float = 0.15
+    """Standard deviation of the click about the centre point, as a share of the object's reach."""
+    click_scale: tuple[float, float] = (0.4, 0.9)
+    """Half-size of a click's window over the context's, drawn log-uniformly."""
+    colour: float = 0.3
+    """Strength of brightness, contrast, saturation and white-balance changes, 0 to 1."""
+    grey: float = 0.05
+    """Share of the samples turned grey."""
+    blur: float = 0.1
+    """Share of the samples blurred."""
+    jpeg: float = 0.1
+    """Share of the samples put through JPEG's quantisation."""
+    noise: float = 0.1
+    """Share of the samples with sensor noise added."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "rotate_share", "colour", "grey", "blur", "jpeg", "noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"`{name}` must be from 0 to 1")
+        if not 0 <= self.rotate <= 90 or not 0 <= self.box_jitter < 0.5:
+            raise ConfigError("`rotate` must be from 0 to 90 degrees, `box_jitter` below 0.5")
+        if not 1 <= self.box_growth <= 2 or self.box_max_aspect < 1 or self.click_spread < 0:
+            raise ConfigError(
+                "`box_growth` must be from 1 to 2, `box_max_aspect` at least 1, "
+                "`click_spread` at least 0"
+            )
+        low, high = self.click_scale
+        if not 0 < low <= high <= 1:
+            raise ConfigError("`click_scale` must be two rising numbers in (0, 1]")
+
+
+NO_AUGMENT = AugmentConfig(
+    flip=0, rotate=0, rotate_share=0, box_jitter=0, click_spread=0, click_scale=(0.6, 0.6),
+    colour=0, grey=0, blur=0, jpeg=0, noise=0,
+)  # fmt: skip
+"""The plain windows: for validation on crops, and for the paper's recipe."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """What one training step sees."""
+
+    image_B3SS: Tensor
+    """Normalised crops, float32."""
+    target_BSS: Tensor
+    """Share of each pixel that the object covers, float32, 0..1."""
+    kind_B: Tensor
+    """Kind of prompt, int64: the logit channel to train (`store.BOX`, `store.CLICK`)."""
+    row_B: npt.NDArray[np.int64]
+    """The store's rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """The random numbers of some samples of a batch."""
+
+    uniform_BU: Tensor
+    normal_BN: Tensor
+    tile_3TT: Tensor
+
+    @staticmethod
+    def of(count: int, generator: torch.Generator) -> Draws:
+        """Numbers for a global batch of `count` samples."""
+        return Draws(
+            torch.rand((count, _UNIFORMS), generator=generator),
+            torch.randn((count, _NORMALS), generator=generator),
+            torch.randn((3, _TILE, _TILE), generator=generator),
+        )
+
+    def part(self, start: int, stop: int) -> Draws:
+        """The numbers of samples `start` to `stop`: one process's share."""
+        return Draws(self.uniform_BU[start:stop], self.normal_BN[start:stop], self.tile_3TT)
+
+    def to(self, device: torch.device) -> Draws:
+        """The numbers on another device."""
+        return Draws(
+            self.uniform_BU.to(device), self.normal_BN.to(device), self.tile_3TT.to(device)
+        )
+
+
+def augment(
+    context_BCC4: Tensor,
+    half_B2: Tensor,
+    kind_B: Tensor,
+    draws: Draws,
+    config: AugmentConfig,
+    size: int = CROP_SIZE,
+) -> tuple[Tensor, Tensor]:
+    """Cut and change one batch.
+
+    Args:
+        context_BCC4: context crops, uint8 R, G, B, mask coverage.
+        half_B2: half-sizes (x, y) of the context windows in image pixels, float32.
+        kind_B: kind of prompt of each view, int64.
+        draws: the batch's random numbers.
+        config: how much to change.
+        size: side of the crops.
+
+    Returns:
+        Normalised images (B, 3, S, S) float32 and mask coverage (B, S, S) float32.
+    """
+    uniform = iter(draws.uniform_BU.unbind(1))
+    turn_B22 = _turns(uniform, config)
+    covered_BCC = context_BCC4[..., 3] > 127
+    extent_BN2 = _outline(covered_BCC)
+    low_B2, high_B2 = _box(extent_BN2, half_B2, turn_B22, uniform, config)
+    centre_B2, window_B2 = (low_B2 + high_B2) / 2, (high_B2 - low_B2) / 2 * config.box_growth
+    window_B2 = torch.maximum(window_B2, window_B2.flip(1) / config.box_max_aspect)
+    scale_B1 = _log_uniform(next(uniform), *config.click_scale)[:, None]
+    click_B2 = _click(covered_BCC, extent_BN2, scale_B1, draws.normal_BN, config.click_spread)
+    is_box_B1 = (kind_B == BOX)[:, None]
+    centre_B2 = torch.where(is_box_B1, centre_B2, _apply(turn_B22, click_B2 * half_B2))
+    window_B2 = torch.where(is_box_B1, window_B2, scale_B1 * half_B2)
+
+    # Crop coordinates o in [-1, 1] to context coordinates: u = (turn^-1 (centre + window o)) / half
+    back_B22 = turn_B22.transpose(1, 2) / half_B2[:, :, None]  # an isometry's inverse
+    theta_B23 = torch.cat(
+        (back_B22 * window_B2[:, None, :], _apply(back_B22, centre_B2)[:, :, None]), 2
+    )
+    grid_BSS2 = F.affine_grid(theta_B23, [len(theta_B23), 1, size, size], align_corners=False)
+    pad_4 = torch.tensor((*PAD_RGB, 0), dtype=torch.float32, device=context_BCC4.device)
+    # Rearranged as bytes and shifted in place: this is the batch's largest array by far.
+    planes_B4CC = context_BCC4.permute(0, 3, 1, 2).contiguous().float()
+    planes_B4CC -= pad_4[:, None, None]
+    cut_B4SS = F.grid_sample(planes_B4CC, grid_BSS2, align_corners=False)
+    image_B3SS = cut_B4SS[:, :3] + pad_4[:3, None, None]
+    image_B3SS = _photometric(image_B3SS, uniform, draws.tile_3TT, config)
+    return _normalise(image_B3SS), cut_B4SS[:, 3] / 255
+
+
+def _normalise(image_B3SS: Tensor) -> Tensor:
+    mean = torch.tensor(MEAN, device=image_B3SS.device)[:, None, None] * 255
+    scale = 1 / (torch.tensor(STD, device=image_B3SS.device)[:, None, None] * 255)
+    return (image_B3SS - mean) * scale
+
+
+def _apply(matrix_B22: Tensor, vector_B2: Tensor) -> Tensor:
+    return (matrix_B22 * vector_B2[:, None, :]).sum(2)
+
+
+def _log_uniform(uniform_B: Tensor, low: float, high: float) -> Tensor:
+    return torch.exp(math.log(low) + uniform_B * (math.log(high) - math.log(low)))
+
+
+def _turns(uniform: Iterator[Tensor], config: AugmentConfig) -> Tensor:
+    """The isometries (B, 2, 2) in image pixels: a flip, then a rotation."""
+    flip_B = torch.where(next(uniform) < config.flip, -1.0, 1.0)
+    chosen_B = next(uniform) < config.rotate_share
+    angle_B = (next(uniform) * 2 - 1) * math.radians(config.rotate) * chosen_B
+    cos_B, sin_B = torch.cos(angle_B), torch.sin(angle_B)
+    rows = torch.stack((cos_B * flip_B, -sin_B), 1), torch.stack((sin_B * flip_B, cos_B), 1)
+    return torch.stack(rows, 1)
+
+
+def _outline(covered_BCC: Tensor) -> Tensor:
+    """Corners of the first and last covered pixel of each row, (B, 4C, 2) in -1..1; else NaN.
+
+    Whatever the turn, the object's bounding box is reached at one of these corners.
+    """
+    side = covered_BCC.shape[1]
+    bytes_BCC = covered_BCC.view(torch.uint8)
+    first_BC = bytes_BCC.argmax(2)
+    last_BC = side - bytes_BCC.flip(2).argmax(2)
+    empty_BC = ~covered_BCC.any(2)
+    edge_C = torch.arange(side + 1, device=covered_BCC.device) * (2 / side) - 1
+    corners = []
+    for column_BC in (first_BC, last_BC):
+        x_BC = (column_BC * (2 / side) - 1).masked_fill(empty_BC, math.nan)
+        corners += [
+            torch.stack((x_BC, edge.expand_as(x_BC)), 2) for edge in (edge_C[:-1], edge_C[1:])
+        ]
+    return torch.cat(corners, 1)
+
+
+def _box(
+    extent_BN2: Tensor,
+    half_B2: Tensor,
+    turn_B22: Tensor,
+    uniform: Iterator[Tensor],
+    config: AugmentConfig,
+) -> tuple[Tensor, Tensor]:
+    """The turned object's box, jittered: its low and high corner (B, 2), in image pixels."""
+    turned_BN2 = (extent_BN2 * half_B2[:, None, :]) @ turn_B22.transpose(1, 2)
+    unseen = turned_BN2.isnan()
+    low_B2 = turned_BN2.masked_fill(unseen, math.inf).amin(1)
+    high_B2 = turned_BN2.masked_fill(unseen, -math.inf).amax(1)
+    empty_B1 = ~torch.isfinite(low_B2).all(1, keepdim=True)
+    low_B2 = torch.where(empty_B1, -half_B2 / 2, low_B2)
+    high_B2 = torch.where(empty_B1, half_B2 / 2, high_B2)
+    amount_B1 = (next(uniform) * config.box_jitter)[:, None]
+    size_B2 = high_B2 - low_B2
+    shifts = [torch.stack((next(uniform), next(uniform)), 1) * 2 - 1 for _ in range(2)]
+    return low_B2 + shifts[0] * amount_B1 * size_B2, high_B2 + shifts[1] * amount_B1 * size_B2
+
+
+def _click(
+    covered_BCC: Tensor, extent_BN2: Tensor, scale_B1: Tensor, normal_BN: Tensor, spread: float
+) -> Tensor:
+    """A click on the object near its centre point, (B, 2) in the context's -1..1.
+
+    The first of a few random places that is on the object and leaves the window inside the context.
+    """
+    count, side = covered_BCC.shape[:2]
+    reach_B2 = extent_BN2.nan_to_num(0.0).abs().amax(1)
+    tries_BT2 = normal_BN.view(count, _TRIES, 2) * spread * reach_B2[:, None, :]
+    index_BT2 = ((tries_BT2 + 1) * (side / 2)).long().clamp(0, side - 1)
+    sample_B1 = torch.arange(count, device=covered_BCC.device)[:, None]
+    on_object_BT = covered_BCC[sample_B1, index_BT2[..., 1], index_BT2[..., 0]]
+    fits_BT = (tries_BT2.abs() <= 1 - scale_B1[:, :, None]).all(2)
+    good_BT = on_object_BT & fits_BT
+    chosen_B2 = tries_BT2[sample_B1[:, 0], good_BT.to(torch.uint8).argmax(1)]
+    return torch.where(good_BT.any(1, keepdim=True), chosen_B2, 0.0)
+
+
+def _photometric(
+    image_B3SS: Tensor, uniform: Iterator[Tensor], tile_3TT: Tensor, config: AugmentConfig
+) -> Tensor:
+    """Colour for all, then blur, JPEG and noise for some. Values 0..255."""
+    image_B3SS = _colour(image_B3SS, uniform, config)
+    for share, change in ((config.blur, _blur), (config.jpeg, _jpeg)):
+        chosen_B, strength_B = next(uniform) < share, next(uniform)
+        if rows := chosen_B.nonzero().flatten().tolist():
+            image_B3SS[rows] = change(image_B3SS[rows], strength_B[rows])
+    chosen_B, strength_B = next(uniform) < config.noise, next(uniform)
+    shift_x, shift_y = next(uniform), next(uniform)
+    side = image_B3SS.shape[2]
+    for row in chosen_B.nonzero().flatten().tolist():
+        shifts = (int(shift_y[row] * _TILE), int(shift_x[row] * _TILE))
+        noise_3TT = tile_3TT.roll(shifts, (1, 2)).repeat(1, -(-side // _TILE), -(-side // _TILE))
+        image_B3SS[row] += noise_3TT[:, :side, :side] * (2 + 10 * strength_B[row])
+    return image_B3SS.clamp_(0, 255)
+
+
+def _colour(image_B3SS: Tensor, uniform: Iterator[Tensor], config: AugmentConfig) -> Tensor:
+    """Gain, contrast, saturation and white balance as one 3x3 matrix and offset a sample."""
+    luma_3 = image_B3SS.new_tensor((0.299, 0.587, 0.114))
+    strength = config.colour
+
+    def factor(scale: float) -> Tensor:
+        return torch.exp((next(uniform) * 2 - 1) * strength * scale)
+
+    gain_B, contrast_B, saturation_B = factor(1.0), factor(1.0), factor(2.0)
+    balance_B3 = torch.stack([factor(0.4) for _ in range(3)], 1)
+    saturation_B = torch.where(next(uniform) < config.grey, 0.0, saturation_B)
+    eye = torch.eye(3, device=image_B3SS.device)
+    mixed_B33 = saturation_B[:, None, None] * eye + (1 - saturation_B)[:, None, None] * luma_3
+    matrix_B33 = mixed_B33 * (gain_B * contrast_B)[:, None, None] * balance_B3[:, :, None]
+    grey_B = image_B3SS.mean((2, 3)) @ luma_3
+    offset_B3 = (gain_B * (1 - contrast_B) * grey_B)[:, None] * balance_B3
+    changed = torch.baddbmm(offset_B3[:, :, None], matrix_B33, image_B3SS.flatten(2))
+    return changed.view_as(image_B3SS).clamp_(0, 255)
+
+
+def _blur(image_B3SS: Tensor, strength_B: Tensor) -> Tensor:
+    """Gaussian blur of 0.4 to 1.6 pixels."""
+    count, channels, side, _ = image_B3SS.shape
+    sigma_B1 = (0.4 + 1.2 * strength_B)[:, None]
+    offset_7 = torch.arange(-3, 4, device=image_B3SS.device)
+    kernel_B7 = torch.exp(-(offset_7**2) / (2 * sigma_B1**2))
+    kernel_B7 = (kernel_B7 / kernel_B7.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    planes = F.pad(image_B3SS, (3, 3, 3, 3), mode="replicate").view(1, -1, side + 6, side + 6)
+    planes = F.conv2d(planes, kernel_B7[:, None, None, :], groups=count * channels)
+    planes = F.conv2d(planes, kernel_B7[:, None, :, None], groups=count * channels)
+    return planes.view_as(image_B3SS)
+
+
+# Luminance quantisation of ITU-T T.81, Annex K.1, used for all three channels.
+_QUANTISATION = (
+    (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56), (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
+)  # fmt: skip
+_TO_YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0813))
+
+
+@cache
+def _jpeg_tables() -> tuple[Tensor, Tensor, Tensor]:
+    """The DCT-II matrix (8, 8), the quantisation table (8, 8), and RGB to YCbCr (3, 3)."""
+    k, n = torch.arange(8.0)[:, None], torch.arange(8.0)[None, :]
+    dct = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
+    dct[0] /= math.sqrt(2)
+    return dct, torch.tensor(_QUANTISATION, dtype=torch.float32), torch.tensor(_TO_YCC)
+
+
+def _jpeg(image_B3SS: Tensor, strength_B: Tensor) -> Tensor:
+    """JPEG's blocking and ringing at qualities 85 down to 25 (no chroma subsampling)."""
+    count, _, side, _ = image_B3SS.shape
+    dct, table, to_ycc = (t.to(image_B3SS.device) for t in _jpeg_tables())
+    quality_B = 85 - 60 * strength_B
+    scale_B = torch.where(quality_B < 50, 50 / quality_B, 2 - quality_B / 50)
+    steps = (table * scale_B[:, None, None]).clamp_min(1)[:, None, None, None]
+    padded = F.pad(image_B3SS, (0, -side % 8, 0, -side % 8), mode="replicate")
+    blocks = padded.shape[2] // 8
+    ycc = torch.einsum("dc,bchw->bdhw", to_ycc, padded - 128)
+    tiles = ycc.view(count, 3, blocks, 8, blocks, 8).transpose(3, 4)
+    coarse = torch.round(dct @ tiles @ dct.T / steps) * steps
+    ycc = (dct.T @ coarse @ dct).transpose(3, 4).reshape_as(padded)
+    rgb = torch.einsum("dc,bchw->bdhw", torch.linalg.inv(to_ycc), ycc) + 128
+    return rgb[:, :, :side, :side].clamp(0, 255)

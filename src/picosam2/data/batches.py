@@ -1,0 +1,169 @@
+"""Which views a step trains on, and getting their pixels ready ahead of time.
+
+The views and the random numbers of a step are a pure function of (seed, step): resuming needs no
+state, and processes that share a batch agree on it without a word.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from picosam2.data.augment import AugmentConfig, Batch, Draws, augment
+from picosam2.data.store import Store
+from picosam2.errors import ConfigError
+
+
+class Sampler:
+    """Rows of the store's training part for every step."""
+
+    def __init__(
+        self,
+        store: Store,
+        batch: int,
+        *,
+        views: dict[str, float] | None = None,
+        sources: dict[str, float] | None = None,
+        whole_epochs: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Prepare drawing `batch` rows a step; see `TrainConfig` for the meaning of the rest.
+
+        Raises:
+            ConfigError: a view or source the store does not have, or nothing left to train on.
+        """
+        for found, known in ((views, store.view_names), (sources, store.source_names)):
+            if unknown := set(found or {}) - set(known):
+                raise ConfigError(
+                    f"the store has no {min(unknown)!r}; it has {', '.join(known) or 'nothing'}"
+                )
+        shares = np.array([(views or dict.fromkeys(store.view_names, 1.0)).get(name, 0.0)
+                           for name in store.view_names])  # fmt: skip
+        by_source = np.array([(sources or {}).get(name, 1.0) for name in store.source_names])
+        weights = by_source[store.records["source"]] * ~store.records["validation"]
+        # A share is of the samples, however many rows a view has.
+        totals = np.bincount(store.records["view"], weights, minlength=len(shares))
+        weights = weights * (shares / np.maximum(totals, 1e-12))[store.records["view"]]
+        self._rows = np.flatnonzero(weights > 0)
+        if not len(self._rows):
+            raise ConfigError("nothing in the store to train on: check `views` and `sources`")
+        self._cumulative = np.cumsum(weights[self._rows])
+        self._batch, self._whole_epochs, self._seed = batch, whole_epochs, seed
+
+    def __len__(self) -> int:
+        """How many different rows there are to draw from."""
+        return len(self._rows)
+
+    def rows(self, step: int) -> npt.NDArray[np.int64]:
+        """The rows (B,) of a step, from 0."""
+        rows: npt.NDArray[np.int64]
+        if self._whole_epochs:
+            rows = self._rows[self._permuted(step)]
+            return rows
+        draws = np.random.default_rng((self._seed, step)).random(self._batch)
+        found = np.searchsorted(self._cumulative, draws * self._cumulative[-1], side="right")
+        rows = self._rows[np.minimum(found, len(self._rows) - 1)]
+        return rows
+
+    def _permuted(self, step: int) -> npt.NDArray[np.int64]:
+        count = len(self._rows)
+        places = np.arange(step * self._batch, (step + 1) * self._batch)
+        order = np.empty(self._batch, np.int64)
+        for epoch in range(places[0] // count, places[-1] // count + 1):
+            here = places // count == epoch
+            permutation = np.random.default_rng((self._seed, epoch)).permutation(count)
+            order[here] = permutation[places[here] % count]
+        return order
+
+
+@dataclass(frozen=True)
+class _Raw:
+    rows: npt.NDArray[np.int64]
+    contexts: npt.NDArray[np.uint8]
+
+
+class Feed:
+    """Batches for the steps `start` to `stop`, read by a thread while the model computes.
+
+    `size` gives the crops' side at each step; `rank` and `world` give this process its contiguous
+    share of every global batch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sampler: Sampler,
+        config: AugmentConfig,
+        *,
+        size: Callable[[int], int],
+        seed: int,
+        start: int = 0,
+        stop: int,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | None = None,
+        ahead: int = 4,
+    ) -> None:
+        self._store, self._sampler, self._config = store, sampler, config
+        self._size, self._seed, self._start, self._stop = size, seed, start, stop
+        self._rank, self._world = rank, world
+        self._device = device or torch.device("cpu")
+        self._ahead = ahead
+
+    def __iter__(self) -> Iterator[Batch]:
+        ready: queue.Queue[_Raw | BaseException] = queue.Queue(self._ahead)
+        stopped = threading.Event()
+
+        def put(item: _Raw | BaseException) -> bool:
+            while not stopped.is_set():
+                try:
+                    ready.put(item, timeout=0.2)
+                    return True
+                except queue.Full:
+                    continue
+            return False
+
+        def read() -> None:
+            try:
+                for step in range(self._start, self._stop):
+                    rows = self._share(self._sampler.rows(step))
+                    if not put(_Raw(rows, self._store.gather(rows))):
+                        return
+            except BaseException as error:  # handed to the training thread, which raises it
+                put(error)
+
+        reader = threading.Thread(target=read, name="picosam2-feed", daemon=True)
+        reader.start()
+        try:
+            for step in range(self._start, self._stop):
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield self._batch(step, item)
+        finally:
+            stopped.set()
+            reader.join()
+
+    def _share(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        size = len(rows) // self._world
+        return rows[self._rank * size : (self._rank + 1) * size]
+
+    def _batch(self, step: int, raw: _Raw) -> Batch:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        count = len(raw.rows)
+        draws = Draws.of(count * self._world, generator)
+        draws = draws.part(self._rank * count, (self._rank + 1) * count).to(self._device)
+        windows = self._store.records["window"][raw.rows]
+        half = torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float()
+        kind = torch.from_numpy(self._store.kinds[raw.rows]).to(self._device)
+        context = torch.from_numpy(raw.contexts).to(self._device, non_blocking=True)
+        image, target = augment(
+            context, half.to(self._device), kind, draws, self._config, self._size(step)
+        )
+        return Batch(image_B3SS=image, target_BSS=target, kind_B=kind, row_B=raw.rows)

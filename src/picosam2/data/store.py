@@ -1,0 +1,562 @@
+"""The crop store: photos and annotations prepared once, memory-mapped by training ever after.
+
+A store is a folder of shards. Each shard holds *views*: square context crops, wider than any window
+that training cuts from them, with the object's mask as a fourth channel. A view belongs to one
+instance and to one kind of prompt; `View` says how wide its context is. Photos are split into train
+and validation by their picture (a perceptual hash), so that the same photo in two sources cannot
+fall on both sides.
+
+    store.json                  the plan: settings, sources with their hashes, a fingerprint
+    shard-00000.crops.npy       (N, C, C, 4) uint8: R, G, B, mask coverage
+    shard-00000.records.npy     (N,) of `RECORD`
+    shard-00000.json            written last: count, SHA-256 of both files, photos, problems
+    validation/, validation.json  the validation photos and their masks, in COCO's format
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from picosam2 import geometry, masks
+from picosam2.data.coco import Annotations, Instance, Photo, Problem
+from picosam2.data.readers import read_annotations
+from picosam2.errors import ConfigError, PicoSAM2Error, StoreError
+from picosam2.files import atomic_write, sha256_file, write_bytes, write_json
+from picosam2.geometry import Window
+from picosam2.images import load_image
+from picosam2.prompts import Box, Point
+
+FORMAT = 1
+BOX, CLICK = 0, 1
+"""Kinds of prompt, in the order of the network's logit channels."""
+
+RECORD = np.dtype(
+    [
+        ("instance", "<i8"),
+        ("photo", "<i8"),  # image id of the annotation file
+        ("source", "<i4"),  # index into Store.source_names
+        ("view", "<i4"),  # index into Store.views
+        ("validation", "?"),
+        ("height", "<i4"),  # of the photo
+        ("width", "<i4"),
+        ("area", "<f4"),  # of the mask, in pixels
+        ("window", "<f8", (4,)),  # of the context: x0, y0, x1, y1 in image pixels
+        ("point", "<f4", (2,)),  # the object's centre point, x, y in image pixels
+    ]
+)
+"""What is known of each view, beside its pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How the context of one kind of view is placed. Half-sizes are in image pixels."""
+
+    kind: int
+    extent: float = 0.0
+    """Context half-size as a multiple of the object's extent about its centre or point."""
+    least: float = 0.0
+    """... but at least this fraction of the photo's long side (clicks), or these pixels."""
+    max_aspect: float = math.inf
+    """Limit on the aspect of a box's context; 1 makes it square."""
+    native: bool = False
+    """The context keeps the photo's own pixels, whatever the object's size."""
+
+    def window(self, box: Box, point: Point, long_side: int, context: int) -> Window:
+        """The context window of an object with this box and centre point."""
+        if self.native:
+            return geometry.point_window(point, context / 2)
+        if self.kind == BOX:
+            return geometry.box_window(box, growth=self.extent, max_aspect=self.max_aspect)
+        reach = max(point.x - box.x0, box.x1 - point.x, point.y - box.y0, box.y1 - point.y)
+        return geometry.point_window(point, max(self.extent * reach, self.least * long_side))
+
+
+VIEWS: dict[str, View] = {
+    "box": View(kind=BOX, extent=2.2),
+    "box-square": View(kind=BOX, extent=2.2, max_aspect=1.0),
+    "click-near": View(kind=CLICK, extent=1.7, least=0.045),
+    "click-far": View(kind=CLICK, extent=3.8, least=0.1),
+    "native": View(kind=CLICK, native=True),
+}
+"""The views that a store may hold. `native` is the paper's: the photo's own pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFiles:
+    """One annotation file and its photos. `dataset` is coco or lvis."""
+
+    annotations: Path
+    images: Path
+    dataset: str = "coco"
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """How a store is prepared."""
+
+    views: tuple[str, ...] = ("box", "click-near", "click-far")
+    """Views to cut for every object; see `VIEWS`."""
+    context: int = 160
+    """Side of the context crops in pixels; a window of 96 is cut from it."""
+    validation: float = 0.1
+    """Share of the photos kept for validation, 0 to 0.9."""
+    seed: int = 0
+    """Seed of the split."""
+    photos_per_shard: int = 128
+    """Photos in one shard."""
+
+    def __post_init__(self) -> None:
+        if not self.views or set(self.views) - set(VIEWS):
+            raise ConfigError(f"`views` must be among {', '.join(VIEWS)}, not {self.views!r}")
+        if not 32 <= self.context <= 1024:
+            raise ConfigError("`context` must be from 32 to 1024 pixels")
+        if not 0 <= self.validation <= 0.9:
+            raise ConfigError("`validation` must be from 0 to 0.9")
+        if self.photos_per_shard < 1:
+            raise ConfigError("`photos_per_shard` must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What `prepare` did. `instances` counts objects, `views` the crops made of them."""
+
+    photos: int
+    instances: int
+    views: int
+    crowds: int
+    reused_shards: int
+    problems: tuple[Problem, ...]
+
+
+def dhash(image: npt.NDArray[np.uint8]) -> int:
+    """A 64-bit difference hash of a picture (H, W, 3) uint8: equal for re-saved or resized copies.
+
+    Source: N. Krawetz, "Kind of Like That", 2013.
+    """
+    grey = Image.fromarray(image).convert("L").resize((9, 8), Image.Resampling.BOX)
+    pixels = np.asarray(grey, np.int16)
+    bits = (pixels[:, 1:] > pixels[:, :-1]).ravel()
+    return int(np.packbits(bits).view(">u8")[0])
+
+
+def in_validation(picture_hash: int, seed: int, share: float) -> bool:
+    """Whether a photo is kept for validation: a fixed function of its picture and the seed."""
+    digest = hashlib.sha256(f"{seed}:{picture_hash:016x}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def prepare(
+    sources: Sequence[SourceFiles],
+    out: Path,
+    config: StoreConfig | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Write the store of `sources` to the folder `out`, in parallel; finished shards are kept.
+
+    `progress(done, total)` is called in photos. A photo or annotation that cannot be used is named
+    in the result and in its shard's file, and the rest goes on.
+
+    Raises:
+        StoreError: `out` holds a store made from other settings or sources.
+        DataError: a source cannot be read at all.
+    """
+    config = config or StoreConfig()
+    out.mkdir(parents=True, exist_ok=True)
+    read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in sources]
+    photos = [photo for annotations in read for photo in annotations.photos if photo.instances]
+    names = sorted({photo.source for photo in photos})
+    plan = _plan(sources, config, names, len(photos))
+    _claim(out, plan)
+    jobs = [
+        _Job(
+            out=out,
+            index=index,
+            photos=tuple(photos[start : start + config.photos_per_shard]),
+            names=tuple(names),
+            config=config,
+        )
+        for index, start in enumerate(range(0, len(photos), config.photos_per_shard))
+    ]
+    done = [job for job in jobs if job.finished()]
+    waiting = [job for job in jobs if not job.finished()]
+    count = sum(len(job.photos) for job in done)
+    if progress:
+        progress(count, len(photos))
+    for job in _run(waiting, workers or os.cpu_count() or 1):
+        count += len(job.photos)
+        if progress:
+            progress(count, len(photos))
+    summaries = [json.loads(job.summary.read_text()) for job in jobs]
+    _write_validation(out, photos, summaries)
+    write_json(out / "store.json", {**plan, "complete": True})
+    return Prepared(
+        photos=sum(len(s["photos"]) for s in summaries),
+        instances=sum(s["instances"] for s in summaries),
+        views=sum(s["count"] for s in summaries),
+        crowds=sum(annotations.crowds for annotations in read),
+        reused_shards=len(done),
+        problems=_problems(read, summaries),
+    )
+
+
+def _problems(read: Sequence[Annotations], summaries: Sequence[Any]) -> tuple[Problem, ...]:
+    found = [problem for annotations in read for problem in annotations.problems]
+    found += [Problem(**problem) for summary in summaries for problem in summary["problems"]]
+    return tuple(found)
+
+
+def _plan(
+    sources: Sequence[SourceFiles], config: StoreConfig, names: Sequence[str], photos: int
+) -> dict[str, Any]:
+    """What the store is made from. Paths are not part of it: a store may be moved."""
+    plan = {
+        "format": FORMAT,
+        **asdict(config),
+        "views": list(config.views),
+        "view_settings": [_view_to_json(VIEWS[name]) for name in config.views],
+        "annotations": [sha256_file(source.annotations) for source in sources],
+        "source_names": list(names),
+        "photos": photos,
+        "shards": -(-photos // config.photos_per_shard),
+    }
+    plan["fingerprint"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    return {**plan, "complete": False}
+
+
+def _view_to_json(view: View) -> dict[str, Any]:
+    """JSON has no infinity: no limit is written as null."""
+    return {k: None if v == math.inf else v for k, v in asdict(view).items()}
+
+
+def _view_from_json(found: dict[str, Any]) -> View:
+    settings: dict[str, Any] = {k: math.inf if v is None else v for k, v in found.items()}
+    return View(**settings)
+
+
+def _claim(out: Path, plan: dict[str, Any]) -> None:
+    """Mark `out` as this plan's store, or refuse if it is another's."""
+    manifest = out / "store.json"
+    if manifest.exists():
+        found = _read_manifest(manifest).get("fingerprint")
+        if found != plan["fingerprint"]:
+            raise StoreError(
+                f"{out} holds a store made from other sources or settings: choose another folder, "
+                "or remove it first"
+            )
+    elif any(out.iterdir()):
+        raise StoreError(f"{out} is not empty and holds no store: choose another folder")
+    else:
+        write_json(manifest, plan)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{path.parent} is not a crop store: make one with `picosam2 data prepare`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: remove the store and prepare it again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StoreError(f"{path} has another format: prepare the store again with this version")
+    return manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One shard to write."""
+
+    out: Path
+    index: int
+    photos: tuple[Photo, ...]
+    names: tuple[str, ...]
+    config: StoreConfig
+
+    def path(self, ending: str) -> Path:
+        return self.out / f"shard-{self.index:05d}.{ending}"
+
+    @property
+    def summary(self) -> Path:
+        return self.path("json")
+
+    def finished(self) -> bool:
+        """The summary is written last, so its presence vouches for the arrays."""
+        return self.summary.exists()
+
+
+def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Job]:
+    if workers <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            _write_shard(job)
+            yield job
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        for job, _ in zip(jobs, pool.map(_write_shard, jobs), strict=True):
+            yield job
+
+
+def _write_shard(job: _Job) -> None:
+    """Cut all views of a shard's photos and write its three files, the summary last."""
+    views = [VIEWS[name] for name in job.config.views]
+    crops: list[npt.NDArray[np.uint8]] = []
+    records: list[npt.NDArray[np.void]] = []
+    photos: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    instances = 0
+    for photo in job.photos:
+        try:
+            image = load_image(photo.path)
+            if image.shape[:2] != (photo.height, photo.width):
+                height, width = image.shape[:2]
+                raise StoreError(f"is {width}x{height}, not {photo.width}x{photo.height} as stated")
+        except PicoSAM2Error as error:
+            problems.append(Problem(where=f"photo {photo.path.name}", what=str(error)))
+            continue
+        picture_hash = dhash(image)
+        kept = in_validation(picture_hash, job.config.seed, job.config.validation)
+        photos.append(
+            {
+                "source": photo.source,
+                "id": photo.id,
+                "file_name": photo.path.name,
+                "dhash": f"{picture_hash:016x}",
+                "validation": kept,
+            }
+        )
+        for instance in photo.instances:
+            try:
+                mask = instance.mask()
+            except PicoSAM2Error as error:
+                problems.append(Problem(where=f"annotation {instance.id}", what=str(error)))
+                continue
+            instances += 1
+            for number, view in enumerate(views):
+                crop, window, point = _cut(image, mask, view, job.config.context)
+                crops.append(crop)
+                records.append(_record(photo, instance, mask, job, number, window, point, kept))
+    side = job.config.context
+    stacked = np.stack(crops) if crops else np.zeros((0, side, side, 4), np.uint8)
+    table = np.array(records, RECORD) if records else np.zeros(0, RECORD)
+    hashes = {}
+    for name, array in (("crops", stacked), ("records", table)):
+        with atomic_write(job.path(f"{name}.npy")) as temporary:
+            np.save(temporary, array, allow_pickle=False)
+            hashes[name] = sha256_file(temporary)
+    write_json(
+        job.summary,
+        {
+            "count": len(table),
+            "instances": instances,
+            "sha256": hashes,
+            "photos": photos,
+            "problems": [asdict(problem) for problem in problems],
+        },
+    )
+
+
+def _cut(
+    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], view: View, context: int
+) -> tuple[npt.NDArray[np.uint8], Window, Point]:
+    """One context crop (C, C, 4) uint8 with its window and the object's centre point."""
+    bounds = masks.bbox(mask)
+    assert bounds is not None, "Instance.mask() never gives an empty mask"
+    point = masks.centre_point(mask)
+    window = view.window(Box(*bounds), point, max(mask.shape), context)
+    crop = np.empty((context, context, 4), np.uint8)
+    crop[..., :3] = geometry.crop(image, window, context)
+    crop[..., 3] = np.rint(geometry.crop_mask(mask, window, context) * 255)
+    return crop, window, point
+
+
+def _record(
+    photo: Photo,
+    instance: Instance,
+    mask: npt.NDArray[np.bool_],
+    job: _Job,
+    view: int,
+    window: Window,
+    point: Point,
+    validation: bool,
+) -> npt.NDArray[np.void]:
+    record = np.zeros((), RECORD)
+    record["instance"], record["photo"] = instance.id, photo.id
+    record["source"], record["view"] = job.names.index(photo.source), view
+    record["validation"] = validation
+    record["height"], record["width"], record["area"] = *mask.shape, mask.sum()
+    record["window"] = (window.x0, window.y0, window.x1, window.y1)
+    record["point"] = (point.x, point.y)
+    return record
+
+
+def _write_validation(
+    out: Path, photos: Sequence[Photo], summaries: Sequence[dict[str, Any]]
+) -> None:
+    """The validation photos, copied, with a COCO file of their own: for measuring on whole images.
+
+    Image and annotation ids are new, since two sources may use the same ones.
+    """
+    kept = {
+        (photo["source"], photo["id"])
+        for summary in summaries
+        for photo in summary["photos"]
+        if photo["validation"]
+    }
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for photo in photos:
+        if (photo.source, photo.id) not in kept:
+            continue
+        image_id = len(images) + 1
+        name = f"{image_id:06d}{photo.path.suffix.lower()}"
+        write_bytes(out / "validation" / name, photo.path.read_bytes())
+        images.append(
+            {
+                "id": image_id,
+                "file_name": name,
+                "width": photo.width,
+                "height": photo.height,
+                "source": photo.source,
+            }
+        )
+        for instance in photo.instances:
+            try:
+                mask = instance.mask()
+            except PicoSAM2Error:
+                continue  # already named in its shard's problems
+            x0, y0, x1, y1 = masks.bbox(mask) or (0, 0, 0, 0)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": int(mask.sum()),
+                    "segmentation": masks.rle_encode(mask),
+                }
+            )
+    document = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "object"}],
+    }
+    write_json(out / "validation.json", document, indent=None)
+
+
+class Store:
+    """A prepared crop store, opened for reading.
+
+    Attributes:
+        records: (N,) of `RECORD`, every view of every shard.
+        views: the `View` that each record's `view` is an index of; `view_names` their names.
+        source_names: the source that each record's `source` is an index of.
+        context: side of the crops, pixels.
+        fingerprint: SHA-256 of everything the store is made from.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, verify: bool = False) -> None:
+        """Open the store at `path`; `verify` reads every byte and compares checksums.
+
+        Raises:
+            StoreError: missing, unfinished, damaged or of another format.
+        """
+        self.path = Path(path)
+        manifest = _read_manifest(self.path / "store.json")
+        if not manifest.get("complete"):
+            raise StoreError(f"{self.path} is unfinished: run the same `data prepare` again")
+        try:
+            self.view_names: tuple[str, ...] = tuple(manifest["views"])
+            self.views = tuple(_view_from_json(found) for found in manifest["view_settings"])
+            self.source_names: tuple[str, ...] = tuple(manifest["source_names"])
+            self.context = int(manifest["context"])
+            self.fingerprint = str(manifest["fingerprint"])
+            shards = int(manifest["shards"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{self.path / 'store.json'} lacks {error}: prepare it again"
+            ) from error
+        self._crops: list[npt.NDArray[np.uint8]] = []
+        records = []
+        for index in range(shards):
+            crops, table = self._open_shard(index, verify)
+            self._crops.append(crops)
+            records.append(table)
+        self.records: npt.NDArray[np.void] = (
+            np.concatenate(records) if records else np.zeros(0, RECORD)
+        )
+        self._ends = np.cumsum([len(table) for table in records])
+
+    def _open_shard(
+        self, index: int, verify: bool
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
+        stem = f"shard-{index:05d}"
+        try:
+            summary = json.loads((self.path / f"{stem}.json").read_text())
+            files = {name: self.path / f"{stem}.{name}.npy" for name in ("crops", "records")}
+            if verify:
+                for name, file in files.items():
+                    if sha256_file(file) != summary["sha256"][name]:
+                        raise ValueError("its checksum differs")
+            crops = np.load(files["crops"], mmap_mode="r", allow_pickle=False)
+            table = np.load(files["records"], allow_pickle=False)
+            if crops.dtype != np.uint8 or table.dtype != RECORD:
+                raise ValueError("it holds other data")
+            if crops.shape != (summary["count"], self.context, self.context, 4):
+                raise ValueError("its size differs")
+            if table.shape != (summary["count"],):
+                raise ValueError("its size differs")
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise StoreError(
+                f"{stem} of the store {self.path} is damaged ({error}): delete its three files and "
+                "run the same `data prepare` again"
+            ) from error
+        return crops, table
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @cached_property
+    def kinds(self) -> npt.NDArray[np.int64]:
+        """The kind of prompt of each view, (N,) int64: `BOX` or `CLICK`."""
+        of_views = np.array([view.kind for view in self.views], np.int64)
+        kinds: npt.NDArray[np.int64] = of_views[self.records["view"]]
+        return kinds
+
+    @cached_property
+    def photos(self) -> list[dict[str, Any]]:
+        """Source, id, file name, dhash and split of every photo."""
+        found: list[dict[str, Any]] = []
+        for summary in sorted(self.path.glob("shard-*.json")):
+            found += json.loads(summary.read_text())["photos"]
+        return found
+
+    def gather(
+        self, rows: npt.NDArray[np.integer], out: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """The crops of `rows` (B,), copied to (B, C, C, 4) uint8 (into `out` if given)."""
+        if out is None:
+            out = np.empty((len(rows), self.context, self.context, 4), np.uint8)
+        shards = np.searchsorted(self._ends, rows, side="right")
+        for slot, (row, shard) in enumerate(zip(rows, shards, strict=True)):
+            start = int(self._ends[shard - 1]) if shard else 0
+            out[slot] = self._crops[shard][row - start]
+        return out

@@ -1,0 +1,44 @@
+"""Batch norm whose statistics are those of the global batch, on any backend.
+
+`torch.nn.SyncBatchNorm` refuses CPU tensors; this does the same with two all-reduces, so that a run
+on several processes takes the very steps that a single process would take.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` over the batches of all processes, which have equally many samples."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        x_BCHW = input.float()
+        local_2C = torch.stack((x_BCHW.mean((0, 2, 3)), (x_BCHW**2).mean((0, 2, 3))))
+        mean_C, square_C = all_reduce(local_2C) / dist.get_world_size()  # type: ignore[no-untyped-call]
+        variance_C = (square_C - mean_C**2).clamp_min(0)
+        count = x_BCHW.numel() // x_BCHW.shape[1] * dist.get_world_size()
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean_C, self.momentum)
+            self.running_var.lerp_(variance_C * count / max(count - 1, 1), self.momentum)
+        scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
+        shift_C = self.bias - mean_C * scale_C
+        normed: Tensor = x_BCHW * scale_C[:, None, None] + shift_C[:, None, None]
+        return normed.to(input.dtype)
+
+
+def synchronise_batchnorm(model: nn.Module) -> None:
+    """Turn every `nn.BatchNorm2d` of `model` into a `GlobalBatchNorm2d`, in place."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = GlobalBatchNorm2d

@@ -1,0 +1,115 @@
+"""The evaluation protocols: which prompt an object gives, and on which pixels IoU is measured.
+
+`click` and `box` are what a user gets: the predictor chooses its windows, IoU is measured on the
+whole photo. `paper-point` and `paper-roi` repeat the published measurements (PicoSAM2, arXiv
+2506.18807, and PicoSAM3): a given window, cut off at the photo's border and then stretched as
+their code does, with IoU measured on the crop. That border handling is wrong for use (the click
+leaves the centre), and here only so that numbers compare.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2 import masks
+from picosam2.errors import ConfigError
+from picosam2.geometry import CROP_SIZE, Window, box_window, point_window
+from picosam2.prompts import Box, Point, Prompt
+
+PROTOCOLS = ("paper-point", "paper-roi", "click", "box")
+ROI_GROWTH = 1.2  # 10 % a side
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One object to measure on: its true mask (H, W) bool and the prompt made from it."""
+
+    mask: npt.NDArray[np.bool_]
+    prompt: Prompt
+    window: Window | None
+    """The window that the protocol prescribes, or None where the predictor chooses."""
+
+    @property
+    def box(self) -> Box:
+        """The prompt's box, or the true one."""
+        return self.prompt.box or true_box(self.mask)
+
+    @property
+    def point(self) -> Point:
+        """The prompt's point, or the true centre."""
+        return self.prompt.points[0] if self.prompt.points else masks.centre_point(self.mask)
+
+
+def true_box(mask: npt.NDArray[np.bool_]) -> Box:
+    """The tight box of a mask that is not empty."""
+    bounds = masks.bbox(mask)
+    assert bounds is not None, "empty masks are skipped before"
+    return Box(*bounds)
+
+
+def make_item(
+    protocol: str, mask: npt.NDArray[np.bool_], *, jitter: float = 0.0, seed: int = 0
+) -> Item:
+    """The item of an object under a protocol.
+
+    Args:
+        protocol: one of `PROTOCOLS`.
+        mask: the true mask (H, W) bool, not empty.
+        jitter: each edge of the box moves by up to this share of its side; a click moves to a
+            random place on the object within this share of its box of the centre point.
+        seed: of the jitter; give the annotation's id.
+    """
+    rng = np.random.default_rng((seed, 7))
+    height, width = mask.shape
+    if protocol in ("box", "paper-roi"):
+        box = _jittered_box(true_box(mask), jitter, rng, height, width)
+        window = _clipped(_squared(box), height, width) if protocol == "paper-roi" else None
+        return Item(mask, Prompt(box=box), window)
+    if protocol in ("click", "paper-point"):
+        point = _jittered_point(mask, jitter, rng)
+        window = None
+        if protocol == "paper-point":
+            window = _clipped(point_window(point, CROP_SIZE / 2), height, width)
+        return Item(mask, Prompt(points=(point,)), window)
+    raise ConfigError(f"there is no protocol {protocol!r}: use {', '.join(PROTOCOLS)}")
+
+
+def _squared(box: Box) -> Window:
+    return box_window(box, growth=ROI_GROWTH, max_aspect=1.0)
+
+
+def _clipped(window: Window, height: int, width: int) -> Window:
+    """Cut off at the border, to be stretched: as published."""
+    return Window(
+        max(window.x0, 0.0), max(window.y0, 0.0), min(window.x1, width), min(window.y1, height)
+    )
+
+
+def _jittered_box(
+    box: Box, jitter: float, rng: np.random.Generator, height: int, width: int
+) -> Box:
+    if not jitter:
+        return box
+    shift = rng.uniform(-jitter, jitter, 4) * np.tile((box.width, box.height), 2)
+    x0, y0, x1, y1 = np.array((box.x0, box.y0, box.x1, box.y1)) + shift
+    x0, x1 = np.clip((x0, x1), 0, width)
+    y0, y1 = np.clip((y0, y1), 0, height)
+    return Box(float(x0), float(y0), float(max(x1, x0 + 1)), float(max(y1, y0 + 1)))
+
+
+def _jittered_point(mask: npt.NDArray[np.bool_], jitter: float, rng: np.random.Generator) -> Point:
+    point = masks.centre_point(mask)
+    if not jitter:
+        return point
+    box = true_box(mask)
+    rows, columns = np.nonzero(mask)
+    near = (np.abs(columns + 0.5 - point.x) <= jitter * box.width) & (
+        np.abs(rows + 0.5 - point.y) <= jitter * box.height
+    )
+    if not near.any():
+        return point
+    chosen = int(rng.choice(np.flatnonzero(near)))
+    return Point(float(columns[chosen]) + 0.5, float(rows[chosen]) + 0.5)

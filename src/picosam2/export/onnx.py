@@ -1,0 +1,137 @@
+"""Weights to an ONNX file: write, describe, check and compare, in one function.
+
+The graph takes normalised crops `image` (B, 3, S, S) float32 and gives `logits` (B, K, S, S) and
+the extra heads, for any batch. What a runtime must know beside the graph - mean and standard
+deviation, the window rules, the scorers, where the weights come from - is JSON in the file's
+metadata, so that nothing has to be typed twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from picosam2 import geometry
+from picosam2.errors import PicoSAM2Error
+from picosam2.files import atomic_write, sha256_file
+from picosam2.images import MEAN, PAD_RGB, STD
+from picosam2.model import PicoSAM2
+from picosam2.runtime import METADATA_KEY
+
+OPSET = 17
+"""Old enough for the runtimes in use on devices, new enough for everything the network has."""
+
+TOLERANCE = 1e-3
+"""Largest difference of a logit between the ONNX file and PyTorch."""
+
+
+class ExportError(PicoSAM2Error):
+    """An exported file that does not do what the weights do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """An ONNX file that was written, checked and compared."""
+
+    path: Path
+    bytes: int
+    largest_difference: float
+    """Of any logit, against PyTorch on random crops."""
+
+
+def described(model: PicoSAM2, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says of itself: `facts` plus preprocessing, geometry and the network."""
+    return {
+        **facts,
+        "model": asdict(model.config),
+        "input_size": model.config.input_size,
+        "channels": model.config.logits,
+        "preprocessing": {"order": "RGB", "mean": MEAN, "std": STD, "pad": PAD_RGB},
+        "geometry": {
+            "box_growth": geometry.BOX_GROWTH,
+            "click_halves": geometry.CLICK_HALVES,
+            "outside_logit": geometry.OUTSIDE_LOGIT,
+        },
+    }
+
+
+def export_onnx(
+    model: PicoSAM2, path: str | os.PathLike[str], facts: Mapping[str, Any] | None = None
+) -> Exported:
+    """Write `model` as ONNX to `path`, atomically, and prove that it gives the same logits.
+
+    Batch norms are folded into the convolutions before them.
+
+    Raises:
+        ExportError: the file's logits differ from PyTorch's by more than `TOLERANCE`.
+    """
+    path = Path(path)
+    folded = fold_batchnorm(model)
+    side = model.config.input_size
+    example = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = folded(example)
+    names = list(expected)
+    with atomic_write(path) as temporary:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own deprecations
+            torch.onnx.export(
+                folded,
+                (example,),
+                str(temporary),
+                input_names=["image"],
+                output_names=names,
+                dynamic_axes={name: {0: "batch"} for name in ("image", *names)},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        graph = onnx.load(temporary)
+        said = described(model, facts or {})
+        onnx.helper.set_model_props(graph, {METADATA_KEY: json.dumps(said, sort_keys=True)})
+        graph.producer_name, graph.producer_version = "picosam2", ""
+        onnx.checker.check_model(graph, full_check=True)
+        onnx.save(graph, temporary)
+        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+        got = session.run(names, {"image": example.numpy()})
+        differences = [
+            float(np.abs(a - expected[name].numpy()).max())
+            for name, a in zip(names, got, strict=True)
+        ]
+        if not max(differences) <= TOLERANCE:
+            raise ExportError(
+                f"the exported file's outputs differ from PyTorch's by {max(differences):g}: "
+                "keep the old file and report this"
+            )
+    return Exported(path=path, bytes=path.stat().st_size, largest_difference=max(differences))
+
+
+def fold_batchnorm(model: PicoSAM2) -> PicoSAM2:
+    """A copy in evaluation mode whose convolutions have taken in the batch norms after them."""
+    folded = deepcopy(model).cpu().float().eval()
+    for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
+        for index in range(len(sequence) - 1):
+            convolution, norm = sequence[index], sequence[index + 1]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                sequence[index] = fuse_conv_bn_eval(convolution, norm)
+                sequence[index + 1] = nn.Identity()
+    return folded
+
+
+def weights_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What an exported file should say of the safetensors file it was made from."""
+    from picosam2.checkpoint import read_tensors
+
+    return {**read_tensors(path).info, "source_sha256": sha256_file(path)}

@@ -1,0 +1,257 @@
+"""The contract between a prompt and the network: prompt -> window -> crop, and back again.
+
+Every coordinate of the project is settled here. A *window* is a rectangle of the original image,
+in pixels, origin at the top left, pixel centres at +0.5; it may reach past the image, and what is
+outside is padding. It is resampled to the square *crop* that the network sees; the prompt itself is
+never an input, because it is where the crop is ("fixed-point prompt encoding", arXiv 2506.18807):
+a click is always the centre of its window, a box is always the same rectangle of its window.
+
+Resampling is the triangle filter whose support is `max(1, scale)` source pixels on either side of
+a sample, horizontally and then vertically (bilinear when enlarging, antialiased when shrinking).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from picosam2.errors import PromptError
+from picosam2.images import PAD_RGB
+from picosam2.prompts import Box, Point
+
+CROP_SIZE = 96
+"""Side of the network's input, in pixels (the paper's)."""
+
+BOX_GROWTH = 1.2
+"""A box window is this many times as wide and as high as its box (docs/box-window.md)."""
+
+BOX_MAX_ASPECT = math.inf
+"""Longest side over shortest of a box window; 1 squares it, infinity follows the box."""
+
+CLICK_HALVES = (0.0375, 0.075, 0.15, 0.3, 0.5625)
+"""Half-sizes of the windows tried for a click, as fractions of the image's long side."""
+
+OUTSIDE_LOGIT = -32.0
+"""The logit given to pixels that no window has seen."""
+
+_RESAMPLE = Image.Resampling.BILINEAR
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle (x0, y0, x1, y1) of the image, in pixels; it may reach past the image."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(v) for v in (self.x0, self.y0, self.x1, self.y1)):
+            raise PromptError("a window needs four finite numbers")
+        if self.x1 <= self.x0 or self.y1 <= self.y0:
+            raise PromptError("a window needs a positive width and height")
+
+    @property
+    def width(self) -> float:
+        """Width in image pixels."""
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> float:
+        """Height in image pixels."""
+        return self.y1 - self.y0
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle (x, y), in image pixels."""
+        return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
+    def scaled(self, factor_x: float, factor_y: float | None = None) -> Window:
+        """The window grown or shrunk about its centre."""
+        x, y = self.centre
+        half_w = self.width * factor_x / 2
+        half_h = self.height * (factor_x if factor_y is None else factor_y) / 2
+        return Window(x - half_w, y - half_h, x + half_w, y + half_h)
+
+    def to_crop(
+        self, points: npt.NDArray[np.floating], size: int = CROP_SIZE
+    ) -> npt.NDArray[np.float64]:
+        """Image points (N, 2) as (x, y) to crop points (N, 2); the window spans 0..`size`."""
+        scale = np.array([size / self.width, size / self.height])
+        mapped: npt.NDArray[np.float64] = (points - np.array([self.x0, self.y0])) * scale
+        return mapped
+
+    def to_image(
+        self, points: npt.NDArray[np.floating], size: int = CROP_SIZE
+    ) -> npt.NDArray[np.float64]:
+        """Crop points (N, 2) as (x, y) back to image points (N, 2): the inverse of `to_crop`."""
+        scale = np.array([self.width / size, self.height / size])
+        mapped: npt.NDArray[np.float64] = points * scale + np.array([self.x0, self.y0])
+        return mapped
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """Logits (h, w) float32 for the image pixels from column `x`, row `y`. May be empty."""
+
+    x: int
+    y: int
+    logits: npt.NDArray[np.float32]
+
+    @property
+    def rows(self) -> slice:
+        """The image rows covered."""
+        return slice(self.y, self.y + self.logits.shape[0])
+
+    @property
+    def columns(self) -> slice:
+        """The image columns covered."""
+        return slice(self.x, self.x + self.logits.shape[1])
+
+
+def point_window(point: Point, half: float) -> Window:
+    """The square window of half-size `half` (image pixels, > 0) centred on `point`."""
+    return Window(point.x - half, point.y - half, point.x + half, point.y + half)
+
+
+def click_windows(point: Point, height: int, width: int) -> tuple[Window, ...]:
+    """The windows tried for a click, smallest first. A click knows no scale; these are the guesses.
+
+    Sizes follow the image's long side, so that a photo gives the same windows at any resolution.
+    """
+    long_side = max(height, width)
+    return tuple(point_window(point, fraction * long_side) for fraction in CLICK_HALVES)
+
+
+def box_window(
+    box: Box, *, growth: float = BOX_GROWTH, max_aspect: float = BOX_MAX_ASPECT
+) -> Window:
+    """The window around `box`, `growth` times its size, x and y scaled apart.
+
+    The box then always is the same rectangle of the crop: the middle 1/`growth` of it. `max_aspect`
+    (>= 1) limits how far the two scales may differ, by widening the shorter side; 1 gives the
+    square window of PicoSAM3.
+    """
+    width, height = box.width * growth, box.height * growth
+    width, height = max(width, height / max_aspect), max(height, width / max_aspect)
+    x, y = box.centre.x, box.centre.y
+    return Window(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def sensor_window(window: Window, height: int, width: int) -> Window:
+    """`window` shrunk about its centre until it lies inside the image.
+
+    A sensor's region of interest cannot leave the frame. Moving it would move the prompt, so it is
+    made smaller instead. Raises `PromptError` if the centre is not inside the frame.
+    """
+    x, y = window.centre
+    room = min(
+        2 * min(x, width - x) / window.width,
+        2 * min(y, height - y) / window.height,
+    )
+    if room <= 0:
+        raise PromptError(
+            f"the window's centre ({x:g}, {y:g}) must lie inside the {width}x{height} frame"
+        )
+    return window if room >= 1 else window.scaled(room)
+
+
+def _source_region(
+    window: Window, size: int, height: int, width: int
+) -> tuple[tuple[int, int, int, int], tuple[float, float, float, float]]:
+    """The integer pixels that a crop reads (x0, y0, x1, y1), and the window within them."""
+    margin_x = math.ceil(max(1.0, window.width / size)) + 1
+    margin_y = math.ceil(max(1.0, window.height / size)) + 1
+    x0, x1 = math.floor(window.x0) - margin_x, math.ceil(window.x1) + margin_x
+    y0, y1 = math.floor(window.y0) - margin_y, math.ceil(window.y1) + margin_y
+    # Where the window does not come near the border nothing is padded, and where it passes the
+    # border the canvas only has to reach as far as the filter does.
+    box = (window.x0 - x0, window.y0 - y0, window.x1 - x0, window.y1 - y0)
+    return (x0, y0, x1, y1), box
+
+
+def _resample(
+    plane: npt.NDArray[np.uint8], window: Window, size: int, fill: Sequence[int] | int
+) -> npt.NDArray[np.uint8]:
+    """`plane` (H, W) or (H, W, 3) uint8 seen through `window`, (size, size[, 3]) uint8."""
+    height, width = plane.shape[:2]
+    (x0, y0, x1, y1), box = _source_region(window, size, height, width)
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    inside = plane[top : max(bottom, top), left : max(right, left)]
+    if (left, top, right, bottom) == (x0, y0, x1, y1):
+        canvas = inside
+    else:
+        canvas = np.empty((y1 - y0, x1 - x0, *plane.shape[2:]), np.uint8)
+        canvas[...] = fill
+        if inside.size:
+            canvas[top - y0 : bottom - y0, left - x0 : right - x0] = inside
+    picture = Image.fromarray(np.ascontiguousarray(canvas))
+    return np.asarray(picture.resize((size, size), _RESAMPLE, box=box))
+
+
+def crop(
+    image: npt.NDArray[np.uint8], window: Window, size: int = CROP_SIZE
+) -> npt.NDArray[np.uint8]:
+    """What the network sees: `image` (H, W, 3) RGB uint8 through `window`, (size, size, 3) uint8.
+
+    Outside the image the crop holds `images.PAD_RGB`, which normalisation takes to about zero.
+    """
+    return _resample(image, window, size, PAD_RGB)
+
+
+def crop_mask(
+    mask: npt.NDArray[np.bool_], window: Window, size: int = CROP_SIZE
+) -> npt.NDArray[np.float32]:
+    """The share of each crop pixel that `mask` (H, W) bool covers: (size, size) float32, 0..1."""
+    covered = _resample(mask.view(np.uint8) * np.uint8(255), window, size, 0)
+    return covered.astype(np.float32) / np.float32(255)
+
+
+def paste_region(
+    logits: npt.NDArray[np.float32], window: Window, height: int, width: int
+) -> Region:
+    """Logits (S, S) float32 of `window` back on the pixels of an image whose centres it covers.
+
+    The inverse of `crop`: bilinear on the logits (antialiased where the image is coarser than the
+    crop). Only the window's part of the image is computed; thresholding comes after.
+    """
+    x0, x1 = _centres(window.x0, window.x1, width)
+    y0, y1 = _centres(window.y0, window.y1, height)
+    if x1 <= x0 or y1 <= y0:
+        return Region(x0, y0, np.zeros((max(y1 - y0, 0), max(x1 - x0, 0)), np.float32))
+    rows, columns = logits.shape
+    step_x, step_y = columns / window.width, rows / window.height
+    # A covered pixel may stick out of the window by half of itself, and the filter reaches one
+    # more step: replicating the edge serves both.
+    pad_x, pad_y = math.ceil(1.5 * step_x) + 1, math.ceil(1.5 * step_y) + 1
+    padded = np.pad(logits.astype(np.float32, copy=False), ((pad_y,) * 2, (pad_x,) * 2), "edge")
+    box = (
+        (x0 - window.x0) * step_x + pad_x,
+        (y0 - window.y0) * step_y + pad_y,
+        (x1 - window.x0) * step_x + pad_x,
+        (y1 - window.y0) * step_y + pad_y,
+    )
+    resized = Image.fromarray(padded).resize((x1 - x0, y1 - y0), _RESAMPLE, box=box)
+    return Region(x0, y0, np.asarray(resized))
+
+
+def paste(
+    logits: npt.NDArray[np.float32], window: Window, height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """Like `paste_region`, on the whole image: (height, width) float32, `OUTSIDE_LOGIT` outside."""
+    full = np.full((height, width), OUTSIDE_LOGIT, np.float32)
+    region = paste_region(logits, window, height, width)
+    full[region.rows, region.columns] = region.logits
+    return full
+
+
+def _centres(low: float, high: float, limit: int) -> tuple[int, int]:
+    """The range of pixels 0..limit whose centres lie in [low, high)."""
+    start = min(max(math.ceil(low - 0.5), 0), limit)
+    return start, min(max(math.ceil(high - 0.5), start), limit)

@@ -1,0 +1,114 @@
+"""What runs the network: crops in, logits out. ONNX Runtime here; others follow the same protocol.
+
+A runtime owns its preprocessing: it takes the 8-bit crops that `geometry.crop` makes.
+`tests/contract` holds one suite that every runtime must pass.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2.errors import WeightsError
+from picosam2.files import sha256_file
+from picosam2.images import normalise
+
+METADATA_KEY = "picosam2"
+"""Where an ONNX file keeps what `RuntimeInfo` tells, as JSON."""
+
+_MAX_BATCH = 64  # activations of a crop are a few MB; larger batches gain nothing on a CPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeInfo:
+    """What is known of the weights that a runtime holds."""
+
+    name: str
+    """The runtime: onnx, torch, ..."""
+    input_size: int
+    """Side of the crops, pixels."""
+    channels: int
+    """Logit channels: 1, or 2 for boxes and clicks apart."""
+    weights_sha256: str
+    """Of the weights file."""
+    facts: dict[str, Any] = field(default_factory=dict, repr=False)
+    """Everything else the weights file says of itself: recipe, scores, scorers, geometry."""
+
+
+class Runtime(Protocol):
+    """Runs the network on a batch of crops."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What it runs."""
+
+    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32, any B >= 1."""
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU."""
+
+    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
+        """Load an ONNX file that this project exported.
+
+        Args:
+            path: the file.
+            threads: threads of one inference; by default as many as there are cores.
+
+        Raises:
+            WeightsError: missing, damaged, or not exported by this project.
+        """
+        import onnxruntime
+
+        path = Path(path)
+        if not path.is_file():
+            raise WeightsError(f"there are no weights at {path}: check the path")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises a dozen private kinds
+            raise WeightsError(f"{path} is no ONNX file that can be run: {error}") from error
+        facts = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if facts is None:
+            raise WeightsError(
+                f"{path} is not a PicoSAM2 model: export one with `picosam2 export onnx`"
+            )
+        said = json.loads(facts)
+        self._input = self._session.get_inputs()[0].name
+        self._info = RuntimeInfo(
+            name="onnx",
+            input_size=int(said["input_size"]),
+            channels=int(said["channels"]),
+            weights_sha256=sha256_file(path),
+            facts=said,
+        )
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What it runs."""
+        return self._info
+
+    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32."""
+        if len(crops) <= _MAX_BATCH:
+            return self._run(crops)
+        parts = [self._run(crops[i : i + _MAX_BATCH]) for i in range(0, len(crops), _MAX_BATCH)]
+        return np.concatenate(parts)
+
+    def _run(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = self._session.run(
+            ["logits"], {self._input: normalise(crops)}
+        )[0]
+        return logits

@@ -1,0 +1,57 @@
+"""Which weights file a name or path means, and the runtime that runs it."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+from picosam2.errors import WeightsError, require
+from picosam2.runtime import OnnxRuntime, Runtime
+
+RUNTIMES = ("onnx", "torch")
+_ENDINGS = {"onnx": ".onnx", "torch": ".safetensors"}
+
+
+def shipped() -> list[str]:
+    """The names of the weights that come with the package."""
+    folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
+    return sorted({path.stem for path in folder.glob("*.onnx")})
+
+
+def find_weights(name: str | os.PathLike[str], runtime: str = "onnx") -> Path:
+    """The file of shipped weights (`default`, `paper`), or a path as it is.
+
+    Raises:
+        WeightsError: no such weights.
+    """
+    if runtime not in RUNTIMES:
+        raise WeightsError(f"there is no runtime {runtime!r}: use {' or '.join(RUNTIMES)}")
+    path = Path(name)
+    if path.suffix:
+        if not path.is_file():
+            raise WeightsError(f"there are no weights at {path}: check the path")
+        return path
+    folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
+    if str(name) not in shipped():
+        known = ", ".join(shipped()) or "none"
+        raise WeightsError(f"there are no weights named {name}: use {known}, or a path to a file")
+    return folder / f"{name}{_ENDINGS[runtime]}"
+
+
+def load_runtime(
+    weights: str | os.PathLike[str] = "default", runtime: str = "onnx", threads: int | None = None
+) -> Runtime:
+    """Open weights, by shipped name or path, with a runtime (`onnx`, or `torch` with its extra).
+
+    A `.safetensors` path always runs in torch. Raises `WeightsError`, or `MissingExtraError`
+    without torch.
+    """
+    path = find_weights(weights, runtime)
+    if path.suffix == ".safetensors":
+        require("torch", "train")
+        require("safetensors", "train")
+        from picosam2.torch_runtime import TorchRuntime
+
+        return TorchRuntime.load(path, threads=threads)
+    return OnnxRuntime(path, threads=threads)
