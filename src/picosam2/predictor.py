@@ -53,9 +53,8 @@ class Candidate:
 class Predictor:
     """Point at a thing, get its mask.
 
-    >>> predictor = Predictor()
-    >>> from picosam2.assets import sample
-    >>> masks = predictor(sample(), points=[(320, 240)])
+    >>> from picosam2 import Predictor, sample
+    >>> masks = Predictor()(sample(), points=[(353, 349)])
     >>> masks[0].mask.shape
     (480, 640)
     """
