@@ -1,40 +1,203 @@
-"""Masks that need no network. A score means nothing without them: filling a box is a good guess."""
+"""Masks that need no network. A score means nothing without them: filling a box is a good guess.
+
+The geometric ones look at no pixel of the photo. `flood` and `grabcut_*` do; they take time, and
+GrabCut needs OpenCV (extra `baselines`), so they are asked for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from picosam2 import geometry, masks
+from picosam2.errors import require
+from picosam2.geometry import Window
 from picosam2.prompts import Box, Point
 
 DISC_RADIUS = 0.1
 """Radius of the best fixed disc around a click, as a share of the photo's long side.
 
-Chosen on COCO train2017 photos by `python benchmarks/disc_radius.py`.
+Chosen on COCO train2017 photos by `python benchmarks/baseline_settings.py`.
 """
 
+FLOOD_TOLERANCE = 24
+"""How far each of R, G, B (0..255) may be from the clicked pixel's for `flood`; chosen likewise."""
+
+GRABCUT_SIDE = 192
+"""GrabCut works on the object's surroundings at no more than this many pixels a side."""
+
+GRABCUT_ROUNDS = 5
+GRABCUT_GROWTH = 1.5
+"""GrabCut from a box sees this many times the box: it needs background to learn from."""
+
 Mask = npt.NDArray[np.bool_]
+Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """The part of a mask that can be set: (h, w) bool from column `x`, row `y` of the photo."""
+
+    x: int
+    y: int
+    mask: Mask
+
+    @property
+    def rows(self) -> slice:
+        """The photo's rows covered."""
+        return slice(self.y, self.y + self.mask.shape[0])
+
+    @property
+    def columns(self) -> slice:
+        """The photo's columns covered."""
+        return slice(self.x, self.x + self.mask.shape[1])
+
+    def on(self, height: int, width: int) -> Mask:
+        """The mask on the whole photo, (height, width) bool."""
+        full = np.zeros((height, width), np.bool_)
+        full[self.rows, self.columns] = self.mask
+        return full
 
 
 def filled_box(box: Box, height: int, width: int) -> Mask:
     """Every pixel whose centre lies in the box, (height, width) bool."""
-    y, x = _centres(height, width)
-    return (y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1)
+    return box_patch(box, height, width).on(height, width)
 
 
 def inscribed_ellipse(box: Box, height: int, width: int) -> Mask:
     """The ellipse that touches the middle of each of the box's sides, (height, width) bool."""
-    y, x = _centres(height, width)
-    centre = box.centre
-    across = ((x - centre.x) / (box.width / 2)) ** 2
-    return across + ((y - centre.y) / (box.height / 2)) ** 2 <= 1
+    return ellipse_patch(box, height, width).on(height, width)
 
 
 def disc(point: Point, height: int, width: int, radius: float = DISC_RADIUS) -> Mask:
     """The disc around a click, its radius a share of the long side, (height, width) bool."""
-    y, x = _centres(height, width)
-    return (x - point.x) ** 2 + (y - point.y) ** 2 <= (radius * max(height, width)) ** 2
+    return disc_patch(point, height, width, radius).on(height, width)
 
 
-def _centres(height: int, width: int) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
-    return np.arange(height)[:, None] + 0.5, np.arange(width)[None, :] + 0.5
+def box_patch(box: Box, height: int, width: int) -> Patch:
+    """`filled_box`, only where it is set."""
+    y, x = _centres(box, height, width)
+    inside = (y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1)
+    return _patch(y, x, inside)
+
+
+def ellipse_patch(box: Box, height: int, width: int) -> Patch:
+    """`inscribed_ellipse`, only where it is set."""
+    y, x = _centres(box, height, width)
+    centre = box.centre
+    across = ((x - centre.x) / (box.width / 2)) ** 2
+    return _patch(y, x, across + ((y - centre.y) / (box.height / 2)) ** 2 <= 1)
+
+
+def disc_patch(point: Point, height: int, width: int, radius: float = DISC_RADIUS) -> Patch:
+    """`disc`, only where it is set."""
+    reach = radius * max(height, width)
+    around = Box(point.x - reach, point.y - reach, point.x + reach, point.y + reach)
+    y, x = _centres(around, height, width)
+    return _patch(y, x, (x - point.x) ** 2 + (y - point.y) ** 2 <= reach**2)
+
+
+def _centres(
+    box: Box, height: int, width: int
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
+    """The centres of the photo's pixels that the box touches: y (h, 1) and x (1, w)."""
+    y0, y1 = max(int(np.floor(box.y0)), 0), min(int(np.ceil(box.y1)), height)
+    x0, x1 = max(int(np.floor(box.x0)), 0), min(int(np.ceil(box.x1)), width)
+    return np.arange(y0, max(y1, y0))[:, None] + 0.5, np.arange(x0, max(x1, x0))[None, :] + 0.5
+
+
+def _patch(y: npt.NDArray[np.floating], x: npt.NDArray[np.floating], mask: Mask) -> Patch:
+    if not mask.size:
+        return Patch(0, 0, np.zeros((0, 0), np.bool_))
+    return Patch(int(x[0, 0]), int(y[0, 0]), mask)
+
+
+# --- baselines that look at the photo -----------------------------------------------------------
+
+
+def flood(picture: Picture, point: Point, tolerance: int = FLOOD_TOLERANCE) -> Mask:
+    """The connected pixels whose colour is close to the clicked pixel's, (H, W) bool.
+
+    Close is at most `tolerance` in each channel from that one pixel (the "magic wand").
+    """
+    clicked = picture[int(point.y), int(point.x)].astype(np.int16)
+    near = (np.abs(picture.astype(np.int16) - clicked) <= tolerance).all(axis=2)
+    return masks.keep_at(near, [point])
+
+
+def grabcut_box(picture: Picture, box: Box) -> Mask:
+    """GrabCut (Rother et al. 2004) from a box, (H, W) bool: outside the box is background.
+
+    Raises `MissingExtraError` without OpenCV.
+    """
+    cv2 = require("cv2", "baselines")
+
+    def seeds(window: Window, side_y: int, side_x: int) -> Picture:
+        y = window.y0 + (np.arange(side_y)[:, None] + 0.5) * window.height / side_y
+        x = window.x0 + (np.arange(side_x)[None, :] + 0.5) * window.width / side_x
+        inside = (y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1)
+        found: Picture = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+        return found
+
+    return _grabcut(cv2, picture, geometry.box_window(box, growth=GRABCUT_GROWTH), seeds)
+
+
+def grabcut_disc(picture: Picture, point: Point, radius: float = DISC_RADIUS) -> Mask:
+    """GrabCut from a click, (H, W) bool: the best fixed disc is probably the object.
+
+    A tenth of its radius is surely the object, three times its radius surely not. Raises
+    `MissingExtraError` without OpenCV.
+    """
+    cv2 = require("cv2", "baselines")
+    reach = radius * max(picture.shape[:2])
+
+    def seeds(window: Window, side_y: int, side_x: int) -> Picture:
+        y = window.y0 + (np.arange(side_y)[:, None] + 0.5) * window.height / side_y
+        x = window.x0 + (np.arange(side_x)[None, :] + 0.5) * window.width / side_x
+        distance = np.hypot(x - point.x, y - point.y) / reach
+        found: Picture = np.where(distance <= 1, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        found[distance > 3] = cv2.GC_BGD
+        found[distance <= max(0.1, float(distance.min()))] = cv2.GC_FGD
+        return found
+
+    return _grabcut(cv2, picture, geometry.point_window(point, 3.5 * reach), seeds)
+
+
+def _grabcut(
+    cv2: Any,
+    picture: Picture,
+    window: Window,
+    seeds: Callable[[Window, int, int], Picture],
+) -> Mask:
+    """Run GrabCut on the pixels of `window`, made smaller if need be."""
+    height, width = picture.shape[:2]
+    full = np.zeros((height, width), np.bool_)
+    x0, y0 = max(int(window.x0), 0), max(int(window.y0), 0)
+    x1, y1 = min(int(np.ceil(window.x1)), width), min(int(np.ceil(window.y1)), height)
+    seen = Window(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
+    patch = Image.fromarray(picture[y0:y1, x0:x1])
+    shrink = min(1.0, GRABCUT_SIDE / max(patch.size))
+    small = patch.resize(
+        (max(1, round(patch.width * shrink)), max(1, round(patch.height * shrink))),
+        Image.Resampling.BILINEAR,
+    )
+    pixels = np.ascontiguousarray(np.asarray(small)[..., ::-1])
+    labels = seeds(seen, *pixels.shape[:2])
+    probable = np.isin(labels, (cv2.GC_PR_FGD, cv2.GC_FGD))
+    if probable.any() and not probable.all():  # else there is nothing to tell apart
+        cv2.setRNGSeed(0)
+        models = np.zeros((2, 1, 65))
+        with suppress(cv2.error):  # too few pixels for its colour models: the seeds stay
+            cv2.grabCut(
+                pixels, labels, None, models[0], models[1], GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK
+            )
+    found = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    large = Image.fromarray(found).resize(patch.size, Image.Resampling.NEAREST)
+    full[y0:y1, x0:x1] = np.asarray(large)
+    return full

@@ -1,8 +1,12 @@
-"""How good masks are, over many objects: mIoU with its interval, hit rate, by size."""
+"""How good masks are, over many objects: mIoU with its interval, hit rate, by size.
+
+Also how far the network's own scores can be believed. `boundary.py` compares outlines.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,9 @@ THRESHOLDS = np.round(np.arange(0.50, 1.0, 0.05), 2)
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
 """COCO's size classes, by mask area in pixels: from the first (inclusive) to the second."""
+
+RIVALS = {"0": (0.0, 1.0), "1-2": (1.0, 3.0), "3+": (3.0, np.inf)}
+"""Classes of how many other objects share an object's window."""
 
 Floats = npt.NDArray[np.floating]
 
@@ -70,3 +77,38 @@ def calibration_error(scores: Floats, ious: Floats, *, bins: int = 10) -> float:
         if (index == b).any()
     ]
     return float(sum(gaps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """The objects whose score falls between two bounds: their count and two means."""
+
+    count: int
+    score: float
+    iou: float
+
+
+def reliability(scores: Floats, ious: Floats, *, bins: int = 10) -> list[Bin]:
+    """The reliability diagram's points (Niculescu-Mizil and Caruana 2005): bins that hold objects.
+
+    `scores` and `ious` (N,) are between 0 and 1; the bins are those of `calibration_error`.
+    """
+    index = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
+    return [
+        Bin(
+            count=int((index == b).sum()),
+            score=float(scores[index == b].mean()),
+            iou=float(ious[index == b].mean()),
+        )
+        for b in range(bins)
+        if (index == b).any()
+    ]
+
+
+def by_rivals(ious: Floats, rivals: Floats) -> dict[str, dict[str, float | int | None]]:
+    """Count and mIoU by how many other objects share the window; see `RIVALS`."""
+    found: dict[str, dict[str, float | int | None]] = {}
+    for name, (low, high) in RIVALS.items():
+        chosen = ious[(rivals >= low) & (rivals < high)]
+        found[name] = {"n": len(chosen), "miou": float(chosen.mean()) if len(chosen) else None}
+    return found

@@ -9,13 +9,17 @@ leaves the centre), and here only so that numbers compare.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from picosam2 import masks
-from picosam2.errors import ConfigError
+from picosam2.data.coco import Photo
+from picosam2.errors import ConfigError, DataError
 from picosam2.geometry import CROP_SIZE, Window, box_window, point_window
 from picosam2.prompts import Box, Point, Prompt
 
@@ -31,6 +35,8 @@ class Item:
     prompt: Prompt
     window: Window | None
     """The window that the protocol prescribes, or None where the predictor chooses."""
+    rivals: int = 0
+    """How many other measured objects share its window; see `count_rivals`."""
 
     @property
     def box(self) -> Box:
@@ -75,6 +81,60 @@ def make_item(
             window = _clipped(point_window(point, CROP_SIZE / 2), height, width)
         return Item(mask, Prompt(points=(point,)), window)
     raise ConfigError(f"there is no protocol {protocol!r}: use {', '.join(PROTOCOLS)}")
+
+
+def first_annotations(annotations: Path, photos: Sequence[Photo], count: int) -> list[Photo]:
+    """The photos with only the objects that are among the first `count` annotations of the file.
+
+    The published subset of `paper-point` (1,000 annotations) goes by the file's order, in which a
+    photo's annotations need not stand together. Crowds are no objects and are not counted.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        entries = json.loads(annotations.read_text())["annotations"]
+        order = [entry["id"] for entry in entries if not entry.get("iscrowd")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{annotations} is no annotation file in COCO's format") from error
+    usable = {instance.id for photo in photos for instance in photo.instances}
+    chosen = set([number for number in order if number in usable][:count])
+    kept = [
+        replace(photo, instances=tuple(one for one in photo.instances if one.id in chosen))
+        for photo in photos
+    ]
+    return [photo for photo in kept if photo.instances]
+
+
+RIVAL_SHARE = 0.01
+"""An object is a rival where it covers at least this share of another's window."""
+
+
+def count_rivals(truths: Sequence[npt.NDArray[np.bool_]]) -> list[int]:
+    """For each of a photo's objects, how many others cover `RIVAL_SHARE` of its box window.
+
+    `truths` are masks (H, W) bool, none empty. The window is the predictor's for the true box,
+    whatever the prompt, so that the classes are the same objects under every protocol.
+    """
+    boxes = [true_box(mask) for mask in truths]
+    counts = []
+    for index, box in enumerate(boxes):
+        window = box_window(box)
+        least = RIVAL_SHARE * window.width * window.height
+        y, x = (max(round(low), 0) for low in (window.y0, window.x0))
+        rows, columns = slice(y, max(round(window.y1), y)), slice(x, max(round(window.x1), x))
+        counts.append(
+            sum(
+                int(np.count_nonzero(truths[other][rows, columns])) >= least
+                for other, theirs in enumerate(boxes)
+                if other != index
+                and theirs.x0 < window.x1
+                and theirs.x1 > window.x0
+                and theirs.y0 < window.y1
+                and theirs.y1 > window.y0
+            )
+        )
+    return counts
 
 
 def _squared(box: Box) -> Window:
