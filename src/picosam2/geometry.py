@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from picosam2.errors import PromptError
-from picosam2.images import PAD_RGB
+from picosam2.images import MAX_PIXELS, PAD_RGB
 from picosam2.prompts import Box, Point
 
 CROP_SIZE = 96
@@ -40,6 +40,8 @@ OUTSIDE_LOGIT = -32.0
 """The logit given to pixels that no window has seen."""
 
 _RESAMPLE = Image.Resampling.BILINEAR
+_THINNEST = 2.0**-10  # Pillow keeps rectangles in single precision, and refuses empty ones
+_MAX_READ = 2 * MAX_PIXELS  # image and padding; only windows thousands of times the picture pass it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ class Window:
     def __post_init__(self) -> None:
         if not all(math.isfinite(v) for v in (self.x0, self.y0, self.x1, self.y1)):
             raise PromptError("a window needs four finite numbers")
-        if self.x1 <= self.x0 or self.y1 <= self.y0:
-            raise PromptError("a window needs a positive width and height")
+        if not (0 < self.width < math.inf and 0 < self.height < math.inf):
+            raise PromptError("a window needs a positive, finite width and height")
 
     @property
     def width(self) -> float:
@@ -78,6 +80,10 @@ class Window:
         half_w = self.width * factor_x / 2
         half_h = self.height * (factor_x if factor_y is None else factor_y) / 2
         return Window(x - half_w, y - half_h, x + half_w, y + half_h)
+
+    def at_least(self, side: float) -> Window:
+        """The window, widened about its centre where a side is shorter than `side` pixels."""
+        return self.scaled(max(side / self.width, 1.0), max(side / self.height, 1.0))
 
     def to_crop(
         self, points: npt.NDArray[np.floating], size: int = CROP_SIZE
@@ -162,18 +168,38 @@ def sensor_window(window: Window, height: int, width: int) -> Window:
     return window if room >= 1 else window.scaled(room)
 
 
-def _source_region(
-    window: Window, size: int, height: int, width: int
-) -> tuple[tuple[int, int, int, int], tuple[float, float, float, float]]:
-    """The integer pixels that a crop reads (x0, y0, x1, y1), and the window within them."""
-    margin_x = math.ceil(max(1.0, window.width / size)) + 1
-    margin_y = math.ceil(max(1.0, window.height / size)) + 1
-    x0, x1 = math.floor(window.x0) - margin_x, math.ceil(window.x1) + margin_x
-    y0, y1 = math.floor(window.y0) - margin_y, math.ceil(window.y1) + margin_y
-    # Where the window does not come near the border nothing is padded, and where it passes the
-    # border the canvas only has to reach as far as the filter does.
-    box = (window.x0 - x0, window.y0 - y0, window.x1 - x0, window.y1 - y0)
-    return (x0, y0, x1, y1), box
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """One axis of a window: the crop pixels that see the image, and the pixels they read."""
+
+    first: int
+    last: int
+    """Crop pixels `first` to `last` (exclusive); the others see only padding."""
+    start: int
+    stop: int
+    """Image pixels `start` to `stop` (exclusive); they may lie past the image."""
+    low: float
+    high: float
+    """The edges of those crop pixels, in image pixels from `start`."""
+    limit: int
+    """The image's length."""
+
+    @staticmethod
+    def of(low: float, high: float, size: int, limit: int) -> _Span:
+        """Of a window from `low` to `high` seen by `size` crop pixels."""
+        scale = (high - low) / size
+        reach = max(scale, 1.0)
+        first = min(max(math.floor((-reach - low) / scale - 0.5), 0), size)
+        last = min(max(math.ceil((limit + reach - low) / scale + 0.5), first), size)
+        near, far = low + first * scale, low + last * scale
+        start, stop = math.floor(near - reach), math.ceil(far + reach)
+        return _Span(first, last, start, stop, near - start, far - start, limit)
+
+    @property
+    def inside(self) -> slice:
+        """The part of the image that is read."""
+        low = min(max(self.start, 0), self.limit)
+        return slice(low, max(min(self.stop, self.limit), low))
 
 
 def _resample(
@@ -181,18 +207,49 @@ def _resample(
 ) -> npt.NDArray[np.uint8]:
     """`plane` (H, W) or (H, W, 3) uint8 seen through `window`, (size, size[, 3]) uint8."""
     height, width = plane.shape[:2]
-    (x0, y0, x1, y1), box = _source_region(window, size, height, width)
-    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    inside = plane[top : max(bottom, top), left : max(right, left)]
-    if (left, top, right, bottom) == (x0, y0, x1, y1):
-        canvas = inside
-    else:
-        canvas = np.empty((y1 - y0, x1 - x0, *plane.shape[2:]), np.uint8)
-        canvas[...] = fill
-        if inside.size:
-            canvas[top - y0 : bottom - y0, left - x0 : right - x0] = inside
-    picture = Image.fromarray(np.ascontiguousarray(canvas))
-    return np.asarray(picture.resize((size, size), _RESAMPLE, box=box))
+    window = window.at_least(_THINNEST)
+    across = _Span.of(window.x0, window.x1, size, width)
+    down = _Span.of(window.y0, window.y1, size, height)
+    seen = plane[down.inside, across.inside]
+    if not seen.size:
+        out = np.empty((size, size, *plane.shape[2:]), np.uint8)
+        out[...] = fill
+        return out
+    # One axis at a time, the longer first: padding is then only ever laid along a strip, so that
+    # a long, narrow picture seen through a square window takes no more memory than it has itself.
+    for axis in (1, 0) if width >= height else (0, 1):
+        seen = _resample_axis(seen, axis, across if axis else down, size, fill)
+    return seen
+
+
+def _resample_axis(
+    plane: npt.NDArray[np.uint8], axis: int, span: _Span, size: int, fill: Sequence[int] | int
+) -> npt.NDArray[np.uint8]:
+    """The part of an image that `span` reads along `axis` (0 down, 1 across), `size` long."""
+    if plane.shape[1 - axis] * (span.stop - span.start) > _MAX_READ:
+        raise PromptError("the window is too large for the picture: choose one nearer to its size")
+    read = _placed(plane, axis, span.inside.start - span.start, span.stop - span.start, fill)
+    shape, box = list(read.shape[:2]), [0.0, 0.0, read.shape[1], read.shape[0]]
+    shape[axis] = span.last - span.first
+    box[1 - axis], box[3 - axis] = span.low, span.high
+    picture = Image.fromarray(np.ascontiguousarray(read))
+    small = np.asarray(picture.resize((shape[1], shape[0]), _RESAMPLE, box=tuple(box)))
+    return _placed(small, axis, span.first, size, fill)
+
+
+def _placed(
+    plane: npt.NDArray[np.uint8], axis: int, start: int, length: int, fill: Sequence[int] | int
+) -> npt.NDArray[np.uint8]:
+    """`plane` from `start` on in an array `length` long along `axis`, filled elsewhere."""
+    if plane.shape[axis] == length:
+        return plane
+    shape = list(plane.shape)
+    shape[axis] = length
+    out = np.empty(shape, np.uint8)
+    out[...] = fill
+    place = slice(start, start + plane.shape[axis])
+    out[(place,) if axis == 0 else (slice(None), place)] = plane
+    return out
 
 
 def crop(
@@ -201,6 +258,7 @@ def crop(
     """What the network sees: `image` (H, W, 3) RGB uint8 through `window`, (size, size, 3) uint8.
 
     Outside the image the crop holds `images.PAD_RGB`, which normalisation takes to about zero.
+    Raises `PromptError` for a window thousands of times as large as the image.
     """
     return _resample(image, window, size, PAD_RGB)
 
@@ -219,8 +277,10 @@ def paste_region(
     """Logits (S, S) float32 of `window` back on the pixels of an image whose centres it covers.
 
     The inverse of `crop`: bilinear on the logits (antialiased where the image is coarser than the
-    crop). Only the window's part of the image is computed; thresholding comes after.
+    crop). Only the window's part of the image is computed; thresholding comes after. A window
+    thinner than a pixel is pasted as if it were a pixel wide.
     """
+    window = window.at_least(1.0)
     x0, x1 = _centres(window.x0, window.x1, width)
     y0, y1 = _centres(window.y0, window.y1, height)
     if x1 <= x0 or y1 <= y0:
@@ -231,13 +291,15 @@ def paste_region(
     # more step: replicating the edge serves both.
     pad_x, pad_y = math.ceil(1.5 * step_x) + 1, math.ceil(1.5 * step_y) + 1
     padded = np.pad(logits.astype(np.float32, copy=False), ((pad_y,) * 2, (pad_x,) * 2), "edge")
-    box = (
+    box = Window(
         (x0 - window.x0) * step_x + pad_x,
         (y0 - window.y0) * step_y + pad_y,
         (x1 - window.x0) * step_x + pad_x,
         (y1 - window.y0) * step_y + pad_y,
+    ).at_least(_THINNEST)
+    resized = Image.fromarray(padded).resize(
+        (x1 - x0, y1 - y0), _RESAMPLE, box=(box.x0, box.y0, box.x1, box.y1)
     )
-    resized = Image.fromarray(padded).resize((x1 - x0, y1 - y0), _RESAMPLE, box=box)
     return Region(x0, y0, np.asarray(resized))
 
 
