@@ -242,7 +242,7 @@ class Predictor:
                 ]
             )
         chosen = [c for one in found for c in (one if refine < 0 else one[:refine])]
-        refined = iter(self._second_pass(picture, chosen))
+        refined = iter(self.second_pass(picture, chosen))
         return [
             [next(refined) if refine < 0 or i < refine else c for i, c in enumerate(one)]
             for one in found
@@ -270,7 +270,7 @@ class Predictor:
         scores: npt.NDArray[np.float32] = measured[:, 1] * (1 - contact) * (measured[:, 0] > 0)
         return scores
 
-    def _second_pass(
+    def second_pass(
         self, picture: npt.NDArray[np.uint8], chosen: Sequence[Candidate]
     ) -> list[Candidate]:
         """Each candidate again, through the box window of its mask, averaged with the first."""
