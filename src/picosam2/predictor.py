@@ -78,6 +78,10 @@ class Predictor:
         self._click_scorer = _scorer(facts, "click")
         self._box_scorer = _scorer(facts, "box")
         self._native = facts.get("click_windows") == "native"
+        rules = facts.get("geometry", {})
+        self._growth = float(rules.get("box_growth", geometry.BOX_GROWTH))
+        # JSON has no infinity: no limit is null.
+        self._max_aspect = float(rules.get("box_max_aspect") or geometry.BOX_MAX_ASPECT)
         self._image: npt.NDArray[np.uint8] | None = None
 
     # -- the Python way ----------------------------------------------------------------------
@@ -202,7 +206,7 @@ class Predictor:
         if not boxes:
             return []
         height, width = picture.shape[:2]
-        windows = [geometry.box_window(box) for box in boxes]
+        windows = [self.box_window(box) for box in boxes]
         logits = self.window_logits(picture, windows, BOX_CHANNEL)
         found = []
         for window, one in zip(windows, logits, strict=True):
@@ -247,6 +251,10 @@ class Predictor:
             [next(refined) if refine < 0 or i < refine else c for i, c in enumerate(one)]
             for one in found
         ]
+
+    def box_window(self, box: Box) -> Window:
+        """The window around a box that these weights were trained on."""
+        return geometry.box_window(box, growth=self._growth, max_aspect=self._max_aspect)
 
     def click_windows(self, point: Point, height: int, width: int) -> tuple[Window, ...]:
         """The windows that these weights try for a click, smallest first."""

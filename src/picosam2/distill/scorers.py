@@ -122,7 +122,7 @@ def collect(
             for index in range(2):
                 jitter = config.box_jitter if index else 0.0
                 item = make_item("box", truth, jitter=jitter, seed=seed + index)
-                window = geometry.box_window(item.box)
+                window = predictor.box_window(item.box)
                 logits = predictor.window_logits(picture, [window], BOX_CHANNEL)
                 region = geometry.paste_region(logits[0], window, *truth.shape)
                 found = features(logits, [window], *truth.shape)

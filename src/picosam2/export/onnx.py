@@ -62,8 +62,10 @@ def described(model: PicoSAM2, facts: Mapping[str, Any]) -> dict[str, Any]:
         "preprocessing": {"order": "RGB", "mean": MEAN, "std": STD, "pad": PAD_RGB},
         "geometry": {
             "box_growth": geometry.BOX_GROWTH,
+            "box_max_aspect": None,
             "click_halves": geometry.CLICK_HALVES,
             "outside_logit": geometry.OUTSIDE_LOGIT,
+            **facts.get("geometry", {}),
         },
     }
 
