@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,7 +116,8 @@ class Feed:
         self._device = device or torch.device("cpu")
         self._ahead = ahead
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch]:
+        """The batches in order. Closing the iterator stops the thread."""
         ready: queue.Queue[_Raw | BaseException] = queue.Queue(self._ahead)
         stopped = threading.Event()
 

@@ -44,6 +44,8 @@ class TrainConfig:
     """Weight of the binary cross-entropy."""
     dice: float = 1.0
     """Weight of the Dice loss."""
+    iou: float = 1.0
+    """Weight of the IoU head's squared error, for networks that have the head."""
     views: dict[str, float] = field(default_factory=dict)
     """Views to train on, with their share of the samples; empty: all of the store's, equally."""
     sources: dict[str, float] = field(default_factory=dict)
@@ -76,6 +78,12 @@ class TrainConfig:
         for name in ("warmup", "clip", "weight_decay", "validate_every", "validation_photos"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"`{name}` must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError("`seed` must be from 0 to 4294967295")
+        if min(self.bce, self.dice, self.iou) < 0 or not self.bce + self.dice > 0:
+            raise ConfigError(
+                "the losses' weights must not be negative, nor `bce` and `dice` both 0"
+            )
         if not 0 < self.lr <= 1 or not 0 <= self.final_lr <= 1 or not 0 <= self.ema < 1:
             raise ConfigError("`lr` must be in (0, 1], `final_lr` in [0, 1], `ema` in [0, 1)")
         if self.coarse_size < 16 or self.coarse_size % 16 or not 0 <= self.coarse_share <= 1:

@@ -26,3 +26,14 @@ def dice(logits_BSS: Tensor, target_BSS: Tensor, smooth: float = 1.0) -> Tensor:
 def supervised(logits_BSS: Tensor, target_BSS: Tensor) -> dict[str, Tensor]:
     """The supervised loss's parts, each (B,): `bce` and `dice`."""
     return {"bce": bce(logits_BSS, target_BSS), "dice": dice(logits_BSS, target_BSS)}
+
+
+def iou_error(predicted_B: Tensor, logits_BSS: Tensor, target_BSS: Tensor) -> Tensor:
+    """Squared error of a predicted IoU, given before the sigmoid, (B,).
+
+    The truth is the IoU of the masks logits > 0 and target > 0.5; it takes no gradient.
+    """
+    mask_BSS, object_BSS = logits_BSS.detach() > 0, target_BSS > 0.5
+    both_B = (mask_BSS & object_BSS).sum((1, 2))
+    either_B = (mask_BSS | object_BSS).sum((1, 2))
+    return (torch.sigmoid(predicted_B) - both_B / either_B.clamp_min(1)) ** 2

@@ -23,18 +23,23 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         x_BCHW = input.float()
-        local_2C = torch.stack((x_BCHW.mean((0, 2, 3)), (x_BCHW**2).mean((0, 2, 3))))
-        mean_C, square_C = all_reduce(local_2C) / dist.get_world_size()  # type: ignore[no-untyped-call]
-        variance_C = (square_C - mean_C**2).clamp_min(0)
+        mean_C = _average(x_BCHW.mean((0, 2, 3)))
+        x_BCHW = x_BCHW - mean_C[:, None, None]
+        variance_C = _average((x_BCHW**2).mean((0, 2, 3)))
         count = x_BCHW.numel() // x_BCHW.shape[1] * dist.get_world_size()
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean_C, self.momentum)
             self.running_var.lerp_(variance_C * count / max(count - 1, 1), self.momentum)
         scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
-        shift_C = self.bias - mean_C * scale_C
-        normed: Tensor = x_BCHW * scale_C[:, None, None] + shift_C[:, None, None]
+        normed: Tensor = x_BCHW * scale_C[:, None, None] + self.bias[:, None, None]
         return normed.to(input.dtype)
+
+
+def _average(local_C: Tensor) -> Tensor:
+    """The mean over all processes; gradients flow back to each."""
+    total_C: Tensor = all_reduce(local_C)  # type: ignore[no-untyped-call]
+    return total_C / dist.get_world_size()
 
 
 def synchronise_batchnorm(model: nn.Module) -> None:

@@ -22,7 +22,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from picosam2.checkpoint import load_weights, read_tensors, save_weights, write_tensors
@@ -38,9 +39,9 @@ from picosam2.data.augment import Batch
 from picosam2.data.batches import Feed, Sampler
 from picosam2.data.store import Store
 from picosam2.distill.config import Recipe, TrainConfig
-from picosam2.distill.losses import supervised
+from picosam2.distill.losses import iou_error, supervised
 from picosam2.distill.syncbn import synchronise_batchnorm
-from picosam2.errors import CheckpointError, PicoSAM2Error, StoreError
+from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
 from picosam2.files import write_json, write_text
 from picosam2.model import PicoSAM2
 
@@ -106,11 +107,11 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
 
 
-def channel(logits_BKSS: Tensor, kind_B: Tensor) -> Tensor:
-    """The logit channel of each sample's kind of prompt, (B, S, S); the only one if K is 1."""
-    if logits_BKSS.shape[1] == 1:
-        return logits_BKSS[:, 0]
-    return logits_BKSS[torch.arange(len(kind_B), device=kind_B.device), kind_B]
+def channel(output_BK: Tensor, kind_B: Tensor) -> Tensor:
+    """Each sample's channel of an output (B, K, ...): its kind of prompt's, or the only one."""
+    if output_BK.shape[1] == 1:
+        return output_BK[:, 0]
+    return output_BK[torch.arange(len(kind_B), device=kind_B.device), kind_B]
 
 
 def compute_loss(
@@ -121,8 +122,15 @@ def compute_loss(
     with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
         outputs = model(batch.image_B3SS.contiguous(memory_format=torch.channels_last))
     logits_BSS = channel(outputs["logits"], batch.kind_B).float()
-    parts = {name: part.mean() for name, part in supervised(logits_BSS, batch.target_BSS).items()}
-    return config.bce * parts["bce"] + config.dice * parts["dice"], parts
+    # A network whose stem shrinks the picture answers on a coarser grid.
+    target_BSS = F.adaptive_avg_pool2d(batch.target_BSS, logits_BSS.shape[-1])
+    losses = supervised(logits_BSS, target_BSS)
+    if "iou" in outputs:
+        predicted_B = channel(outputs["iou"], batch.kind_B).float()
+        losses["iou"] = iou_error(predicted_B, logits_BSS, target_BSS)
+    parts = {name: loss_B.mean() for name, loss_B in losses.items()}
+    weighted = [getattr(config, name) * part for name, part in parts.items()]
+    return torch.stack(weighted).sum(), parts
 
 
 class Trainer:
@@ -134,6 +142,11 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.recipe, self.group = recipe, group
         model = model if model is not None else PicoSAM2(recipe.model)
+        if model.config != recipe.model:
+            raise ConfigError(
+                "the weights to start from are of another network than the recipe's [model]: "
+                "make both the same"
+            )
         self.model = model.to(group.device).train()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = deepcopy(self.model).eval().requires_grad_(False)
@@ -169,7 +182,11 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
-        values = torch.stack([loss, *parts.values(), norm]).detach().tolist()
+        told = torch.stack([loss, *parts.values(), norm]).detach()
+        if self.group.world > 1:  # the gradient is that of all processes; so is what is told
+            dist.all_reduce(told)
+            told /= self.group.world
+        values = told.tolist()
         if not all(math.isfinite(value) for value in values):
             raise TrainingError(
                 f"loss or gradient stopped being finite at step {self.step} (loss {values[0]}): "
@@ -252,8 +269,9 @@ def train(
     _keep_memory()
     with processes(device) as group:
         if config.batch % group.world:
-            raise StoreError(
-                f"a batch of {config.batch} cannot be shared by {group.world} processes"
+            raise ConfigError(
+                f"a batch of {config.batch} cannot be shared by {group.world} processes: "
+                "make `batch` a multiple of them"
             )
         run = _Run(out, recipe, store.fingerprint, group, tensorboard)
         trainer = Trainer(recipe, group, load_weights(init) if init else None)
@@ -268,27 +286,37 @@ def train(
             device=group.device,
         )  # fmt: skip
         clock, counted = time.perf_counter(), trainer.step
-        for batch in feed:
-            metrics = trainer.train_step(batch)
-            step, last = trainer.step, trainer.step == config.steps
-            if step % config.log_every == 0 or last:
-                seconds = time.perf_counter() - clock
-                speed = (step - counted) * config.batch / seconds
-                run.log({"step": step, "samples": step * config.batch, **metrics,
-                         "samples_per_s": round(speed, 1)})  # fmt: skip
-                clock, counted = time.perf_counter(), step
-            if on_step and group.first:
-                on_step(Progress(step=step, steps=config.steps, loss=metrics["loss"],
-                                 samples_per_s=run.speed))  # fmt: skip
-            due = bool(config.validate_every) and step % config.validate_every == 0
-            if validate and group.first and (due or last):
-                started = time.perf_counter()
-                run.log({"step": step, "samples": step * config.batch,
-                         "validation": validate(trainer.average)})  # fmt: skip
-                clock += time.perf_counter() - started
-            if step % config.save_every == 0 or last:
-                run.save(trainer)
+        with closing(iter(feed)) as batches:
+            for batch in batches:
+                metrics = trainer.train_step(batch)
+                step, last = trainer.step, trainer.step == config.steps
+                if step % config.log_every == 0 or last:
+                    seconds = time.perf_counter() - clock
+                    speed = (step - counted) * config.batch / seconds
+                    run.log({"step": step, "samples": step * config.batch, **metrics,
+                             "samples_per_s": round(speed, 1)})  # fmt: skip
+                    clock, counted = time.perf_counter(), step
+                if on_step and group.first:
+                    on_step(Progress(step=step, steps=config.steps, loss=metrics["loss"],
+                                     samples_per_s=run.speed))  # fmt: skip
+                due = bool(config.validate_every) and step % config.validate_every == 0
+                if validate and group.first and (due or last):
+                    started = time.perf_counter()
+                    run.log({"step": step, "samples": step * config.batch,
+                             "validation": validate(trainer.average)})  # fmt: skip
+                    clock += time.perf_counter() - started
+                if step % config.save_every == 0 or last:
+                    run.save(trainer)
         return run.weights
+
+
+def window_rules(recipe: Recipe) -> dict[str, float | None]:
+    """What prediction must know of the windows that a recipe trains on; null is no limit."""
+    limit = recipe.augment.box_max_aspect
+    return {
+        "box_growth": recipe.augment.box_growth,
+        "box_max_aspect": limit if math.isfinite(limit) else None,
+    }
 
 
 class _Run:
@@ -354,7 +382,12 @@ class _Run:
         """Write the checkpoint and the averaged weights."""
         if not self.group.first:
             return
-        info = {"recipe": self._settings, "store": self.store, "step": trainer.step}
+        info = {
+            "recipe": self._settings,
+            "store": self.store,
+            "step": trainer.step,
+            "geometry": window_rules(self.recipe),
+        }
         write_tensors(self.checkpoint, trainer.state(), info)
         save_weights(self.weights, trainer.average, info)
 
