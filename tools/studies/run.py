@@ -4,9 +4,9 @@
         --images val2017 --annotations instances_val2017.json
 
 A study is a TOML file: `[base]` is a recipe, each `[variants.NAME]` says what differs from it (and
-which of the stores under STORES it trains on), `measure` what is measured. Training goes on where it
-was stopped; results that are there are kept. OUT/results.json and OUT/results.md are written anew
-after every variant.
+which of the stores under STORES it trains on), `measure` what is measured. Training goes on where
+it was stopped; results that are there are kept. OUT/results.json and OUT/results.md are written
+anew after every variant.
 """
 
 from __future__ import annotations
