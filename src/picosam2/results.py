@@ -208,7 +208,7 @@ class Segmentation:
                 "overlay": self.overlay,
                 "cutout": self.cutout,
             }[format]()
-            data = _encode(picture, "PNG" if ending == ".png" else "JPEG")
+            data = encode_picture(picture, "PNG" if ending == ".png" else "JPEG")
         try:
             with atomic_write(path) as temporary:
                 temporary.write_bytes(data)
@@ -217,7 +217,7 @@ class Segmentation:
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the overlay, or the mask if there is no picture."""
-        return _encode(self.mask_image() if self.image is None else self.overlay(), "PNG")
+        return encode_picture(self.mask_image() if self.image is None else self.overlay(), "PNG")
 
     def _picture(self, what: str) -> NDArray[np.uint8]:
         if self.image is None:
@@ -369,7 +369,8 @@ def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return mask.astype(np.uint8) * np.uint8(255)
 
 
-def _encode(picture: Image.Image, kind: str) -> bytes:
+def encode_picture(picture: Image.Image, kind: str) -> bytes:
+    """A picture as the bytes of a file; `kind` is "PNG" or "JPEG"."""
     buffer = io.BytesIO()
     if kind == "JPEG":
         picture.save(buffer, kind, quality=92, subsampling=0)  # thin lines need full colour
