@@ -85,15 +85,20 @@ class OnnxRuntime:
             raise WeightsError(
                 f"{path} is not a PicoSAM2 model: export one with `picosam2 export onnx`"
             )
-        said = json.loads(facts)
         self._input = self._session.get_inputs()[0].name
-        self._info = RuntimeInfo(
-            name="onnx",
-            input_size=int(said["input_size"]),
-            channels=int(said["channels"]),
-            weights_sha256=sha256_file(path),
-            facts=said,
-        )
+        try:
+            said = json.loads(facts)
+            self._info = RuntimeInfo(
+                name="onnx",
+                input_size=int(said["input_size"]),
+                channels=int(said["channels"]),
+                weights_sha256=sha256_file(path),
+                facts=said,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise WeightsError(
+                f"{path} does not say what it needs to ({error}): export it again"
+            ) from error
 
     @property
     def info(self) -> RuntimeInfo:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from picosam2.errors import WeightsError, require
-from picosam2.runtime import OnnxRuntime, Runtime
+from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime
 
 RUNTIMES = ("onnx", "torch")
 _ENDINGS = {"onnx": ".onnx", "torch": ".safetensors"}
@@ -48,6 +50,8 @@ def load_runtime(
     without torch.
     """
     path = find_weights(weights, runtime)
+    if runtime == "torch" and path.suffix != ".safetensors":
+        raise WeightsError(f"torch runs no {path.suffix} file: give {path} to the runtime onnx")
     if path.suffix == ".safetensors":
         require("torch", "train")
         require("safetensors", "train")
@@ -55,3 +59,23 @@ def load_runtime(
 
         return TorchRuntime.load(path, threads=threads)
     return OnnxRuntime(path, threads=threads)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a weights file, ONNX or safetensors, says of itself. Needs no torch.
+
+    Raises:
+        WeightsError: it is damaged, or not of this project.
+    """
+    if path.suffix != ".safetensors":
+        return OnnxRuntime(path, threads=1).info.facts
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("it is cut short")
+            header = json.loads(stream.read(length))
+        facts: dict[str, Any] = json.loads(header["__metadata__"][METADATA_KEY])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} holds no PicoSAM2 weights: {error}") from error
+    return facts
