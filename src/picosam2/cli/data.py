@@ -1,0 +1,177 @@
+"""`picosam2 data`: fetch data sets, prepare a crop store, check it and look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+app = App(name="data", help="Fetch data sets and prepare them for training.", sort_key=3)
+
+Store = Annotated[Path, Parameter(metavar="STORE")]
+
+
+@app.command
+def download(
+    dataset: Literal["coco", "lvis"],
+    /,
+    *,
+    out: Annotated[Path, Parameter(metavar="DIR")],
+    part: Annotated[list[str] | None, Parameter(negative=())] = None,
+    mirror: Annotated[str | None, Parameter(metavar="URL")] = None,
+    keep_archives: bool = True,
+) -> None:
+    """Fetch COCO 2017 or LVIS from their servers, check and unpack them.
+
+    Run again, it goes on where it stopped and verifies what is there. LVIS has only annotations:
+    its photos are COCO's, so give both the same folder.
+
+    Args:
+        dataset: Which one: coco (about 20 GB) or lvis (about 400 MB).
+        out: The folder to put it in.
+        part: One part only, for instance `val`. Repeatable.
+        mirror: Another server with the same paths.
+        keep_archives: Keep the zip files after unpacking.
+    """
+    from picosam2.cli.progress import progress
+    from picosam2.data.download import download as fetch
+
+    with progress(f"fetching {dataset}", "bytes") as update:
+        fetched = fetch(
+            dataset,
+            out,
+            parts=part,
+            base_url=mirror,
+            keep_archives=keep_archives,
+            progress=lambda what, done, total: update(done, total, what=what),
+        )
+    for one in fetched:
+        print(f"{one.part}: {one.files:,} files in {one.folder}, sha256 {one.sha256}")
+
+
+@app.command
+def prepare(
+    *,
+    coco: Annotated[
+        list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")
+    ] = None,
+    lvis: Annotated[
+        list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")
+    ] = None,
+    source: Annotated[
+        list[tuple[str, Path, Path]] | None, Parameter(negative=(), metavar="NAME FILE DIR")
+    ] = None,
+    out: Store,
+    views: str = "box,click-near,click-far",
+    context: int = 160,
+    validation: float = 0.1,
+    seed: int = 0,
+    workers: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+) -> None:
+    """Cut the objects of annotated photos into a crop store, ready for training.
+
+    Each source is an annotation file and the folder of its photos, several in one call:
+    `--coco instances_train2017.json train2017 --source pets pets.json pets/images`. Photos are
+    split into training and validation by their picture, so copies stay on one side. Run again
+    after an interruption, it keeps the parts that are finished.
+
+    Args:
+        coco: A COCO annotation file and its photos. Repeatable.
+        lvis: An LVIS annotation file and the folder with COCO's photos. Repeatable.
+        source: Any other file in COCO's format, with a name that recipes can give a weight; a
+            `source` field of an image in the file counts before it. Repeatable.
+        out: The folder of the store.
+        views: What to cut for each object, separated by commas: box, box-square, click-near,
+            click-far, native (the paper's).
+        context: Side of the crops in pixels; training cuts its windows from them.
+        validation: Share of the photos kept for validation.
+        seed: Of the split.
+        workers: Processes; by default as many as there are cores.
+    """
+    from picosam2.cli.progress import progress
+    from picosam2.cli.report import name_problems
+    from picosam2.data.store import SourceFiles, StoreConfig
+    from picosam2.data.store import prepare as write
+    from picosam2.errors import ConfigError
+
+    sources = [
+        SourceFiles(annotations=file, images=folder, dataset=kind, name=kind)
+        for kind, given in (("coco", coco), ("lvis", lvis))
+        for file, folder in given or ()
+    ]
+    sources += [
+        SourceFiles(annotations=file, images=folder, dataset="coco", name=name)
+        for name, file, folder in source or ()
+    ]
+    if not sources:
+        raise ConfigError("there is nothing to prepare: add --coco FILE DIR, --lvis or --source")
+    config = StoreConfig(
+        views=tuple(name.strip() for name in views.split(",") if name.strip()),
+        context=context,
+        validation=validation,
+        seed=seed,
+    )
+    with progress("preparing", "photos") as update:
+        made = write(sources, out, config, workers=workers, progress=update)
+    problems = [f"{problem.where}: {problem.what}" for problem in made.problems]
+    name_problems(problems, f"{len(problems):,} photos or annotations were left out")
+    again = f", {made.reused_shards:,} parts were there already" if made.reused_shards else ""
+    print(
+        f"{out}: {made.photos:,} photos, {made.instances:,} objects, {made.views:,} crops; "
+        f"{made.crowds:,} crowds skipped{again}"
+    )
+
+
+@app.command
+def check(store: Store, /) -> None:
+    """Read every byte of a store and compare its checksums.
+
+    Args:
+        store: The folder of the store.
+    """
+    import numpy as np
+
+    from picosam2.data.store import Store as Opened
+
+    opened = Opened(store, verify=True)
+    records = opened.records
+    kept = sum(photo["validation"] for photo in opened.photos)
+    views = np.bincount(records["view"], minlength=len(opened.view_names))
+    objects = records["source"][records["view"] == 0]
+    sources = np.bincount(objects, minlength=len(opened.source_names))
+    rows = [(len(opened.photos), f"photos, {kept:,} of them for validation")]
+    rows += [
+        (n, f"objects of {name}") for name, n in zip(opened.source_names, sources, strict=True)
+    ]
+    rows += [(n, f"crops {name}") for name, n in zip(opened.view_names, views, strict=True)]
+    print(f"{store} is whole: every checksum is right")
+    for number, what in rows:
+        print(f"{number:>12,} {what}")
+
+
+@app.command
+def show(
+    store: Store,
+    /,
+    *,
+    out: Annotated[Path, Parameter(metavar="FILE")],
+    count: Annotated[int, Parameter(validator=Number(gte=1, lte=1000))] = 48,
+    view: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Draw random crops of a store, their masks tinted, on one sheet.
+
+    Args:
+        store: The folder of the store.
+        out: The picture to write, .png or .jpg.
+        count: How many crops.
+        view: Only crops of this view.
+        seed: Which crops are drawn.
+    """
+    from picosam2.data.sheet import contact_sheet
+    from picosam2.data.store import Store as Opened
+
+    drawn = contact_sheet(Opened(store), out, count=count, view=view, seed=seed)
+    print(f"{out}: {drawn:,} crops")

@@ -1,0 +1,125 @@
+"""`picosam2 info`: what a network costs, and what a weights file says of itself."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from picosam2.model import ModelConfig
+
+_LINE = 88  # characters; longer facts are taken apart or counted
+
+
+def info(
+    *,
+    weights: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
+    recipe: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
+) -> None:
+    """Print parameters, multiplications and activation memory, stage by stage.
+
+    Without options it is the network of the paper. The table needs torch; what a weights file
+    says of itself does not.
+
+    Args:
+        weights: The network in these weights, and what they say of themselves.
+        recipe: The network that this recipe trains.
+    """
+    from picosam2.errors import ConfigError, MissingExtraError, require
+    from picosam2.weights import find_weights, read_facts, shipped
+
+    if weights is not None and recipe is not None:
+        raise ConfigError("weights have a network already: give --weights or --recipe, not both")
+    missing = None
+    try:
+        require("torch", "train")
+    except MissingExtraError as error:
+        missing = error
+        if weights is None and recipe is None and "default" in shipped():
+            weights = "default"
+    facts = None
+    if weights is not None:
+        path = find_weights(weights)
+        facts = read_facts(path)
+        _print_facts(path, facts)
+        print()
+    if missing is None:
+        _print_table(_config(facts, recipe))
+    elif weights is None:
+        raise missing
+    else:
+        print(f"the table of stages: {missing}")
+
+
+def _config(facts: dict[str, Any] | None, recipe: str | None) -> ModelConfig:
+    from picosam2.distill.config import from_table, load_recipe
+    from picosam2.model import ModelConfig
+
+    if recipe is not None:
+        return load_recipe(recipe).model
+    if facts is None:
+        return ModelConfig()
+    return from_table(ModelConfig, facts.get("model"), where="the weights' network")
+
+
+def _print_facts(path: Path, facts: dict[str, Any]) -> None:
+    from picosam2.cli.report import size
+    from picosam2.files import sha256_file
+
+    print(path.name)
+    print(f"  size: {size(path.stat().st_size)}")
+    print(f"  sha256: {sha256_file(path)}")
+    print("\n".join(_described(facts, "  ")))
+
+
+def _described(facts: dict[str, Any], indent: str) -> list[str]:
+    """Facts a line each; what is too long for one is taken apart, or counted."""
+    lines = []
+    for key, value in facts.items():
+        text = json.dumps(value)
+        if len(indent) + len(key) + len(text) + 2 <= _LINE:
+            lines.append(f"{indent}{key}: {text}")
+        elif isinstance(value, dict):
+            lines += [f"{indent}{key}:", *_described(value, f"{indent}  ")]
+        elif isinstance(value, list):
+            lines.append(f"{indent}{key}: {len(value)} values")
+        else:
+            lines.append(f"{indent}{key}: {text[: _LINE - len(indent) - len(key) - 5]}...")
+    return lines
+
+
+def _print_table(config: ModelConfig) -> None:
+    from picosam2.cli.report import columns
+    from picosam2.costs import stage_costs
+    from picosam2.model import PicoSAM2
+
+    costs = stage_costs(PicoSAM2(config))
+    rows = [("stage", "output", "parameters", "MACs (M)", "fp32 (KiB)", "int8 (KiB)")]
+    rows += [
+        (
+            one.name,
+            "x".join(map(str, one.shape)),
+            f"{one.parameters:,}",
+            f"{one.macs / 1e6:,.2f}",
+            f"{one.bytes(4) / 1024:,.1f}",
+            f"{one.bytes(1) / 1024:,.1f}",
+        )
+        for one in costs
+    ]
+    rows.append(
+        (
+            "in all",
+            "",
+            f"{sum(one.parameters for one in costs):,}",
+            f"{sum(one.macs for one in costs) / 1e6:,.1f}",
+            f"{sum(one.bytes(4) for one in costs) / 1024:,.1f}",
+            f"{sum(one.bytes(1) for one in costs) / 1024:,.1f}",
+        )
+    )
+    side = config.input_size
+    print(f"one crop of {side}x{side}; fp32 and int8: memory of what the stage's layers write")
+    print(columns(rows))

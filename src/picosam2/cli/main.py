@@ -1,0 +1,129 @@
+"""The command `picosam2`: what it can do, and what becomes of errors.
+
+Every module of this package is light; what a command needs it imports when it runs, so that help
+and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TextIO
+
+from cyclopts import App, CycloptsError, MissingArgumentError
+
+from picosam2.cli import data, evaluate, export, info, segment, train, version, weights
+from picosam2.errors import PicoSAM2Error, PromptWarning
+
+USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+"""Exit codes: a mistake the user can mend, and what shells give for SIGINT and SIGPIPE."""
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("picosam2")
+
+
+app = App(
+    name="picosam2",
+    help="""Point at a thing, get its mask, with a network of 1.3 million parameters.
+
+    A first mask: `picosam2 segment sample --point 353,349`.
+
+    What a command can do: `picosam2 segment --help`.
+    """,
+    version=_version,
+)
+app.command(
+    segment.segment,
+    name="segment",
+    usage="Usage: picosam2 segment PHOTO... --point X,Y | --box X0,Y0,X1,Y1 [OPTIONS]",
+    sort_key=1,
+)
+app.command(evaluate.evaluate, name="eval", sort_key=2)
+app.command(data.app)
+app.command(train.train, name="train", sort_key=4)
+app.command(export.app)
+app.command(info.info, name="info", sort_key=6)
+app.command(weights.weights, name="weights", sort_key=7)
+app.command(version.version, name="version", sort_key=8)
+app.register_install_completion_command(
+    help="Install completion for the shell in use (bash, zsh, fish or PowerShell)."
+)
+
+
+def main() -> None:
+    """Run the command in `sys.argv` and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run one command line, without the program's name; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for any file name in any locale
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", PromptWarning)
+            warnings.showwarning = _show_warning
+            code = app(
+                list(tokens),
+                exit_on_error=False,
+                print_error=False,
+                verbose=False,
+                result_action="return_value",
+            )
+        sys.stdout.flush()
+    except PicoSAM2Error as error:
+        return _fail(str(error))
+    except CycloptsError as error:
+        return _fail(_usage(error))
+    except KeyboardInterrupt:
+        print("picosam2: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:  # a full disk, a folder that may not be written
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}")
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: CycloptsError) -> str:
+    """What is wrong with a command line."""
+    said = str(error)
+    if not isinstance(error, MissingArgumentError) or not error.argument:
+        return said
+    if error.tokens_so_far or "Did you mean" in said:
+        return said
+    command = " ".join(("picosam2", *(error.command_chain or ())))
+    name = error.argument.name
+    if name.startswith("-"):
+        name = f"{name} {error.argument.parameter.metavar or 'VALUE'}"
+    return f"`{command}` needs {name}: see `{command} --help`"
+
+
+def _fail(message: str) -> int:
+    print(f"picosam2: {' '.join(message.split())}", file=sys.stderr)
+    return USAGE
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A prompt's warning on one line; others as Python has them."""
+    text = f"picosam2: {message}\n"
+    if not issubclass(category, PromptWarning):
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+    (file or sys.stderr).write(text)

@@ -1,0 +1,162 @@
+"""`picosam2 train`: a recipe and a store in, a run's folder with weights out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from picosam2.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from picosam2.data.store import Store
+    from picosam2.distill.config import Recipe
+    from picosam2.distill.trainer import Progress
+    from picosam2.model import PicoSAM2
+
+
+def train(
+    *,
+    recipe: Annotated[str, Parameter(metavar="NAME|FILE")],
+    store: Annotated[Path, Parameter(metavar="STORE")],
+    out: Annotated[Path, Parameter(metavar="RUN")],
+    set: Annotated[
+        list[str] | None, Parameter(name="--set", negative=(), metavar="KEY=VALUE")
+    ] = None,
+    resume: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    init: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    validate: bool = True,
+    tensorboard: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+) -> None:
+    """Train weights by a recipe on a prepared store.
+
+    The run's folder gets the weights, a checkpoint, metrics.jsonl, curves.png and validation.png.
+    `torchrun --nproc-per-node 2 -m picosam2 train ...` shares each batch among processes.
+
+    Args:
+        recipe: A packaged recipe (default, paper, debug) or a TOML file.
+        store: What `picosam2 data prepare` made.
+        out: The run's folder.
+        set: Change a setting of the recipe, for instance `train.lr=0.001`. Repeatable.
+        resume: Go on with the run in that folder.
+        init: Start from these weights instead of new ones.
+        device: Where to compute; auto takes a GPU if there is one.
+        validate: Measure on the store's validation photos during the run.
+        tensorboard: Also write events for TensorBoard.
+    """
+    from picosam2.cli.progress import progress
+    from picosam2.errors import require
+
+    for module in ("torch", "safetensors", "pycocotools", "matplotlib"):
+        require(module, "train")
+    from picosam2.data.store import Store
+    from picosam2.distill.trainer import train as run
+    from picosam2.weights import find_weights
+
+    chosen = changed_recipe(recipe, set or ())
+    opened = Store(store)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    shown = _Shown(opened, chosen, out, validate and first)
+    with progress("training", "steps") as update:
+
+        def on_step(now: Progress) -> None:
+            note = f"loss {now.loss:.4f}, {now.samples_per_s:,.0f} samples/s{shown.note}"
+            update(now.step, now.steps, note=note)
+            shown.draw_if_due()
+
+        weights = run(
+            chosen,
+            opened,
+            out,
+            resume=resume,
+            init=None if init is None else find_weights(init, "torch"),
+            device=device,
+            validate=shown.validate,
+            tensorboard=tensorboard,
+            on_step=on_step,
+        )
+    if first:
+        shown.draw()
+        print(f"{weights}{shown.note}")
+
+
+def changed_recipe(name: str, changes: Sequence[str]) -> Recipe:
+    """A recipe with `table.key=value` settings changed; values are written as in TOML.
+
+    Raises:
+        ConfigError: no such recipe or setting, or a value that it cannot have.
+    """
+    from dataclasses import asdict
+
+    from picosam2.distill.config import Recipe, from_table, load_recipe
+
+    recipe = load_recipe(name)
+    if not changes:
+        return recipe
+    table: dict[str, Any] = asdict(recipe)
+    for change in changes:
+        key, equals, value = change.partition("=")
+        *parents, last = (part.strip() for part in key.split("."))
+        if not equals or not parents or not last:
+            raise ConfigError(
+                f"--set {change} changes nothing: write, for instance, train.lr=0.001"
+            )
+        place = table
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {change}: {parent} is one value, not a table")
+        place[last] = _toml_value(value.strip())
+    return from_table(Recipe, table, where="--set")
+
+
+def _toml_value(text: str) -> Any:
+    """A value as TOML has it; text that is none stands for itself, so it needs no quotes."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+class _Shown:
+    """What a run shows of itself beside its progress: measurements and pictures."""
+
+    def __init__(self, store: Store, recipe: Recipe, out: Path, wanted: bool) -> None:
+        from picosam2.distill.validation import Validation
+
+        self.note = ""
+        self._out, self._due = out, False
+        self._validation = Validation(store, recipe, out / "validation.png") if wanted else None
+        if self._validation is not None and not self._validation.photos:
+            print("picosam2: the store has no validation photos to measure on", file=sys.stderr)
+            self._validation = None
+        self.validate = None if self._validation is None else self._measure
+
+    def _measure(self, model: PicoSAM2) -> dict[str, Any]:
+        assert self._validation is not None
+        found = self._validation(model)
+        self.note = f", mIoU box {found['box_miou']:.3f} click {found['click_miou']:.3f}"
+        self._due = True
+        return found
+
+    def draw_if_due(self) -> None:
+        """Draw the curves once the last measurement is in the metrics."""
+        if self._due:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the curves of the metrics that were written."""
+        from picosam2.distill.pictures import draw_curves
+
+        self._due = False
+        metrics = self._out / "metrics.jsonl"
+        if metrics.exists():
+            draw_curves(metrics, self._out / "curves.png")
