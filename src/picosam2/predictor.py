@@ -208,13 +208,11 @@ class Predictor:
         height, width = picture.shape[:2]
         windows = [self.box_window(box) for box in boxes]
         logits = self.window_logits(picture, windows, BOX_CHANNEL)
-        found = []
-        for window, one in zip(windows, logits, strict=True):
-            measured = features(one[None], [window], height, width)
-            score = float(self._box_scorer(measured)[0]) if self._box_scorer else stability(one)
-            region = geometry.paste_region(one, window, height, width)
-            found.append(Candidate(window, region, score))
-        return found
+        scores = self.box_scores(logits, windows, height, width)
+        return [
+            Candidate(window, geometry.paste_region(one, window, height, width), float(score))
+            for window, one, score in zip(windows, logits, scores, strict=True)
+        ]
 
     def clicks(
         self, picture: npt.NDArray[np.uint8], points: Sequence[Point], *, refine: int = 1
@@ -261,6 +259,22 @@ class Predictor:
         if self._native:
             return (geometry.point_window(point, self.runtime.info.input_size / 2),)
         return geometry.click_windows(point, height, width)
+
+    def box_scores(
+        self,
+        logits: npt.NDArray[np.float32],
+        windows: Sequence[Window],
+        height: int,
+        width: int,
+    ) -> npt.NDArray[np.float32]:
+        """The predicted IoU (N,) of the logits (N, S, S) of N box windows, each judged alone."""
+        if self._box_scorer is None:
+            return np.array([stability(one) for one in logits], np.float32)
+        measured = [
+            features(one[None], [window], height, width)
+            for one, window in zip(logits, windows, strict=True)
+        ]
+        return self._box_scorer(np.stack(measured))[:, 0]
 
     def click_scores(
         self,
