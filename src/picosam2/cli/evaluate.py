@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +13,11 @@ from cyclopts.validators import Number
 from picosam2.cli.options import RuntimeName, Threads, Weights
 
 if TYPE_CHECKING:
+    from picosam2.data.coco import Photo
+    from picosam2.evaluate.leaks import Leaks
     from picosam2.evaluate.run import Evaluation
+    from picosam2.evaluate.subjects import Subject
+    from picosam2.predictor import Predictor
 
 
 def evaluate(
@@ -22,6 +28,9 @@ def evaluate(
     protocol: Literal["box", "click", "paper-point", "paper-roi"] = "box",
     weights: Weights = "default",
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    first: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    check_leak: Annotated[Path | None, Parameter(metavar="STORE")] = None,
+    pixel_baselines: Annotated[bool, Parameter(negative="")] = False,
     jitter: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
     json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     runtime: RuntimeName = "onnx",
@@ -33,25 +42,35 @@ def evaluate(
     prompt, and IoU is measured on the whole photo. `paper-point` and `paper-roi` repeat the
     published measurements on the crop. Crowds and empty masks are skipped.
 
+    --weights sam2:FOLDER measures another model of the SAM family, from a local folder in Hugging
+    Face's format (extra `sam2`).
+
     Args:
         images: The folder of the photos.
         annotations: Masks in COCO's or LVIS's format.
         dataset: The annotations' format.
         protocol: Which prompt each object gives, and where IoU is measured.
-        limit: Measure the first objects only.
+        limit: Measure the first objects only, photo by photo.
+        first: Measure only the first annotations of the file, as published results do (1000).
+        check_leak: Warn if photos measured on are in this training store.
+        pixel_baselines: Also flood fill and GrabCut, which take their time (extra `baselines`).
         jitter: Move the box's edges, or the click, by up to this share of the object's box.
         json: Also write the numbers, of every object too, to this file.
     """
     from picosam2.cli.progress import progress
     from picosam2.cli.report import name_problems
     from picosam2.data.readers import read_annotations
+    from picosam2.evaluate.protocols import first_annotations
     from picosam2.evaluate.run import evaluate as measure
     from picosam2.files import write_json
-    from picosam2.predictor import Predictor
 
-    predictor = Predictor(weights, runtime=runtime, threads=threads)
+    subject, facts = _open(weights, runtime, threads)
     read = read_annotations(dataset, annotations, images)
-    total = sum(len(photo.instances) for photo in read.photos)
+    photos = read.photos
+    if first is not None:
+        photos = tuple(first_annotations(annotations, photos, first))
+    leaks = None if check_leak is None else _check_leak(photos, check_leak)
+    total = sum(len(photo.instances) for photo in photos)
     total = total if limit is None else min(limit, total)
     with progress(f"measuring {protocol}", "objects") as update:
         done = 0
@@ -62,19 +81,48 @@ def evaluate(
             update(done, total)
 
         result = measure(
-            predictor,
-            read.photos,
+            subject,
+            photos,
             protocol=protocol,
             dataset=dataset,
             limit=limit,
             jitter=jitter,
+            pixel_baselines=pixel_baselines,
+            weights=facts,
+            leak=None if leaks is None else leaks.to_json(),
             progress=advance,
         )
+    if leaks is not None and leaks.warning:
+        print(f"picosam2: warning: {leaks.warning}", file=sys.stderr)
     print(_table(result))
     problems = [f"{p.where}: {p.what}" for p in (*read.problems, *result.problems)]
     name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
     if json is not None:
-        write_json(json, {**result.to_json(), "crowds": read.crowds, "problems": problems})
+        more = {"first": first, "crowds": read.crowds, "problems": problems}
+        write_json(json, {**result.to_json(), **more})
+
+
+def _open(
+    weights: str, runtime: str, threads: int | None
+) -> tuple[Predictor | Subject, dict[str, Any]]:
+    """What to measure, and what the result file says of it."""
+    from picosam2.evaluate import network
+    from picosam2.evaluate.peers import PREFIX, Peer
+    from picosam2.predictor import Predictor
+    from picosam2.weights import find_weights
+
+    if weights.startswith(PREFIX):
+        peer = Peer.load(weights.removeprefix(PREFIX))
+        return peer, peer.facts()
+    predictor = Predictor(weights, runtime=runtime, threads=threads)
+    return predictor, network.weights_facts(weights, find_weights(weights, runtime), predictor)
+
+
+def _check_leak(photos: Sequence[Photo], store: Path) -> Leaks:
+    from picosam2.data.store import Store
+    from picosam2.evaluate.leaks import check_leaks
+
+    return check_leaks(photos, Store(store))
 
 
 def _table(result: Evaluation) -> str:
@@ -86,9 +134,12 @@ def _table(result: Evaluation) -> str:
         ("objects", f"{found['n']:,} in {found['photos']:,} photos"),
         ("mIoU", f"{_number(found['miou'])} (95 %: {_number(low)} to {_number(high)})"),
         ("hit rate", _number(found["hit_rate"])),
+        ("boundary IoU", _number(found["boundary_iou"])),
         ("best candidate", _number(found["best_candidate"])),
         *((f"{name} objects", _number(value)) for name, value in found["by_size"].items()),
         *((f"baseline {name}", _number(value)) for name, value in found["baselines"].items()),
+        ("score's rank correlation", _number(found["score"]["spearman"])),
+        ("score's calibration error", _number(found["score"]["calibration_error"])),
         ("ms per prompt", f"{found['ms_per_prompt']:.1f}"),
         ("weights", found["weights_sha256"][:16]),
     ]

@@ -15,7 +15,18 @@ from typing import TextIO
 
 from cyclopts import App, CycloptsError, MissingArgumentError
 
-from picosam2.cli import data, evaluate, export, info, segment, train, version, weights
+from picosam2.cli import (
+    compare,
+    data,
+    evaluate,
+    export,
+    info,
+    robustness,
+    segment,
+    train,
+    version,
+    weights,
+)
 from picosam2.errors import PicoSAM2Error, PromptWarning
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -45,6 +56,9 @@ app.command(
     sort_key=1,
 )
 app.command(evaluate.evaluate, name="eval", sort_key=2)
+app.command(compare.compare, name="compare", sort_key=2)
+app.command(robustness.robustness, name="robustness", sort_key=2)
+app.command(robustness.clicks, name="clicks", sort_key=2)
 app.command(data.app)
 app.command(train.train, name="train", sort_key=4)
 app.command(export.app)

@@ -20,13 +20,13 @@ from picosam2.errors import require
 from picosam2.geometry import Window
 from picosam2.prompts import Box, Point
 
-DISC_RADIUS = 0.1
+DISC_RADIUS = 0.03
 """Radius of the best fixed disc around a click, as a share of the photo's long side.
 
 Chosen on COCO train2017 photos by `python benchmarks/baseline_settings.py`.
 """
 
-FLOOD_TOLERANCE = 24
+FLOOD_TOLERANCE = 48
 """How far each of R, G, B (0..255) may be from the clicked pixel's for `flood`; chosen likewise."""
 
 GRABCUT_SIDE = 320
@@ -38,6 +38,9 @@ GRABCUT_GROWTH = 4.0
 
 Less finds too little on train2017 photos, more is no better and takes longer.
 """
+
+GRABCUT_RADIUS = 0.1
+"""GrabCut from a click begins with a disc of this share of the long side: it grows and shrinks."""
 
 Mask = npt.NDArray[np.bool_]
 Picture = npt.NDArray[np.uint8]
@@ -151,8 +154,8 @@ def grabcut_box(picture: Picture, box: Box) -> Mask:
     return _grabcut(cv2, picture, geometry.box_window(box, growth=GRABCUT_GROWTH), seeds)
 
 
-def grabcut_disc(picture: Picture, point: Point, radius: float = DISC_RADIUS) -> Mask:
-    """GrabCut from a click, (H, W) bool: the best fixed disc is probably the object.
+def grabcut_disc(picture: Picture, point: Point, radius: float = GRABCUT_RADIUS) -> Mask:
+    """GrabCut from a click, (H, W) bool: a disc around it is probably the object.
 
     A tenth of its radius is surely the object, three times its radius surely not. Raises
     `MissingExtraError` without OpenCV.

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates, activations, bytes and milliseconds."""
+"""What is said of weights beside their scores: size, precision, costs, speed and machine."""
 
 from __future__ import annotations
 
@@ -6,120 +6,20 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
+from picosam2.costs import stage_costs
 from picosam2.distill.config import from_table
 from picosam2.errors import require
 from picosam2.files import sha256_file
 from picosam2.model import ModelConfig, PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.runtime import Runtime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """One stage of the network as it ran: its name, and channels and side of what it gave."""
-
-    name: str
-    channels: int
-    side: int
-    parameters: int
-    macs: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What one crop costs. `macs` are those of convolutions and linear layers."""
-
-    parameters: int
-    macs: int
-    peak_activations: int
-    """Most numbers alive at once, layer by layer: a layer's input and output and the skips."""
-    blocks: tuple[Block, ...]
-
-
-def cost(config: ModelConfig) -> Cost:
-    """Count a network by running it once, on shapes alone.
-
-    Convolutions and linear layers give their multiply-accumulates; the rest costs next to nothing.
-    """
-    with torch.device("meta"):
-        model = PicoSAM2(config).eval()
-    macs: dict[nn.Module, int] = {}
-    outputs: dict[nn.Module, Tensor] = {}
-    held: dict[nn.Module, Tensor] = {}  # skips that wait for the decoder, and what waits for them
-    peak = 0
-    stages = _stages(model)
-    encoders, decoders = list(model.encoder), list(model.decoder)
-    skips = list(model.skip)
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal peak
-        macs[module] = output[0].numel() * _weights_per_output(module)
-        alive = {id(tensor): tensor.numel() for tensor in (*held.values(), inputs[0], output)}
-        peak = max(peak, sum(alive.values()))
-
-    def remember(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        outputs[module] = output
-        if module in encoders or module in decoders:
-            held[module] = output
-        if module in skips:
-            index = skips.index(module)
-            held.pop(decoders[index])
-            held.pop(encoders[-1 - index])
-
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(count)
-    for module in stages.values():
-        module.register_forward_hook(remember)
-    with torch.no_grad():
-        model(torch.zeros(1, 3, config.input_size, config.input_size, device="meta"))
-    return Cost(
-        parameters=sum(p.numel() for p in model.parameters()),
-        macs=sum(macs.values()),
-        peak_activations=peak,
-        blocks=tuple(
-            Block(
-                name=name,
-                channels=outputs[stage].shape[1],
-                side=outputs[stage].shape[-1],
-                parameters=sum(p.numel() for p in stage.parameters()),
-                macs=sum(macs.get(part, 0) for part in stage.modules()),
-            )
-            for name, stage in stages.items()
-        ),
-    )
-
-
-def _weights_per_output(module: nn.Module) -> int:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight[0].numel()
-
-
-def _stages(model: PicoSAM2) -> dict[str, nn.Module]:
-    """The parts that a drawing shows, in the order in which a crop meets them."""
-    found: dict[str, nn.Module] = {}
-    if list(model.stem.parameters()):
-        found["stem"] = model.stem
-    for index, (encoder, down) in enumerate(zip(model.encoder, model.down, strict=True), start=1):
-        found[f"encoder {index}"] = encoder
-        found[f"down {index}"] = down
-    found["bottleneck"] = model.bottleneck
-    if list(model.attention.parameters()):
-        found["attention"] = model.attention
-    for index, (decoder, skip) in enumerate(zip(model.decoder, model.skip, strict=True), start=1):
-        found[f"decoder {index}"] = decoder
-        found[f"skip {index}"] = skip
-    found["head"] = model.head
-    return found
 
 
 def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:
@@ -146,11 +46,10 @@ def weights_facts(name: str, path: Path, predictor: Predictor) -> dict[str, Any]
         "machine": machine(),
     }
     if config is not None:
-        counted = cost(config)
+        stages = stage_costs(PicoSAM2(config))
         found |= {
-            "parameters": counted.parameters,
-            "macs": counted.macs,
-            "peak_activations": counted.peak_activations,
+            "parameters": sum(stage.parameters for stage in stages),
+            "macs": sum(stage.macs for stage in stages),
             "model": asdict(config),
         }
     return found

@@ -95,8 +95,20 @@ FAMILIES: dict[str, Family] = {
 class Peer:
     """A model of the SAM family as a `Subject`. The photo is encoded once for all its prompts."""
 
-    def __init__(self, model: Any, family: Family, *, weights_sha256: str = "") -> None:
-        """Wrap a model of `transformers` that is loaded already."""
+    def __init__(
+        self,
+        model: Any,
+        family: Family,
+        *,
+        name: str = "peer",
+        weights_sha256: str = "",
+        bytes: int = 0,
+    ) -> None:
+        """Wrap a model of `transformers` that is loaded already.
+
+        `name`, `weights_sha256` and `bytes`, of its weights file, are for the result file.
+        """
+        self.name, self.bytes = name, bytes
         self._torch = require("torch", "train")
         self._model = model.eval()
         self._family = family
@@ -133,17 +145,30 @@ class Peer:
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise WeightsError(f"the model in {folder} cannot be loaded: {error}") from error
-        return cls(model, family, weights_sha256=sha256_file(weights[0]))
+        return cls(
+            model,
+            family,
+            name=folder.resolve().name,
+            weights_sha256=sha256_file(weights[0]),
+            bytes=sum(path.stat().st_size for path in weights),
+        )
 
     @property
     def weights_sha256(self) -> str:
         """Of the first weights file."""
         return self._sha256
 
-    @property
-    def parameters(self) -> int:
-        """How many the model has."""
-        return sum(parameter.numel() for parameter in self._model.parameters())
+    def facts(self) -> dict[str, Any]:
+        """What a result file says of the weights, like `network.weights_facts`."""
+        return {
+            "name": self.name,
+            "file": self.name,
+            "bytes": self.bytes,
+            "sha256": self._sha256,
+            "runtime": "transformers",
+            "precision": "fp32",
+            "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
+        }
 
     def boxes(self, picture: Picture, boxes: Sequence[Box]) -> list[Candidate]:
         """One answer for each box."""

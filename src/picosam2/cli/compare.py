@@ -1,0 +1,35 @@
+"""`picosam2 compare`: did a change help? Two result files, object by object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def compare(
+    a: Annotated[Path, Parameter(metavar="A.json")],
+    b: Annotated[Path, Parameter(metavar="B.json")],
+    /,
+    *,
+    json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+) -> None:
+    """Compare two results of `picosam2 eval` on the same objects.
+
+    The difference is paired object by object and its 95 % interval is over photos, so that one can
+    say whether B is better than A and not just luckier.
+
+    Args:
+        a: The result to compare with, written by `eval --json`.
+        b: The result in question.
+        json: Also write the numbers to this file.
+    """
+    from picosam2.evaluate.compare import compare as paired
+    from picosam2.evaluate.compare import read_result
+    from picosam2.files import write_json
+
+    found = paired(read_result(a), read_result(b))
+    print(found)
+    if json is not None:
+        write_json(json, found.to_json())
