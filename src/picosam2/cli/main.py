@@ -16,6 +16,7 @@ from typing import TextIO
 from cyclopts import App, CycloptsError, MissingArgumentError
 
 from picosam2.cli import (
+    calibrate,
     compare,
     data,
     evaluate,
@@ -61,6 +62,7 @@ app.command(robustness.robustness, name="robustness", sort_key=2)
 app.command(robustness.clicks, name="clicks", sort_key=2)
 app.command(data.app)
 app.command(train.train, name="train", sort_key=4)
+app.command(calibrate.calibrate, name="calibrate", sort_key=4)
 app.command(export.app)
 app.command(info.info, name="info", sort_key=6)
 app.command(weights.weights, name="weights", sort_key=7)

@@ -387,6 +387,7 @@ class _Run:
             "store": self.store,
             "step": trainer.step,
             "geometry": window_rules(self.recipe),
+            "click_windows": "native" if set(self.recipe.train.views) == {"native"} else "ladder",
         }
         write_tensors(self.checkpoint, trainer.state(), info)
         save_weights(self.weights, trainer.average, info)
