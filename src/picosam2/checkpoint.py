@@ -47,6 +47,8 @@ def read_tensors(path: str | os.PathLike[str]) -> Tensors:
     try:
         with safe_open(path, "pt") as file:
             info = json.loads((file.metadata() or {})[_KEY])
+            if not isinstance(info, dict):
+                raise ValueError("its description is no table")
             return Tensors({name: file.get_tensor(name) for name in file.keys()}, info)  # noqa: SIM118
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
@@ -82,11 +84,19 @@ def load_weights(path: str | os.PathLike[str]) -> PicoSAM2:
         raise WeightsError(f"there are no weights at {path}: check the path")
     try:
         found = read_tensors(path)
-        model = PicoSAM2(from_table(ModelConfig, found.info["model"], where="model"))
-        model.load_state_dict(found.tensors)
-    except (CheckpointError, ConfigError, KeyError, TypeError) as error:
+        if "model" not in found.info:
+            raise WeightsError(f"{path} names no model: a run keeps its weights.safetensors apart")
+        with torch.device("meta"):  # what a stranger's file describes takes no memory yet
+            model = PicoSAM2(from_table(ModelConfig, found.info["model"], where="model"))
+        wanted = model.state_dict()
+        tensors = {
+            name: tensor.to(wanted[name].dtype) if name in wanted else tensor
+            for name, tensor in found.tensors.items()
+        }
+        model.load_state_dict(tensors, assign=True)
+    except (CheckpointError, ConfigError, TypeError) as error:
         raise WeightsError(f"{path} holds no PicoSAM2 weights: {error}") from error
-    except RuntimeError as error:
+    except (RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path} holds weights of another architecture") from error
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():

@@ -28,7 +28,7 @@ class ModelConfig:
     decoder: tuple[int, ...] = (192, 128, 80, 40)
     """Channels of the decoder stages, coarsest first; as many as encoder stages."""
     input_size: int = CROP_SIZE
-    """Side of the input crop in pixels; a multiple of 16."""
+    """Side of the input crop in pixels; a multiple of 16, and of 2 for every halving inside."""
     logits: int = 1
     """Logit channels: 1 for every prompt alike, 2 for one of boxes and one of clicks."""
     stem: str = "none"
@@ -43,13 +43,20 @@ class ModelConfig:
             raise ConfigError("`widths` and `decoder` need one number per stage, equally many")
         if min(*self.widths, *self.decoder, self.bottleneck, self.logits) < 1:
             raise ConfigError("every width of the network must be at least 1")
-        if self.input_size < 16 or self.input_size % 16:
-            raise ConfigError(f"`input_size` must be a multiple of 16, not {self.input_size}")
         for name, known in (("stem", STEMS), ("attention", ATTENTIONS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"`{name}` must be one of {', '.join(known)}")
+        if self.input_size < self.unit or self.input_size % self.unit:
+            raise ConfigError(
+                f"`input_size` must be a multiple of {self.unit}, not {self.input_size}"
+            )
         if unknown := set(self.heads) - set(HEADS):
             raise ConfigError(f"unknown head {min(unknown)!r}; there are {', '.join(HEADS)}")
+
+    @property
+    def unit(self) -> int:
+        """Crops must be a multiple of this many pixels a side."""
+        return max(16, STEMS[self.stem].stride << len(self.widths))
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -90,23 +97,23 @@ class IoUHead(nn.Module):
         return out
 
 
-def _no_stem() -> tuple[nn.Module, int]:
-    return nn.Identity(), 3
-
-
-def _stride2_stem() -> tuple[nn.Module, int]:
+def _stride2_stem() -> nn.Module:
     """Halves the picture at once, so that a 192x192 crop costs what 96x96 does."""
-    stem = nn.Sequential(
+    return nn.Sequential(
         nn.Conv2d(3, 24, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(True)
     )
-    return stem, 24
 
 
-STEMS: dict[str, Callable[[], tuple[nn.Module, int]]] = {
-    "none": _no_stem,
-    "stride2": _stride2_stem,
-}
-"""Stems: each gives a module and its output channels."""
+@dataclass(frozen=True)
+class Stem:
+    """What comes before the first block: how it is made, its output channels, its stride."""
+
+    make: Callable[[], nn.Module]
+    channels: int
+    stride: int
+
+
+STEMS = {"none": Stem(nn.Identity, 3, 1), "stride2": Stem(_stride2_stem, 24, 2)}
 
 ATTENTIONS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda _channels: nn.Identity(),
@@ -124,7 +131,8 @@ class PicoSAM2(nn.Module):
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ModelConfig()
-        self.stem, channels = STEMS[config.stem]()
+        stem = STEMS[config.stem]
+        self.stem, channels = stem.make(), stem.channels
         self.encoder, self.down = nn.ModuleList(), nn.ModuleList()
         for width in config.widths:
             self.encoder.append(block(channels, width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -108,6 +109,12 @@ class Recipe:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    def __post_init__(self) -> None:
+        if self.train.coarse_share and self.train.coarse_size % self.model.unit:
+            raise ConfigError(
+                f"`coarse_size` must be a multiple of {self.model.unit} for this network"
+            )
+
     def crop_size(self, step: int) -> int:
         """Side of the crops at a step, from 0."""
         early = step < self.train.coarse_share * self.train.steps
@@ -170,7 +177,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return tuple(_value(i, v, where) for i, v in zip(items, value, strict=True))
     if origin is dict and isinstance(value, Mapping):
         return {str(k): _value(arguments[1], v, where) for k, v in value.items()}
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is float and is_number and not math.isnan(value):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value

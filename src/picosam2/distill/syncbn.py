@@ -6,10 +6,11 @@ on several processes takes the very steps that a single process would take.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -36,10 +37,27 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         return normed.to(input.dtype)
 
 
-def _average(local_C: Tensor) -> Tensor:
-    """The mean over all processes; gradients flow back to each."""
-    total_C: Tensor = all_reduce(local_C)  # type: ignore[no-untyped-call]
-    return total_C / dist.get_world_size()
+class _Average(torch.autograd.Function):
+    """The mean of a tensor over all processes; so is the gradient's way back."""
+
+    @staticmethod
+    def forward(_context: Any, local: Tensor) -> Tensor:
+        return _mean(local)
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        return _mean(gradient)
+
+
+def _mean(local: Tensor) -> Tensor:
+    total = local.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def _average(local: Tensor) -> Tensor:
+    mean: Tensor = _Average.apply(local)  # type: ignore[no-untyped-call]
+    return mean
 
 
 def synchronise_batchnorm(model: nn.Module) -> None:

@@ -1,0 +1,1 @@
+"""What several test modules need: tiny data sets, and runtimes whose answers are known."""
