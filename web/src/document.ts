@@ -1,0 +1,95 @@
+/** What the user has made: named objects with prompts. Immutable, so that history is snapshots. */
+
+import type { Box, Point, Prompt } from "./geometry";
+
+/**
+ * Okabe and Ito's colours ("Color Universal Design", 2008), which people with any colour vision can
+ * tell apart; in the order of `picosam2.results.PALETTE`.
+ */
+export const PALETTE = [
+  "#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00",
+] as const;
+
+export interface Item {
+  readonly id: number;
+  readonly name: string;
+  readonly colour: string;
+  readonly prompt: Prompt;
+  /** The window chosen by hand for a single click, from the smallest; null leaves it to the model. */
+  readonly scale: number | null;
+}
+
+export interface Doc {
+  readonly items: readonly Item[];
+  readonly selected: number | null;
+  /** Never used twice, so that a new object does not take the name of a deleted one. */
+  readonly nextId: number;
+}
+
+export const EMPTY: Doc = { items: [], selected: null, nextId: 1 };
+
+export function selectedItem(doc: Doc): Item | null {
+  return doc.items.find((item) => item.id === doc.selected) ?? null;
+}
+
+/** Adds an object and selects it. */
+export function addItem(doc: Doc, prompt: Prompt): Doc {
+  const item: Item = {
+    id: doc.nextId,
+    name: `Object ${doc.nextId}`,
+    colour: freeColour(doc),
+    prompt,
+    scale: null,
+  };
+  return { items: [...doc.items, item], selected: item.id, nextId: doc.nextId + 1 };
+}
+
+export function removeItem(doc: Doc, id: number): Doc {
+  const at = doc.items.findIndex((item) => item.id === id);
+  const items = doc.items.filter((item) => item.id !== id);
+  const neighbour = items[Math.min(at, items.length - 1)]?.id ?? null;
+  return { ...doc, items, selected: doc.selected === id ? neighbour : doc.selected };
+}
+
+export function changeItem(doc: Doc, id: number, change: Partial<Item>): Doc {
+  return { ...doc, items: doc.items.map((item) => (item.id === id ? { ...item, ...change } : item)) };
+}
+
+export function select(doc: Doc, id: number | null): Doc {
+  return { ...doc, selected: id };
+}
+
+/** Adds a point to an object. A hand-chosen scale belongs to the single click it was chosen for. */
+export function addPoint(doc: Doc, id: number, point: Point): Doc {
+  const item = doc.items.find((one) => one.id === id);
+  if (!item) return doc;
+  const prompt = { ...item.prompt, points: [...item.prompt.points, point] };
+  return changeItem(doc, id, { prompt, scale: null });
+}
+
+/** Takes a point away; the object goes with its last positive point if it has no box. */
+export function removePoint(doc: Doc, id: number, index: number): Doc {
+  const item = doc.items.find((one) => one.id === id);
+  if (!item) return doc;
+  const points = item.prompt.points.filter((_, i) => i !== index);
+  if (!item.prompt.box && !points.some((point) => point.positive)) return removeItem(doc, id);
+  return changeItem(doc, id, { prompt: { ...item.prompt, points }, scale: null });
+}
+
+export function pointPrompt(x: number, y: number): Prompt {
+  return { points: [{ x, y, positive: true }], box: null };
+}
+
+export function boxPrompt(box: Box): Prompt {
+  return { points: [], box };
+}
+
+/** Tells apart the prompts (with scale) that have different answers. */
+export function answerKey(item: Item): string {
+  return JSON.stringify([item.prompt, item.scale]);
+}
+
+function freeColour(doc: Doc): string {
+  const uses = (colour: string): number => doc.items.filter((i) => i.colour === colour).length;
+  return PALETTE.reduce((best, colour) => (uses(colour) < uses(best) ? colour : best));
+}

@@ -1,0 +1,141 @@
+/** What can be taken away: mask, cut-out, COCO JSON, SVG. Pure functions of the objects. */
+
+import { area, bounds, type Mask, polygons, rleEncode } from "./masks";
+
+/** An object with its answer. */
+export interface Named {
+  readonly name: string;
+  readonly colour: string;
+  readonly score: number;
+  readonly mask: Mask;
+  readonly alpha: Mask;
+}
+
+/** What the picture is called and how large it is. */
+export interface Sheet {
+  readonly fileName: string;
+  readonly width: number;
+  readonly height: number;
+}
+
+/** 255 on any of the objects, 0 elsewhere: one byte a pixel, the whole picture. */
+export function maskPixels(sheet: Sheet, objects: readonly Named[]): Uint8Array {
+  const out = new Uint8Array(sheet.width * sheet.height);
+  for (const { mask } of objects) {
+    spread(mask, sheet.width, (at, value) => {
+      if (value) out[at] = 255;
+    });
+  }
+  return out;
+}
+
+/**
+ * The objects on a transparent ground, RGBA, the whole picture. `photo` is RGBA. Clear pixels are
+ * black, so nothing of the background stays in the file.
+ */
+export function cutoutPixels(
+  sheet: Sheet,
+  photo: Uint8Array | Uint8ClampedArray,
+  objects: readonly Named[],
+): Uint8Array {
+  const out = new Uint8Array(sheet.width * sheet.height * 4);
+  for (const { alpha } of objects) {
+    spread(alpha, sheet.width, (at, value) => {
+      if (value > out[at * 4 + 3]!) {
+        out[at * 4] = photo[at * 4]!;
+        out[at * 4 + 1] = photo[at * 4 + 1]!;
+        out[at * 4 + 2] = photo[at * 4 + 2]!;
+        out[at * 4 + 3] = value;
+      }
+    });
+  }
+  return out;
+}
+
+/** The part of an RGBA picture that is not clear, for pasting elsewhere. */
+export function trim(
+  pixels: Uint8Array,
+  width: number,
+  height: number,
+): { pixels: Uint8Array; width: number; height: number } {
+  let x0 = width, y0 = height, x1 = 0, y1 = 0;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      if (!pixels[(y * width + x) * 4 + 3]) continue;
+      x0 = Math.min(x0, x);
+      x1 = Math.max(x1, x + 1);
+      y0 = Math.min(y0, y);
+      y1 = y + 1;
+    }
+  }
+  if (y1 === 0) return { pixels, width, height };
+  const out = new Uint8Array((x1 - x0) * (y1 - y0) * 4);
+  for (let y = y0; y < y1; y++) {
+    const row = pixels.subarray((y * width + x0) * 4, (y * width + x1) * 4);
+    out.set(row, (y - y0) * (x1 - x0) * 4);
+  }
+  return { pixels: out, width: x1 - x0, height: y1 - y0 };
+}
+
+/** COCO's annotation file: one category a name, exact masks as compressed RLE. */
+export function cocoJson(sheet: Sheet, objects: readonly Named[]): string {
+  const names = [...new Set(objects.map((object) => object.name))];
+  const { fileName, width, height } = sheet;
+  const value = {
+    images: [{ id: 1, file_name: fileName, width, height }],
+    categories: names.map((name, i) => ({ id: i + 1, name, supercategory: "" })),
+    annotations: objects.map(({ mask, name, score }, i) => {
+      const box = bounds(mask);
+      return {
+        id: i + 1,
+        image_id: 1,
+        category_id: names.indexOf(name) + 1,
+        segmentation: rleEncode(mask, height, width),
+        area: area(mask),
+        bbox: box ? [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0] : [0, 0, 0, 0],
+        score: Math.round(score * 1e4) / 1e4,
+        iscrowd: 0,
+      };
+    }),
+  };
+  return `${JSON.stringify(value, null, 1)}\n`;
+}
+
+/** Outlines in the picture's pixels, one path an object, to lay over it or to edit. */
+export function svg(sheet: Sheet, objects: readonly Named[], tolerance = 0.75): string {
+  const paths = objects.map(({ name, colour, mask }, i) => {
+    const outline = polygons(mask, tolerance)
+      .map(({ points }) => {
+        const corners: string[] = [];
+        for (let k = 0; k < points.length; k += 2) corners.push(`${points[k]!} ${points[k + 1]!}`);
+        return `M${corners.join("L")}Z`;
+      })
+      .join("");
+    return (
+      `  <path id="object-${i + 1}" fill="${colour}" fill-opacity="0.5" fill-rule="evenodd" ` +
+      `stroke="${colour}" d="${outline}"><title>${escape(name)}</title></path>\n`
+    );
+  });
+  return (
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${sheet.width}" height="${sheet.height}" ` +
+    `viewBox="0 0 ${sheet.width} ${sheet.height}">\n${paths.join("")}</svg>\n`
+  );
+}
+
+function escape(text: string): string {
+  const clean = text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "");
+  return clean.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+}
+
+/** A file name from the photo's, such as `holiday-mask.png`. */
+export function derivedName(fileName: string, what: string): string {
+  const stem = fileName.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N}._ -]+/gu, "_").trim();
+  return `${stem || "picture"}${what}`;
+}
+
+function spread(mask: Mask, stride: number, visit: (at: number, value: number) => void): void {
+  for (let y = 0, from = 0; y < mask.height; y++) {
+    const row = (y + mask.y) * stride + mask.x;
+    for (let x = 0; x < mask.width; x++) visit(row + x, mask.data[from++]!);
+  }
+}

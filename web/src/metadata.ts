@@ -1,0 +1,141 @@
+/**
+ * What an ONNX file of this project says of itself: preprocessing, window rules, scorers. It is
+ * JSON in the file's metadata under one key, so no constant of the network is typed here.
+ *
+ * Only the outermost fields of the protobuf are walked (ONNX's `ModelProto`); the graph is skipped.
+ */
+
+import { Scorer } from "./scorer";
+
+const KEY = "picosam2";
+
+// Field numbers of onnx.proto.
+const METADATA_PROPS = 14;
+const ENTRY_KEY = 1;
+const ENTRY_VALUE = 2;
+
+export interface ModelFacts {
+  readonly name: string;
+  readonly bytes: number;
+  readonly inputSize: number;
+  readonly channels: number;
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+  readonly pad: readonly number[];
+  readonly boxGrowth: number;
+  readonly boxMaxAspect: number;
+  readonly clickHalves: readonly number[];
+  readonly outsideLogit: number;
+  /** The weights try one window of the input's own size for a click, as the paper does. */
+  readonly native: boolean;
+  readonly clickScorer: Scorer | null;
+  readonly boxScorer: Scorer | null;
+}
+
+/** A file that is no model of this project. The message is for the user. */
+export class ModelError extends Error {}
+
+/** Reads the facts out of a model file's bytes. Throws `ModelError`. */
+export function readFacts(bytes: Uint8Array, name: string): ModelFacts {
+  let text: string | null;
+  try {
+    text = metadata(bytes, KEY);
+  } catch {
+    throw new ModelError(`${name} is damaged or no ONNX file`);
+  }
+  if (text === null) throw new ModelError(`${name} is not a PicoSAM2 model`);
+  try {
+    return interpret(JSON.parse(text), name, bytes.byteLength);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new ModelError(`${name} cannot be used: ${why}`);
+  }
+}
+
+function interpret(said: unknown, name: string, bytes: number): ModelFacts {
+  const root = record(said, "its description");
+  const preprocessing = record(root["preprocessing"], "preprocessing");
+  const geometry = record(root["geometry"], "geometry");
+  const scorers = root["scorers"] === undefined ? {} : record(root["scorers"], "scorers");
+  const scorer = (kind: string): Scorer | null =>
+    scorers[kind] === undefined || scorers[kind] === null ? null : Scorer.fromJson(scorers[kind]);
+  if (preprocessing["order"] !== "RGB") throw new Error("its colours are not in RGB order");
+  const aspect = geometry["box_max_aspect"];
+  return {
+    name: name.replace(/\.onnx$/, ""),
+    bytes,
+    inputSize: number(root["input_size"], "input_size"),
+    channels: number(root["channels"], "channels"),
+    mean: numbers(preprocessing["mean"], "mean", 3),
+    std: numbers(preprocessing["std"], "std", 3),
+    pad: numbers(preprocessing["pad"], "pad", 3),
+    boxGrowth: number(geometry["box_growth"], "box_growth"),
+    boxMaxAspect: typeof aspect === "number" ? aspect : Infinity,
+    clickHalves: numbers(geometry["click_halves"], "click_halves"),
+    outsideLogit: number(geometry["outside_logit"], "outside_logit"),
+    native: root["click_windows"] === "native",
+    clickScorer: scorer("click"),
+    boxScorer: scorer("box"),
+  };
+}
+
+function record(value: unknown, what: string): Record<string, unknown> {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new Error(`${what} is missing`);
+  }
+  return value as Record<string, unknown>;
+}
+
+function number(value: unknown, what: string): number {
+  if (typeof value !== "number" || !Number.isFinite(value)) throw new Error(`${what} is no number`);
+  return value;
+}
+
+function numbers(value: unknown, what: string, length?: number): number[] {
+  if (!Array.isArray(value) || value.length === 0 || (length && value.length !== length)) {
+    throw new Error(`${what} is not the numbers it should be`);
+  }
+  return value.map((item: unknown) => number(item, what));
+}
+
+/** The metadata entry `key` of an ONNX file, or null. Throws on bytes that are no protobuf. */
+function metadata(bytes: Uint8Array, key: string): string | null {
+  for (const [field, body] of fields(bytes)) {
+    if (field !== METADATA_PROPS) continue;
+    const entry = new Map(fields(body));
+    const found = entry.get(ENTRY_KEY);
+    if (found && decode(found) === key) return decode(entry.get(ENTRY_VALUE) ?? new Uint8Array());
+  }
+  return null;
+}
+
+function decode(bytes: Uint8Array): string {
+  return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+}
+
+/** The length-delimited fields of a protobuf message: field number and bytes. */
+function* fields(bytes: Uint8Array): Generator<[number, Uint8Array]> {
+  let at = 0;
+  const varint = (): number => {
+    let value = 0;
+    for (let factor = 1; ; factor *= 128) {
+      const byte = bytes[at++];
+      if (byte === undefined || factor > 2 ** 63) throw new Error("cut off");
+      value += (byte & 127) * factor;
+      if (byte < 128) return value;
+    }
+  };
+  while (at < bytes.length) {
+    const tag = varint();
+    const wire = tag % 8;
+    if (wire === 0) varint();
+    else if (wire === 1) at += 8;
+    else if (wire === 5) at += 4;
+    else if (wire === 2) {
+      const end = varint() + at;
+      if (end > bytes.length) throw new Error("cut off");
+      yield [Math.floor(tag / 8), bytes.subarray(at, end)];
+      at = end;
+    } else throw new Error("no protobuf");
+  }
+}

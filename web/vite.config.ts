@@ -1,0 +1,139 @@
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { resolve } from "node:path";
+import { defineConfig, type Plugin } from "vite";
+
+const PACKAGE = resolve(import.meta.dirname, "../src/picosam2");
+const OUT = resolve(PACKAGE, "assets/web");
+
+/**
+ * The policy of the page, in the file itself so that it holds on any host. WebAssembly needs
+ * 'wasm-unsafe-eval'; object URLs of the user's own photo need blob:.
+ */
+const POLICY = [
+  "default-src 'none'",
+  "script-src 'self' 'wasm-unsafe-eval'",
+  "worker-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' blob:",
+  "connect-src 'self'",
+  "manifest-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+].join("; ");
+
+const ISOLATION = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+};
+
+/** The model that the page ships with: PICOSAM2_WEIGHTS, or the package's default weights. */
+function weights(): string {
+  const path = process.env["PICOSAM2_WEIGHTS"] ?? resolve(PACKAGE, "assets/weights/default.onnx");
+  if (!existsSync(path)) {
+    throw new Error(`there are no weights at ${path}: set PICOSAM2_WEIGHTS to an ONNX file`);
+  }
+  return path;
+}
+
+/** Files that come from the Python package instead of being kept twice. */
+function shared(): Plugin {
+  const files: Record<string, () => string> = {
+    "sample.jpg": () => resolve(PACKAGE, "assets/sample.jpg"),
+    "model/default.onnx": weights,
+  };
+  return {
+    name: "picosam2-shared",
+    configureServer(server) {
+      server.middlewares.use((request, response, next) => {
+        const find = files[(request.url ?? "").split("?")[0]!.slice(1)];
+        if (find) response.end(readFileSync(find()));
+        else next();
+      });
+    },
+    generateBundle() {
+      for (const [fileName, find] of Object.entries(files)) {
+        this.emitFile({ type: "asset", fileName, source: readFileSync(find()) });
+      }
+    },
+  };
+}
+
+/** The policy goes into the built page (the development server needs inline styles). */
+function policy(): Plugin {
+  return {
+    name: "picosam2-policy",
+    apply: "build",
+    transformIndexHtml: () => [
+      {
+        tag: "meta",
+        attrs: { "http-equiv": "Content-Security-Policy", content: POLICY },
+        injectTo: "head-prepend",
+      },
+    ],
+  };
+}
+
+/** Tells the service worker which files there are. */
+function precache(): Plugin {
+  return {
+    name: "picosam2-precache",
+    apply: "build",
+    generateBundle: {
+      order: "post",
+      handler(_, bundle) {
+        const hash = createHash("sha256");
+        const files = ["./"];
+        const add = (name: string, body: string | Uint8Array): void => {
+          files.push(`./${name}`);
+          hash.update(name).update(body);
+        };
+        const open = resolve(import.meta.dirname, "public");
+        for (const name of readdirSync(open).filter((name) => !name.startsWith("_")).sort()) {
+          add(name, readFileSync(resolve(open, name)));
+        }
+        const worker = Object.values(bundle).find((item) => item.fileName === "sw.js");
+        if (worker?.type !== "chunk") throw new Error("there is no service worker to fill in");
+        for (const item of Object.values(bundle).sort((a, b) => (a.fileName < b.fileName ? -1 : 1))) {
+          if (item === worker) continue;
+          const body = item.type === "chunk" ? item.code : item.source;
+          if (item.fileName === "index.html") hash.update(body);
+          else add(item.fileName, body);
+        }
+        worker.code = worker.code
+          .replaceAll("__FILES__", JSON.stringify(files))
+          .replaceAll("__VERSION__", JSON.stringify(hash.digest("hex").slice(0, 16)));
+      },
+    },
+  };
+}
+
+export default defineConfig({
+  base: "./",
+  plugins: [shared(), policy(), precache()],
+  resolve: {
+    // ONNX Runtime without its inlined glue: the page serves glue and WebAssembly as own files.
+    conditions: ["onnxruntime-web-use-extern-wasm", "module", "browser", "development|production"],
+  },
+  optimizeDeps: { exclude: ["onnxruntime-web"] },
+  worker: { format: "es", plugins: () => [] },
+  server: { headers: ISOLATION },
+  preview: { headers: ISOLATION },
+  build: {
+    target: "es2022",
+    outDir: OUT,
+    emptyOutDir: true,
+    assetsInlineLimit: 0,
+    chunkSizeWarningLimit: 2000,
+    modulePreload: { polyfill: false },
+    rollupOptions: {
+      input: {
+        index: resolve(import.meta.dirname, "index.html"),
+        sw: resolve(import.meta.dirname, "src/sw.ts"),
+      },
+      output: {
+        entryFileNames: (chunk) => (chunk.name === "sw" ? "sw.js" : "assets/[name]-[hash].js"),
+      },
+    },
+  },
+});
