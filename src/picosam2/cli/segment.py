@@ -290,4 +290,5 @@ def _told(found: Sequence[Segmentation]) -> str:
     scores = " ".join(f"{one.score:.2f}" for one in found)
     if len(found) > 1:
         return f"{len(found)} masks, scores {scores}"
-    return f"score {scores}, {found[0].area:,} pixels"
+    area = found[0].area
+    return f"score {scores}, {area:,} pixels" if area else f"score {scores}, nothing found"

@@ -26,7 +26,7 @@ from picosam2.results import PALETTE, Segmentation, encode_picture, overlay
 
 _OBJECTS = 12  # of as many photos, in validation.png
 _TILE = 192  # pixels a side
-_SURROUNDINGS = 2.0  # a tile shows this many times the object's longer side
+_SURROUNDINGS = 1.4  # a tile shows this many times the object's longer side
 
 _LOSS, _BOX, _CLICK = ("#0072b2", "#d55e00", "#009e73")  # of the palette of Okabe and Ito
 
@@ -42,7 +42,7 @@ def draw_curves(metrics: Path, out: Path) -> None:
     figure = require("matplotlib.figure", "train").Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(*_transposed(losses), color=_LOSS, linewidth=1)
-    left.set(title="training loss", xlabel="samples", ylim=(0, None))
+    left.set(title="training loss", xlabel="samples", xlim=(0, None), ylim=(0, None))
     for key, colour, label in (
         ("box_miou", _BOX, "box"),
         ("click_miou", _CLICK, "click"),
@@ -51,7 +51,8 @@ def draw_curves(metrics: Path, out: Path) -> None:
         points = [(samples, one[key]) for samples, one in found if key in one]
         style = ":" if key == "click_best" else "-"
         right.plot(*_transposed(points), style, color=colour, marker=".", label=label)
-    right.set(title="validation mIoU, whole photos", xlabel="samples", ylim=(0, 1))
+    right.set(title="validation mIoU, whole photos", xlabel="samples")
+    right.set(xlim=(0, None), ylim=(0, 1))
     right.legend(loc="lower right")
     for axes in (left, right):
         axes.grid(alpha=0.3)
