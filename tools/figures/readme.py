@@ -1,0 +1,123 @@
+"""The README's two pictures, made from the shipped weights and the bundled sample.
+
+    python tools/figures/readme.py --out docs/images
+
+hero.png: the sample, a click or box on each thing, and the masks that come back.
+window.png: how a click and a box become the crops that the network sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from picosam2 import geometry
+from picosam2.geometry import Window
+from picosam2.predictor import CLICK_CHANNEL, Predictor
+from picosam2.results import PALETTE, overlay
+from picosam2.samples import SampleObject, sample, sample_objects
+
+INK = "#1f2328"
+
+
+def main() -> None:
+    """Write both pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--weights", default="default")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    predictor = Predictor(args.weights)
+    hero(predictor).save(args.out / "hero.png", optimize=True)
+    window(predictor, args.out / "window.png")
+
+
+def hero(predictor: Predictor) -> Image.Image:
+    """The sample with every object's mask: boxes for the large, clicks where one click does."""
+    picture, things = sample(), sample_objects()
+    boxes = [(t.box.x0, t.box.y0, t.box.x1, t.box.y1) for t in things]
+    found = predictor(picture, boxes=boxes)
+    before = Image.fromarray(picture)
+    after = overlay(picture, found)
+    both = Image.new("RGB", (before.width * 2 + 8, before.height), "white")
+    both.paste(before, (0, 0))
+    both.paste(after, (before.width + 8, 0))
+    return both
+
+
+def window(predictor: Predictor, path: Path) -> None:
+    """Photo with windows on the left, what the network sees and says on the right."""
+    picture = sample()
+    thing = next(t for t in sample_objects() if t.name == "apple")
+    clicked, boxed = _windows(thing, *picture.shape[:2])
+    fig = plt.figure(figsize=(11, 4.6), dpi=110)
+    grid = fig.add_gridspec(
+        2, 8, width_ratios=(1, 1, 1, 1, 0.55, 1, 1, 1), wspace=0.08, hspace=0.32
+    )
+    photo = fig.add_subplot(grid[:, :4])
+    photo.imshow(picture)
+    for number, one in enumerate(clicked):
+        _frame(photo, one, _colour(0), "windows of a click" if number == 0 else None)
+    _frame(photo, boxed, _colour(1), "window of a box")
+    photo.plot(thing.point.x, thing.point.y, "o", color=_colour(0), mec="white", ms=8)
+    box = thing.box
+    photo.add_patch(
+        Rectangle(
+            (box.x0, box.y0), box.width, box.height, fill=False, ec=_colour(1), ls=":", lw=1.5
+        )
+    )
+    photo.set(xlim=(0, picture.shape[1]), ylim=(picture.shape[0], 0))
+    photo.legend(loc="upper right", framealpha=0.9, fontsize=9)
+    photo.set_title("the prompt is where the window is", fontsize=11, color=INK)
+    photo.axis("off")
+    shown = [*clicked[1:3], boxed]
+    titles = ["click, 2nd window", "click, 3rd window", "box"]
+    for column, (one, title) in enumerate(zip(shown, titles, strict=True)):
+        channel = CLICK_CHANNEL if column < 2 else 0
+        logits = predictor.window_logits(picture, [one], channel)[0]
+        _panel(fig.add_subplot(grid[0, 5 + column]), geometry.crop(picture, one), title)
+        _panel(fig.add_subplot(grid[1, 5 + column]), _shaded(logits), "mask")
+    fig.savefig(path, bbox_inches="tight", facecolor="white")
+    plt.close(fig)
+
+
+def _windows(thing: SampleObject, height: int, width: int) -> tuple[list[Window], Window]:
+    clicked = list(geometry.click_windows(thing.point, height, width))
+    return clicked[:4], geometry.box_window(thing.box)
+
+
+def _colour(index: int) -> tuple[float, float, float]:
+    red, green, blue = PALETTE[index]
+    return red / 255, green / 255, blue / 255
+
+
+def _frame(axes: Axes, window: Window, colour: tuple[float, ...], label: str | None) -> None:
+    corner = (window.x0, window.y0)
+    axes.add_patch(
+        Rectangle(corner, window.width, window.height, fill=False, ec=colour, lw=2, label=label)
+    )
+
+
+def _panel(axes: Axes, pixels: npt.NDArray[np.uint8], title: str) -> None:
+    axes.imshow(pixels, interpolation="nearest", cmap="gray")
+    axes.set_title(title, fontsize=8.5, color=INK)
+    axes.set(xticks=[], yticks=[])
+
+
+def _shaded(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    shade: npt.NDArray[np.uint8] = (255 / (1 + np.exp(-logits))).astype(np.uint8)
+    return shade
+
+
+if __name__ == "__main__":
+    main()
