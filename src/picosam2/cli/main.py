@@ -49,6 +49,7 @@ app = App(
     What a command can do: `picosam2 segment --help`.
     """,
     version=_version,
+    suppress_keyboard_interrupt=False,
 )
 app.command(
     segment.segment,
