@@ -33,7 +33,7 @@ BOX_GROWTH = 1.2
 BOX_MAX_ASPECT = math.inf
 """Longest side over shortest of a box window; 1 squares it, infinity follows the box."""
 
-CLICK_HALVES = (0.0375, 0.075, 0.15, 0.3, 0.5625)
+CLICK_HALVES = (0.02, 0.0375, 0.075, 0.15, 0.3, 0.5625)
 """Half-sizes of the windows tried for a click, as fractions of the image's long side."""
 
 OUTSIDE_LOGIT = -32.0
