@@ -3,8 +3,7 @@
 A store is a folder of shards. Each shard holds *views*: square context crops, wider than any window
 that training cuts from them, with the object's mask as a fourth channel. A view belongs to one
 instance and to one kind of prompt; `View` says how wide its context is. Photos are split into train
-and validation by their picture (a perceptual hash), so that the same photo in two sources cannot
-fall on both sides.
+and validation by what they show (`data.split`).
 
     store.json                  the plan: settings, sources with their hashes, a fingerprint
     shard-00000.crops.npy       (N, C, C, 4) uint8: R, G, B, mask coverage
@@ -20,8 +19,11 @@ import json
 import math
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,12 +31,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from picosam2 import geometry, masks
 from picosam2.data.coco import Annotations, Instance, Photo, Problem
 from picosam2.data.readers import read_annotations
-from picosam2.errors import ConfigError, PicoSAM2Error, StoreError
+from picosam2.data.split import dhash, split
+from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
 from picosam2.files import atomic_write, sha256_file, write_bytes, write_json
 from picosam2.geometry import Window
 from picosam2.images import load_image
@@ -59,6 +61,8 @@ RECORD = np.dtype(
     ]
 )
 """What is known of each view, beside its pixels."""
+
+_UNFINISHED = re.compile(r"\.(store|shard-\d+(\.\w+)?|validation|\d{6})-")  # see `atomic_write`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,23 +147,6 @@ class Prepared:
     problems: tuple[Problem, ...]
 
 
-def dhash(image: npt.NDArray[np.uint8]) -> int:
-    """A 64-bit difference hash of a picture (H, W, 3) uint8: equal for re-saved or resized copies.
-
-    Source: N. Krawetz, "Kind of Like That", 2013.
-    """
-    grey = Image.fromarray(image).convert("L").resize((9, 8), Image.Resampling.BOX)
-    pixels = np.asarray(grey, np.int16)
-    bits = (pixels[:, 1:] > pixels[:, :-1]).ravel()
-    return int(np.packbits(bits).view(">u8")[0])
-
-
-def in_validation(picture_hash: int, seed: int, share: float) -> bool:
-    """Whether a photo is kept for validation: a fixed function of its picture and the seed."""
-    digest = hashlib.sha256(f"{seed}:{picture_hash:016x}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
 def prepare(
     sources: Sequence[SourceFiles],
     out: Path,
@@ -170,40 +157,55 @@ def prepare(
 ) -> Prepared:
     """Write the store of `sources` to the folder `out`, in parallel; finished shards are kept.
 
-    `progress(done, total)` is called in photos. A photo or annotation that cannot be used is named
-    in the result and in its shard's file, and the rest goes on.
+    `progress(done, total)` is called in photos, each of which is read twice: to be split and to be
+    cut. A photo or annotation that cannot be used is named in the result and in its shard's file,
+    and the rest goes on.
 
     Raises:
         StoreError: `out` holds a store made from other settings or sources.
-        DataError: a source cannot be read at all.
+        DataError: a source cannot be read at all, or there is no object in any.
     """
     config = config or StoreConfig()
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{out} cannot be a store's folder: {error.strerror}") from error
     read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in sources]
     photos = [photo for annotations in read for photo in annotations.photos if photo.instances]
+    if not photos:
+        raise DataError("there is no photo with an object to prepare: check the annotation files")
     names = sorted({photo.source for photo in photos})
     plan = _plan(sources, config, names, len(photos))
     _claim(out, plan)
-    jobs = [
-        _Job(
-            out=out,
-            index=index,
-            photos=tuple(photos[start : start + config.photos_per_shard]),
-            names=tuple(names),
-            config=config,
-        )
-        for index, start in enumerate(range(0, len(photos), config.photos_per_shard))
+    parts = [
+        (start, photos[start : start + config.photos_per_shard])
+        for start in range(0, len(photos), config.photos_per_shard)
     ]
-    done = [job for job in jobs if job.finished()]
-    waiting = [job for job in jobs if not job.finished()]
-    count = sum(len(job.photos) for job in done)
-    if progress:
-        progress(count, len(photos))
-    for job in _run(waiting, workers or os.cpu_count() or 1):
-        count += len(job.photos)
-        if progress:
-            progress(count, len(photos))
-    summaries = [json.loads(job.summary.read_text()) for job in jobs]
+    told = _Told(2 * len(photos), progress)
+    with _workers(min(workers or os.cpu_count() or 1, len(parts))) as in_parallel:
+        hashes: list[int | None] = []
+        for found in in_parallel(_hash_photos, [[p.path for p in part] for _, part in parts]):
+            hashes += found
+            told.add(len(found))
+        validation = split(hashes, config.seed, config.validation)
+        jobs = [
+            _Job(
+                out=out,
+                index=index,
+                photos=tuple(part),
+                hashes=tuple(hashes[start : start + len(part)]),
+                validation=tuple(validation[start : start + len(part)]),
+                names=tuple(names),
+                config=config,
+            )
+            for index, (start, part) in enumerate(parts)
+        ]
+        done = [job for job in jobs if job.finished()]
+        waiting = [job for job in jobs if not job.finished()]
+        told.add(sum(len(job.photos) for job in done))
+        for count in in_parallel(_write_shard, waiting):
+            told.add(count)
+    summaries = [_read_summary(job.summary) for job in jobs]
     _write_validation(out, photos, summaries)
     write_json(out / "store.json", {**plan, "complete": True})
     return Prepared(
@@ -253,6 +255,10 @@ def _view_from_json(found: dict[str, Any]) -> View:
 def _claim(out: Path, plan: dict[str, Any]) -> None:
     """Mark `out` as this plan's store, or refuse if it is another's."""
     manifest = out / "store.json"
+    for folder in (out, out / "validation"):
+        for unfinished in folder.glob(".*"):  # of a run that was killed
+            if _UNFINISHED.match(unfinished.name):
+                unfinished.unlink()
     if manifest.exists():
         found = _read_manifest(manifest).get("fingerprint")
         if found != plan["fingerprint"]:
@@ -280,6 +286,26 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def _read_summary(path: Path) -> dict[str, Any]:
+    """What a shard's JSON file says."""
+    try:
+        summary = json.loads(path.read_text())
+        lengths = [len(summary[name]) for name in ("photos", "problems", "sha256")]
+        if min(summary["count"], summary["instances"], *lengths) < 0:
+            raise ValueError("a count is negative")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    found: dict[str, Any] = summary
+    return found
+
+
+def _damaged(summary: Path, reason: Exception) -> StoreError:
+    return StoreError(
+        f"{summary.stem} of the store {summary.parent} is damaged ({reason}): delete its three "
+        "files and run the same `data prepare` again"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     """One shard to write."""
@@ -287,6 +313,10 @@ class _Job:
     out: Path
     index: int
     photos: tuple[Photo, ...]
+    hashes: tuple[int | None, ...]
+    """Of each photo; None where it cannot be read."""
+    validation: tuple[bool, ...]
+    """Whether each photo is kept for validation."""
     names: tuple[str, ...]
     config: StoreConfig
 
@@ -302,27 +332,60 @@ class _Job:
         return self.summary.exists()
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Job]:
-    if workers <= 1 or len(jobs) <= 1:
-        for job in jobs:
-            _write_shard(job)
-            yield job
+class _Told:
+    """Tells how far it is."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+        self.add(0)
+
+    def add(self, count: int) -> None:
+        """So many more are done."""
+        self._done += count
+        if self._progress:
+            self._progress(self._done, self._total)
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """A `map` that works in `count` processes and gives the results in order."""
+    if count <= 1:
+        yield map
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        for job, _ in zip(jobs, pool.map(_write_shard, jobs), strict=True):
-            yield job
+    try:
+        with ProcessPoolExecutor(count, mp_context=context) as pool:
+            yield pool.map
+    except BrokenProcessPool as error:
+        raise StoreError(
+            "a worker process was killed, perhaps for lack of memory: run it again with fewer "
+            "workers; what is finished is kept"
+        ) from error
 
 
-def _write_shard(job: _Job) -> None:
-    """Cut all views of a shard's photos and write its three files, the summary last."""
+def _hash_photos(paths: Sequence[Path]) -> list[int | None]:
+    """The photos' difference hashes; None for those that cannot be read."""
+    hashes: list[int | None] = []
+    for path in paths:
+        try:
+            hashes.append(dhash(load_image(path)))
+        except PicoSAM2Error:
+            hashes.append(None)  # named when its shard is written
+    return hashes
+
+
+def _write_shard(job: _Job) -> int:
+    """Cut all views of a shard's photos and write its three files, the summary last.
+
+    Returns the number of photos.
+    """
     views = [VIEWS[name] for name in job.config.views]
     crops: list[npt.NDArray[np.uint8]] = []
     records: list[npt.NDArray[np.void]] = []
     photos: list[dict[str, Any]] = []
     problems: list[Problem] = []
     instances = 0
-    for photo in job.photos:
+    for photo, picture_hash, kept in zip(job.photos, job.hashes, job.validation, strict=True):
         try:
             image = load_image(photo.path)
             if image.shape[:2] != (photo.height, photo.width):
@@ -331,14 +394,12 @@ def _write_shard(job: _Job) -> None:
         except PicoSAM2Error as error:
             problems.append(Problem(where=f"photo {photo.path.name}", what=str(error)))
             continue
-        picture_hash = dhash(image)
-        kept = in_validation(picture_hash, job.config.seed, job.config.validation)
         photos.append(
             {
                 "source": photo.source,
                 "id": photo.id,
                 "file_name": photo.path.name,
-                "dhash": f"{picture_hash:016x}",
+                "dhash": f"{picture_hash or 0:016x}",
                 "validation": kept,
             }
         )
@@ -371,6 +432,7 @@ def _write_shard(job: _Job) -> None:
             "problems": [asdict(problem) for problem in problems],
         },
     )
+    return len(job.photos)
 
 
 def _cut(
@@ -415,7 +477,7 @@ def _write_validation(
     Image and annotation ids are new, since two sources may use the same ones.
     """
     kept = {
-        (photo["source"], photo["id"])
+        (photo["source"], photo["id"], photo["file_name"])
         for summary in summaries
         for photo in summary["photos"]
         if photo["validation"]
@@ -423,7 +485,7 @@ def _write_validation(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for photo in photos:
-        if (photo.source, photo.id) not in kept:
+        if (photo.source, photo.id, photo.path.name) not in kept:
             continue
         image_id = len(images) + 1
         name = f"{image_id:06d}{photo.path.suffix.lower()}"
@@ -508,10 +570,10 @@ class Store:
     def _open_shard(
         self, index: int, verify: bool
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
-        stem = f"shard-{index:05d}"
+        stem = self.path / f"shard-{index:05d}"
+        summary = _read_summary(stem.with_suffix(".json"))
         try:
-            summary = json.loads((self.path / f"{stem}.json").read_text())
-            files = {name: self.path / f"{stem}.{name}.npy" for name in ("crops", "records")}
+            files = {name: stem.with_suffix(f".{name}.npy") for name in ("crops", "records")}
             if verify:
                 for name, file in files.items():
                     if sha256_file(file) != summary["sha256"][name]:
@@ -524,11 +586,11 @@ class Store:
                 raise ValueError("its size differs")
             if table.shape != (summary["count"],):
                 raise ValueError("its size differs")
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise StoreError(
-                f"{stem} of the store {self.path} is damaged ({error}): delete its three files and "
-                "run the same `data prepare` again"
-            ) from error
+            for name, known in (("view", self.views), ("source", self.source_names)):
+                if not ((table[name] >= 0) & (table[name] < len(known))).all():
+                    raise ValueError(f"it holds an unknown {name}")
+        except Exception as error:  # NumPy's reader of headers raises a dozen kinds
+            raise _damaged(stem.with_suffix(".json"), error) from error
         return crops, table
 
     def __len__(self) -> int:
@@ -546,7 +608,7 @@ class Store:
         """Source, id, file name, dhash and split of every photo."""
         found: list[dict[str, Any]] = []
         for summary in sorted(self.path.glob("shard-*.json")):
-            found += json.loads(summary.read_text())["photos"]
+            found += _read_summary(summary)["photos"]
         return found
 
     def gather(

@@ -1,0 +1,512 @@
+"""The crop store: what is cut, the split, resuming, and damage that must not go unnoticed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.tiny import HEIGHT, SMALL_STORE, WIDTH, annotation, make_store, scene, write_coco
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from picosam2 import geometry, masks
+from picosam2.data import store as store_module
+from picosam2.data.coco import read_coco
+from picosam2.data.split import dhash
+from picosam2.data.store import (
+    BOX,
+    CLICK,
+    RECORD,
+    VIEWS,
+    SourceFiles,
+    Store,
+    StoreConfig,
+    View,
+    prepare,
+)
+from picosam2.errors import ConfigError, DataError, StoreError
+from picosam2.geometry import Window
+from picosam2.images import load_image
+from picosam2.prompts import Box, Point
+
+SCRIPT = Path(__file__).parents[1] / "helpers" / "prepare_slowly.py"
+ALL_VIEWS = replace(SMALL_STORE, views=tuple(VIEWS))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the annotations and photos of 8 objects, and their store. Not to be changed."""
+    folder = tmp_path_factory.mktemp("kept")
+    make_store(folder, 8, ALL_VIEWS)
+    return folder
+
+
+@pytest.fixture
+def folder(kept: Path, tmp_path: Path) -> Path:
+    """A copy of the store, to be changed."""
+    return Path(shutil.copytree(kept / "store", tmp_path / "store"))
+
+
+# --- what is cut --------------------------------------------------------------------------------
+
+
+def test_every_object_has_every_view_once(kept: Path) -> None:
+    store = Store(kept / "store", verify=True)
+    assert len(store) == 8 * len(VIEWS)
+    assert store.view_names == tuple(VIEWS)
+    assert store.views == tuple(VIEWS.values())
+    assert store.source_names == ("shapes",)
+    pairs = Counter(zip(store.records["instance"], store.records["view"], strict=True))
+    assert set(pairs.values()) == {1}
+    assert sorted(set(store.records["instance"])) == list(range(101, 109))
+    assert store.records["photo"].tolist() == (store.records["instance"] - 100).tolist()
+
+
+def test_a_view_is_the_geometrys_crop_of_its_window(kept: Path) -> None:
+    store = Store(kept / "store")
+    rows = np.arange(len(store))
+    crops = store.gather(rows)
+    assert crops.shape == (len(store), 64, 64, 4)
+    for row, crop in zip(rows, crops, strict=True):
+        record = store.records[row]
+        photo, mask = scene(int(record["instance"]) - 101)
+        window = Window(*record["window"])
+        np.testing.assert_array_equal(crop[..., :3], geometry.crop(photo, window, 64))
+        covered = geometry.crop_mask(mask, window, 64)
+        np.testing.assert_allclose(crop[..., 3] / 255, covered, atol=1e-6)
+        assert record["area"] == mask.sum()
+        assert (record["height"], record["width"]) == (HEIGHT, WIDTH)
+        point = masks.centre_point(mask)
+        assert record["point"].tolist() == [point.x, point.y]
+
+
+def test_the_windows_of_the_views(kept: Path) -> None:
+    store = Store(kept / "store")
+    for record in store.records:
+        _, mask = scene(int(record["instance"]) - 101)
+        box, point = Box(*(masks.bbox(mask) or ())), masks.centre_point(mask)
+        window = Window(*record["window"])
+        name = store.view_names[record["view"]]
+        if store.views[record["view"]].kind == BOX:
+            assert window.centre == pytest.approx((box.centre.x, box.centre.y))
+            assert max(window.width, window.height) == pytest.approx(
+                2.2 * max(box.width, box.height)
+            )
+        else:
+            assert window.centre == pytest.approx((point.x, point.y))
+        if name == "box":
+            assert window.height == pytest.approx(2.2 * box.height)
+        else:
+            assert window.width == pytest.approx(window.height)
+        if name == "native":
+            assert window.width == 64
+        if name.startswith("click"):
+            # The object fits, so that its whole mask is known.
+            assert window.x0 < box.x0
+            assert window.x1 > box.x1
+
+
+def test_a_small_object_keeps_surroundings() -> None:
+    box, point = Box(100, 100, 104, 104), Point(102, 102)
+    near, far = (VIEWS[n].window(box, point, 640, 160) for n in ("click-near", "click-far"))
+    assert near.width / 2 == pytest.approx(0.045 * 640)
+    assert far.width / 2 == pytest.approx(0.1 * 640)
+    large = Box(50, 60, 250, 160)
+    assert VIEWS["click-near"].window(large, Point(200, 100), 640, 160).width == pytest.approx(
+        2 * 1.7 * 150  # from a point off the middle the object reaches further
+    )
+
+
+def test_gather_takes_rows_in_any_order_and_into_a_given_array(kept: Path) -> None:
+    store = Store(kept / "store")
+    rows = np.array([17, 3, 3, 39, 0])
+    out = np.zeros((5, 64, 64, 4), np.uint8)
+    assert store.gather(rows, out) is out
+    for crop, row in zip(out, rows, strict=True):
+        np.testing.assert_array_equal(crop, store.gather(np.array([row]))[0])
+    assert store.gather(np.array([], int)).shape == (0, 64, 64, 4)
+
+
+def test_kinds_follow_the_views(kept: Path) -> None:
+    store = Store(kept / "store")
+    kinds = dict(zip(VIEWS, (BOX, BOX, CLICK, CLICK, CLICK), strict=True))
+    for view, kind in zip(store.records["view"], store.kinds, strict=True):
+        assert kind == kinds[store.view_names[view]]
+
+
+# --- the split ----------------------------------------------------------------------------------
+
+
+def test_the_split_is_by_photo(kept: Path) -> None:
+    store = Store(kept / "store")
+    sides = {
+        photo: set(store.records["validation"][store.records["photo"] == photo].tolist())
+        for photo in set(store.records["photo"].tolist())
+    }
+    assert all(len(side) == 1 for side in sides.values())
+    told = {photo["id"]: photo["validation"] for photo in store.photos}
+    assert told == {photo: side.pop() for photo, side in sides.items()}
+
+
+def textured(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A photo without flat parts, as real ones are, and a mask."""
+    rng = np.random.default_rng(number)
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    photo = np.asarray(coarse.resize((WIDTH * 2, HEIGHT * 2), Image.Resampling.BICUBIC))
+    return photo, scene(number, HEIGHT * 2, WIDTH * 2)[1]
+
+
+def test_copies_of_a_photo_fall_on_the_same_side(tmp_path: Path) -> None:
+    """Two sources hold the same photos under other names, sizes and JPEG qualities."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder, scale, quality in ((first, 1, 95), (second, 2, 60)):
+        folder.mkdir()
+        entries: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+        for number in range(24):
+            photo, mask = textured(number)
+            size = (WIDTH * 2 // scale, HEIGHT * 2 // scale)
+            picture = Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)
+            picture.save(folder / f"{number}.jpg", quality=quality)
+            mask = mask[::scale, ::scale]
+            height, width = mask.shape
+            entries["images"].append(
+                {"id": number, "file_name": f"{number}.jpg", "height": height, "width": width}
+            )
+            entries["annotations"].append(annotation(number, number, mask))
+        (folder / "a.json").write_text(json.dumps(entries))
+    sources = [
+        SourceFiles(annotations=f / "a.json", images=f, name=f.name) for f in (first, second)
+    ]
+    prepare(sources, tmp_path / "store", replace(SMALL_STORE, validation=0.5), workers=1)
+    store = Store(tmp_path / "store")
+    side = {(p["source"], p["id"]): p["validation"] for p in store.photos}
+    assert len(side) == 48
+    assert {side["a", n] for n in range(24)} == {True, False}
+    hashes = {(p["source"], p["id"]): p["dhash"] for p in store.photos}
+    assert any(hashes["a", n] != hashes["b", n] for n in range(24))  # near, not equal
+    assert all(side["a", n] == side["b", n] for n in range(24))
+
+
+def test_the_validation_photos_are_a_data_set_of_their_own(kept: Path) -> None:
+    store = Store(kept / "store")
+    held = {photo["id"] for photo in store.photos if photo["validation"]}
+    found = read_coco(store.path / "validation.json", store.path / "validation")
+    assert not found.problems
+    assert len(found.photos) == len(held) > 0
+    numbers = sorted(photo_id - 1 for photo_id in held)
+    for photo, number in zip(found.photos, numbers, strict=True):
+        picture, mask = scene(number)
+        np.testing.assert_array_equal(load_image(photo.path), picture)
+        assert photo.source == "shapes"
+        (instance,) = photo.instances
+        np.testing.assert_array_equal(instance.mask(), mask)
+
+
+# --- preparing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_parallel_gives_the_bytes_of_serial(kept: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    source = SourceFiles(
+        annotations=kept / "shapes.json", images=kept / "shapes-images", name="shapes"
+    )
+    prepare(
+        [source], tmp_path / "store", ALL_VIEWS, workers=2,
+        progress=lambda *counts: told.append(counts),
+    )  # fmt: skip
+    assert contents(tmp_path / "store") == contents(kept / "store")
+    assert told == [(n, 16) for n in (0, 3, 6, 8, 8, 11, 14, 16)]  # read to split, then to cut
+
+
+def test_what_is_finished_is_kept_and_the_rest_comes_out_the_same(kept: Path, folder: Path) -> None:
+    whole = contents(folder)
+    (folder / "shard-00001.json").unlink()  # not vouched for: written again
+    (folder / "shard-00002.json").unlink()
+    (folder / "shard-00002.crops.npy").write_bytes(b"half")
+    (folder / ".shard-00002.records-x1y2.npy").write_bytes(b"left by a kill")
+    (folder / "validation" / ".000001-abc.png").write_bytes(b"left by a kill")
+    first = (folder / "shard-00000.json").stat().st_mtime_ns
+    source = SourceFiles(
+        annotations=kept / "shapes.json", images=kept / "shapes-images", name="shapes"
+    )
+    done = prepare([source], folder, ALL_VIEWS, workers=1)
+    assert contents(folder) == whole
+    assert done.reused_shards == 1
+    assert (done.photos, done.instances, done.views) == (8, 8, 40)
+    assert (folder / "shard-00000.json").stat().st_mtime_ns == first
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_then_resumed(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, 8)
+    out = tmp_path / "killed"
+    command = [sys.executable, SCRIPT, source.annotations, source.images, out]
+    killed = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with pytest.raises(StoreError, match="unfinished: run the same"):
+        Store(out)
+    assert (out / "shard-00000.json").exists()
+    assert not (out / "shard-00001.json").exists()
+    done = prepare([source], out, SMALL_STORE, workers=1)
+    assert done.reused_shards == 1
+    prepare([source], tmp_path / "whole", SMALL_STORE, workers=1)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_an_error_in_plain_words() -> None:
+    with pytest.raises(StoreError, match="fewer workers"), store_module._workers(2) as in_parallel:
+        list(in_parallel(os._exit, [1, 1]))
+
+
+def test_other_settings_or_sources_are_refused(kept: Path, folder: Path, tmp_path: Path) -> None:
+    source = SourceFiles(
+        annotations=kept / "shapes.json", images=kept / "shapes-images", name="shapes"
+    )
+    others = write_coco(tmp_path, 8, start=20)
+    for given_source, config in (
+        (source, replace(ALL_VIEWS, seed=1)),
+        (source, replace(ALL_VIEWS, context=96)),
+        (source, replace(ALL_VIEWS, views=("box",))),
+        (source, replace(ALL_VIEWS, validation=0.5)),
+        (others, ALL_VIEWS),
+    ):
+        with pytest.raises(StoreError, match="other sources or settings"):
+            prepare([given_source], folder, config, workers=1)
+
+
+def test_a_folder_that_is_not_a_store_is_left_alone(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, 2)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(StoreError, match="is not empty"):
+        prepare([source], tmp_path / "full", SMALL_STORE, workers=1)
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StoreError, match="cannot be a store's folder"):
+        prepare([source], tmp_path / "file", SMALL_STORE, workers=1)
+
+
+def test_a_store_can_be_moved(kept: Path, folder: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.move(folder, tmp_path / "elsewhere"))
+    assert Store(moved).fingerprint == Store(kept / "store").fingerprint
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, 6)
+    document = json.loads(source.annotations.read_text())
+    size = [HEIGHT, WIDTH]
+    base = {"image_id": 4, "category_id": 1, "iscrowd": 0, "area": 5, "bbox": [0, 0, 1, 1]}
+    document["annotations"] += [
+        {**base, "id": 900, "segmentation": {"size": size, "counts": [HEIGHT * WIDTH]}},
+        {**base, "id": 901, "segmentation": {"size": size, "counts": "~~~~"}},
+        {**base, "id": 902, "segmentation": [[1, 1, 2]]},
+        {**base, "id": 903, "iscrowd": 1, "segmentation": {"size": size, "counts": [0, 50, 6862]}},
+    ]
+    source.annotations.write_text(json.dumps(document))
+    images = source.images
+    (images / "000.png").write_bytes((images / "000.png").read_bytes()[:200])  # truncated
+    (images / "001.png").write_bytes(b"")
+    Image.new("RGB", (10, 10)).save(images / "002.png")  # another size than stated
+    done = prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
+    where = {problem.where: problem.what for problem in done.problems}
+    assert {"photo 000.png", "photo 001.png", "photo 002.png"} <= set(where)
+    assert {"annotation 900", "annotation 901", "annotation 902"} <= set(where)
+    assert where["photo 002.png"] == "is 10x10, not 96x72 as stated"
+    assert len(where) == 6
+    assert done.crowds == 1
+    assert (done.photos, done.instances, done.views) == (3, 3, 9)
+    store = Store(tmp_path / "store", verify=True)
+    assert len(store) == 9
+    assert len(store.photos) == 3
+    assert set(store.records["instance"]) == {104, 105, 106}
+
+
+def test_a_shard_without_a_usable_photo(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, 6)
+    for number in range(3):
+        (source.images / f"{number:03d}.png").write_bytes(b"no picture")
+    prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
+    store = Store(tmp_path / "store", verify=True)
+    assert len(store) == 9
+    assert store.gather(np.arange(9)).any()
+
+
+def test_nothing_to_prepare(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "none.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    source = SourceFiles(annotations=tmp_path / "none.json", images=tmp_path / "images")
+    with pytest.raises(DataError, match="no photo with an object"):
+        prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
+
+
+def test_sources_that_share_their_names_and_ids_stay_apart(tmp_path: Path) -> None:
+    """Validation photos come from the right folder though both sources call them the same."""
+    first = write_coco(tmp_path / "a", 6, name="same")
+    second = write_coco(tmp_path / "b", 6, start=50, name="same")
+    document = json.loads(second.annotations.read_text())
+    for number, entry in enumerate(document["images"]):
+        entry["id"] = number + 1
+        document["annotations"][number]["image_id"] = number + 1
+    second.annotations.write_text(json.dumps(document))
+    prepare([first, second], tmp_path / "store", replace(SMALL_STORE, validation=0.4), workers=1)
+    store = Store(tmp_path / "store")
+    held = {photo["file_name"] for photo in store.photos if photo["validation"]}
+    found = read_coco(store.path / "validation.json", store.path / "validation")
+    assert len(found.photos) == len(held)
+    hashes = {photo["dhash"] for photo in store.photos if photo["validation"]}
+    assert {f"{dhash(load_image(photo.path)):016x}" for photo in found.photos} == hashes
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"views": ("box", "round")}, "`views` must be among"),
+        ({"views": ()}, "`views`"),
+        ({"context": 16}, "`context`"),
+        ({"validation": 0.95}, "`validation`"),
+        ({"validation": math.nan}, "`validation`"),
+        ({"photos_per_shard": 0}, "`photos_per_shard`"),
+    ],
+)
+def test_impossible_settings(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        StoreConfig(**changes)
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+def test_verifying_catches_a_single_flipped_bit(folder: Path) -> None:
+    file = folder / "shard-00001.crops.npy"
+    data = bytearray(file.read_bytes())
+    data[5000] ^= 1
+    file.write_bytes(data)
+    Store(folder)
+    with pytest.raises(StoreError, match=r"shard-00001 .* checksum differs"):
+        Store(folder, verify=True)
+
+
+@pytest.mark.parametrize("name", ["crops.npy", "records.npy", "json"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "foreign"])
+def test_damaged_shards_say_what_to_do(name: str, damage: str, folder: Path) -> None:
+    file = folder / f"shard-00001.{name}"
+    if damage == "missing":
+        file.unlink()
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-50])
+    else:
+        file.write_bytes(b"[1, 2]" if name == "json" else b"\x80\x04\x95 a pickle, or not")
+    with pytest.raises(StoreError, match=r"shard-00001 .* damaged .* delete its three files"):
+        Store(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"view": 99}, {"view": -1}, {"source": 7},
+    ],
+)  # fmt: skip
+def test_records_that_point_nowhere(change: dict[str, int], folder: Path) -> None:
+    file = folder / "shard-00000.records.npy"
+    table = np.load(file)
+    for name, value in change.items():
+        table[name][0] = value
+    np.save(file, table)
+    with pytest.raises(StoreError, match="it holds an unknown"):
+        Store(folder)
+
+
+def test_arrays_of_another_kind(folder: Path) -> None:
+    for name, array in (
+        ("crops", np.zeros((15, 64, 64, 4), np.float32)),
+        ("crops", np.zeros((15, 64, 64, 3), np.uint8)),
+        ("crops", np.zeros((14, 64, 64, 4), np.uint8)),
+        ("crops", np.array([{"an": "object"}], dtype=object)),
+        ("records", np.zeros(15, np.int64)),
+        ("records", np.zeros(14, RECORD)),
+    ):
+        file = folder / f"shard-00000.{name}.npy"
+        before = file.read_bytes()
+        np.save(file, array, allow_pickle=True)
+        with pytest.raises(StoreError, match="damaged"):
+            Store(folder)
+        file.write_bytes(before)
+    Store(folder)
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.integers(0, 127), value=st.integers(0, 255))
+def test_no_header_crashes(kept: Path, at: int, value: int) -> None:
+    """Any byte of an array's header may be wrong: it opens, or says that it is damaged."""
+    file = kept / "store" / "shard-00000.records.npy"
+    before = file.read_bytes()
+    data = bytearray(before)
+    data[at] = value
+    file.write_bytes(data)
+    try:
+        Store(kept / "store")
+    except StoreError:
+        pass
+    finally:
+        file.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "is not a crop store"),
+        ("{", "cannot be read"),
+        ("[]", "another format"),
+        ('{"format": 99, "complete": true}', "another format"),
+        ('{"format": 1, "complete": true}', "prepare it again"),
+        ('{"format": 1, "complete": true, "views": 5}', "prepare it again"),
+        ('{"format": 1}', "unfinished"),
+    ],
+)
+def test_manifests(text: str | None, says: str, folder: Path) -> None:
+    if text is None:
+        (folder / "store.json").unlink()
+    else:
+        (folder / "store.json").write_text(text)
+    with pytest.raises(StoreError, match=says):
+        Store(folder)
+
+
+def test_preparing_again_over_a_damaged_summary_says_so(kept: Path, folder: Path) -> None:
+    (folder / "shard-00001.json").write_text("{")
+    source = SourceFiles(
+        annotations=kept / "shapes.json", images=kept / "shapes-images", name="shapes"
+    )
+    with pytest.raises(StoreError, match="shard-00001"):
+        prepare([source], folder, ALL_VIEWS, workers=1)
+
+
+def test_a_view_without_a_limit_survives_json(kept: Path) -> None:
+    text = (kept / "store" / "store.json").read_text()
+    json.loads(text, parse_constant=pytest.fail)  # no Infinity
+    assert Store(kept / "store").views[0] == View(kind=BOX, extent=2.2, max_aspect=math.inf)
