@@ -1,0 +1,243 @@
+"""From photos and masks to a mask, with every command on the way, on photos made here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers.tiny import write_coco
+from PIL import Image
+
+pytest.importorskip("torch", reason="trains with torch")
+
+FIELDS = {
+    "protocol", "dataset", "n", "miou", "miou_ci95", "hit_rate", "by_size", "baselines",
+    "ms_per_prompt", "weights_sha256",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten photos of one disc each with COCO annotations, one of them not a picture."""
+    path = tmp_path_factory.mktemp("pipeline")
+    write_coco(path, 10)
+    (path / "shapes-images" / "003.png").write_text("not a picture")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run():
+    from picosam2.cli.main import run
+
+    return lambda *words: run([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def store(folder, run):
+    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    words = ("--context", 64, "--validation", 0.4, "--workers", 1, "--out", folder / "store")
+    assert run("data", "prepare", *given, *words) == 0
+    return folder / "store"
+
+
+TRAINING = (
+    "train", "--recipe", "debug", "--device", "cpu",
+    "--set", "train.samples=64", "--set", "train.batch=8", "--set", "train.validate_every=4",
+    "--set", "train.log_every=2", "--set", "train.validation_photos=2",
+    "--set", "train.save_every=4", "--set", "model.widths=[4, 8]", "--set", "model.input_size=32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(folder, store, run):
+    assert run(*TRAINING, "--store", store, "--out", folder / "run") == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def onnx(folder, trained, run):
+    pytest.importorskip("onnx")
+    out = folder / "tiny.onnx"
+    assert run("export", "onnx", "--weights", trained / "weights.safetensors", "--out", out) == 0
+    return out
+
+
+def measured(folder, onnx, *words):
+    return (
+        "eval", "--weights", onnx, "--images", folder / "shapes-images",
+        "--annotations", folder / "shapes.json", "--threads", 1, *words,
+    )  # fmt: skip
+
+
+def test_preparing_names_what_it_leaves_out(cli, folder, store):
+    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    words = ("--context", 64, "--validation", 0.4, "--workers", 1, "--out", store)
+    done = cli("data", "prepare", *given, *words)
+    assert done.code == 0
+    assert "9 photos, 9 objects, 27 crops; 0 crowds skipped, 1 parts were there" in done.out
+    assert "1 photos or annotations were left out:\n  photo 003.png: " in done.err
+
+
+def test_a_store_is_not_overwritten_by_another(refused, folder, store):
+    given = ("--coco", folder / "shapes.json", folder / "shapes-images")
+    said = refused("data", "prepare", *given, "--out", store)
+    assert "holds a store made from other sources or settings" in said
+
+
+def test_preparing_nothing(refused, tmp_path):
+    assert "there is nothing to prepare" in refused("data", "prepare", "--out", tmp_path / "s")
+
+
+def test_checking_a_store(cli, store):
+    done = cli("data", "check", store)
+    assert done.code == 0
+    assert "is whole" in done.out
+    assert "9 objects of shapes" in done.out
+    assert "9 crops click-near" in done.out
+
+
+def test_a_damaged_store(refused, store, tmp_path):
+    copy = shutil.copytree(store, tmp_path / "copy")
+    shard = next(copy.glob("*.crops.npy"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert "damaged (its checksum differs)" in refused("data", "check", copy)
+    assert "is not a crop store" in refused("data", "check", tmp_path)
+
+
+def test_looking_at_a_store(cli, refused, store, tmp_path):
+    out = tmp_path / "sheet.png"
+    assert cli("data", "show", store, "--out", out, "--count", 6).out == f"{out}: 6 crops\n"
+    with Image.open(out) as sheet:
+        assert sheet.size == (3 * 68 + 4, 2 * 68 + 4)
+    done = cli("data", "show", store, "--out", tmp_path / "box.jpg", "--view", "box")
+    assert done.out.endswith("9 crops\n")
+    assert "no view 'square'" in refused("data", "show", store, "--out", out, "--view", "square")
+    assert "end it in .png or .jpg" in refused("data", "show", store, "--out", tmp_path / "x.gif")
+
+
+def test_what_a_training_leaves(trained):
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    validations = [line["validation"] for line in lines if "validation" in line]
+    assert len(validations) == 2
+    for found in validations:
+        assert found["photos"] == 2
+        assert 0 <= found["box_miou"] <= 1
+        assert 0 <= found["click_miou"] <= found["click_best"] <= 1
+    with Image.open(trained / "curves.png") as curves, Image.open(trained / "validation.png") as v:
+        assert curves.size == (1000, 400)
+        assert np.asarray(v).std() > 10
+
+
+def test_a_run_is_not_overwritten_but_resumed(cli, refused, store, trained):
+    again = (*TRAINING, "--store", store, "--out", trained)
+    assert "holds a run: add --resume" in refused(*again)
+    done = cli(*again, "--resume")
+    assert done.code == 0
+    assert str(trained / "weights.safetensors") in done.out
+
+
+def test_a_damaged_checkpoint(refused, store, trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "run")
+    checkpoint = copy / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    said = refused(*TRAINING, "--store", store, "--out", copy, "--resume")
+    assert "checkpoint.safetensors is damaged" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.lrr=1", "unknown key 'lrr'"),
+        ("trian.lr=1", "unknown key 'trian'"),
+        ("train.lr", "changes nothing: write, for instance, train.lr=0.001"),
+        ("lr=1", "changes nothing"),
+        ("train.lr=fast", "train: lr must be float, not 'fast'"),
+        ("train.lr.high=1", "lr is one value, not a table"),
+        ("train.lr=7", "`lr` must be in (0, 1]"),
+        ("train.schedule=linear", "`schedule` must be one of cosine, constant"),
+    ],
+)
+def test_a_setting_that_does_not_exist(refused, store, tmp_path, change, message):
+    words = ("--store", store, "--out", tmp_path / "run", "--set", change)
+    assert message in refused("train", "--recipe", "debug", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_are_typed():
+    from picosam2.cli.train import changed_recipe
+
+    changes = ["train.lr=0.5", "train.sources.shapes=2", "train.compile=true", "model.stem=stride2",
+               "train.schedule = constant", "augment.click_scale=[0.5, 0.5]"]  # fmt: skip
+    recipe = changed_recipe("debug", changes)
+    assert recipe.train.lr == 0.5
+    assert recipe.train.sources == {"shapes": 2.0}
+    assert recipe.train.compile is True
+    assert recipe.train.schedule == "constant"
+    assert recipe.model.stem == "stride2"
+    assert recipe.augment.click_scale == (0.5, 0.5)
+    assert recipe.model.widths == (8, 16)
+
+
+def test_a_recipe_with_unknown_keys(refused, store, tmp_path):
+    recipe = tmp_path / "mine.toml"
+    words = ("--store", store, "--out", tmp_path / "run", "--recipe")
+    recipe.write_text("[train]\nlearning = 3\n")
+    assert "unknown key 'learning'" in refused("train", *words, recipe)
+    recipe.write_text("[train\n")
+    assert "is not TOML" in refused("train", *words, recipe)
+    assert "there is no recipe 'mine'" in refused("train", *words, "mine")
+    assert "cannot be read" in refused("train", *words, tmp_path / "gone.toml")
+
+
+def test_a_store_that_is_not_there(refused, tmp_path):
+    words = ("--store", tmp_path / "gone", "--out", tmp_path / "run")
+    assert "is not a crop store" in refused("train", "--recipe", "debug", *words)
+
+
+@pytest.mark.parametrize("protocol", ["box", "click", "paper-point", "paper-roi"])
+def test_measuring(cli, folder, onnx, tmp_path, protocol):
+    out = tmp_path / "result.json"
+    done = cli(*measured(folder, onnx, "--protocol", protocol, "--json", out))
+    assert done.code == 0
+    assert "9 in 9 photos" in done.out
+    assert "baseline ellipse" in done.out
+    assert "photo 003.png" in done.err
+    found = json.loads(out.read_text())
+    assert set(found) >= FIELDS
+    assert (found["protocol"], found["n"]) == (protocol, 9)
+    assert found["problems"][0].startswith("photo 003.png")
+
+
+def test_measuring_the_first_objects(cli, folder, onnx):
+    done = cli(*measured(folder, onnx, "--limit", 2, "--jitter", 0.1))
+    assert "2 in 2 photos" in done.out
+
+
+def test_measuring_nothing(refused, folder, onnx, tmp_path):
+    words = ("--weights", onnx, "--images", tmp_path, "--annotations")
+    assert "does not exist" in refused("eval", *words, tmp_path / "gone.json")
+    (tmp_path / "empty.json").write_text('{"images": [], "annotations": []}')
+    assert "nothing to measure" in refused("eval", *words, tmp_path / "empty.json")
+
+
+def test_exporting_to_another_name(refused, trained, tmp_path):
+    words = ("export", "onnx", "--weights", trained / "weights.safetensors", "--out")
+    assert "end it in .onnx" in refused(*words, tmp_path / "x.pb")
+
+
+def test_exporting_what_is_no_weights(refused, trained, tmp_path):
+    words = ("export", "onnx", "--out", tmp_path / "x.onnx", "--weights")
+    assert "no weights" in refused(*words, tmp_path / "gone.safetensors")
+    assert refused(*words, trained / "metrics.jsonl")
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_segmenting_with_the_weights(cli, folder, onnx, tmp_path):
+    photo = folder / "shapes-images" / "000.png"
+    done = cli("segment", photo, "--point", "48,36", "--weights", onnx, "--out", tmp_path)
+    assert done.code == 0
+    assert (tmp_path / "000-overlay.png").exists()

@@ -1,0 +1,395 @@
+"""`picosam2 segment`: prompts, places, formats, and every picture that people may have."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from picosam2.cli import segment as command
+from picosam2.errors import PromptError
+from picosam2.masks import rle_decode
+from picosam2.prompts import Box, Point, Prompt
+
+CLICK = ("--point", "20,10")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def photo(here):
+    """A photo of 40 x 30 pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(here / "photo.png")
+    return "photo.png"
+
+
+@pytest.fixture
+def segment(cli, tiny_onnx):
+    """`picosam2 segment` with tiny weights."""
+    return lambda *words: cli("segment", *words, "--weights", tiny_onnx, "--threads", 1)
+
+
+@pytest.fixture
+def refuses(refused, tiny_onnx):
+    return lambda *words: refused("segment", *words, "--weights", tiny_onnx, "--threads", 1)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Prompts
+
+
+def test_each_prompt_means_an_object():
+    assert command.read_prompts(["1,2", "3,4,1"], ["5,6,7,8"], None) == [
+        Prompt((Point(1, 2),)),
+        Prompt((Point(3, 4),)),
+        Prompt(box=Box(5, 6, 7, 8)),
+    ]
+
+
+def test_a_negative_point_makes_all_prompts_one_object():
+    assert command.read_prompts(["1,2", "3,4,0"], ["0,0,7,8"], None) == [
+        Prompt((Point(1, 2), Point(3, 4, False)), Box(0, 0, 7, 8))
+    ]
+
+
+def test_one_object_can_be_asked_for():
+    assert command.read_prompts(["1,2", "3,4"], [], True) == [Prompt((Point(1, 2), Point(3, 4)))]
+
+
+def test_separate_objects_can_be_asked_for():
+    with pytest.raises(PromptError, match="only negative points"):
+        command.read_prompts(["1,2", "3,4,0"], [], False)
+
+
+def test_one_object_has_one_box():
+    with pytest.raises(PromptError, match="one object has one box, not 2"):
+        command.read_prompts(["1,2,0"], ["0,0,1,1", "0,0,2,2"], None)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (("--point", "40,10"), "the point 40,10 lies outside the picture"),
+        (("--point", "-1,10"), "the point -1,10 lies outside the picture"),
+        (("--point", "nan,10"), "must be a finite number, not nan"),
+        (("--point", "1"), "'1' is not a point"),
+        (("--point", "1,2,3"), "label must be 1 (on the object) or 0 (off it)"),
+        (("--point", "1,2,0"), "only negative points"),
+        (("--box", "5,5,5,9"), "has no area"),
+        (("--box", "9,9,5,5"), "corners swapped: write left, top, right, bottom: 5,5,9,9"),
+        (("--box", "50,50,60,60"), "the box 50,50,60,60 lies outside the picture"),
+        (("--box", "1,2,3"), "'1,2,3' is not a box"),
+        ((), "nothing is pointed at"),
+    ],
+)
+def test_a_prompt_that_makes_no_sense(refuses, photo, here, prompt, message):
+    assert message in refuses(photo, *prompt)
+    assert names(here) == [photo]
+
+
+def test_a_box_partly_outside_is_cut_with_a_warning(segment, photo):
+    done = segment(photo, "--box", "-5,-5,20,20", "--format", "json")
+    assert done.code == 0
+    assert done.err == (
+        "picosam2: the box -5,-5,20,20 reaches past the picture of 40 x 30: cut to 0,0,20,20\n"
+    )
+
+
+# Formats and places
+
+
+def test_an_overlay_of_all_objects_by_default(segment, photo, here):
+    done = segment(photo, "--point", "20,10", "--box", "5,5,30,25")
+    assert done.code == 0
+    assert done.err == ""
+    assert done.out.startswith("photo-overlay.png: 2 masks, scores ")
+    with Image.open(here / "photo-overlay.png") as drawn:
+        assert (drawn.size, drawn.mode) == ((40, 30), "RGB")
+
+
+def test_one_mask_and_several(segment, photo, here):
+    assert segment(photo, *CLICK, "--format", "mask").code == 0
+    assert segment(photo, *CLICK, "--point", "5,5", "-f", "mask", "-o", "masks").code == 0
+    assert names(here) == ["masks", "photo-mask.png", "photo.png"]
+    assert names(here / "masks") == ["photo-mask-1.png", "photo-mask-2.png"]
+    with Image.open(here / "photo-mask.png") as mask:
+        assert (mask.size, mask.mode) == ((40, 30), "L")
+        assert set(np.unique(np.asarray(mask))) <= {0, 255}
+
+
+def test_a_cutout_into_a_file(segment, photo, here):
+    assert segment(photo, *CLICK, "-f", "cutout", "-o", here / "new" / "cut.png").code == 0
+    with Image.open(here / "new" / "cut.png") as cut:
+        assert cut.mode == "RGBA"
+
+
+def test_multimask_gives_three_pictures(segment, photo, here):
+    done = segment(photo, *CLICK, "--multimask", "--out", "m.jpg")
+    assert len(done.out.splitlines()) == 3
+    assert names(here) == ["m-1.jpg", "m-2.jpg", "m-3.jpg", "photo.png"]
+    with Image.open(here / "m-1.jpg") as drawn:
+        assert drawn.format == "JPEG"
+
+
+def test_json_has_everything(segment, photo, here, tiny_onnx):
+    assert segment(photo, *CLICK, "--box", "5,5,30,25", "--out", "result.json").code == 0
+    document = json.loads((here / "result.json").read_text())
+    assert list(document) == ["image", "size", "weights", "masks"]
+    assert document["image"] == photo
+    assert document["size"] == [30, 40]
+    assert document["weights"]["name"] == str(tiny_onnx)
+    assert len(document["weights"]["sha256"]) == 64
+    click, box = document["masks"]
+    assert click["prompt"] == {"points": [[20, 10, 1]]}
+    assert box["prompt"] == {"box": [5, 5, 30, 25]}
+    assert {"box", "score", "area", "rle", "polygons"} <= set(click)
+    assert rle_decode(click["rle"]).sum() == click["area"]
+
+
+def test_the_word_sample(segment, here):
+    assert segment("sample", "--point", "353,349", "-f", "json").code == 0
+    assert json.loads((here / "sample.json").read_text())["size"] == [480, 640]
+
+
+def test_a_file_called_sample_comes_first(segment, photo, here):
+    (here / photo).rename(here / "sample")
+    assert segment("sample", *CLICK, "-f", "json").code == 0
+    assert json.loads((here / "sample.json").read_text())["size"] == [30, 40]
+
+
+def test_torch_gives_the_same_mask(cli, photo, here, tiny_onnx, tiny_safetensors):
+    for weights, runtime in ((tiny_onnx, "onnx"), (tiny_safetensors, "torch")):
+        words = ("--weights", weights, "--runtime", runtime, "--out", f"{runtime}.json")
+        assert cli("segment", photo, *CLICK, *words).code == 0
+    one, other = (json.loads((here / f"{r}.json").read_text()) for r in ("onnx", "torch"))
+    assert one["masks"][0]["rle"] == other["masks"][0]["rle"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--out", "x.bmp"), "x.bmp does not suit overlay: end it in .png or .jpg"),
+        (("--out", "x.json", "-f", "mask"), "x.json does not suit mask: end it in .png"),
+        (("--out", "photo.png"), "photo.png is one of the photos: choose another --out"),
+        (("--out", "photo.png/x.png"), "cannot be written"),
+        (("--weights", "nowhere.onnx"), "there are no weights at nowhere.onnx"),
+        (("--fromat", "mask"), "there is no option --fromat: see `picosam2 segment --help`"),
+        (("--format", "mesk"), 'Invalid value "mesk" for --format'),
+        (("--threads", "0"), "Must be >= 1"),
+    ],
+)
+def test_a_mistake_is_one_sentence(refused, photo, here, tiny_onnx, words, message):
+    given = () if "--weights" in words else ("--weights", tiny_onnx)
+    assert message in refused("segment", photo, *CLICK, *words, *given)
+    assert names(here) == [photo]
+
+
+def test_weights_by_a_name_that_is_not_shipped(refused, photo):
+    assert "no weights named giant" in refused("segment", photo, *CLICK, "--weights", "giant")
+
+
+def test_foreign_weights(refused, photo, here, tiny_onnx, tiny_safetensors):
+    onnx = pytest.importorskip("onnx")
+    (here / "text.onnx").write_text("not a network")
+    (here / "short.onnx").write_bytes(tiny_onnx.read_bytes()[:3000])
+    graph = onnx.load(tiny_onnx)
+    del graph.metadata_props[:]
+    onnx.save(graph, here / "foreign.onnx")
+    onnx.helper.set_model_props(graph, {"picosam2": "{}"})
+    onnx.save(graph, here / "silent.onnx")
+    (here / "text.safetensors").write_text("not a network")
+    (here / "short.safetensors").write_bytes(tiny_safetensors.read_bytes()[:3000])
+    for name, message in {
+        "text.onnx": "is no ONNX file that can be run",
+        "short.onnx": "is no ONNX file that can be run",
+        "foreign.onnx": "is not a PicoSAM2 model",
+        "silent.onnx": "does not say what it needs to",
+        "text.safetensors": "holds no PicoSAM2 weights",
+        "short.safetensors": "holds no PicoSAM2 weights",
+    }.items():
+        assert message in refused("segment", photo, *CLICK, "--weights", name)
+    said = refused("segment", photo, *CLICK, "--weights", tiny_onnx, "--runtime", "torch")
+    assert "torch runs no .onnx file" in said
+
+
+# Several photos
+
+
+def test_it_goes_on_after_a_bad_photo(segment, photo, here):
+    (here / "notes.txt").write_text("not a picture")
+    done = segment("notes.txt", photo, "gone.jpg", *CLICK, "--out", "out")
+    assert done.code == 2
+    assert names(here / "out") == ["photo-overlay.png"]
+    first, *skipped = done.err.splitlines()
+    assert first == "picosam2: 2 of 3 photos were skipped:"
+    assert [line.split(":")[0].strip() for line in skipped] == ["notes.txt", "gone.jpg"]
+
+
+def test_a_point_outside_one_of_the_photos(segment, photo, here):
+    Image.new("RGB", (8, 8)).save(here / "small.png")
+    done = segment("small.png", photo, *CLICK, "-f", "json")
+    assert done.code == 2
+    assert "small.png: the point 20,10 lies outside the picture" in done.err
+    assert names(here) == ["photo.json", "photo.png", "small.png"]
+
+
+def test_two_photos_never_go_to_one_file(refuses, photo, here):
+    (here / "other").mkdir()
+    (here / "other" / photo).write_bytes((here / photo).read_bytes())
+    said = refuses(photo, f"other/{photo}", *CLICK)
+    assert f"{photo} and other/{photo} would both be written to photo-overlay.png" in said
+    assert "named twice" in refuses(photo, photo, *CLICK)
+    assert "give --out a folder" in refuses(photo, "b.png", *CLICK, "--out", "one.png")
+
+
+def test_no_photo(refuses):
+    assert "there is no photo" in refuses(*CLICK)
+
+
+def test_a_web_address(refuses):
+    said = refuses("https://example.org/cat.jpg", *CLICK)
+    assert "https://example.org/cat.jpg is a web address: download the picture" in said
+
+
+# Streams
+
+
+def picosam2(*words, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "picosam2", *map(str, words)], stderr=subprocess.PIPE, **options
+    )
+
+
+def test_from_standard_input_to_standard_output(photo, here, tiny_onnx):
+    process = picosam2(
+        "segment", "-", *CLICK, "-f", "mask", "-o", "-", "--weights", tiny_onnx,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    out, err = process.communicate((here / photo).read_bytes())
+    assert (process.returncode, err) == (0, b"")
+    with Image.open(io.BytesIO(out)) as mask:
+        assert (mask.format, mask.size, mask.mode) == ("PNG", (40, 30), "L")
+    assert names(here) == [photo]
+
+
+def test_a_reader_that_goes_away_is_no_error(photo, tiny_onnx):
+    process = picosam2(
+        "segment", photo, *CLICK, "-f", "json", "-o", "-", "--weights", tiny_onnx,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+    process.stderr.close()
+
+
+def test_json_of_several_photos_is_a_line_each(segment, photo):
+    done = segment(photo, "sample", *CLICK, "-f", "json", "-o", "-")
+    assert [json.loads(line)["image"] for line in done.out.splitlines()] == [photo, "sample"]
+
+
+def test_standard_output_takes_one_picture(refuses, photo):
+    assert "takes one picture" in refuses(photo, "sample", *CLICK, "-o", "-")
+    said = refuses(photo, *CLICK, "--point", "1,1", "-f", "mask", "-o", "-")
+    assert "takes one picture, not 2" in said
+
+
+def test_a_picture_is_not_shown_on_a_terminal(refused, photo, tiny_onnx, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    said = refused("segment", photo, *CLICK, "-o", "-", "--weights", tiny_onnx)
+    assert "a terminal shows no picture" in said
+
+
+def test_interrupted(cli, tiny_onnx, monkeypatch):
+    class Interrupted(io.BytesIO):
+        def read(self, *_):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Interrupted()))
+    done = cli("segment", "-", *CLICK, "--weights", tiny_onnx)
+    assert (done.code, done.out, done.err) == (130, "", "picosam2: interrupted\n")
+
+
+# Pictures
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_that_claims(width, height):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+def jpeg():
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("text.jpg", b"this is no picture at all", "text.jpg is not a picture"),
+        ("cut.jpg", jpeg()[:900], "cut.jpg is damaged or cut off"),
+        ("empty.png", b"", "empty.png is empty"),
+        ("bomb.png", png_that_claims(20_000, 10_000), "bomb.png"),
+    ],
+    ids=["text", "cut", "empty", "bomb"],
+)
+def test_what_is_no_picture(refuses, here, name, data, message):
+    (here / name).write_bytes(data)
+    said = refuses(name, "--point", "1,1")
+    assert message in said
+    assert names(here) == [name]
+
+
+def test_a_missing_photo(refuses):
+    assert "gone.jpg does not exist" in refuses("gone.jpg", *CLICK)
+
+
+def odd_pictures():
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (20, 30), np.uint8)
+    colour = rng.integers(0, 256, (20, 30, 3), np.uint8)
+    deep = rng.integers(0, 65536, (20, 30), np.uint16)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    return {
+        "one.png": (Image.new("RGB", (1, 1)), {}, (1, 1)),
+        "grey.png": (Image.fromarray(grey), {}, (20, 30)),
+        "cmyk.jpg": (Image.fromarray(colour).convert("CMYK"), {}, (20, 30)),
+        "deep.png": (Image.fromarray(deep), {}, (20, 30)),
+        "alpha.png": (Image.fromarray(colour).convert("RGBA"), {}, (20, 30)),
+        "turned.jpg": (Image.fromarray(colour), {"exif": turned}, (30, 20)),
+    }
+
+
+@pytest.mark.parametrize("name", odd_pictures())
+def test_odd_pictures_work(segment, here, name):
+    picture, options, size = odd_pictures()[name]
+    picture.save(here / name, **options)
+    done = segment(name, "--point", "0.5,0.5", "--out", "result.json")
+    assert (done.code, done.err) == (0, "")
+    document = json.loads((here / "result.json").read_text())
+    assert document["size"] == list(size)
+    assert segment(name, "--point", "0.5,0.5").code == 0
