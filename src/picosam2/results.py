@@ -249,10 +249,11 @@ def overlay(
     *,
     colors: Iterable[Colour] | None = None,
     alpha: float = 0.5,
+    prompts: bool = True,
 ) -> Image.Image:
     """Draw objects on a picture (RGB): each tinted in a colour of its own and outlined.
 
-    The prompts are drawn too: a ring for a point (with a bar in it if negative) and a thin
+    With `prompts` these are drawn too: a ring for a point (with a bar in it if negative) and a thin
     rectangle for a box. Small objects are drawn over large ones. `image` is all that `load_image`
     takes; `colors` gives a colour for each segmentation, else `PALETTE` is used in turn; `alpha` is
     the tints' opacity, 0..1.
@@ -276,7 +277,7 @@ def overlay(
     coloured = [(item, chosen[i % len(chosen)]) for i, item in enumerate(segmentations)]
     for item, rgb in sorted(coloured, key=lambda pair: -pair[0].area):
         _draw_mask(canvas, item.mask, rgb, alpha, unit)
-    for item, rgb in coloured:
+    for item, rgb in coloured if prompts else ():
         _draw_prompt(canvas, item.prompt, rgb, unit)
     return Image.fromarray(canvas)
 

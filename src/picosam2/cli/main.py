@@ -20,8 +20,10 @@ from picosam2.cli import (
     compare,
     data,
     evaluate,
+    everything,
     export,
     info,
+    proposals,
     robustness,
     segment,
     train,
@@ -54,12 +56,20 @@ app = App(
 app.command(
     segment.segment,
     name="segment",
-    usage="Usage: picosam2 segment PHOTO... --point X,Y | --box X0,Y0,X1,Y1 [OPTIONS]",
+    usage="Usage: picosam2 segment PHOTO... --point X,Y | --box X0,Y0,X1,Y1 [OPTIONS]\n"
+    "       picosam2 segment FOLDER... --prompts FILE | --boxes FILE [OPTIONS]",
     sort_key=1,
+)
+app.command(
+    everything.everything,
+    name="everything",
+    usage="Usage: picosam2 everything PHOTO... [OPTIONS]",
+    sort_key=1.5,
 )
 app.command(evaluate.evaluate, name="eval", sort_key=2)
 app.command(compare.compare, name="compare", sort_key=2)
 app.command(robustness.robustness, name="robustness", sort_key=2)
+app.command(proposals.proposals, name="proposals", sort_key=2)
 app.command(robustness.clicks, name="clicks", sort_key=2)
 app.command(data.app)
 app.command(train.train, name="train", sort_key=4)

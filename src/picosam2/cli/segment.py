@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from picosam2.cli.options import RuntimeName, Threads, Weights
+from picosam2.cli.outputs import ENDINGS, PER_OBJECT, Format, Tolerance, as_json, encode, tail
 from picosam2.errors import ConfigError, ImageError, PicoSAM2Error, PromptError
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from picosam2.prompts import Prompt
     from picosam2.results import Segmentation
 
-Format: TypeAlias = Literal["overlay", "mask", "cutout", "json"]
-
 SAMPLE = "sample"
 """The word that means the bundled picture, where no file has that name."""
+
+_TOLD = 10  # scores that are printed one by one
 
 STREAM = "-"
 """Standard input as a photo, standard output as a place."""
@@ -38,12 +39,17 @@ def segment(
         Parameter(allow_leading_hyphen=True, negative=(), metavar="X0,Y0,X1,Y1"),
     ] = None,
     one_object: Annotated[bool | None, Parameter(negative="--separate")] = None,
+    prompts: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    boxes: Annotated[Path | None, Parameter(metavar="FILE|DIR")] = None,
+    boxes_format: Literal["coco", "yolo", "labelme"] | None = None,
     multimask: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     out: Annotated[
         Path | None,
         Parameter(name=["--out", "-o"], allow_leading_hyphen=True, metavar="DIR|FILE|-"),
     ] = None,
     format: Annotated[Format | None, Parameter(name=["--format", "-f"])] = None,
+    tolerance: Tolerance = 1.0,
+    overwrite: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     weights: Weights = "default",
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
@@ -59,23 +65,54 @@ def segment(
     if there are several), `cat.json` has all. A photo that cannot be used is skipped and named at
     the end; the exit code is 2 then.
 
+    A folder, --prompts or --boxes make it a run over many photos, on all cores. It leaves out what
+    is done already, so that it can be stopped and started again, and COCO becomes one file:
+    `picosam2 segment photos/ --boxes detections.json --format coco --out masks.json`.
+
     Args:
-        photos: Pictures; `-` reads one from standard input, and the word `sample` is the bundled
-            one.
+        photos: Pictures, or folders of them; `-` reads one from standard input, and the word
+            `sample` is the bundled one.
         point: A click on the object (LABEL 1, or none) or on what does not belong to it (0).
             Repeatable.
         box: The object's left, top, right and bottom. Repeatable.
         one_object: All points and the box mean one object, or each means its own, whatever the
             labels.
+        prompts: JSON or CSV with the points and boxes of many photos: image, object, class, points
+            or x, y and label, box or x0, y0, x1 and y1.
+        boxes: A detector's or a label tool's boxes for many photos: a COCO file of annotations or
+            results, or a file or folder of YOLO or labelme.
+        boxes_format: What --boxes is, where its content does not tell.
         multimask: Three masks of different size for each object without a box, best first.
         out: A folder, a file, or `-` for standard output; by default the current folder.
         format: The photo with the masks drawn on it, the bare mask, the object cut out, or JSON
-            with prompt, box, score, area, RLE and polygons. By default overlay, or json for a
-            file that ends in .json.
+            with prompt, box, score, area, RLE and polygons; PNGs with the objects' numbers as
+            colours (indexed) or in 16 bits (ids); outlines as svg; COCO with RLE or polygons; YOLO
+            or labelme labels. By default overlay, or what suits a file's ending.
+        overwrite: In a run over many photos, do again what is done.
     """
-    names = _photo_names(photos)
-    prompts = read_prompts(point or (), box or (), one_object)
-    place = _Place(names, out, format)
+    if prompts is not None or boxes is not None or any(photo.is_dir() for photo in photos):
+        from picosam2.cli.bulk import run, source_of
+
+        if multimask:
+            raise ConfigError("--multimask is for photos named one by one, with --point")
+        if (point or box) and (prompts is not None or boxes is not None):
+            raise ConfigError("give --point and --box, or --prompts, or --boxes, not several")
+        everywhere = read_prompts(point or (), box or (), one_object) if point or box else None
+        source = source_of(everywhere, prompts, boxes, boxes_format)
+        return run(
+            photos,
+            source,
+            out=out,
+            format=format,
+            tolerance=tolerance,
+            overwrite=overwrite,
+            weights=str(weights),
+            runtime=runtime,
+            threads=threads,
+        )
+    names = photo_names(photos)
+    asked = read_prompts(point or (), box or (), one_object)
+    place = Place(names, out, format)
 
     from picosam2.predictor import Predictor
 
@@ -83,7 +120,7 @@ def segment(
     skipped = []
     for name in names:
         try:
-            _segment_one(name, prompts, predictor, str(weights), place, multimask)
+            _segment_one(name, asked, predictor, str(weights), place, multimask, tolerance)
         except PicoSAM2Error as error:
             if len(names) == 1:
                 raise
@@ -120,7 +157,7 @@ def read_prompts(
     return [Prompt(tuple(clicks), rectangles[0] if rectangles else None)]
 
 
-def _photo_names(photos: Sequence[Path]) -> list[str]:
+def photo_names(photos: Sequence[Path]) -> list[str]:
     """The photos as they were named, once looked over."""
     names = [str(photo) for photo in photos]
     if not names:
@@ -138,7 +175,7 @@ def _photo_names(photos: Sequence[Path]) -> list[str]:
     return names
 
 
-def _read_photo(name: str) -> Any:
+def read_photo(name: str) -> Any:
     """What `load_image` takes for a photo's name."""
     if name == STREAM:
         return sys.stdin.buffer
@@ -150,7 +187,7 @@ def _read_photo(name: str) -> Any:
     return name.replace(":/", "://", 1) if name.startswith(("http:/", "https:/")) else name
 
 
-class _Place:
+class Place:
     """Where results go, and in which form."""
 
     def __init__(self, names: Sequence[str], out: Path | None, format: Format | None) -> None:
@@ -163,15 +200,12 @@ class _Place:
                 self._file = out
             else:
                 self._folder = out
-        in_json = self._file is not None and self._file.suffix.lower() == ".json"
-        self.format: Format = format or ("json" if in_json else "overlay")
+        self.format: Format = format or _usual_format(self._file)
         self._photos = {Path(name).resolve() for name in names}
         self._check(names)
 
     def _check(self, names: Sequence[str]) -> None:
-        from picosam2.results import FORMATS
-
-        endings = FORMATS[self.format]
+        endings = ENDINGS[self.format]
         if self._file and self._file.suffix.lower() not in endings:
             raise ConfigError(
                 f"{self._file} does not suit {self.format}: end it in {' or '.join(endings)}"
@@ -180,7 +214,7 @@ class _Place:
             raise ConfigError(
                 f"{len(names)} photos do not fit into one file, {self._file}: give --out a folder"
             )
-        if self.stream and self.format != "json":
+        if self.stream and ENDINGS[self.format][0] == ".png":
             if len(names) > 1:
                 raise ConfigError("standard output takes one picture: name one photo, or use JSON")
             if sys.stdout.isatty():
@@ -201,11 +235,9 @@ class _Place:
             base, ending = self._file.with_suffix(""), self._file.suffix
         else:
             stem = "stdin" if name == STREAM else Path(name).stem
-            ending = ".json" if self.format == "json" else ".png"
-            what = "" if self.format == "json" else f"-{self.format}"
-            base = self._folder / f"{stem}{what}"
-        tail = "" if number is None else f"-{number}"
-        return base.with_name(f"{base.name}{tail}{ending}")
+            base, ending = self._folder / f"{stem}{tail(self.format)}", ENDINGS[self.format][0]
+        numbered = "" if number is None else f"-{number}"
+        return base.with_name(f"{base.name}{numbered}{ending}")
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a result; never over a photo of this call."""
@@ -223,24 +255,43 @@ class _Place:
             raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
+def _usual_format(file: Path | None) -> Format:
+    """What a file's ending says; else an overlay."""
+    usual: dict[str, Format] = {".json": "json", ".svg": "svg", ".txt": "yolo"}
+    return usual.get(file.suffix.lower(), "overlay") if file else "overlay"
+
+
 def _segment_one(
     name: str,
     prompts: Sequence[Prompt],
     predictor: Predictor,
     weights: str,
-    place: _Place,
+    place: Place,
     multimask: bool,
+    tolerance: float,
 ) -> None:
     from picosam2.images import load_image
-    from picosam2.results import overlay
 
-    picture = load_image(_read_photo(name))
+    picture = load_image(read_photo(name))
     found = predictor(picture, prompts=prompts, multimask=multimask)
-    if place.format == "json":
-        groups: list[Sequence[Segmentation]] = [found]
-    elif place.format == "overlay" and not multimask:
-        groups = [found]
-    else:
+    write_groups(place, name, weights, predictor, picture, found, multimask, tolerance)
+
+
+def write_groups(
+    place: Place,
+    name: str,
+    weights: str,
+    predictor: Predictor,
+    picture: Any,
+    found: Sequence[Segmentation],
+    apart: bool,
+    tolerance: float,
+    *,
+    prompts: bool = True,
+) -> None:
+    """Write a photo's objects, to one file or (`apart`, or by format) a file each, and say so."""
+    groups: list[Sequence[Segmentation]] = [found]
+    if place.format in PER_OBJECT or (apart and place.format == "overlay"):
         groups = [[one] for one in found]
     if place.stream and len(groups) > 1:
         raise ConfigError(
@@ -249,19 +300,23 @@ def _segment_one(
     for number, group in enumerate(groups, 1):
         path = place.path(name, number if len(groups) > 1 else None)
         if place.format == "json":
-            data = _document(name, weights, predictor, picture.shape[:2], group)
-        elif place.format == "overlay":
-            data = _encoded(overlay(picture, group), path)
-        elif place.format == "mask":
-            data = _encoded(group[0].mask_image(), path)
+            data = document(name, weights, predictor, picture.shape[:2], group)
         else:
-            data = _encoded(group[0].cutout(), path)
+            data = encode(
+                place.format,
+                name,
+                picture,
+                group,
+                jpeg=path.suffix.lower() in (".jpg", ".jpeg"),
+                prompts=prompts,
+                tolerance=tolerance,
+            )
         place.write(path, data)
         if not place.stream:
-            print(f"{path}: {_told(group)}")
+            print(f"{path}: {told(group)}")
 
 
-def _document(
+def document(
     name: str,
     weights: str,
     predictor: Predictor,
@@ -269,25 +324,23 @@ def _document(
     found: Sequence[Segmentation],
 ) -> bytes:
     """One line of JSON for one photo."""
-    import json
-
-    document = {
-        "image": name,
-        "size": list(size),
-        "weights": {"name": weights, "sha256": predictor.runtime.info.weights_sha256},
-        "masks": [one.to_json() for one in found],
-    }
-    return (json.dumps(document, allow_nan=False) + "\n").encode()
-
-
-def _encoded(picture: Any, path: Path) -> bytes:
-    from picosam2.results import encode_picture
-
-    return encode_picture(picture, "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG")
+    return as_json(
+        {
+            "image": name,
+            "size": list(size),
+            "weights": {"name": weights, "sha256": predictor.runtime.info.weights_sha256},
+            "masks": [one.to_json() for one in found],
+        }
+    )
 
 
-def _told(found: Sequence[Segmentation]) -> str:
+def told(found: Sequence[Segmentation]) -> str:
+    if not found:
+        return "nothing found"
     scores = " ".join(f"{one.score:.2f}" for one in found)
+    if len(found) > _TOLD:
+        low, high = min(one.score for one in found), max(one.score for one in found)
+        scores = f"{low:.2f} to {high:.2f}"
     if len(found) > 1:
         return f"{len(found)} masks, scores {scores}"
     area = found[0].area

@@ -1,0 +1,85 @@
+"""`picosam2 proposals`: how many of the annotated objects everything mode finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from picosam2.cli.options import RuntimeName, Threads, Weights
+
+if TYPE_CHECKING:
+    from picosam2.evaluate.proposals import Proposals
+
+
+def proposals(
+    *,
+    images: Annotated[Path, Parameter(metavar="DIR")],
+    annotations: Annotated[Path, Parameter(metavar="FILE")],
+    dataset: Literal["coco", "lvis"] = "coco",
+    weights: Weights = "default",
+    points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 16,
+    pred_iou_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.5,
+    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    runtime: RuntimeName = "onnx",
+    threads: Threads = None,
+) -> None:
+    """Measure `picosam2 everything` on annotated photos.
+
+    AR@100 is the average recall of the 100 best masks of a photo over IoU .50:.05:.95, without
+    classes, as COCO defines it. Beside it stand a grid of 91 boxes, filled, and the same boxes as
+    prompts for the network.
+
+    Args:
+        images: The folder of the photos.
+        annotations: Masks in COCO's or LVIS's format.
+        dataset: The annotations' format.
+        points_per_side: Clicks along each side of the photo.
+        pred_iou_thresh: Drop masks with a lower predicted IoU.
+        limit: Measure the first photos only.
+        json: Also write the numbers to this file.
+    """
+    from picosam2.cli.progress import progress
+    from picosam2.cli.report import name_problems
+    from picosam2.data.readers import read_annotations
+    from picosam2.evaluate.proposals import measure
+    from picosam2.everything import Everything
+    from picosam2.files import write_json
+    from picosam2.predictor import Predictor
+
+    predictor = Predictor(weights, runtime=runtime, threads=threads)
+    read = read_annotations(dataset, annotations, images)
+    photos = [photo for photo in read.photos if photo.instances][:limit]
+    settings = Everything(points_per_side=points_per_side, pred_iou_thresh=pred_iou_thresh)
+    with progress("measuring everything mode", "photos") as update:
+        result = measure(
+            predictor, photos, settings, progress=lambda done: update(done, len(photos))
+        )
+    print(_table(result))
+    problems = [f"{p.where}: {p.what}" for p in (*read.problems, *result.problems)]
+    name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
+    if json is not None:
+        write_json(json, {**result.to_json(), "dataset": dataset, "problems": problems})
+
+
+def _table(result: Proposals) -> str:
+    from picosam2.cli.report import columns
+
+    rows: list[tuple[str, ...]] = [
+        ("", "AR@1", "AR@10", "AR@100", "small", "medium", "large", "masks", "s/photo")
+    ]
+    for name, found in result.methods.items():
+        sizes = ["-" if value is None else f"{value:.3f}" for value in found.by_size.values()]
+        rows.append(
+            (
+                name,
+                *(f"{value:.3f}" for value in found.at.values()),
+                *sizes,
+                f"{found.masks_per_photo:.0f}",
+                f"{found.seconds_per_photo:.2f}",
+            )
+        )
+    return f"{result.objects:,} objects in {result.photos:,} photos\n{columns(rows)}"
