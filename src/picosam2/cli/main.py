@@ -24,6 +24,7 @@ from picosam2.cli import (
     export,
     info,
     proposals,
+    report_command,
     robustness,
     segment,
     train,
@@ -71,6 +72,7 @@ app.command(compare.compare, name="compare", sort_key=2)
 app.command(robustness.robustness, name="robustness", sort_key=2)
 app.command(proposals.proposals, name="proposals", sort_key=2)
 app.command(robustness.clicks, name="clicks", sort_key=2)
+app.command(report_command.report, name="report", sort_key=2)
 app.command(data.app)
 app.command(train.train, name="train", sort_key=4)
 app.command(calibrate.calibrate, name="calibrate", sort_key=4)

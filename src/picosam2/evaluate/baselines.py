@@ -29,8 +29,8 @@ Chosen on COCO train2017 photos by `python benchmarks/baseline_settings.py`.
 FLOOD_TOLERANCE = 48
 """How far each of R, G, B (0..255) may be from the clicked pixel's for `flood`; chosen likewise."""
 
-GRABCUT_SIDE = 320
-"""GrabCut works on the object's surroundings at no more than this many pixels a side."""
+GRABCUT_SIDES = {"box": 320, "click": 192}
+"""GrabCut works on the prompt's surroundings at no more than this many pixels a side."""
 
 GRABCUT_ROUNDS = 5
 GRABCUT_GROWTH = 4.0
@@ -151,7 +151,8 @@ def grabcut_box(picture: Picture, box: Box) -> Mask:
         found: Picture = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
         return found
 
-    return _grabcut(cv2, picture, geometry.box_window(box, growth=GRABCUT_GROWTH), seeds)
+    window = geometry.box_window(box, growth=GRABCUT_GROWTH)
+    return _grabcut(cv2, picture, window, GRABCUT_SIDES["box"], seeds)
 
 
 def grabcut_disc(picture: Picture, point: Point, radius: float = GRABCUT_RADIUS) -> Mask:
@@ -172,23 +173,25 @@ def grabcut_disc(picture: Picture, point: Point, radius: float = GRABCUT_RADIUS)
         found[distance <= max(0.1, float(distance.min()))] = cv2.GC_FGD
         return found
 
-    return _grabcut(cv2, picture, geometry.point_window(point, 3.5 * reach), seeds)
+    window = geometry.point_window(point, 3.5 * reach)
+    return _grabcut(cv2, picture, window, GRABCUT_SIDES["click"], seeds)
 
 
 def _grabcut(
     cv2: Any,
     picture: Picture,
     window: Window,
+    side: int,
     seeds: Callable[[Window, int, int], Picture],
 ) -> Mask:
-    """Run GrabCut on the pixels of `window`, made smaller if need be."""
+    """Run GrabCut on the pixels of `window`, made smaller to at most `side` if need be."""
     height, width = picture.shape[:2]
     full = np.zeros((height, width), np.bool_)
     x0, y0 = max(int(window.x0), 0), max(int(window.y0), 0)
     x1, y1 = min(int(np.ceil(window.x1)), width), min(int(np.ceil(window.y1)), height)
     seen = Window(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
     patch = Image.fromarray(picture[y0:y1, x0:x1])
-    shrink = min(1.0, GRABCUT_SIDE / max(patch.size))
+    shrink = min(1.0, side / max(patch.size))
     small = patch.resize(
         (max(1, round(patch.width * shrink)), max(1, round(patch.height * shrink))),
         Image.Resampling.BILINEAR,
