@@ -193,6 +193,16 @@ def test_a_recipe_with_unknown_keys(refused, store, tmp_path):
     assert "cannot be read" in refused("train", *words, tmp_path / "gone.toml")
 
 
+def test_a_store_without_validation_photos_trains_all_the_same(cli, folder, tmp_path):
+    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    words = ("--context", 64, "--validation", 0, "--workers", 1, "--out", tmp_path / "store")
+    assert cli("data", "prepare", *given, *words).code == 0
+    done = cli(*TRAINING, "--store", tmp_path / "store", "--out", tmp_path / "run")
+    assert done.code == 0
+    assert "picosam2: the store has no validation photos to measure on" in done.err
+    assert not (tmp_path / "run" / "validation.png").exists()
+
+
 def test_a_store_that_is_not_there(refused, tmp_path):
     words = ("--store", tmp_path / "gone", "--out", tmp_path / "run")
     assert "is not a crop store" in refused("train", "--recipe", "debug", *words)

@@ -34,8 +34,10 @@ class Validation:
         Raises:
             DataError: the store's validation part cannot be read.
         """
-        found = read_coco(store.path / "validation.json", store.path / "validation")
-        usable = [photo for photo in found.photos if photo.instances]
+        usable: list[Photo] = []
+        if any(photo["validation"] for photo in store.photos):
+            found = read_coco(store.path / "validation.json", store.path / "validation")
+            usable = [photo for photo in found.photos if photo.instances]
         self.photos = spread(usable, recipe.train.validation_photos)
         self._picture = picture
         # Weights that only ever saw the photo's own pixels are asked for the same.
