@@ -27,6 +27,7 @@ from picosam2.cli import (
     report_command,
     robustness,
     segment,
+    track,
     train,
     version,
     weights,
@@ -66,6 +67,12 @@ app.command(
     name="everything",
     usage="Usage: picosam2 everything PHOTO... [OPTIONS]",
     sort_key=1.5,
+)
+app.command(
+    track.track,
+    name="track",
+    usage="Usage: picosam2 track CLIP --point X,Y | --box X0,Y0,X1,Y1 --out FILE|DIR [OPTIONS]",
+    sort_key=1,
 )
 app.command(evaluate.evaluate, name="eval", sort_key=2)
 app.command(compare.compare, name="compare", sort_key=2)
