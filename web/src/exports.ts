@@ -1,5 +1,6 @@
 /** What can be taken away: mask, cut-out, COCO JSON, SVG. Pure functions of the objects. */
 
+import type { Prompt } from "./geometry";
 import { area, bounds, type Mask, polygons, rleEncode } from "./masks";
 
 /** An object with its answer. */
@@ -7,6 +8,7 @@ export interface Named {
   readonly name: string;
   readonly colour: string;
   readonly score: number;
+  readonly prompt: Prompt;
   readonly mask: Mask;
   readonly alpha: Mask;
 }
@@ -77,14 +79,17 @@ export function trim(
   return { pixels: out, width: x1 - x0, height: y1 - y0 };
 }
 
-/** COCO's annotation file: one category a name, exact masks as compressed RLE. */
+/**
+ * COCO's annotation file: one category a name, exact masks as compressed RLE; the prompts come along
+ * in the form that `picosam2.Prompt.from_json` reads.
+ */
 export function cocoJson(sheet: Sheet, objects: readonly Named[]): string {
   const names = [...new Set(objects.map((object) => object.name))];
   const { fileName, width, height } = sheet;
   const value = {
     images: [{ id: 1, file_name: fileName, width, height }],
     categories: names.map((name, i) => ({ id: i + 1, name, supercategory: "" })),
-    annotations: objects.map(({ mask, name, score }, i) => {
+    annotations: objects.map(({ mask, name, prompt, score }, i) => {
       const box = bounds(mask);
       return {
         id: i + 1,
@@ -95,10 +100,18 @@ export function cocoJson(sheet: Sheet, objects: readonly Named[]): string {
         bbox: box ? [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0] : [0, 0, 0, 0],
         score: Math.round(score * 1e4) / 1e4,
         iscrowd: 0,
+        prompt: promptJson(prompt),
       };
     }),
   };
   return `${JSON.stringify(value, null, 1)}\n`;
+}
+
+function promptJson({ points, box }: Prompt): Record<string, unknown> {
+  return {
+    ...(points.length > 0 && { points: points.map(({ x, y, positive }) => [x, y, positive ? 1 : 0]) }),
+    ...(box && { box: [box.x0, box.y0, box.x1, box.y1] }),
+  };
 }
 
 /** Outlines in the picture's pixels, one path an object, to lay over it or to edit. */

@@ -319,7 +319,7 @@ class App {
       const answer = this.answers.get(answerKey(item));
       if (!answer) return [];
       const { mask, alpha, score } = answer.segmentation;
-      return [{ name: item.name, colour: item.colour, score, mask, alpha }];
+      return [{ name: item.name, colour: item.colour, prompt: item.prompt, score, mask, alpha }];
     });
   }
 
@@ -578,10 +578,30 @@ function pathOf(contours: readonly Float64Array[]): Path2D {
   return path;
 }
 
+/**
+ * Adds a contour, its corners rounded: a mask's contour is made of pixels' edges, the object's is
+ * not. Long sides stay where they are, because a corner is cut by `ROUNDING` pixels at most.
+ */
 function trace(path: Path2D, contour: Float64Array, scale: number): void {
-  path.moveTo(contour[0]! * scale, contour[1]! * scale);
-  for (let i = 2; i < contour.length; i += 2) path.lineTo(contour[i]! * scale, contour[i + 1]! * scale);
+  const n = contour.length;
+  const at = (i: number): [number, number] => [contour[i % n]! * scale, contour[(i + 1) % n]! * scale];
+  for (let i = 0; i < n; i += 2) {
+    const [x, y] = at(i);
+    const [fromX, fromY] = towards(x, y, ...at(i + n - 2), scale);
+    const [toX, toY] = towards(x, y, ...at(i + 2), scale);
+    if (i === 0) path.moveTo(fromX, fromY);
+    else path.lineTo(fromX, fromY);
+    path.quadraticCurveTo(x, y, toX, toY);
+  }
   path.closePath();
+}
+
+const ROUNDING = 3;
+
+function towards(x: number, y: number, x1: number, y1: number, scale: number): [number, number] {
+  const length = Math.hypot(x1 - x, y1 - y);
+  const share = Math.min(0.5, (ROUNDING * scale) / Math.max(length, 1e-9));
+  return [x + (x1 - x) * share, y + (y1 - y) * share];
 }
 
 function download(blob: Blob, name: string): void {

@@ -29,6 +29,8 @@ export class WasmRuntime implements Runtime {
     const session = await ort.InferenceSession.create(model, {
       executionProviders: ["wasm"],
       graphOptimizationLevel: "all",
+      // Threads that wait by spinning take the processor from whatever else runs on the device.
+      extra: { session: { intra_op: { allow_spinning: "0" } } },
     });
     return new WasmRuntime(facts, threads, session);
   }

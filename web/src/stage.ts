@@ -133,12 +133,6 @@ export class Stage {
     this.zoomAt(factor, this.canvas.clientWidth / 2, this.canvas.clientHeight / 2);
   }
 
-  /** The place on the screen of a place on the photo, for tests and for markers. */
-  toScreen(x: number, y: number): { x: number; y: number } {
-    const area = this.canvas.getBoundingClientRect();
-    return { x: area.left + this.left + x * this.scale, y: area.top + this.top + y * this.scale };
-  }
-
   /** Photo pixels a screen pixel covers. */
   get pixel(): number {
     return 1 / this.scale;
@@ -167,6 +161,8 @@ export class Stage {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (!this.source) return;
+    // Where the photo is, for whoever drives the page from outside: its scale, left and top.
+    canvas.dataset["transform"] = `${scale} ${this.left} ${this.top}`;
     context.setTransform(scale * ratio, 0, 0, scale * ratio, this.left * ratio, this.top * ratio);
     context.imageSmoothingEnabled = scale * ratio < 4;
     context.imageSmoothingQuality = "high";

@@ -1,0 +1,92 @@
+import { describe, expect, it } from "vitest";
+import {
+  addItem, addPoint, answerKey, boxPrompt, changeItem, EMPTY, PALETTE, pointPrompt, removeItem,
+  removePoint, selectedItem,
+} from "../src/document";
+import { History } from "../src/history";
+
+describe("history", () => {
+  it("goes back and forth, and forgets what was undone", () => {
+    const history = new History(0);
+    history.push(1);
+    history.push(2);
+    expect(history.undo()).toBe(true);
+    expect(history.current).toBe(1);
+    expect(history.redo()).toBe(true);
+    expect(history.current).toBe(2);
+    history.undo();
+    history.push(3);
+    expect(history.canRedo).toBe(false);
+    history.undo();
+    history.undo();
+    expect(history.current).toBe(0);
+    expect(history.undo()).toBe(false);
+    expect(history.redo()).toBe(true);
+  });
+
+  it("replaces without a step", () => {
+    const history = new History("a");
+    history.push("b");
+    history.replace("c");
+    history.undo();
+    expect(history.current).toBe("a");
+    history.reset("z");
+    expect([history.current, history.canUndo, history.canRedo]).toEqual(["z", false, false]);
+  });
+
+  it("keeps a bounded past", () => {
+    const history = new History(0);
+    for (let i = 1; i <= 500; i++) history.push(i);
+    let steps = 0;
+    while (history.undo()) steps++;
+    expect(steps).toBe(200);
+  });
+});
+
+describe("the document", () => {
+  it("names, colours and selects a new object", () => {
+    let doc = EMPTY;
+    for (let i = 0; i < PALETTE.length + 1; i++) doc = addItem(doc, pointPrompt(i, i));
+    expect(doc.items.map(({ colour }) => colour)).toEqual([...PALETTE, PALETTE[0]]);
+    expect(selectedItem(doc)?.name).toBe(`Object ${PALETTE.length + 1}`);
+  });
+
+  it("takes the colour that is free and no name twice", () => {
+    let doc = addItem(addItem(EMPTY, pointPrompt(1, 1)), pointPrompt(2, 2));
+    doc = addItem(removeItem(doc, 1), pointPrompt(3, 3));
+    expect(doc.items.map(({ name }) => name)).toEqual(["Object 2", "Object 3"]);
+    expect(doc.items[1]!.colour).toBe(PALETTE[0]);
+  });
+
+  it("adds and removes points; the last one takes the object along", () => {
+    let doc = addItem(EMPTY, pointPrompt(1, 1));
+    doc = changeItem(doc, 1, { scale: 2 });
+    doc = addPoint(doc, 1, { x: 5, y: 6, positive: false });
+    expect(selectedItem(doc)?.prompt.points.length).toBe(2);
+    expect(selectedItem(doc)?.scale).toBeNull();
+    expect(removePoint(doc, 1, 1).items[0]!.prompt.points.length).toBe(1);
+    expect(removePoint(doc, 1, 0).items).toEqual([]);
+  });
+
+  it("keeps a box without points", () => {
+    const box = boxPrompt({ x0: 0, y0: 0, x1: 4, y1: 4 });
+    const doc = addPoint(addItem(EMPTY, box), 1, { x: 1, y: 1, positive: false });
+    expect(removePoint(doc, 1, 0).items[0]!.prompt).toEqual(box);
+  });
+
+  it("selects a neighbour of what is deleted", () => {
+    let doc = EMPTY;
+    for (let i = 0; i < 3; i++) doc = addItem(doc, pointPrompt(i, i));
+    doc = removeItem(doc, 3);
+    expect(doc.selected).toBe(2);
+    doc = removeItem(removeItem(doc, 2), 1);
+    expect(doc.selected).toBeNull();
+  });
+
+  it("knows the same question again, whatever its name", () => {
+    const doc = addItem(EMPTY, pointPrompt(1, 1));
+    const item = doc.items[0]!;
+    expect(answerKey({ ...item, name: "x", colour: "#000" })).toBe(answerKey(item));
+    expect(answerKey({ ...item, scale: 1 })).not.toBe(answerKey(item));
+  });
+});

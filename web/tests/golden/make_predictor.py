@@ -1,0 +1,143 @@
+"""Write predictor.json: what `picosam2.Predictor` answers for fixed prompts, for the page's twin.
+
+The network is stood in for by arithmetic on the crop, so that the file depends on no weights: what
+is compared is everything around the network. Run `python web/tests/golden/make_predictor.py` after
+a deliberate change of the predictor; `tests/test_demo.py` compares the package with the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picosam2 import geometry, masks
+from picosam2.images import MEAN, PAD_RGB, STD
+from picosam2.predictor import Predictor
+from picosam2.prompts import Box, Point, Prompt
+from picosam2.runtime import RuntimeInfo
+from picosam2.scorer import FEATURES, features
+
+PATH = Path(__file__).with_name("predictor.json")
+
+HEIGHT, WIDTH = 150, 210
+
+PROMPTS = {
+    "a click": Prompt((Point(70.5, 60.5),)),
+    "a click near the border": Prompt((Point(3.25, 144.0),)),
+    "a box": Prompt(box=Box(100.0, 20.0, 180.0, 130.5)),
+    "two clicks": Prompt((Point(70.5, 60.5), Point(150.5, 80.5))),
+    "two clicks far apart": Prompt((Point(12.0, 12.0), Point(190.0, 130.0))),
+    "a click and one off it": Prompt((Point(70.5, 60.5), Point(96.5, 75.5, False))),
+    "a box and one off it": Prompt((Point(120.5, 60.5, False),), Box(100.0, 20.0, 180.0, 130.5)),
+    "many": Prompt(
+        (
+            Point(70.5, 60.5),
+            Point(150.5, 80.5),
+            Point(105.5, 20.5, False),
+            Point(30.5, 130.5, False),
+        )
+    ),
+}
+
+
+def picture() -> np.ndarray:
+    """Bright and dark discs on a slope, (150, 210, 3) uint8."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.int64)
+    out = np.stack([40 + x // 3, 60 + y // 2, 90 + (x + y) // 4], 2)
+    for cx, cy, radius, rgb in (
+        (70, 60, 34, (220, 180, 90)), (150, 80, 45, (200, 210, 150)), (30, 130, 18, (240, 150, 60)),
+        (105, 20, 15, (190, 190, 60)), (78, 66, 9, (60, 40, 30)), (12, 12, 20, (230, 200, 40)),
+        (190, 130, 25, (250, 140, 90)),
+    ):  # fmt: skip
+        out[(x - cx) ** 2 + (y - cy) ** 2 <= radius**2] = rgb
+    return out.astype(np.uint8)
+
+
+def scorer(count: int, seed: int) -> dict[str, Any]:
+    """A perceptron with made-up weights, as weights files hold it."""
+    random = np.random.default_rng(seed)
+    inputs, hidden = count * len(FEATURES), 8
+    return {
+        "features": list(FEATURES),
+        "mean": random.uniform(0, 1, inputs).round(4).tolist(),
+        "scale": random.uniform(0.5, 2, inputs).round(4).tolist(),
+        "hidden": random.normal(0, 0.3, (inputs, hidden)).round(4).tolist(),
+        "hidden_bias": random.normal(0, 0.3, hidden).round(4).tolist(),
+        "out": random.normal(0, 0.6, (hidden, count)).round(4).tolist(),
+        "out_bias": random.normal(0, 0.3, count).round(4).tolist(),
+    }
+
+
+def facts() -> dict[str, Any]:
+    """What a weights file says of itself."""
+    return {
+        "input_size": geometry.CROP_SIZE,
+        "channels": 2,
+        "preprocessing": {"order": "RGB", "mean": MEAN, "std": STD, "pad": PAD_RGB},
+        "geometry": {
+            "box_growth": geometry.BOX_GROWTH,
+            "click_halves": geometry.CLICK_HALVES,
+            "outside_logit": geometry.OUTSIDE_LOGIT,
+        },
+        "scorers": {"click": scorer(len(geometry.CLICK_HALVES), 1), "box": scorer(1, 2)},
+    }
+
+
+class Arithmetic:
+    """Logits from colours: 2 R + G - B, above a level that differs between the channels."""
+
+    def __init__(self) -> None:
+        said = facts()
+        self.info = RuntimeInfo(
+            name="arithmetic", input_size=96, channels=2, weights_sha256="", facts=said
+        )
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        rgb = crops.astype(np.int64)
+        level = 2 * rgb[..., 0] + rgb[..., 1] - rgb[..., 2]
+        return np.stack([(level - 300) / 64, (level - 330) / 64], 1).astype(np.float32)
+
+
+def make() -> dict[str, Any]:
+    """The whole file, as the package computes it now."""
+    image = picture()
+    predictor = Predictor(Arithmetic())
+    cases = []
+    for name, prompt in PROMPTS.items():
+        found = predictor.candidates(image, [prompt])[0]
+        best = found[0]
+        cases.append(
+            {
+                "name": name,
+                "prompt": prompt.to_json(),
+                "scores": [round(float(c.score), 4) for c in found],
+                "rle": masks.rle_encode(best.mask(HEIGHT, WIDTH)),
+                "polygons": len(masks.polygons(best.mask(HEIGHT, WIDTH), 1.0)),
+            }
+        )
+    windows = geometry.click_windows(Point(70.5, 60.5), HEIGHT, WIDTH)
+    logits = Arithmetic()(np.stack([geometry.crop(image, w) for w in windows]))[:, 1]
+    measured = features(logits, windows, HEIGHT, WIDTH)
+    return {
+        "facts": facts(),
+        "features": np.round(measured.astype(float), 5).tolist(),
+        "cases": cases,
+    }
+
+
+def text() -> str:
+    """The file's text: one line a case."""
+    made = make()
+    cases = ",\n".join("  " + json.dumps(case) for case in made["cases"])
+    return (
+        f'{{\n"facts": {json.dumps(made["facts"])},\n'
+        f'"features": {json.dumps(made["features"])},\n"cases": [\n{cases}\n]\n}}\n'
+    )
+
+
+if __name__ == "__main__":
+    PATH.write_text(text())
+    print(f"wrote {PATH}")
