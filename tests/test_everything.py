@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from picosam2 import masks
 from picosam2.errors import ConfigError
 from picosam2.everything import Everything, box_nms, everything, grid
+from picosam2.geometry import CLICK_HALVES
 from picosam2.predictor import Predictor
 from picosam2.results import Segmentation
 
@@ -88,7 +89,7 @@ def test_batches_do_not_matter(found: list[Segmentation]) -> None:
     )
     assert told[0] == (10, 36)
     assert told[-1] == (36, 36)
-    assert runtime.batches[0] == 50  # ten clicks at five scales
+    assert runtime.batches[0] == 10 * len(CLICK_HALVES)  # ten clicks at every scale
     assert len(again) == len(found)
     assert all(np.array_equal(a.mask, b.mask) for a, b in zip(again, found, strict=True))
 

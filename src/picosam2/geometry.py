@@ -126,13 +126,16 @@ def point_window(point: Point, half: float) -> Window:
     return Window(point.x - half, point.y - half, point.x + half, point.y + half)
 
 
-def click_windows(point: Point, height: int, width: int) -> tuple[Window, ...]:
+def click_windows(
+    point: Point, height: int, width: int, halves: Sequence[float] = CLICK_HALVES
+) -> tuple[Window, ...]:
     """The windows tried for a click, smallest first. A click knows no scale; these are the guesses.
 
-    Sizes follow the image's long side, so that a photo gives the same windows at any resolution.
+    Sizes are `halves` of the image's long side, so that a photo gives the same windows at any
+    resolution.
     """
     long_side = max(height, width)
-    return tuple(point_window(point, fraction * long_side) for fraction in CLICK_HALVES)
+    return tuple(point_window(point, fraction * long_side) for fraction in halves)
 
 
 def box_window(

@@ -8,6 +8,7 @@ than one point is honoured by arithmetic on candidates: see `Predictor.__call__`
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from picosam2 import geometry, masks
-from picosam2.errors import PromptError
+from picosam2.errors import PromptError, WeightsError
 from picosam2.geometry import OUTSIDE_LOGIT, Region, Window
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import stability
@@ -33,6 +34,8 @@ BOX_CHANNEL, CLICK_CHANNEL = 0, 1
 
 MULTIMASKS = 3
 """Masks that `multimask` returns, like SAM."""
+
+_TOGETHER = 10  # prompts whose windows share a batch; what they find is pasted at full size
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +81,25 @@ class Predictor:
         self._click_scorer = _scorer(facts, "click")
         self._box_scorer = _scorer(facts, "box")
         self._native = facts.get("click_windows") == "native"
-        rules = facts.get("geometry", {})
-        self._growth = float(rules.get("box_growth", geometry.BOX_GROWTH))
-        # JSON has no infinity: no limit is null.
-        self._max_aspect = float(rules.get("box_max_aspect") or geometry.BOX_MAX_ASPECT)
+        try:
+            rules = facts.get("geometry", {})
+            self._growth = float(rules.get("box_growth", geometry.BOX_GROWTH))
+            # JSON has no infinity: no limit is null.
+            self._max_aspect = float(rules.get("box_max_aspect") or geometry.BOX_MAX_ASPECT)
+            self._halves = tuple(map(float, rules.get("click_halves", geometry.CLICK_HALVES)))
+            if not 1 <= self._growth < math.inf or not self._max_aspect >= 1:
+                raise ValueError("a box window must be at least as large as its box")
+            if not (self._halves and min(self._halves) > 0 and max(self._halves) < math.inf):
+                raise ValueError("the windows of a click need sizes above 0")
+        except (AttributeError, TypeError, ValueError) as error:
+            raise WeightsError(f"the weights' window rules make no sense: {error}") from error
+        windows = 1 if self._native else len(self._halves)
+        for scorer, count in ((self._click_scorer, windows), (self._box_scorer, 1)):
+            if scorer is not None and scorer.candidates != count:
+                raise WeightsError(
+                    f"the weights' scorer compares {scorer.candidates} windows where there are "
+                    f"{count}: run `picosam2 calibrate` on them again"
+                )
         self._image: npt.NDArray[np.uint8] | None = None
 
     # -- the Python way ----------------------------------------------------------------------
@@ -107,9 +125,9 @@ class Predictor:
 
         Several points of one prompt: the windows of every positive point are tried, and so is a box
         window around all of them; a candidate that misses a positive point or covers a negative
-        one loses to any that does not. Positive points that are still missed are joined in with
-        their own best mask. Then, for each negative point still covered, the largest of its own
-        masks that spares the positive points is cut out.
+        one loses to any that does not. To the best one, the best mask of each positive point that
+        it still misses is added. Then, for each negative point still covered, the largest of its
+        own masks that spares the positive points is cut out.
 
         Raises:
             ImageError: the photo cannot be read.
@@ -122,9 +140,11 @@ class Predictor:
         height, width = picture.shape[:2]
         asked = [prompt.within(height, width) for prompt in asked]
         found: list[Segmentation] = []
-        for prompt, answers in zip(asked, self.candidates(picture, asked), strict=True):
-            wanted = answers[:MULTIMASKS] if multimask and prompt.box is None else answers[:1]
-            found += [_segmentation(picture, prompt, candidate) for candidate in wanted]
+        for start in range(0, len(asked), _TOGETHER):
+            some = asked[start : start + _TOGETHER]
+            for prompt, answers in zip(some, self.candidates(picture, some), strict=True):
+                wanted = answers[:MULTIMASKS] if multimask and prompt.box is None else answers[:1]
+                found += [_segmentation(picture, prompt, candidate) for candidate in wanted]
         return found
 
     # -- SAM 2's way -------------------------------------------------------------------------
@@ -258,7 +278,7 @@ class Predictor:
         """The windows that these weights try for a click, smallest first."""
         if self._native:
             return (geometry.point_window(point, self.runtime.info.input_size / 2),)
-        return geometry.click_windows(point, height, width)
+        return geometry.click_windows(point, height, width, self._halves)
 
     def box_scores(
         self,
@@ -285,7 +305,7 @@ class Predictor:
     ) -> npt.NDArray[np.float32]:
         """The predicted IoU (N,) of a click's candidates, from all of them together."""
         measured = features(logits, windows, height, width)
-        if self._click_scorer and self._click_scorer.candidates == len(windows):
+        if self._click_scorer is not None:
             return self._click_scorer(measured)
         # Without a learned scorer: sure, and not running out of its window.
         contact = measured[:, 7:11].max(1)
@@ -315,7 +335,10 @@ class Predictor:
 
 
 def _scorer(facts: dict[str, Any], kind: str) -> Scorer | None:
-    found = facts.get("scorers", {}).get(kind)
+    scorers = facts.get("scorers", {})
+    if not isinstance(scorers, dict):
+        raise WeightsError("the weights' scorers make no sense: export them again")
+    found = scorers.get(kind)
     return Scorer.from_json(found) if found is not None else None
 
 
@@ -366,20 +389,25 @@ def _combine(
 
     ordered = sorted(found, key=lambda candidate: (len(wrong(candidate)), -candidate.score))
     best = ordered[0]
-    if not (mistaken := wrong(best)):
+    if not wrong(best):
         return ordered
     full = np.full((height, width), OUTSIDE_LOGIT, np.float32)
     full[best.region.rows, best.region.columns] = best.region.logits
-    for point in mistaken:
-        if point.positive:
-            region = by_point[point][0].region
-            part = full[region.rows, region.columns]
-            np.maximum(part, region.logits, out=part)
-    kept = [point for point in prompt.points if point.positive]
-    for point in mistaken:
-        sparing = [c for c in by_point[point] if not any(_covers(c, k) for k in kept)]
-        if not point.positive and sparing:
-            region = max(sparing, key=lambda c: int((c.region.logits > 0).sum())).region
+    on = [point for point in prompt.points if point.positive]
+    off = [point for point in prompt.points if not point.positive]
+    for point in on:
+        own = [c.region for c in by_point[point] if _covers(c, point)]
+        if own and not full[int(point.y), int(point.x)] > 0:
+            part = full[own[0].rows, own[0].columns]
+            np.maximum(part, own[0].logits, out=part)
+    for point in off:
+        own = [
+            c.region
+            for c in by_point[point]
+            if _covers(c, point) and not any(_covers(c, kept) for kept in on)
+        ]
+        if own and full[int(point.y), int(point.x)] > 0:
+            region = max(own, key=lambda one: int((one.logits > 0).sum()))
             part = full[region.rows, region.columns]
             np.minimum(part, -region.logits, out=part)
     return [Candidate(best.window, Region(0, 0, full), best.score), *ordered[1:]]
@@ -413,15 +441,26 @@ def _sam_prompt(
     point_labels: npt.ArrayLike | None,
     box: npt.ArrayLike | None,
 ) -> Prompt:
-    coordinates = np.asarray([] if point_coords is None else point_coords, float).reshape(-1, 2)
-    labels = np.ones(len(coordinates)) if point_labels is None else np.ravel(point_labels)
-    if len(labels) != len(coordinates):
-        raise PromptError(f"{len(coordinates)} points need as many labels, not {len(labels)}")
-    points = [
-        Point(float(x), float(y), bool(label))
-        for (x, y), label in zip(coordinates, labels, strict=True)
-    ]
-    corners = None if box is None else np.ravel(np.asarray(box, float))
-    if corners is not None and len(corners) != 4:
-        raise PromptError(f"a box has four numbers, not {len(corners)}")
-    return Prompt(tuple(points), None if corners is None else Box(*map(float, corners)))
+    places = _numbers(point_coords, 2, "point_coords must be an array (N, 2) of x, y")
+    labels = np.ones(len(places)) if point_labels is None else np.ravel(np.asarray(point_labels))
+    if len(labels) != len(places):
+        raise PromptError(f"{len(places)} points need as many labels, not {len(labels)}")
+    points = [Point(x, y, label) for (x, y), label in zip(places, labels, strict=True)]
+    corners = _numbers(box, 4, "box must be an array (4,) of x0, y0, x1, y1")
+    if len(corners) > 1:
+        raise PromptError("a prompt has one box: call predict once for each")
+    return Prompt(tuple(points), Box(*corners[0]) if corners else None)
+
+
+def _numbers(value: npt.ArrayLike | None, columns: int, wanted: str) -> list[list[float]]:
+    """The rows of an array of that many columns, which may also be one row, or None."""
+    if value is None:
+        return []
+    try:
+        array = np.asarray(value, float)
+        rows: list[list[float]] = array.reshape(-1, array.shape[-1]).tolist()
+    except (TypeError, ValueError, IndexError) as error:
+        raise PromptError(wanted) from error
+    if array.size and array.shape[-1] != columns:
+        raise PromptError(f"{wanted}, not of shape {array.shape}")
+    return rows if array.size else []

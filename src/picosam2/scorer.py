@@ -143,7 +143,10 @@ class Scorer:
         try:
             if found["features"] != list(FEATURES):
                 raise ValueError("it measures other features")
-            scorer = cls(**{n: np.array(found[n], np.float32) for n in cls.__dataclass_fields__})
+            with np.errstate(over="ignore"):  # it is infinite then, and refused below
+                scorer = cls(
+                    **{n: np.array(found[n], np.float32) for n in cls.__dataclass_fields__}
+                )
             inputs = len(scorer.mean)
             if (
                 inputs != scorer.candidates * len(FEATURES)
@@ -153,8 +156,10 @@ class Scorer:
                 or scorer.out_bias.shape != (scorer.candidates,)
             ):
                 raise ValueError("its shapes do not fit")
-        except (KeyError, TypeError, ValueError) as error:
+            if not all(np.isfinite(getattr(scorer, n)).all() for n in cls.__dataclass_fields__):
+                raise ValueError("it holds numbers that are not finite")
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"the weights file holds a scorer that cannot be used: {error}"
-            ) from (error)
+            ) from error
         return scorer

@@ -67,6 +67,7 @@ def calibrate(
     }
     facts = {
         **facts,
+        "geometry": predictor.runtime.info.facts["geometry"],  # a scorer belongs to its windows
         "scorers": {kind: one.scorer.to_json() for kind, one in fitted.items()},
         "calibration": {kind: one.report() for kind, one in fitted.items()},
     }

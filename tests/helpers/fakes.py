@@ -1,0 +1,61 @@
+"""Runtimes that are no network: their answers are known, so expectations can be exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from picosam2.runtime import RuntimeInfo
+from picosam2.scorer import FEATURES, Scorer
+
+Answer = Callable[[np.ndarray, int], np.ndarray]
+"""From a crop (S, S, 3) uint8 and its number in the batch to logits (K, S, S)."""
+
+
+class FakeRuntime:
+    """Gives what `answer` says of each crop, and keeps the crops it was asked for."""
+
+    def __init__(self, answer: Answer, *, size: int = 96, channels: int = 1, **facts: Any) -> None:
+        self.info = RuntimeInfo(
+            name="fake", input_size=size, channels=channels, weights_sha256="0" * 64, facts=facts
+        )
+        self._answer = answer
+        self.asked: list[np.ndarray] = []
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        assert crops.dtype == np.uint8
+        assert crops.shape[1:] == (self.info.input_size, self.info.input_size, 3)
+        self.asked.append(crops)
+        answers = [self._answer(crop, number) for number, crop in enumerate(crops)]
+        return np.stack(answers).astype(np.float32)
+
+
+def reddish(crop: np.ndarray, _number: int = 0) -> np.ndarray:
+    """Perfect for pictures whose objects are bright red, on black: logits -8..8.
+
+    Blue is subtracted so that padding, which is grey, counts as background.
+    """
+    return ((crop[None, :, :, 0].astype(float) - crop[None, :, :, 2]) / 255 - 0.5) * 16
+
+
+def fixed_scores(*scores: float) -> dict[str, Any]:
+    """A scorer, as a weights file holds it, that gives these scores whatever it sees."""
+    count = len(scores)
+    inputs = count * len(FEATURES)
+    logits = np.log(np.array(scores) / (1 - np.array(scores)))
+    return Scorer(
+        mean=np.zeros(inputs, np.float32),
+        scale=np.ones(inputs, np.float32),
+        hidden=np.zeros((inputs, 1), np.float32),
+        hidden_bias=np.zeros(1, np.float32),
+        out=np.zeros((1, count), np.float32),
+        out_bias=logits.astype(np.float32),
+    ).to_json()
+
+
+def disc(height: int, width: int, x: float, y: float, radius: float) -> np.ndarray:
+    """A disc's mask (H, W) bool."""
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    return (columns - x) ** 2 + (rows - y) ** 2 < radius**2
