@@ -26,9 +26,9 @@ def report(
 ) -> None:
     """Make a report of results: report.html (one file, no network), report.md and report.json.
 
-    RUN.json are files written by `eval --json`, `robustness --json` and `clicks --json`. The
-    comparison in pictures segments the bundled sample picture; with --images and --annotations it
-    shows photos of the first `box` run instead, chosen by rank.
+    RUN.json are files written by the option --json of `eval`, `robustness`, `clicks` and
+    `proposals`. The comparison in pictures segments the bundled sample picture; with --images and
+    --annotations it shows photos of the first `box` run instead, chosen by rank.
 
     Args:
         out: The folder for the report.
@@ -76,7 +76,7 @@ def _models(results: Sequence[Mapping[str, Any]]) -> dict[str, Predictor]:
     found: dict[str, Predictor] = {}
     seen: set[str] = set()
     for result in results:
-        weights = result["weights"]
+        weights = result.get("weights")
         if not weights or weights["sha256"] in seen or weights["runtime"] == "transformers":
             continue
         seen.add(weights["sha256"])

@@ -13,7 +13,7 @@ import numpy as np
 from picosam2.errors import DataError
 from picosam2.evaluate import metrics
 
-KINDS = ("evaluation", "robustness", "clicks")
+KINDS = ("evaluation", "robustness", "clicks", "proposals")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Comparison:
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A result file of `eval`, `robustness` or `clicks`. `DataError` if it is none."""
+    """A result file of `eval`, `robustness`, `clicks` or `proposals`. `DataError` if it is none."""
     try:
         found = json.loads(Path(path).read_text())
     except FileNotFoundError as error:

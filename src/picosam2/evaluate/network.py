@@ -15,7 +15,7 @@ import torch
 
 from picosam2.costs import stage_costs
 from picosam2.distill.config import from_table
-from picosam2.errors import require
+from picosam2.errors import ConfigError, require
 from picosam2.files import sha256_file
 from picosam2.model import ModelConfig, PicoSAM2
 from picosam2.predictor import Predictor
@@ -23,9 +23,15 @@ from picosam2.runtime import Runtime
 
 
 def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:
-    """The network's configuration, from what a weights file says of itself."""
+    """The network's configuration, from what a weights file says of itself; None if it is not ours.
+
+    The file may hold any graph that answers like ours, so that is no error.
+    """
     table = facts.get("model")
-    return from_table(ModelConfig, table, where="model") if isinstance(table, dict) else None
+    try:
+        return from_table(ModelConfig, table, where="model") if isinstance(table, dict) else None
+    except ConfigError:
+        return None
 
 
 def weights_facts(name: str, path: Path, predictor: Predictor) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def collect(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         runs.sort(key=lambda one: (one["dataset"], _ORDER.index(one["protocol"])))
         models: dict[str, dict[str, Any]] = {}
         for one in results:
-            weights = one["weights"]
+            weights = one.get("weights")
             if weights:
                 kept = {key: weights[key] for key in MODEL_FIELDS if key in weights}
                 kept["name"] = Path(str(weights["name"])).stem
@@ -81,6 +81,11 @@ def collect(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "runs": runs,
             "robustness": [_named(one) for one in results if one["kind"] == "robustness"],
             "clicks": [_named(one) for one in results if one["kind"] == "clicks"],
+            "proposals": [
+                {key: value for key, value in one.items() if key != "problems"}
+                for one in results
+                if one["kind"] == "proposals"
+            ],
             "published": published(),
         }
     except (KeyError, TypeError, ValueError) as error:
@@ -171,8 +176,8 @@ def blocks(report: Mapping[str, Any], sheet: bytes = b"", sheet_of: str = "") ->
                 wide=True,
             ),
         ]
-    found += _calibration(report) + _robustness(report) + _clicks(report) + _sources(report)
-    return found
+    found += _calibration(report) + _robustness(report) + _clicks(report) + _proposals(report)
+    return found + _sources(report)
 
 
 def _models(report: Mapping[str, Any]) -> Table:
@@ -448,6 +453,34 @@ def _clicks(report: Mapping[str, Any]) -> list[Block]:
             svg=figures.click_curve(report["clicks"]),
             wide=True,
         ),
+    ]
+
+
+def _proposals(report: Mapping[str, Any]) -> list[Block]:
+    if not report["proposals"]:
+        return []
+    names = {one["sha256"]: one["name"] for one in report["models"]}
+    header = ("weights", "method", "objects", "AR@1", "AR@10", "AR@100", "masks a photo",
+              "s a photo")  # fmt: skip
+    rows = tuple(
+        (
+            names.get(one["weights_sha256"], "network"),
+            method,
+            f"{one['n']:,}",
+            *(_percent(found[f"ar@{count}"]) for count in (1, 10, 100)),
+            f"{found['masks_per_photo']:.0f}",
+            f"{found['seconds_per_photo']:.2f}",
+        )
+        for one in report["proposals"]
+        for method, found in one["methods"].items()
+    )
+    return [
+        Heading(text="Everything mode"),
+        Text(
+            text="Average recall of the first masks of everything mode, without classes, by "
+            "COCO's own evaluation; beside a grid of boxes that looks at no pixel."
+        ),
+        Table(header=header, rows=rows, left=2),
     ]
 
 
