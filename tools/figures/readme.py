@@ -60,9 +60,9 @@ def window(predictor: Predictor, path: Path) -> None:
     picture = sample()
     thing = next(t for t in sample_objects() if t.name == "apple")
     clicked, boxed = _windows(thing, *picture.shape[:2])
-    fig = plt.figure(figsize=(11, 4.6), dpi=110)
+    fig = plt.figure(figsize=(12, 4.2), dpi=110)
     grid = fig.add_gridspec(
-        2, 8, width_ratios=(1, 1, 1, 1, 0.55, 1, 1, 1), wspace=0.08, hspace=0.32
+        2, 8, width_ratios=(1, 1, 1, 1, 0.15, 1.35, 1.35, 1.35), wspace=0.08, hspace=0.16
     )
     photo = fig.add_subplot(grid[:, :4])
     photo.imshow(picture)
@@ -80,8 +80,8 @@ def window(predictor: Predictor, path: Path) -> None:
     photo.legend(loc="upper right", framealpha=0.9, fontsize=9)
     photo.set_title("the prompt is where the window is", fontsize=11, color=INK)
     photo.axis("off")
-    shown = [*clicked[1:3], boxed]
-    titles = ["click, 2nd window", "click, 3rd window", "box"]
+    shown = [*clicked[2:4], boxed]
+    titles = ["click, 3rd window", "click, 4th window", "box"]
     for column, (one, title) in enumerate(zip(shown, titles, strict=True)):
         channel = CLICK_CHANNEL if column < 2 else 0
         logits = predictor.window_logits(picture, [one], channel)[0]
@@ -93,7 +93,7 @@ def window(predictor: Predictor, path: Path) -> None:
 
 def _windows(thing: SampleObject, height: int, width: int) -> tuple[list[Window], Window]:
     clicked = list(geometry.click_windows(thing.point, height, width))
-    return clicked[:4], geometry.box_window(thing.box)
+    return clicked[:5], geometry.box_window(thing.box)
 
 
 def _colour(index: int) -> tuple[float, float, float]:
