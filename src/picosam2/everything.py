@@ -88,6 +88,11 @@ def everything(
     car; none equals another by more than the settings allow. They take a byte a pixel each.
 
     Raises `ImageError` if the photo cannot be read.
+
+    >>> from picosam2 import Predictor, sample
+    >>> found = everything(sample(), Predictor(), Everything(points_per_side=2))
+    >>> all(one.mask.shape == (480, 640) for one in found)
+    True
     """
     chosen = settings or Everything()
     picture = load_image(image)

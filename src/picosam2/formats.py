@@ -1,15 +1,19 @@
 """Masks in the formats of other tools, and objects read back from those that serve as inputs.
 
-| format | one file for | holds | read back |
-|---|---|---|---|
-| binary PNG | an object | 255 on it, 0 off it | yes |
-| indexed PNG | a photo | the object's number in each pixel, with a palette; up to 255 | yes |
-| 16-bit PNG | a photo | the same without a palette; up to 65,535 | yes |
-| SVG | a photo | a path for each object | |
-| COCO | many photos | RLE or polygons, box, score, category | yes, and as boxes |
-| YOLO | a photo | a polygon for each line, divided by the photo's size | yes, and as boxes |
-| labelme | a photo | polygons; those of one object share a group | yes, and as boxes and points |
-| supervision | a photo | `Detections`, in memory | |
+============  ============  ==========================================  ==========================
+format        one file for  holds                                       read back
+============  ============  ==========================================  ==========================
+binary PNG    an object     255 on it, 0 off it                         yes
+indexed PNG   a photo       the object's number in each pixel, with a   yes
+                            palette; up to 255
+16-bit PNG    a photo       the same without a palette; up to 65,535    yes
+SVG           a photo       a path for each object                      no
+COCO          many photos   RLE or polygons, box, score, category       yes, and as boxes
+YOLO          a photo       a polygon a line, in shares of the photo    yes, and as boxes
+labelme       a photo       polygons; those of one object share a       yes, also as boxes, points
+                            group
+supervision   a photo       `Detections`, in memory                     no
+============  ============  ==========================================  ==========================
 
 Numbered PNGs have one number a pixel: where objects overlap, the smaller one is in front. All
 others keep overlaps. COCO, YOLO and labelme know polygons without holes only. A hole is joined to
@@ -176,6 +180,9 @@ def outlines(mask: Mask, tolerance: float = 0.0) -> list[NDArray[np.float64]]:
     """One closed ring (N, 2) of x, y pixels for each piece of a mask, its holes joined by keyholes.
 
     The even-odd areas of the rings together are the mask: exactly so at `tolerance` 0, in pixels.
+
+    >>> outlines(np.ones((1, 2), np.bool_))[0].tolist()
+    [[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]]
     """
     pieces, count = masks.label(mask)
     rings = []
