@@ -83,6 +83,8 @@ def track(
 
     with ExitStack() as stack:
         source = stack.enter_context(open_frames(clip, size=_size(size), rate=rate))
+        if source.length is not None and frame >= source.length:
+            raise _no_such_frame(source, source.length, frame)
         from picosam2.predictor import Predictor
 
         predictor = Predictor(weights, runtime=runtime, threads=threads)
@@ -127,9 +129,13 @@ def _follow(
                 raise
             print(f"picosam2: {source.name} stopped after frame {count - 1}", file=sys.stderr)
     if count <= first:
-        raise PromptError(
-            f"{source.name} has {count} frames, counted from 0: --frame {first} is not among them"
-        )
+        raise _no_such_frame(source, count, first)
+
+
+def _no_such_frame(source: FrameSource, count: int, first: int) -> PromptError:
+    return PromptError(
+        f"{source.name} has {count} frames, counted from 0: --frame {first} is not among them"
+    )
 
 
 class _Sink:
