@@ -156,15 +156,13 @@ describe.skipIf(why !== null)(`the page${why ? ` (skipped: ${why})` : ""}`, () =
   it("shows the mask under the pointer and lets it go", async () => {
     await openSample(page);
     const [x, y] = await screen(page, ...known("apple").point);
-    const before = await page.locator("#view").screenshot();
+    const drawn = (): Promise<string> =>
+      page.evaluate(() => (document.getElementById("view") as HTMLCanvasElement).toDataURL());
+    const before = await drawn();
     await page.mouse.move(x, y);
-    await page.waitForSelector("#speed:not([hidden])", { timeout: 60_000 });
-    await page.waitForTimeout(300);
-    const during = await page.locator("#view").screenshot();
-    expect(during.equals(before)).toBe(false);
+    await expect.poll(drawn, { timeout: 60_000 }).not.toBe(before);
     await page.mouse.move(640, 20);
-    await page.waitForTimeout(200);
-    expect((await page.locator("#view").screenshot()).equals(before)).toBe(true);
+    await expect.poll(drawn, { timeout: 60_000 }).toBe(before);
   });
 
   it("undoes, redoes, chooses sizes, renames and deletes", async () => {
@@ -179,11 +177,11 @@ describe.skipIf(why !== null)(`the page${why ? ` (skipped: ${why})` : ""}`, () =
     await masked(page, 2);
 
     const sizes = page.locator(".object.selected .scale");
-    expect(await sizes.count()).toBe(5);
-    await sizes.nth(4).click();
-    await page.waitForSelector(".object.selected .scale:nth-child(5)[aria-pressed=true]");
+    expect(await sizes.count()).toBeGreaterThan(1);
+    await sizes.last().click();
+    await page.waitForSelector(".object.selected .scale:last-child[aria-pressed=true]");
     await page.click("#undo, [data-action=undo]");
-    await page.waitForSelector(".object.selected .scale:nth-child(5)[aria-pressed=false]");
+    await page.waitForSelector(".object.selected .scale:last-child[aria-pressed=false]");
 
     const name = page.locator(".object.selected input");
     await name.fill("my mug");
@@ -352,38 +350,37 @@ describe.skipIf(why !== null)(`the page${why ? ` (skipped: ${why})` : ""}`, () =
     expect(await screen(page, 320, 240)).toEqual(before);
   });
 
-  it.each([
+  const sizes = [
     ["phone-small", 320, 568], ["phone", 390, 844], ["desktop", 1280, 800], ["wide", 3840, 2160],
-  ] as const)("fits %s and has nothing outside the screen", async (name, width, height) => {
-    for (const scheme of ["light", "dark"] as const) {
-      const own = await browser.newContext({
-        viewport: { width, height }, colorScheme: scheme, hasTouch: width < 800, isMobile: width < 800,
-      });
-      page = await own.newPage();
-      await page.goto(served.url);
-      await page.waitForSelector("body[data-model=ready]", { timeout: 90_000 });
-      await page.screenshot({ path: join(SHOTS, `${name}-${scheme}-welcome.png`) });
-      await openSample(page);
-      for (const [i, object] of ["mug", "tennis ball", "apple"].entries()) {
-        const at = await screen(page, ...known(object).point);
-        if (width < 800) await page.touchscreen.tap(...at);
-        else await page.mouse.click(...at);
-        await masked(page, i + 1);
-      }
-      await page.waitForTimeout(200);
-      await page.screenshot({ path: join(SHOTS, `${name}-${scheme}.png`) });
-      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-      expect(wide).toBeLessThanOrEqual(width);
-      const outside = await page.evaluate(() =>
-        [...document.querySelectorAll("header button, #tools button, .panel button, .zoom button")]
-          .filter((b) => b.checkVisibility())
-          .filter((b) => {
-            const box = b.getBoundingClientRect();
-            return box.left < -0.5 || box.right > innerWidth + 0.5;
-          }).length,
-      );
-      expect(outside).toBe(0);
-      await own.close();
+  ] as const;
+  const looks = sizes.flatMap((size) => (["light", "dark"] as const).map((scheme) => [...size, scheme] as const));
+
+  it.each(looks)("fits %s (%i x %i, %s) and has nothing outside the screen", async (name, width, height, scheme) => {
+    await context.close();
+    const phone = width < 800;
+    context = await browser.newContext({
+      viewport: { width, height }, colorScheme: scheme, hasTouch: phone, isMobile: phone,
+    });
+    page = await context.newPage();
+    await page.goto(served.url);
+    await page.waitForSelector("body[data-model=ready]", { timeout: 90_000 });
+    await page.screenshot({ path: join(SHOTS, `${name}-${scheme}-welcome.png`) });
+    await openSample(page);
+    for (const [i, object] of ["mug", "apple"].entries()) {
+      const at = await screen(page, ...known(object).point);
+      if (phone) await page.touchscreen.tap(...at);
+      else await page.mouse.click(...at);
+      await masked(page, i + 1);
     }
+    await page.waitForTimeout(200);
+    await page.screenshot({ path: join(SHOTS, `${name}-${scheme}.png`) });
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
+    const outside = await page.evaluate(() =>
+      [...document.querySelectorAll("header button, #tools button, .panel button, .zoom button")]
+        .filter((button) => button.checkVisibility())
+        .map((button) => button.getBoundingClientRect())
+        .filter((box) => box.left < -0.5 || box.right > innerWidth + 0.5).length,
+    );
+    expect(outside).toBe(0);
   });
 });

@@ -60,7 +60,15 @@ function interpret(said: unknown, name: string, bytes: number): ModelFacts {
   const scorer = (kind: string): Scorer | null =>
     scorers[kind] === undefined || scorers[kind] === null ? null : Scorer.fromJson(scorers[kind]);
   if (preprocessing["order"] !== "RGB") throw new Error("its colours are not in RGB order");
-  const aspect = geometry["box_max_aspect"];
+  const aspect = geometry["box_max_aspect"]; // null: no limit, for JSON has no infinity
+  const halves = numbers(geometry["click_halves"], "click_halves");
+  const native = root["click_windows"] === "native";
+  const [click, box] = [scorer("click"), scorer("box")];
+  for (const [found, count] of [[click, native ? 1 : halves.length], [box, 1]] as const) {
+    if (found && found.candidates !== count) {
+      throw new Error(`its scorer compares ${found.candidates} windows where there are ${count}`);
+    }
+  }
   return {
     name: name.replace(/\.onnx$/, ""),
     bytes,
@@ -71,11 +79,11 @@ function interpret(said: unknown, name: string, bytes: number): ModelFacts {
     pad: numbers(preprocessing["pad"], "pad", 3),
     boxGrowth: number(geometry["box_growth"], "box_growth"),
     boxMaxAspect: typeof aspect === "number" ? aspect : Infinity,
-    clickHalves: numbers(geometry["click_halves"], "click_halves"),
+    clickHalves: halves,
     outsideLogit: number(geometry["outside_logit"], "outside_logit"),
-    native: root["click_windows"] === "native",
-    clickScorer: scorer("click"),
-    boxScorer: scorer("box"),
+    native,
+    clickScorer: click,
+    boxScorer: box,
   };
 }
 

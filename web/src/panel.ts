@@ -150,7 +150,7 @@ function thumbnail({ window, contours }: Scale, bitmap: ImageBitmap, colour: str
   context.fillStyle = colour;
   context.fill(path, "evenodd");
   context.globalAlpha = 1;
-  context.lineWidth = 3 / zoom;
+  context.lineWidth = 2.5 / zoom;
   context.strokeStyle = "#fff";
   context.stroke(path);
   return canvas;

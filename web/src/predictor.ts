@@ -167,7 +167,7 @@ export class Predictor {
 
   private scores(found: Float32Array, count: number): number[] {
     const scorer = this.runtime.facts.clickScorer;
-    if (scorer && scorer.candidates === count) return scorer.score(found);
+    if (scorer) return scorer.score(found);
     return Array.from({ length: count }, (_, i) => withoutScorer(found, i));
   }
 
@@ -210,24 +210,25 @@ export class Predictor {
       .sort((a, b) => a.wrong - b.wrong || b.candidate.score - a.candidate.score)
       .map((item) => item.candidate);
     const best = ordered[0]!;
-    const mistaken = wrong(best);
-    if (mistaken.length === 0) return ordered;
+    if (wrong(best).length === 0) return ordered;
 
     const { height, width } = this.picture;
     const full = new Float32Array(width * height).fill(this.runtime.facts.outsideLogit);
+    const covered = (point: Point): boolean =>
+      full[Math.trunc(point.y) * width + Math.trunc(point.x)]! > 0;
     each(best.region, width, (at, logit) => (full[at] = logit));
-    for (const point of mistaken) {
-      if (!point.positive) continue;
-      const joined = byPoint.get(point)![0]!.region;
-      each(joined, width, (at, logit) => (full[at] = Math.max(full[at]!, logit)));
+    const on = prompt.points.filter((point) => point.positive);
+    for (const point of on) {
+      const own = byPoint.get(point)!.find((c) => c.covers(point));
+      if (!own || covered(point)) continue;
+      each(own.region, width, (at, logit) => (full[at] = Math.max(full[at]!, logit)));
     }
-    const kept = prompt.points.filter((point) => point.positive);
-    for (const point of mistaken) {
-      if (point.positive) continue;
-      const sparing = byPoint.get(point)!.filter((c) => !kept.some((k) => c.covers(k)));
-      if (sparing.length === 0) continue;
-      const sizes = sparing.map((c) => c.region.logits.reduce((n, v) => n + (v > 0 ? 1 : 0), 0));
-      const largest = sparing[sizes.indexOf(Math.max(...sizes))]!;
+    for (const point of prompt.points) {
+      if (point.positive || !covered(point)) continue;
+      const own = byPoint.get(point)!.filter((c) => c.covers(point) && !on.some((k) => c.covers(k)));
+      if (own.length === 0) continue;
+      const sizes = own.map((c) => c.region.logits.reduce((n, v) => n + (v > 0 ? 1 : 0), 0));
+      const largest = own[sizes.indexOf(Math.max(...sizes))]!;
       each(largest.region, width, (at, logit) => (full[at] = Math.min(full[at]!, -logit)));
     }
     const mended = new Candidate(best.window, best.score, { x: 0, y: 0, width, height, logits: full });

@@ -15,16 +15,15 @@ describe("a model's facts", () => {
       const found = readFacts(onnxWith("picosam2", JSON.stringify(facts), graph), "default.onnx");
       expect(found.name).toBe("default");
       expect(found.inputSize).toBe(96);
-      expect(found.clickHalves.length).toBe(5);
       expect(found.boxMaxAspect).toBe(Infinity);
-      expect(found.clickScorer?.candidates).toBe(5);
+      expect(found.clickScorer?.candidates).toBe(found.clickHalves.length);
       expect(found.boxScorer?.candidates).toBe(1);
     }
   });
 
   it("may lack scorers", () => {
-    const { scorers: _, ...rest } = facts;
-    expect(readFacts(made(rest), "a.onnx").clickScorer).toBeNull();
+    expect(readFacts(made({ ...facts, scorers: {} }), "a.onnx").clickScorer).toBeNull();
+    expect(readFacts(made({ ...facts, scorers: undefined }), "a.onnx").boxScorer).toBeNull();
   });
 
   it.each([
@@ -33,6 +32,7 @@ describe("a model's facts", () => {
     ["nothing in it", made({}), "cannot be used"],
     ["BGR", made({ ...facts, preprocessing: { ...(facts["preprocessing"] as object), order: "BGR" } }), "RGB"],
     ["another scorer", made({ ...facts, scorers: { click: { features: ["area"] } } }), "other features"],
+    ["a scorer for other windows", made({ ...facts, geometry: { ...(facts["geometry"] as object), click_halves: [0.1] } }), "1"],
     ["half a file", onnxWith("picosam2", JSON.stringify(facts)).subarray(0, 600), "damaged"],
     ["a page", new TextEncoder().encode("<!doctype html><html><body>Not found</body></html>"), "damaged"],
   ])("with %s are refused", (_, bytes, why) => {

@@ -1,0 +1,14 @@
+import tseslint from "typescript-eslint";
+
+export default tseslint.config(
+  { ignores: ["node_modules/", "eslint.config.js"] },
+  ...tseslint.configs.strict,
+  {
+    rules: {
+      // Typed arrays are indexed by loops whose bounds are their lengths.
+      "@typescript-eslint/no-non-null-assertion": "off",
+      "@typescript-eslint/no-explicit-any": "error",
+      eqeqeq: "error",
+    },
+  },
+);
