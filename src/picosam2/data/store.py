@@ -20,6 +20,8 @@ import math
 import multiprocessing
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -355,12 +357,30 @@ def _workers(count: int) -> Iterator[Callable[..., Iterator[Any]]]:
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(count, mp_context=context) as pool:
-            yield pool.map
+
+            def in_parallel(*arguments: Any) -> Iterator[Any]:
+                with _deaf_to_interrupts():  # here the processes are started
+                    return pool.map(*arguments)
+
+            yield in_parallel
     except BrokenProcessPool as error:
         raise StoreError(
             "a worker process was killed, perhaps for lack of memory: run it again with fewer "
             "workers; what is finished is kept"
         ) from error
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started in here never see Ctrl-C: the one that started them ends them in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def _hash_photos(paths: Sequence[Path]) -> list[int | None]:
