@@ -19,6 +19,7 @@ from picosam2.cli import (
     calibrate,
     compare,
     data,
+    demo,
     evaluate,
     everything,
     export,
@@ -74,6 +75,7 @@ app.command(
     usage="Usage: picosam2 track CLIP --point X,Y | --box X0,Y0,X1,Y1 --out FILE|DIR [OPTIONS]",
     sort_key=1,
 )
+app.command(demo.demo, name="demo", sort_key=1.7)
 app.command(evaluate.evaluate, name="eval", sort_key=2)
 app.command(compare.compare, name="compare", sort_key=2)
 app.command(robustness.robustness, name="robustness", sort_key=2)
