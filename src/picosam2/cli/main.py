@@ -28,6 +28,7 @@ from picosam2.cli import (
     report_command,
     robustness,
     segment,
+    serve,
     track,
     train,
     version,
@@ -76,6 +77,7 @@ app.command(
     sort_key=1,
 )
 app.command(demo.demo, name="demo", sort_key=1.7)
+app.command(serve.serve, name="serve", sort_key=1.8)
 app.command(evaluate.evaluate, name="eval", sort_key=2)
 app.command(compare.compare, name="compare", sort_key=2)
 app.command(robustness.robustness, name="robustness", sort_key=2)

@@ -1,0 +1,103 @@
+"""`picosam2 serve`: masks over HTTP, for programs on this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from picosam2.cli.options import RuntimeName, Threads, Weights
+
+PORT = 8428
+
+
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = PORT,
+    allow_host: Annotated[list[str] | None, Parameter(negative=(), metavar="NAME")] = None,
+    workers: Annotated[int, Parameter(validator=Number(gte=1))] = 2,
+    max_body_mb: Annotated[float, Parameter(validator=Number(gt=0))] = 20,
+    max_megapixels: Annotated[float, Parameter(validator=Number(gt=0))] = 25,
+    max_prompts: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
+    max_sessions: Annotated[int, Parameter(validator=Number(gte=1))] = 32,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 30,
+    weights: Weights = "default",
+    runtime: RuntimeName = "onnx",
+    threads: Threads = 1,
+) -> int:
+    """Answer HTTP requests with masks, until Ctrl C.
+
+    `curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg'
+    'http://127.0.0.1:8428/v1/segment?point=120,80'` gives JSON; `&format=overlay` gives a picture.
+    /openapi.json describes everything, also sessions, which keep a picture for many clicks;
+    /metrics has counts for Prometheus. The server opens no path and no address for a client.
+
+    Args:
+        host: The address to listen on. Only this machine reaches 127.0.0.1; there is no password,
+            so think before you choose another.
+        port: The port; 0 takes any.
+        allow_host: A further name by which clients may call this server. Repeatable.
+        workers: Requests that use the network at once.
+        max_body_mb: Largest request, in MB.
+        max_megapixels: Largest picture, in millions of pixels.
+        max_prompts: Most objects in one request.
+        max_sessions: Most pictures kept; the one used longest ago goes first.
+        seconds: Longest time for one request.
+        threads: CPU threads for one run of the network.
+    """
+    from picosam2.errors import ConfigError, require
+
+    for module in ("starlette", "uvicorn"):
+        require(module, "serve")
+    import socket
+
+    import uvicorn
+
+    from picosam2.predictor import Predictor
+    from picosam2.serve.app import LOCAL_NAMES, create_app
+    from picosam2.serve.limits import Limits
+
+    limits = Limits(
+        body=round(max_body_mb * 1e6),
+        pixels=round(max_megapixels * 1e6),
+        prompts=max_prompts,
+        sessions=max_sessions,
+        seconds=seconds,
+    )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(f"{host}:{port} cannot be listened on: {error}") from error
+    with listener:
+        name = f"[{host}]" if ":" in host else host
+        predictor = Predictor(weights, runtime=runtime, threads=threads)
+        app = create_app(
+            predictor,
+            limits,
+            workers=workers,
+            hosts=[each.lower() for each in (*LOCAL_NAMES, name, *(allow_host or ()))],
+        )
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            server_header=False,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=max(round(seconds), 1),
+            limit_concurrency=256,
+            lifespan="off",
+        )
+        if name not in LOCAL_NAMES:
+            print("picosam2: other machines may reach this server", file=sys.stderr)
+        print(f"http://{name}:{listener.getsockname()[1]}\nCtrl C stops it.", flush=True)
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:  # uvicorn has finished what was under way
+            print()
+    return 0
