@@ -29,7 +29,7 @@ def built(tmp_path: Path) -> Path:
         "assets/index-abc.js": "export {}",
         "assets/ort-abc.wasm": "\0asm",
         "model/default.onnx": "default model",
-        "notes.txt": "not for the web",
+        "notes.md": "not for the web",
     }.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def test_files_have_the_types_that_browsers_ask_for(built: Path, path: str, kind
     "path",
     [
         "/secret.js", "/../secret.js", "/%2e%2e/secret.js", "/..%2fsecret.js",
-        "/assets/../../secret.js", "/notes.txt", "//etc/passwd", "/index.html/", "/model/",
+        "/assets/../../secret.js", "/notes.md", "//etc/passwd", "/index.html/", "/model/",
         "/%00", "/assets/%ff",
     ],
 )  # fmt: skip

@@ -1,0 +1,166 @@
+/**
+ * Numbers of the page, measured in headless Chromium on this machine:
+ *
+ *     node benchmarks/web.mjs [--json FILE]
+ *
+ * It needs a built page (`npm run build` in web/), Chromium (CHROMIUM) and a Python with the package
+ * (PICOSAM2_PYTHON). Browser and Python take turns, so that both see the same load; times are medians.
+ */
+
+import { spawn, spawnSync } from "node:child_process";
+import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { cpus } from "node:os";
+import { join, resolve } from "node:path";
+import { gzipSync } from "node:zlib";
+
+const ROOT = resolve(import.meta.dirname, "..");
+const SITE = join(ROOT, "src/picosam2/assets/web");
+const PYTHON = process.env.PICOSAM2_PYTHON ?? "python3";
+const { chromium } = createRequire(join(ROOT, "web/package.json"))("playwright-core");
+
+const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
+
+/** Bytes of the page's files, compressed as a host would send them. */
+function weight() {
+  const out = { page: 0, runtime: 0, model: 0, modelRaw: 0 };
+  for (const entry of readdirSync(SITE, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const bytes = readFileSync(join(entry.parentPath, entry.name));
+    const kind = entry.name.endsWith(".onnx") ? "model" : entry.name.startsWith("ort-") ? "runtime" : "page";
+    if (entry.name === "sample.jpg") continue;
+    out[kind] += gzipSync(bytes, { level: 9 }).length;
+    if (kind === "model") out.modelRaw += bytes.length;
+  }
+  return out;
+}
+
+async function demo() {
+  const code =
+    "from picosam2.demo_server import DemoServer, find_site\n" +
+    "s = DemoServer(find_site(), 0)\nprint(s.url, flush=True)\ns.serve_forever()";
+  const child = spawn(PYTHON, ["-c", code], { stdio: ["ignore", "pipe", "inherit"] });
+  const url = await new Promise((done) => child.stdout.once("data", (data) => done(String(data).trim())));
+  return { url, stop: () => child.kill() };
+}
+
+/** The median milliseconds of clicks on the sample, in Python, with as many threads as the page. */
+function python(points, threads) {
+  const code = `
+import json, statistics, sys, time
+from pathlib import Path
+from picosam2.images import load_image
+from picosam2.predictor import Predictor
+points, site, threads = json.loads(sys.argv[1])
+predictor = Predictor(Path(site) / "model" / "default.onnx", threads=threads)
+image = load_image(Path(site) / "sample.jpg")
+times = []
+for point in [points[0], *points]:
+    before = time.perf_counter()
+    predictor(image, points=[point])
+    times.append(1000 * (time.perf_counter() - before))
+print(json.dumps(statistics.median(times[1:])))
+`;
+  const run = spawnSync(PYTHON, ["-c", code, JSON.stringify([points, SITE, threads])], { encoding: "utf8" });
+  if (run.status !== 0) throw new Error(run.stderr);
+  return JSON.parse(run.stdout);
+}
+
+const ready = (page) => page.waitForSelector("body[data-model=ready]", { timeout: 120000 });
+const opened = (page) => page.waitForSelector("body[data-photo]", { timeout: 60000 });
+
+function screen(page, [x, y]) {
+  return page.evaluate(([px, py]) => {
+    const view = document.getElementById("view");
+    const [scale, left, top] = view.dataset.transform.split(" ").map(Number);
+    const box = view.getBoundingClientRect();
+    return [box.left + left + px * scale, box.top + top + py * scale];
+  }, [x, y]);
+}
+
+const masked = (page, count) =>
+  page.waitForFunction(
+    (n) => {
+      const scores = [...document.querySelectorAll(".object .score")];
+      return scores.length === n && scores.every((score) => score.textContent.includes("%"));
+    },
+    count,
+    { timeout: 120000 },
+  );
+
+const sample = JSON.parse(readFileSync(join(ROOT, "src/picosam2/assets/sample.json"), "utf8"));
+const points = sample.objects.flatMap(({ point: [x, y] }) => [[x, y], [x + 3, y + 2]]);
+const served = await demo();
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+});
+try {
+  // A cold load: nothing cached, from the address to the first mask of a click.
+  const cold = [];
+  for (let i = 0; i < 3; i++) {
+    const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+    const page = await context.newPage();
+    const before = performance.now();
+    await page.goto(served.url);
+    await page.click(".welcome [data-action=sample]");
+    await ready(page);
+    await opened(page);
+    await page.mouse.click(...(await screen(page, points[0])));
+    await masked(page, 1);
+    cold.push(performance.now() - before);
+    await context.close();
+  }
+
+  const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+  await page.goto(served.url);
+  await ready(page);
+  await page.click(".welcome [data-action=sample]");
+  await opened(page);
+  const threads = Number((await page.textContent("#model")).match(/(\d+) thread/)[1]);
+
+  const browserMs = [];
+  const pythonMs = [];
+  let count = 0;
+  for (let round = 0; round < 4; round++) {
+    const some = points.slice(round * 4, round * 4 + 4);
+    for (const point of some) {
+      await page.mouse.click(...(await screen(page, point)));
+      await masked(page, ++count);
+      browserMs.push(parseFloat(await page.textContent("#speed")));
+    }
+    pythonMs.push(python(some, threads));
+  }
+
+  // Hovering: the pointer never rests, for three seconds.
+  const rates = [];
+  const until = performance.now() + 3000;
+  for (let i = 0; performance.now() < until; i++) {
+    const [x, y] = points[0];
+    await page.mouse.move(...(await screen(page, [x + 40 * Math.sin(i / 20), y + 30 * Math.cos(i / 13)])));
+    await page.waitForTimeout(8);
+    if (performance.now() > until - 1500) rates.push(Number(await page.getAttribute("body", "data-hovers")));
+  }
+
+  const kb = (bytes) => Math.round(bytes / 1000);
+  const size = weight();
+  const found = {
+    machine: `${cpus()[0].model}, ${cpus().length} logical processors`,
+    browser: `Chromium ${browser.version()}`,
+    threads,
+    page_kb_gzip: kb(size.page),
+    runtime_kb_gzip: kb(size.runtime),
+    model_kb: kb(size.modelRaw),
+    cold_first_mask_ms: Math.round(median(cold)),
+    click_ms: median(browserMs),
+    python_click_ms: Math.round(median(pythonMs) * 10) / 10,
+    ratio_to_python: Math.round((100 * median(browserMs)) / median(pythonMs)) / 100,
+    hover_masks_per_second: median(rates),
+  };
+  console.log(JSON.stringify(found, null, 2));
+  const at = process.argv.indexOf("--json");
+  if (at > 0) writeFileSync(process.argv[at + 1], `${JSON.stringify(found, null, 2)}\n`);
+} finally {
+  await browser.close();
+  served.stop();
+}
