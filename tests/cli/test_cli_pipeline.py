@@ -90,6 +90,33 @@ def test_preparing_nothing(refused, tmp_path):
     assert "there is nothing to prepare" in refused("data", "prepare", "--out", tmp_path / "s")
 
 
+def test_fetching_a_data_set(cli, monkeypatch, tmp_path):
+    from picosam2.data import download
+
+    asked = {}
+
+    def fetch(dataset, out, *, progress, **options):
+        asked.update(options, dataset=dataset, out=out)
+        progress("val2017.zip", 5_000_000, 5_000_000)
+        return (download.Fetched(part="val", url="http://x", sha256="ab", folder=out, files=5000),)
+
+    monkeypatch.setattr(download, "download", fetch)
+    words = ("coco", "--out", tmp_path, "--part", "val", "--part", "annotations")
+    done = cli("data", "download", *words, "--no-keep-archives", "--mirror", "http://x")
+    assert done.code == 0
+    assert done.out == f"val: 5,000 files in {tmp_path}, sha256 ab\n"
+    assert done.err == "val2017.zip: 5.0/5.0 MB\n"
+    assert asked == {
+        "dataset": "coco", "out": tmp_path, "parts": ["val", "annotations"],
+        "base_url": "http://x", "keep_archives": False,
+    }  # fmt: skip
+
+
+def test_a_part_that_does_not_exist(refused, tmp_path):
+    said = refused("data", "download", "lvis", "--out", tmp_path, "--part", "test")
+    assert "lvis has no part 'test'" in said
+
+
 def test_checking_a_store(cli, store):
     done = cli("data", "check", store)
     assert done.code == 0
