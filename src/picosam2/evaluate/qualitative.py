@@ -47,9 +47,9 @@ def at_ranks(ious: Sequence[float]) -> list[tuple[str, int]]:
     """For each of `RANKS` its name and the index of the object there; no object twice."""
     order = np.argsort(np.asarray(ious), kind="stable")
     chosen: dict[int, str] = {}
-    for name, share in RANKS:
+    for name, share in reversed(RANKS):  # of a few objects, failures are shown first of all
         chosen.setdefault(int(order[round(share * (len(order) - 1))]), name)
-    return [(name, index) for index, name in chosen.items()]
+    return [(name, index) for index, name in reversed(chosen.items())]
 
 
 def of_photos(

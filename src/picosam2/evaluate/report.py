@@ -156,7 +156,7 @@ def blocks(report: Mapping[str, Any], sheet: bytes = b"", sheet_of: str = "") ->
         found.append(
             Figure(
                 name="architecture",
-                caption="The network, drawn from the model itself. Darker boxes do more work.",
+                caption="The architecture, drawn from the model itself. Darker boxes do more work.",
                 svg=figures.architecture(config),
                 wide=True,
             )

@@ -1,0 +1,81 @@
+"""How much `picosam2 eval --protocol box` costs above the bare network: at most three times.
+
+    python benchmarks/evaluate.py --annotations instances_val2017.json --images val2017
+
+The evaluation decodes every photo and mask, cuts crops, runs the network photo by photo, pastes,
+and measures masks and baselines. The bare network runs on the same crops, in the same batches.
+Both run on one thread, alternating, and the best of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2 import geometry
+from picosam2.data.readers import read_annotations
+from picosam2.errors import DataError, ImageError
+from picosam2.evaluate.network import machine
+from picosam2.evaluate.protocols import true_box
+from picosam2.evaluate.run import evaluate
+from picosam2.images import load_image
+from picosam2.predictor import Predictor
+
+LIMIT = 3.0
+
+
+def main() -> None:
+    """Print both times and their ratio; exit with 1 if it is above `LIMIT`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--annotations", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--weights", default="default")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--photos", type=int, help="the first photos only")
+    options = parser.parse_args()
+    predictor = Predictor(options.weights, threads=1)
+    photos = read_annotations("coco", options.annotations, options.images).photos[: options.photos]
+    size = predictor.runtime.info.input_size
+    batches: list[npt.NDArray[np.uint8]] = []
+    for photo in photos:
+        crops = []
+        try:
+            picture = load_image(photo.path)
+        except ImageError:
+            continue
+        for instance in photo.instances:
+            try:
+                box = true_box(instance.mask())
+            except DataError:
+                continue
+            crops.append(geometry.crop(picture, geometry.box_window(box), size))
+        if crops:
+            batches.append(np.stack(crops))
+    predictor.runtime(batches[0])  # to warm up
+    whole, bare = [], []
+    count = sum(map(len, batches))
+    for _ in range(options.rounds):
+        started = time.perf_counter()
+        for batch in batches:
+            predictor.runtime(batch)
+        bare.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        found = evaluate(predictor, photos, protocol="box")
+        whole.append(time.perf_counter() - started)
+        assert len(found.measured) == count
+    ratio = min(whole) / min(bare)
+    where = machine()
+    print(f"{count} objects in {len(batches)} photos, one thread")
+    print(f"{where['processor']}, {where['cores']} cores, {where['system']}")
+    print(f"network alone  {min(bare):7.2f} s  {1000 * min(bare) / count:6.2f} ms an object")
+    print(f"evaluation     {min(whole):7.2f} s  {1000 * min(whole) / count:6.2f} ms an object")
+    print(f"ratio          {ratio:7.2f}  (at most {LIMIT:g})")
+    raise SystemExit(ratio > LIMIT)
+
+
+if __name__ == "__main__":
+    main()
