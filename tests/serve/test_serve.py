@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 pytest.importorskip("starlette", reason="the server is an extra")
-pytest.importorskip("httpx", reason="Starlette's test client needs httpx")
+pytest.importorskip("httpx2", reason="Starlette's test client needs httpx2")
 
 from starlette.testclient import TestClient
 

@@ -24,6 +24,7 @@ from picosam2.cli import (
     everything,
     export,
     info,
+    labelme,
     proposals,
     report_command,
     robustness,
@@ -78,6 +79,12 @@ app.command(
 )
 app.command(demo.demo, name="demo", sort_key=1.7)
 app.command(serve.serve, name="serve", sort_key=1.8)
+app.command(
+    labelme.labelme,
+    name="labelme",
+    usage="Usage: picosam2 labelme [PHOTO|DIR] [OPTIONS] [LABELME'S OPTIONS]",
+    sort_key=1.9,
+)
 app.command(evaluate.evaluate, name="eval", sort_key=2)
 app.command(compare.compare, name="compare", sort_key=2)
 app.command(robustness.robustness, name="robustness", sort_key=2)
