@@ -71,7 +71,7 @@ class AugmentConfig:
                 raise ConfigError(f"`{name}` must be from 0 to 1")
         if not 0 <= self.rotate <= 90 or not 0 <= self.box_jitter < 0.5:
             raise ConfigError("`rotate` must be from 0 to 90 degrees, `box_jitter` below 0.5")
-        if not 1 <= self.box_growth <= 2 or self.box_max_aspect < 1 or self.click_spread < 0:
+        if not (1 <= self.box_growth <= 2 and self.box_max_aspect >= 1 and self.click_spread >= 0):
             raise ConfigError(
                 "`box_growth` must be from 1 to 2, `box_max_aspect` at least 1, "
                 "`click_spread` at least 0"
@@ -217,11 +217,12 @@ def _outline(covered_BCC: Tensor) -> Tensor:
     edge_C = torch.arange(side + 1, device=covered_BCC.device) * (2 / side) - 1
     corners = []
     for column_BC in (first_BC, last_BC):
-        x_BC = (column_BC * (2 / side) - 1).masked_fill(empty_BC, math.nan)
+        x_BC = column_BC * (2 / side) - 1
         corners += [
             torch.stack((x_BC, edge.expand_as(x_BC)), 2) for edge in (edge_C[:-1], edge_C[1:])
         ]
-    return torch.cat(corners, 1)
+    outline_BN2 = torch.cat(corners, 1)
+    return outline_BN2.masked_fill(empty_BC.repeat(1, 4)[:, :, None], math.nan)
 
 
 def _box(
