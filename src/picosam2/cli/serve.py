@@ -95,6 +95,7 @@ def serve(
         )
         if name not in LOCAL_NAMES:
             print("picosam2: other machines may reach this server", file=sys.stderr)
+        listener.listen(128)  # so that who reads the next line can call at once
         print(f"http://{name}:{listener.getsockname()[1]}\nCtrl C stops it.", flush=True)
         try:
             uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,118 @@
+"""Tracking: frames a second on a 640x480 clip, without decoding and encoding, and how well.
+
+    python benchmarks/track.py --weights default --threads 2
+
+The clip is made here, so its truth is known: an object of the sample picture crosses a table, grows
+and shrinks, and leaves; from then on each frame must be lost. "tracking" is `Tracker.update` alone;
+the real-time factor is its frames a second over the clip's 30. On a machine that does other work,
+too, look at the processor's time with `--threads 1`: what one core needs when it is free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the clip is the tests' own
+
+from picosam2 import Predictor
+from picosam2.cli.track import draw
+from picosam2.clips import VideoWriter, open_frames
+from picosam2.masks import iou
+from picosam2.video import Tracked, Tracker
+from tests.helpers.clip import Clip, Pose, journey, make_clip
+
+RATE = 30.0
+GONE = 20
+
+
+def follow(
+    clip: Clip, frames: list[np.ndarray], predictor: Predictor
+) -> tuple[list[Tracked], list[tuple[float, float]]]:
+    """What was found in each frame, and the seconds that each update took (wall, processor)."""
+    tracker = Tracker(predictor)
+    found, seconds = tracker.start(frames[0], boxes=[clip.box(0)]), []
+    for frame in frames[1:]:
+        started, busy = time.perf_counter(), time.process_time()
+        found += tracker.update(frame)
+        seconds.append((time.perf_counter() - started, time.process_time() - busy))
+    return found, seconds
+
+
+def main() -> None:
+    """Make the clips, write, read and follow them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", default="default")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=120)
+    parser.add_argument("--objects", nargs="+", default=["apple", "mug", "banana", "tennis ball"])
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    options = parser.parse_args()
+    predictor = Predictor(options.weights, threads=options.threads)
+    parts: dict[str, list[float]] = {"encode": [], "decode": [], "draw": []}
+    updates: list[tuple[float, float]] = []
+    overlaps, false_found, seen_found = [], 0, []
+    for name in options.objects:
+        poses = journey(options.frames) + [Pose(2000, 2000)] * GONE
+        clip = make_clip(name, poses, lying={"blue book": (500, 90), "bottle": (330, 160)})
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "clip.mp4"
+            started = time.perf_counter()
+            with VideoWriter(path, RATE) as writer:
+                for index, frame in enumerate(clip.frames):
+                    writer.write(frame, index / RATE)
+            parts["encode"].append((time.perf_counter() - started) / len(poses))
+            started = time.perf_counter()
+            with open_frames(path) as source:
+                frames = [frame.pixels for frame in source]
+            parts["decode"].append((time.perf_counter() - started) / len(poses))
+        found, seconds = follow(clip, frames, predictor)
+        updates += seconds[: options.frames - 1]
+        started = time.perf_counter()
+        for frame, one in zip(frames[::10], found[::10], strict=True):
+            draw(frame, [one])
+        parts["draw"].append((time.perf_counter() - started) / len(frames[::10]))
+        for one, truth, share in zip(found, clip.masks, clip.share, strict=True):
+            if share > 0.5:
+                overlaps.append(iou(one.mask, truth))
+                seen_found.append(one.found)
+        false_found += sum(one.found for one in found[-GONE:])
+    track, busy = np.array(updates).T
+    report = {
+        "weights_sha256": predictor.runtime.info.weights_sha256,
+        "threads": options.threads,
+        "frames": len(track),
+        "track_ms_mean": 1e3 * float(track.mean()),
+        "track_ms_p95": 1e3 * float(np.quantile(track, 0.95)),
+        "track_cpu_ms_mean": 1e3 * float(busy.mean()),
+        "track_fps": 1 / float(track.mean()),
+        "real_time_factor": 1 / float(track.mean()) / RATE,
+        **{f"{k}_ms": 1e3 * float(np.mean(parts[k])) for k in ("decode", "encode", "draw")},
+        "mean_iou": float(np.mean(overlaps)),
+        "found_share": float(np.mean(seen_found)),
+        "false_found": false_found,
+        "frames_after_leaving": GONE * len(options.objects),
+    }
+    if options.json:
+        print(json.dumps(report))
+        return
+    print(
+        f"tracking {report['track_ms_mean']:.1f} ms a frame (95 %: {report['track_ms_p95']:.1f}; "
+        f"of the processor: {report['track_cpu_ms_mean']:.1f}), "
+        f"{report['track_fps']:.0f} frames/s, {report['real_time_factor']:.1f} x real time; "
+        f"decode {report['decode_ms']:.1f} ms, encode {report['encode_ms']:.1f} ms, "
+        f"draw {report['draw_ms']:.1f} ms\n"
+        f"mean IoU {report['mean_iou']:.3f} where more than half is in sight, found in "
+        f"{report['found_share']:.1%}; found after leaving: {false_found} of "
+        f"{report['frames_after_leaving']} frames"
+    )
+
+
+if __name__ == "__main__":
+    main()
