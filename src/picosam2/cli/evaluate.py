@@ -98,7 +98,13 @@ def evaluate(
     problems = [f"{p.where}: {p.what}" for p in (*read.problems, *result.problems)]
     name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
     if json is not None:
-        more = {"first": first, "crowds": read.crowds, "problems": problems}
+        more = {
+            "files": {"annotations": annotations.name, "images": images.name},
+            "first": first,
+            "limit": limit,
+            "crowds": read.crowds,
+            "problems": problems,
+        }
         write_json(json, {**result.to_json(), **more})
 
 

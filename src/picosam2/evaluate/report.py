@@ -111,16 +111,18 @@ def _run(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _command(run: Mapping[str, Any]) -> str:
-    """The command that measured a run; folders stand for wherever the photos are."""
-    file = "lvis_val.json" if run["dataset"] == "lvis" else "instances_val2017.json"
+    """The command that measured a run; of files and folders it tells the last part."""
+    files = run.get("files", {"images": "IMAGES", "annotations": "ANNOTATIONS"})
     words = ["picosam2 eval", f"--weights {run['weights'].get('name', 'default')}"]
-    words += [f"--protocol {run['protocol']}", f"--images val2017 --annotations {file}"]
+    words.append(f"--protocol {run['protocol']}")
     if run["dataset"] != "coco":
         words.append(f"--dataset {run['dataset']}")
-    if run.get("first"):
-        words.append(f"--first {run['first']}")
+    words.append(f"--images {files['images']} --annotations {files['annotations']}")
+    words += [f"--{name} {run[name]}" for name in ("first", "limit") if run.get(name)]
     if run["jitter"]:
         words.append(f"--jitter {run['jitter']:g}")
+    if "grabcut" in run["baselines"]:
+        words.append("--pixel-baselines")
     return " ".join(words)
 
 

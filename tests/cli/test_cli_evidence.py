@@ -1,0 +1,83 @@
+"""`eval` with its further options, `compare`, `robustness`, `clicks` and `report`, end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.colour import write_colour_onnx
+from helpers.tiny import make_store, write_coco
+
+pytest.importorskip("torch", reason="evaluation needs torch")
+pytest.importorskip("onnx", reason="makes its own weights with onnx")
+pytest.importorskip("pycocotools")
+
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> tuple[object, ...]:
+    source = write_coco(tmp_path, 4)
+    weights = write_colour_onnx(tmp_path / "colour.onnx")
+    return ("--images", source.images, "--annotations", source.annotations, "--weights", weights,
+            "--threads", 1)  # fmt: skip
+
+
+def test_from_measurements_to_a_report(cli, given, tmp_path):
+    box, click = tmp_path / "box.json", tmp_path / "click.json"
+    assert cli("eval", *given, "--json", box).code == 0
+    assert cli("eval", *given, "--protocol", "click", "--first", 3, "--json", click).code == 0
+    assert json.loads(click.read_text())["n"] == 3
+    curves, clicks = tmp_path / "curves.json", tmp_path / "clicks.json"
+    done = cli("robustness", *given, "--curve", "blur", "--protocol", "box", "--json", curves)
+    assert done.code == 0
+    assert "Out of focus" in done.out
+    done = cli("clicks", *given, "--clicks", 2, "--limit", 2, "--json", clicks)
+    assert done.code == 0
+    assert "NoC@85" in done.out
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- report:begin -->\n<!-- report:end -->\n")
+    done = cli("report", box, click, curves, clicks, "--out", tmp_path / "r", "--readme", readme)
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [str(tmp_path / "r" / "report.html"), str(readme)]
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "data:image/jpeg;base64" in page  # the sample picture
+    assert "--first 3" in page
+    assert str(tmp_path) not in page + (tmp_path / "r" / "report.json").read_text()
+    assert "colour" in readme.read_text()
+    photos = given[:4]
+    done = cli("report", box, "--out", tmp_path / "p", *photos)
+    assert done.code == 0, done.err
+    assert "Objects of COCO" in (tmp_path / "p" / "report.md").read_text()
+
+
+def test_compare_says_whether_it_helped(cli, given, refused, tmp_path):
+    a, b = tmp_path / "a.json", tmp_path / "b.json"
+    assert cli("eval", *given, "--json", a).code == 0
+    assert cli("eval", *given, "--jitter", 0.3, "--json", b).code == 0
+    done = cli("compare", a, b, "--json", tmp_path / "c.json")
+    assert done.code == 0
+    assert "95 % interval over photos" in done.out
+    assert json.loads((tmp_path / "c.json").read_text())["n"] == 4
+    assert "no result file" in refused("compare", a, tmp_path / "none.json")
+
+
+def test_a_leak_is_warned_of(cli, given, tmp_path):
+    store = make_store(tmp_path / "train", 3)
+    done = cli("eval", *given, "--check-leak", store.path, "--json", tmp_path / "a.json")
+    assert done.code == 0
+    assert "warning: 3 of the 4 photos" in done.err
+    assert json.loads((tmp_path / "a.json").read_text())["leak"]["met"] == 3
+
+
+def test_a_peer_that_is_not_there(refused, given, tmp_path):
+    pytest.importorskip("transformers", reason="peers need the extra sam2")
+    words = [*given[:4], "--weights", f"sam2:{tmp_path}"]
+    assert "holds no model" in refused("eval", *words)
+
+
+def test_pictures_of_photos_need_both(cli, given, refused, tmp_path):
+    assert cli("eval", *given, "--json", tmp_path / "a.json").code == 0
+    said = refused("report", tmp_path / "a.json", "--out", tmp_path / "r", "--images", tmp_path)
+    assert "both --images and --annotations" in said
