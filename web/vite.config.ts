@@ -95,7 +95,8 @@ function precache(): Plugin {
         const worker = Object.values(bundle).find((item) => item.fileName === "sw.js");
         if (worker?.type !== "chunk") throw new Error("there is no service worker to fill in");
         for (const item of Object.values(bundle).sort((a, b) => (a.fileName < b.fileName ? -1 : 1))) {
-          if (item === worker) continue;
+          // The graphics build is fetched where it is of use; without a network there is the other.
+          if (item === worker || /asyncify|webgpu/.test(item.fileName)) continue;
           const body = item.type === "chunk" ? item.code : item.source;
           if (item.fileName === "index.html") hash.update(body);
           else add(item.fileName, body);
@@ -108,8 +109,12 @@ function precache(): Plugin {
   };
 }
 
+/** WebGPU adds 27 MB (7 MB compressed) that only browsers with a graphics processor fetch. */
+const WEBGPU = process.env["PICOSAM2_WEBGPU"] !== "0";
+
 export default defineConfig({
   base: "./",
+  define: { __WEBGPU__: JSON.stringify(WEBGPU) },
   plugins: [shared(), policy(), precache()],
   resolve: {
     // ONNX Runtime without its inlined glue: the page serves glue and WebAssembly as own files.

@@ -12,10 +12,15 @@ export class Client {
   private readonly waiting = new Map<number, Waiting>();
   private lastId = 0;
 
-  constructor(onProgress: (share: number) => void) {
+  /** `onProgress` is told the share of the model that is here, `onGpu` that WebGPU took over. */
+  constructor(onProgress: (share: number) => void, onGpu: () => void) {
     this.worker.addEventListener("message", ({ data }: MessageEvent<Response>) => {
       if ("progress" in data) {
         onProgress(data.progress);
+        return;
+      }
+      if ("gpu" in data) {
+        onGpu();
         return;
       }
       const waiting = this.waiting.get(data.id);

@@ -46,7 +46,13 @@ class App {
   private restTimer = 0;
   private hovers: number[] = [];
 
-  private readonly client = new Client((share) => this.progress(share));
+  private readonly client = new Client(
+    (share) => this.progress(share),
+    () => {
+      const said = element("model");
+      said.textContent = said.textContent!.replace(/[^·]*$/, " WebGPU");
+    },
+  );
   private readonly stage: Stage;
   private readonly panel: Panel;
   private readonly camera: Camera;
@@ -99,8 +105,8 @@ class App {
     });
     element("progress").hidden = true;
     const threads = loaded.threads === 1 ? "1 thread" : `${loaded.threads} threads`;
-    const engine = loaded.backend === "webgpu" ? "WebGPU" : `WebAssembly, ${threads}`;
-    element("model").textContent = `${loaded.name} · ${megabytes(loaded.bytes)} · ${engine}`;
+    element("model").textContent =
+      `${loaded.name} · ${megabytes(loaded.bytes)} · WebAssembly, ${threads}`;
     document.body.dataset["model"] = "ready";
   }
 
@@ -136,14 +142,13 @@ class App {
       const { width, height } = photo.original;
       this.toast(`The photo has ${width} × ${height} pixels; it is worked on at ${photo.width} × ${photo.height}.`);
     }
-    await this.ready;
-    if (epoch !== this.epoch) return;
+    // The worker answers in turn, so the picture waits for the model and clicks for the picture.
     const { picture, reduced } = photo;
     await this.client.call("picture", { picture, reduced }, [
       picture.data.buffer as ArrayBuffer,
       ...(reduced ? [reduced.data.buffer as ArrayBuffer] : []),
     ]);
-    document.body.dataset["photo"] = String(epoch);
+    if (epoch === this.epoch) document.body.dataset["photo"] = String(epoch);
   }
 
   private async sample(): Promise<void> {

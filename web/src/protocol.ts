@@ -29,7 +29,6 @@ export interface Segmentation extends Shape {
 export interface Loaded {
   readonly name: string;
   readonly bytes: number;
-  readonly backend: "wasm" | "webgpu";
   readonly threads: number;
 }
 
@@ -65,4 +64,5 @@ export type Request = {
 export type Response =
   | { readonly id: number; readonly answer: Calls[Call]["answer"] }
   | { readonly id: number; readonly error: string }
-  | { readonly progress: number };
+  | { readonly progress: number }
+  | { readonly gpu: true };

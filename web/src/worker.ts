@@ -2,10 +2,10 @@
 
 import { heightOf, type Point, widthOf } from "./geometry";
 import { maskOf, polygons, softAlpha } from "./masks";
-import { ModelError, readFacts } from "./metadata";
+import { ModelError, type ModelFacts, readFacts } from "./metadata";
 import { boundsOf, type Candidate, Predictor } from "./predictor";
 import type { Call, Calls, Preview, Request, Response, Scale, Segmentation } from "./protocol";
-import { WasmRuntime } from "./runtime";
+import { WebRuntime } from "./runtime";
 import { mapAt, type Maps } from "./scorer";
 import { Tracker } from "./tracker";
 
@@ -16,7 +16,7 @@ const SMOOTHING = 0.75;
 const LIVE_MS = 45;
 
 class Engine {
-  private runtime: WasmRuntime | null = null;
+  private runtime: WebRuntime | null = null;
   private full: Predictor | null = null;
   private reduced: Predictor | null = null;
   private factor = 1;
@@ -29,14 +29,30 @@ class Engine {
     const name = decodeURIComponent(new URL(modelUrl).pathname.split("/").pop() ?? "model");
     const bytes = await download(modelUrl, name);
     const facts = readFacts(bytes, name);
-    this.runtime = await WasmRuntime.open(bytes, facts);
+    this.runtime = await WebRuntime.open(bytes, facts);
     const side = facts.inputSize;
     await this.runtime.run(new Uint8Array(side * side * 3), 1); // the first run allocates
     const before = performance.now();
     await this.runtime.run(new Uint8Array(side * side * 3), 1);
     this.windowMs = performance.now() - before;
     this.scale = facts.native ? 0 : facts.clickHalves.length >> 1;
-    return { name: facts.name, bytes: facts.bytes, backend: "wasm", threads: this.runtime.threads };
+    void this.tryGpu(bytes, facts, this.runtime);
+    return { name: facts.name, bytes: facts.bytes, threads: this.runtime.threads };
+  }
+
+  /** Loads what the graphics processor needs beside the work at hand, and tests it in its turn. */
+  private async tryGpu(bytes: Uint8Array, facts: ModelFacts, runtime: WebRuntime): Promise<void> {
+    if (!(await WebRuntime.mayUseGpu())) return;
+    const gpu = await WebRuntime.openGpu(bytes, facts);
+    if (!gpu) return;
+    queue = queue.then(async () => {
+      if (!(await runtime.adopt(gpu))) return;
+      const side = facts.inputSize;
+      const before = performance.now();
+      await runtime.run(new Uint8Array(side * side * 3), 1);
+      this.windowMs = performance.now() - before;
+      post({ gpu: true });
+    });
   }
 
   picture({ picture, reduced }: Calls["picture"]["request"]): null {
@@ -107,7 +123,7 @@ class Engine {
     return { contours, score, ms, found: bounds !== null, x: point.x, y: point.y };
   }
 
-  private need(): WasmRuntime {
+  private need(): WebRuntime {
     if (!this.runtime) throw new Error("the model is not loaded yet");
     return this.runtime;
   }
