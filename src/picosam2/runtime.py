@@ -85,7 +85,6 @@ class OnnxRuntime:
             raise WeightsError(
                 f"{path} is not a PicoSAM2 model: export one with `picosam2 export onnx`"
             )
-        self._input = self._session.get_inputs()[0].name
         try:
             said = json.loads(facts)
             self._info = RuntimeInfo(
@@ -99,6 +98,15 @@ class OnnxRuntime:
             raise WeightsError(
                 f"{path} does not say what it needs to ({error}): export it again"
             ) from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        side, names = self._info.input_size, [output.name for output in outputs]
+        fits = len(inputs) == 1 and list(inputs[0].shape[1:]) == [3, side, side]
+        if not fits or "logits" not in names:
+            raise WeightsError(
+                f"{path} does not take crops of {side} pixels to logits, as it says: export it "
+                "again"
+            )
+        self._input = inputs[0].name
 
     @property
     def info(self) -> RuntimeInfo:
