@@ -2,8 +2,8 @@
 
 The method is SAM's automatic mask generator ("Segment Anything", 2023, appendix B), and so are the
 names of its settings. Two things differ. SAM lays crops over the photo to find small objects; here
-every click is already asked at five scales, so there are no crop layers. And what survives is seen
-once more through the box of its mask, which sharpens it as it does for a user's click.
+every click is already asked at several scales, so there are no crop layers. And what survives is
+seen once more through the box of its mask, which sharpens it as it does for a user's click.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Everything:
     """Clicks whose windows go through the network together."""
     pred_iou_thresh: float = 0.5
     """Masks with a lower predicted IoU are dropped, 0..1."""
-    stability_score_thresh: float = 0.5
-    """Masks that are less stable are dropped, 0..1: see `masks.stability`."""
+    stability_score_thresh: float = 0.2
+    """Masks that are less stable than this are dropped, 0..1 (`masks.stability`)."""
     stability_score_offset: float = 1.0
     """How far that score moves the threshold, in logits."""
     box_nms_thresh: float = 0.7

@@ -21,7 +21,7 @@ def everything(
     points_per_side: Count = 16,
     points_per_batch: Count = 64,
     pred_iou_thresh: Share = 0.5,
-    stability_score_thresh: Share = 0.5,
+    stability_score_thresh: Share = 0.2,
     stability_score_offset: Annotated[float, Parameter(validator=Number(gte=0, lt=32))] = 1.0,
     box_nms_thresh: Share = 0.7,
     mask_nms_thresh: Share = 0.7,
@@ -41,7 +41,7 @@ def everything(
 
     A grid of clicks is laid over the photo; what the network is sure of is kept, once. Masks are
     written largest first, and they may lie in one another. The settings have the names of SAM's
-    automatic mask generator. There are no crop layers: every click is asked at five scales.
+    automatic mask generator. There are no crop layers: every click is asked at several scales.
 
     Args:
         photos: Pictures; `-` reads one from standard input, and the word `sample` is the bundled

@@ -21,7 +21,8 @@ def proposals(
     dataset: Literal["coco", "lvis"] = "coco",
     weights: Weights = "default",
     points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 16,
-    pred_iou_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.5,
+    pred_iou_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
+    stability_score_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     runtime: RuntimeName = "onnx",
@@ -30,8 +31,9 @@ def proposals(
     """Measure `picosam2 everything` on annotated photos.
 
     AR@100 is the average recall of the 100 best masks of a photo over IoU .50:.05:.95, without
-    classes, as COCO defines it. Beside it stand a grid of 91 boxes, filled, and the same boxes as
-    prompts for the network.
+    classes, as COCO defines it. It takes the best by rank, so the filters are off unless they are
+    asked for. Beside it stand a grid of 91 boxes, filled, and the same boxes as prompts for the
+    network.
 
     Args:
         images: The folder of the photos.
@@ -39,6 +41,7 @@ def proposals(
         dataset: The annotations' format.
         points_per_side: Clicks along each side of the photo.
         pred_iou_thresh: Drop masks with a lower predicted IoU.
+        stability_score_thresh: Drop masks that depend more on their threshold.
         limit: Measure the first photos only.
         json: Also write the numbers to this file.
     """
@@ -53,7 +56,12 @@ def proposals(
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     read = read_annotations(dataset, annotations, images)
     photos = [photo for photo in read.photos if photo.instances][:limit]
-    settings = Everything(points_per_side=points_per_side, pred_iou_thresh=pred_iou_thresh)
+    settings = Everything(
+        points_per_side=points_per_side,
+        pred_iou_thresh=pred_iou_thresh,
+        stability_score_thresh=stability_score_thresh,
+        max_masks=100,
+    )
     with progress("measuring everything mode", "photos") as update:
         result = measure(
             predictor, photos, settings, progress=lambda done: update(done, len(photos))
