@@ -39,8 +39,7 @@ class Tracked:
     state: "found", or "lost" if the object is hidden, gone, or no longer told from its ground.
     mask: (H, W) bool; all False if lost.
     score: the predicted IoU of the mask, 0..1; 0 if lost.
-    likeness: how much the mask's pixels look like the object and not like its surroundings,
-        0..1, where 1 is as much as they usually do.
+    likeness: how far its pixels look like the object and unlike the ground, 0..1; 1 is as usual.
     window: the part of the frame that the network saw; None where it was not asked.
     """
 
