@@ -155,9 +155,9 @@ def _jittered_box(
         return box
     shift = rng.uniform(-jitter, jitter, 4) * np.tile((box.width, box.height), 2)
     x0, y0, x1, y1 = np.array((box.x0, box.y0, box.x1, box.y1)) + shift
-    x0, x1 = np.clip((x0, x1), 0, width)
-    y0, y1 = np.clip((y0, y1), 0, height)
-    return Box(float(x0), float(y0), float(max(x1, x0 + 1)), float(max(y1, y0 + 1)))
+    x0, y0 = np.clip(x0, 0, width - 1), np.clip(y0, 0, height - 1)
+    x1, y1 = np.clip(x1, x0 + 1, width), np.clip(y1, y0 + 1, height)
+    return Box(float(x0), float(y0), float(x1), float(y1))
 
 
 def _jittered_point(mask: npt.NDArray[np.bool_], jitter: float, rng: np.random.Generator) -> Point:
