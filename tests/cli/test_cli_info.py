@@ -82,5 +82,5 @@ def test_what_is_shipped(cli, monkeypatch, tmp_path, tiny_onnx):
     monkeypatch.setattr(weights, "shipped", lambda: ["tiny"])
     monkeypatch.setattr(weights, "find_weights", lambda name, runtime: tiny_onnx)
     said = cli("weights").out
-    assert said.splitlines()[0].split() == ["name", "runtime", "size", "sha256"]
-    assert re.search(r"tiny +onnx +0\.0\d MB +[0-9a-f]{64}", said)
+    assert said.splitlines()[0].split() == ["name", "runtime", "sha256", "size"]
+    assert re.search(r"tiny +onnx +[0-9a-f]{64} +0\.0\d MB", said)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 
 def weights() -> None:
-    """List the weights that come with the package: name, runtime, size and SHA-256."""
+    """List the weights that come with the package: name, runtime, SHA-256 and size."""
     from picosam2.cli.report import columns, size
     from picosam2.files import sha256_file
     from picosam2.weights import RUNTIMES, find_weights, shipped
 
-    rows = [("name", "runtime", "size", "sha256")]
+    rows = [("name", "runtime", "sha256", "size")]
     for name in shipped():
         for runtime in RUNTIMES:
             path = find_weights(name, runtime)
             if path.is_file():
-                rows.append((name, runtime, size(path.stat().st_size), sha256_file(path)))
+                rows.append((name, runtime, sha256_file(path), size(path.stat().st_size)))
     if len(rows) == 1:
         print("no weights come with this build: give --weights a file")
         return
-    print(columns(rows, left=2))
+    print(columns(rows, left=3))
