@@ -278,3 +278,22 @@ def test_segmenting_with_the_weights(cli, folder, onnx, tmp_path):
     done = cli("segment", photo, "--point", "48,36", "--weights", onnx, "--out", tmp_path)
     assert done.code == 0
     assert (tmp_path / "000-overlay.png").exists()
+
+
+def test_calibrating(cli, folder, store, trained, tmp_path):
+    out = tmp_path / "calibrated.safetensors"
+    words = ("calibrate", "--weights", trained / "weights.safetensors", "--store", store)
+    done = cli(*words, "--out", out, "--clicks", 1, "--threads", 1)
+    assert done.code == 0
+    assert "click: mIoU" in done.out
+    assert "box: mIoU" in done.out
+    from picosam2.predictor import Predictor
+
+    said = Predictor(out).runtime.info.facts
+    assert set(said["scorers"]) == {"click", "box"}
+    assert said["calibration"]["click"]["best"] >= said["calibration"]["click"]["chosen"]
+
+
+def test_calibrating_without_a_store(refused, trained, tmp_path):
+    words = ("calibrate", "--weights", trained / "weights.safetensors", "--store", tmp_path)
+    assert "is not a crop store" in refused(*words, "--out", tmp_path / "x.safetensors")

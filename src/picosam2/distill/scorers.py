@@ -8,6 +8,7 @@ make it look surer than it is, so the store's validation photos are used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +45,8 @@ class ScorerConfig:
     """Jitter of the second box of each object."""
     hidden: int = 32
     """Width of the hidden layer."""
-    epochs: int = 300
-    """Passes over the examples."""
+    epochs: tuple[int, ...] = (30, 80, 200)
+    """Passes over the examples; of several, the one that chooses best in cross-validation."""
     weight_decay: float = 3e-3
     """AdamW's weight decay; the examples are few."""
     folds: int = 5
@@ -54,7 +55,7 @@ class ScorerConfig:
     """Seed of the clicks, the jitter and the weights."""
 
     def __post_init__(self) -> None:
-        if min(self.clicks, self.hidden, self.epochs) < 1 or self.folds < 2:
+        if not self.epochs or min(self.clicks, self.hidden, *self.epochs) < 1 or self.folds < 2:
             raise ConfigError("`clicks`, `hidden` and `epochs` must be at least 1, `folds` 2")
 
 
@@ -81,12 +82,11 @@ class Fitted:
     """Rank correlation of the chosen one's predicted and true IoU."""
     calibration_error: float
 
-    def report(self) -> dict[str, float]:
-        """Its numbers."""
-        return {
-            name: getattr(self, name)
-            for name in ("chosen", "best", "spearman", "calibration_error")
-        }
+    def report(self) -> dict[str, float | None]:
+        """Its numbers; None where one is not defined."""
+        names = ("chosen", "best", "spearman", "calibration_error")
+        numbers = {name: float(getattr(self, name)) for name in names}
+        return {name: None if math.isnan(x) else x for name, x in numbers.items()}
 
 
 def collect(
@@ -170,19 +170,24 @@ def _examples(found: Sequence[tuple[Floats, list[float], int, float]]) -> Exampl
 def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
     """A scorer fitted on all examples, with the scores that cross-validation by photo gives."""
     config = config or ScorerConfig()
+    tried = [_cross_validate(examples, config, epochs) for epochs in config.epochs]
+    return max(tried, key=lambda fitted: fitted.chosen)
+
+
+def _cross_validate(examples: Examples, config: ScorerConfig, epochs: int) -> Fitted:
     photos = np.unique(examples.photos)
     folds = np.random.default_rng(config.seed).permutation(len(photos)) % config.folds
     fold = folds[np.searchsorted(photos, examples.photos)]
     predicted = np.zeros_like(examples.ious)
     for index in range(config.folds):
         if (fold == index).any() and (fold != index).any():
-            scorer = _fit(examples, fold != index, config)
+            scorer = _fit(examples, fold != index, config, epochs)
             predicted[fold == index] = scorer(examples.features[fold == index])
     rows = np.arange(len(predicted))
     choice = predicted.argmax(1)
     score, iou = predicted[rows, choice], examples.ious[rows, choice]
     return Fitted(
-        scorer=_fit(examples, np.ones(len(fold), bool), config),
+        scorer=_fit(examples, np.ones(len(fold), bool), config, epochs),
         chosen=float(np.average(iou, weights=examples.weights)),
         best=float(np.average(examples.ious.max(1), weights=examples.weights)),
         spearman=spearman(score, iou),
@@ -190,7 +195,9 @@ def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
     )
 
 
-def _fit(examples: Examples, rows: npt.NDArray[np.bool_], config: ScorerConfig) -> Scorer:
+def _fit(
+    examples: Examples, rows: npt.NDArray[np.bool_], config: ScorerConfig, epochs: int
+) -> Scorer:
     """One perceptron: cross-entropy of the predicted with the true IoU, which calibrates it."""
     torch.manual_seed(config.seed)
     x_EI = torch.from_numpy(examples.features[rows]).flatten(1)
@@ -204,7 +211,7 @@ def _fit(examples: Examples, rows: npt.NDArray[np.bool_], config: ScorerConfig) 
     )
     optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=config.weight_decay)
     batch = 256
-    steps = config.epochs * max(len(x_EI) // batch, 1)
+    steps = epochs * max(len(x_EI) // batch, 1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(config.seed)
     for _ in range(steps):

@@ -55,10 +55,12 @@ def by_size(ious: Floats, areas: Floats) -> dict[str, float | None]:
 
 
 def spearman(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
-    """Spearman's rank correlation, ties at their mean rank. NaN for fewer than two values."""
+    """Spearman's rank correlation, ties at their mean rank. NaN where all are equal."""
     if len(a) < 2:
         return float("nan")
     ranks = [_ranks(np.asarray(values, float)) for values in (a, b)]
+    if not all(np.ptp(values) for values in ranks):
+        return float("nan")
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
