@@ -1,7 +1,7 @@
 /**
  * Numbers of the page, measured in headless Chromium on this machine:
  *
- *     node benchmarks/web.mjs [--json FILE]
+ *     node benchmarks/web.mjs [--json FILE] [--quick]
  *
  * It needs a built page (`npm run build` in web/), Chromium (CHROMIUM) and a Python with the package
  * (PICOSAM2_PYTHON). Browser and Python take turns, so that both see the same load; times are medians.
@@ -19,16 +19,25 @@ const SITE = join(ROOT, "src/picosam2/assets/web");
 const PYTHON = process.env.PICOSAM2_PYTHON ?? "python3";
 const { chromium } = createRequire(join(ROOT, "web/package.json"))("playwright-core");
 
+const quick = process.argv.includes("--quick");
+const each = quick ? 2 : 4; // clicks in a turn
+
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
 /** Bytes of the page's files, compressed as a host would send them. */
 function weight() {
-  const out = { page: 0, runtime: 0, model: 0, modelRaw: 0 };
+  const out = { page: 0, runtime: 0, webgpu: 0, model: 0, modelRaw: 0 };
   for (const entry of readdirSync(SITE, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue;
     const bytes = readFileSync(join(entry.parentPath, entry.name));
-    const kind = entry.name.endsWith(".onnx") ? "model" : entry.name.startsWith("ort-") ? "runtime" : "page";
     if (entry.name === "sample.jpg") continue;
+    const kind = entry.name.endsWith(".onnx")
+      ? "model"
+      : /asyncify|webgpu/.test(entry.name) // fetched only where there is a graphics processor
+        ? "webgpu"
+        : entry.name.startsWith("ort-")
+          ? "runtime"
+          : "page";
     out[kind] += gzipSync(bytes, { level: 9 }).length;
     if (kind === "model") out.modelRaw += bytes.length;
   }
@@ -98,7 +107,7 @@ const browser = await chromium.launch({
 try {
   // A cold load: nothing cached, from the address to the first mask of a click.
   const cold = [];
-  for (let i = 0; i < 3; i++) {
+  for (let i = 0; i < (quick ? 1 : 3); i++) {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
     const page = await context.newPage();
     const before = performance.now();
@@ -122,12 +131,13 @@ try {
   const browserMs = [];
   const pythonMs = [];
   let count = 0;
-  for (let round = 0; round < 4; round++) {
-    const some = points.slice(round * 4, round * 4 + 4);
+  for (let round = 0; round < (quick ? 2 : 4); round++) {
+    const some = points.slice(round * 4, round * 4 + each);
     for (const point of some) {
       await page.mouse.click(...(await screen(page, point)));
       await masked(page, ++count);
-      browserMs.push(parseFloat(await page.textContent("#speed")));
+      // Not what the page shows, which may already be the preview under the pointer.
+      browserMs.push(Number(await page.getAttribute("body", "data-ms")));
     }
     pythonMs.push(python(some, threads));
   }
@@ -150,9 +160,10 @@ try {
     threads,
     page_kb_gzip: kb(size.page),
     runtime_kb_gzip: kb(size.runtime),
+    webgpu_kb_gzip: kb(size.webgpu),
     model_kb: kb(size.modelRaw),
     cold_first_mask_ms: Math.round(median(cold)),
-    click_ms: median(browserMs),
+    click_ms: Math.round(median(browserMs) * 10) / 10,
     python_click_ms: Math.round(median(pythonMs) * 10) / 10,
     ratio_to_python: Math.round((100 * median(browserMs)) / median(pythonMs)) / 100,
     hover_masks_per_second: median(rates),

@@ -289,6 +289,7 @@ class App {
       if (epoch !== this.epoch || !segmentation) return;
       this.answers.set(key, { segmentation, path: pathOf(segmentation.contours) });
       this.showSpeed(segmentation.ms);
+      document.body.dataset["ms"] = String(segmentation.ms); // for whoever measures
       if (segmentation.contours.length === 0) this.toast("Nothing was found there. Try another place or a box.");
       else this.say(`${item.name}: predicted quality ${percent(segmentation.score)}`);
       this.refresh();
