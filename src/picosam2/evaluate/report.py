@@ -169,7 +169,7 @@ def blocks(report: Mapping[str, Any], sheet: bytes = b"", sheet_of: str = "") ->
             Heading(text="What it looks like"),
             Text(
                 text=f"Objects of {sheet_of}, prompted by their true box and chosen by rank of the "
-                "first network's IoU, not by hand: the last rows are failures."
+                "first network's IoU, not by hand: the last rows are its worst."
             ),
             Figure(
                 name="qualitative",
@@ -244,6 +244,11 @@ def _scores(report: Mapping[str, Any]) -> list[Block]:
         _detail_table(report["runs"]),
         Code(lines=tuple(dict.fromkeys(run["command"] for run in report["runs"]))),
         Heading(text="Beside published figures"),
+        Text(
+            text="The same protocol does not mean the same objects: published figures are quoted "
+            "as printed, most of them for whole data sets, and ours are of the objects counted "
+            "here. A difference smaller than our interval says nothing."
+        ),
         _beside(report),
     ]
     for dataset in dict.fromkeys(run["dataset"] for run in report["runs"]):
