@@ -96,8 +96,8 @@ def find_site(weights: str | os.PathLike[str] = "default", folder: Path | None =
     }
     files["/"] = files.pop("/index.html")
     for name in shipped():
-        # A wheel holds the weights once, beside the page.
-        files[f"/model/{name}.onnx"] = find_weights(name)
+        # A wheel holds the weights once, beside the page; a build has the copy it was made with.
+        files.setdefault(f"/model/{name}.onnx", find_weights(name))
     if str(weights) == "default" and "/model/default.onnx" in files:
         return Site(files=files)
     path = find_weights(weights)
