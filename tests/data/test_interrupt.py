@@ -21,6 +21,7 @@ def interrupt(done, total):
         os.killpg(0, signal.SIGINT)  # what a terminal does: every process gets it
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     annotations, images, out = map(Path, sys.argv[1:])
     source = SourceFiles(annotations=annotations, images=images, name="shapes")
     config = StoreConfig(context=64, photos_per_shard=1)
