@@ -15,6 +15,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -81,8 +82,13 @@ class Load:
 
         started = time.perf_counter()
         with ThreadPoolExecutor(self.clients) as pool:
-            for future in [pool.submit(client) for _ in range(self.clients)]:
-                future.result()
+            futures = [pool.submit(client) for _ in range(self.clients)]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                self.deadline = 0  # the others stop after the request under way
+                raise
         return len(taken) / (time.perf_counter() - started), np.array(taken)
 
     def memory(self) -> float:
@@ -103,6 +109,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is stopped, too
     rate = in_process(options.weights, options.workers, max(options.requests // 20, 20))
     print(f"in process, {options.workers} threads: {rate:.1f} answers/s", flush=True)
     words = [sys.executable, "-m", "picosam2", "serve", "--port", "0"]
