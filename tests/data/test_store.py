@@ -476,6 +476,19 @@ def test_no_header_crashes(kept: Path, at: int, value: int) -> None:
         file.write_bytes(before)
 
 
+def test_a_shard_that_is_lost_while_the_store_is_open(folder: Path) -> None:
+    store = Store(folder)
+    file = folder / "shard-00001.crops.npy"
+    rows = np.arange(len(store))
+    os.truncate(file, file.stat().st_size - 10)
+    with pytest.raises(StoreError, match="was cut short"):
+        store.gather(rows)
+    file.unlink()
+    with pytest.raises(StoreError, match="cannot be read any more"):
+        store.gather(rows)
+    assert store.gather(rows[:15]).any()  # the first shard is as it was
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

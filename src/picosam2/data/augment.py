@@ -153,7 +153,10 @@ def augment(
     """
     uniform = iter(draws.uniform_BU.unbind(1))
     turn_B22 = _turns(uniform, config)
-    covered_BCC = context_BCC4[..., 3] > 127
+    planes_B4CC = context_BCC4.permute(0, 3, 1, 2).to(
+        torch.float32, memory_format=torch.contiguous_format
+    )
+    covered_BCC = planes_B4CC[:, 3] > 127
     extent_BN2 = _outline(covered_BCC)
     low_B2, high_B2 = _box(extent_BN2, half_B2, turn_B22, uniform, config)
     centre_B2, window_B2 = (low_B2 + high_B2) / 2, (high_B2 - low_B2) / 2 * config.box_growth
@@ -166,24 +169,37 @@ def augment(
 
     # Crop coordinates o in [-1, 1] to context coordinates: u = (turn^-1 (centre + window o)) / half
     back_B22 = turn_B22.transpose(1, 2) / half_B2[:, :, None]  # an isometry's inverse
-    theta_B23 = torch.cat(
-        (back_B22 * window_B2[:, None, :], _apply(back_B22, centre_B2)[:, :, None]), 2
-    )
-    grid_BSS2 = F.affine_grid(theta_B23, [len(theta_B23), 1, size, size], align_corners=False)
-    pad_4 = torch.tensor((*PAD_RGB, 0), dtype=torch.float32, device=context_BCC4.device)
-    # Rearranged as bytes and shifted in place: this is the batch's largest array by far.
-    planes_B4CC = context_BCC4.permute(0, 3, 1, 2).contiguous().float()
-    planes_B4CC -= pad_4[:, None, None]
+    matrix_B22, offset_B2 = back_B22 * window_B2[:, None, :], _apply(back_B22, centre_B2)
+    grid_BSS2 = _grid(matrix_B22, offset_B2, size)
     cut_B4SS = F.grid_sample(planes_B4CC, grid_BSS2, align_corners=False)
-    image_B3SS = cut_B4SS[:, :3] + pad_4[:3, None, None]
+    image_B3SS = cut_B4SS[:, :3]
+    # What lies outside the context came out black; few windows reach there.
+    beyond_B = (matrix_B22.abs().sum(2) + offset_B2.abs()).amax(1) > 1 - 1 / context_BCC4.shape[1]
+    if rows := beyond_B.nonzero().flatten().tolist():
+        outside = 1 - _inside(grid_BSS2[rows], context_BCC4.shape[1])
+        image_B3SS[rows] += outside[:, None] * image_B3SS.new_tensor(PAD_RGB)[:, None, None]
     image_B3SS = _photometric(image_B3SS, uniform, draws.tile_3TT, config)
     return _normalise(image_B3SS), cut_B4SS[:, 3] / 255
+
+
+def _grid(matrix_B22: Tensor, offset_B2: Tensor, size: int) -> Tensor:
+    """Context coordinates (B, S, S, 2) of the crop's pixel centres, as `F.affine_grid` gives."""
+    place_S1 = ((torch.arange(size, device=matrix_B22.device) * 2 + 1) / size - 1)[:, None]
+    across_BS2 = place_S1 * matrix_B22[:, None, :, 0] + offset_B2[:, None, :]
+    down_BS2 = place_S1 * matrix_B22[:, None, :, 1]
+    return down_BS2[:, :, None, :] + across_BS2[:, None, :, :]
+
+
+def _inside(grid_BSS2: Tensor, side: int) -> Tensor:
+    """The share (B, S, S) of each bilinear sample that pixels of a context of that side have."""
+    pixel_BSS2 = (grid_BSS2 + 1) * (side / 2) - 0.5
+    return ((pixel_BSS2 + 1).clamp(0, 1) * (side - pixel_BSS2).clamp(0, 1)).prod(3)
 
 
 def _normalise(image_B3SS: Tensor) -> Tensor:
     mean = torch.tensor(MEAN, device=image_B3SS.device)[:, None, None] * 255
     scale = 1 / (torch.tensor(STD, device=image_B3SS.device)[:, None, None] * 255)
-    return (image_B3SS - mean) * scale
+    return image_B3SS.sub_(mean).mul_(scale)
 
 
 def _apply(matrix_B22: Tensor, vector_B2: Tensor) -> Tensor:
@@ -210,10 +226,11 @@ def _outline(covered_BCC: Tensor) -> Tensor:
     Whatever the turn, the object's bounding box is reached at one of these corners.
     """
     side = covered_BCC.shape[1]
-    bytes_BCC = covered_BCC.view(torch.uint8)
-    first_BC = bytes_BCC.argmax(2)
-    last_BC = side - bytes_BCC.flip(2).argmax(2)
-    empty_BC = ~covered_BCC.any(2)
+    small = torch.uint8 if side < 256 else torch.int16  # a quarter of the memory of a float
+    column_C = torch.arange(side, dtype=small, device=covered_BCC.device)
+    last_BC = (covered_BCC * (column_C + 1)).amax(2)
+    first_BC = side - (covered_BCC * (side - column_C)).amax(2)
+    empty_BC = last_BC == 0
     edge_C = torch.arange(side + 1, device=covered_BCC.device) * (2 / side) - 1
     corners = []
     for column_BC in (first_BC, last_BC):
@@ -281,7 +298,8 @@ def _photometric(
         shifts = (int(shift_y[row] * _TILE), int(shift_x[row] * _TILE))
         noise_3TT = tile_3TT.roll(shifts, (1, 2)).repeat(1, -(-side // _TILE), -(-side // _TILE))
         image_B3SS[row] += noise_3TT[:, :side, :side] * (2 + 10 * strength_B[row])
-    return image_B3SS.clamp_(0, 255)
+        image_B3SS[row].clamp_(0, 255)
+    return image_B3SS
 
 
 def _colour(image_B3SS: Tensor, uniform: Iterator[Tensor], config: AugmentConfig) -> Tensor:
@@ -329,11 +347,12 @@ _TO_YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.081
 
 @cache
 def _jpeg_tables() -> tuple[Tensor, Tensor, Tensor]:
-    """The DCT-II matrix (8, 8), the quantisation table (8, 8), and RGB to YCbCr (3, 3)."""
+    """The DCT-II of 8x8 tiles (64, 64), the quantisation table (64,), RGB to YCbCr (3, 3)."""
     k, n = torch.arange(8.0)[:, None], torch.arange(8.0)[None, :]
     dct = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
     dct[0] /= math.sqrt(2)
-    return dct, torch.tensor(_QUANTISATION, dtype=torch.float32), torch.tensor(_TO_YCC)
+    table = torch.tensor(_QUANTISATION, dtype=torch.float32).flatten()
+    return torch.kron(dct, dct), table, torch.tensor(_TO_YCC)
 
 
 def _jpeg(image_B3SS: Tensor, strength_B: Tensor) -> Tensor:
@@ -342,12 +361,13 @@ def _jpeg(image_B3SS: Tensor, strength_B: Tensor) -> Tensor:
     dct, table, to_ycc = (t.to(image_B3SS.device) for t in _jpeg_tables())
     quality_B = 85 - 60 * strength_B
     scale_B = torch.where(quality_B < 50, 50 / quality_B, 2 - quality_B / 50)
-    steps = (table * scale_B[:, None, None]).clamp_min(1)[:, None, None, None]
+    steps = (table * scale_B[:, None]).clamp_min(1)[:, None]
     padded = F.pad(image_B3SS, (0, -side % 8, 0, -side % 8), mode="replicate")
     blocks = padded.shape[2] // 8
     ycc = torch.einsum("dc,bchw->bdhw", to_ycc, padded - 128)
-    tiles = ycc.view(count, 3, blocks, 8, blocks, 8).transpose(3, 4)
-    coarse = torch.round(dct @ tiles @ dct.T / steps) * steps
-    ycc = (dct.T @ coarse @ dct).transpose(3, 4).reshape_as(padded)
+    tiles = ycc.view(count, 3, blocks, 8, blocks, 8).transpose(3, 4).reshape(count, -1, 64)
+    coarse = torch.round(tiles @ dct.T / steps) * steps
+    tiles = (coarse @ dct).view(count, 3, blocks, blocks, 8, 8)
+    ycc = tiles.transpose(3, 4).reshape_as(padded)
     rgb = torch.einsum("dc,bchw->bdhw", torch.linalg.inv(to_ycc), ycc) + 128
     return rgb[:, :, :side, :side].clamp(0, 255)

@@ -576,20 +576,19 @@ class Store:
             raise StoreError(
                 f"{self.path / 'store.json'} lacks {error}: prepare it again"
             ) from error
-        self._crops: list[npt.NDArray[np.uint8]] = []
+        self._files: list[tuple[str, int]] = []
         records = []
         for index in range(shards):
-            crops, table = self._open_shard(index, verify)
-            self._crops.append(crops)
+            file, offset, table = self._open_shard(index, verify)
+            self._files.append((str(file), offset))
             records.append(table)
         self.records: npt.NDArray[np.void] = (
             np.concatenate(records) if records else np.zeros(0, RECORD)
         )
         self._ends = np.cumsum([len(table) for table in records])
 
-    def _open_shard(
-        self, index: int, verify: bool
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
+    def _open_shard(self, index: int, verify: bool) -> tuple[Path, int, npt.NDArray[np.void]]:
+        """The file of a shard's crops, where in it they begin, and its records."""
         stem = self.path / f"shard-{index:05d}"
         summary = _read_summary(stem.with_suffix(".json"))
         try:
@@ -611,7 +610,7 @@ class Store:
                     raise ValueError(f"it holds an unknown {name}")
         except Exception as error:  # NumPy's reader of headers raises a dozen kinds
             raise _damaged(stem.with_suffix(".json"), error) from error
-        return crops, table
+        return files["crops"], int(crops.offset), table
 
     def __len__(self) -> int:
         return len(self.records)
@@ -634,11 +633,24 @@ class Store:
     def gather(
         self, rows: npt.NDArray[np.integer], out: npt.NDArray[np.uint8] | None = None
     ) -> npt.NDArray[np.uint8]:
-        """The crops of `rows` (B,), copied to (B, C, C, 4) uint8 (into `out` if given)."""
+        """The crops of `rows` (B,), copied to (B, C, C, 4) uint8 (into `out` if given).
+
+        They are read rather than copied from mapped memory, which costs a page fault for every
+        4 kB that was not touched yet: a third of the time, where it was measured.
+        """
         if out is None:
             out = np.empty((len(rows), self.context, self.context, 4), np.uint8)
+        each = out[:1].nbytes
         shards = np.searchsorted(self._ends, rows, side="right")
-        for slot, (row, shard) in enumerate(zip(rows, shards, strict=True)):
-            start = int(self._ends[shard - 1]) if shard else 0
-            out[slot] = self._crops[shard][row - start]
+        starts = np.concatenate(([0], self._ends))[shards]
+        for slot, (row, shard) in enumerate(zip((rows - starts).tolist(), shards, strict=True)):
+            path, offset = self._files[shard]
+            try:
+                with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a third of the time)
+                    file.seek(offset + row * each)
+                    got = file.readinto(out[slot])
+            except OSError as error:
+                raise StoreError(f"{path} cannot be read any more: {error.strerror}") from error
+            if got != each:
+                raise StoreError(f"{path} was cut short: remove it and prepare the store again")
         return out

@@ -266,7 +266,7 @@ def train(
         TrainingError: a number stopped being finite.
     """
     config = recipe.train
-    _keep_memory()
+    keep_memory()
     with processes(device) as group:
         if config.batch % group.world:
             raise ConfigError(
@@ -393,7 +393,7 @@ class _Run:
         save_weights(self.weights, trainer.average, info)
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Tell glibc to keep freed memory: a step's arrays are as large as the last one's.
 
     By default every large array is mapped anew and faulted in page by page, which took half of a

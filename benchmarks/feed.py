@@ -1,0 +1,152 @@
+"""Does the feeding keep the model busy? Crops a second of each part of training.
+
+    python benchmarks/feed.py --annotations instances_train2017.json --images train2017
+
+- feeding: batches read from a store and augmented, without the model;
+- model: training steps of the recipe's network on one fixed batch;
+- loop: training steps on batches as they come, which is the real thing;
+- published: for every annotation open the photo with PIL, decode all of the photo's masks, cut the
+  annotation's window with PIL - the way of the published code, in one process.
+
+A store of the first photos is made in a temporary folder. The four take turns.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import parser, ratio, report, take_turns, taken
+from PIL import Image
+
+from picosam2 import masks
+from picosam2.data.augment import Batch
+from picosam2.data.batches import Feed, Sampler
+from picosam2.data.coco import Photo
+from picosam2.data.readers import read_annotations
+from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
+from picosam2.distill.config import Recipe, load_recipe
+from picosam2.distill.trainer import Processes, Trainer, keep_memory
+from picosam2.errors import DataError
+from picosam2.geometry import CROP_SIZE
+
+DEVICE = torch.device("cpu")
+
+
+def batches(store: Store, recipe: Recipe) -> Iterator[Batch]:
+    """Batches as training gets them, without end."""
+    sampler = Sampler(store, recipe.train.batch, views=recipe.train.views)
+    feed = Feed(
+        store, sampler, recipe.augment, size=lambda step: recipe.model.input_size,
+        seed=0, stop=10**9, device=DEVICE,
+    )  # fmt: skip
+    yield from feed
+
+
+def published(photos: tuple[Photo, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A crop and its mask of one random annotation after another, as the published code does."""
+    pairs = [(photo, index) for photo in photos for index in range(len(photo.instances))]
+    order = np.random.default_rng(0).permutation(len(pairs))
+    for photo, index in (pairs[place] for place in cycle(order)):
+        picture = Image.open(photo.path).convert("RGB")
+        try:
+            truths = [instance.mask() for instance in photo.instances]
+        except DataError:
+            continue
+        point = masks.centre_point(truths[index])
+        x, y, half = int(point.x), int(point.y), CROP_SIZE // 2
+        corners = (
+            max(x - half, 0), max(y - half, 0),
+            min(x + half, picture.width), min(y + half, picture.height),
+        )  # fmt: skip
+        size = (CROP_SIZE, CROP_SIZE)
+        crop = picture.crop(corners).resize(size, Image.Resampling.BILINEAR)
+        mask = Image.fromarray(truths[index]).crop(corners).resize(size)
+        yield np.asarray(crop, np.float32) / 255, np.asarray(mask)
+
+
+def times(count: int, once: Callable[[], object]) -> Callable[[], None]:
+    """`once`, so many times."""
+
+    def turn() -> None:
+        for _ in range(count):
+            once()
+
+    return turn
+
+
+def main() -> None:
+    """Make a store, take turns, print crops a second and ratios."""
+    command = parser(__doc__)
+    command.add_argument("--annotations", type=Path, required=True)
+    command.add_argument("--images", type=Path, required=True)
+    command.add_argument("--dataset", default="coco")
+    command.add_argument("--recipe", default="default")
+    command.add_argument("--photos", type=int, default=64, help="photos in the store")
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--steps", type=int, default=4, help="training steps in one turn")
+    options = command.parse_args()
+    keep_memory()
+    torch.set_num_threads(options.threads)
+    recipe = load_recipe(options.recipe)
+    recipe = replace(recipe, train=replace(recipe.train, sources={}))
+    source = SourceFiles(
+        annotations=options.annotations, images=options.images, dataset=options.dataset
+    )
+    found = read_annotations(source.dataset, source.annotations, source.images).photos
+    photos = tuple(photo for photo in found if photo.instances)[: options.photos]
+    with tempfile.TemporaryDirectory() as folder:
+        store = make_store(source, photos, Path(folder), recipe)
+        fixed = next(batches(store, recipe))
+        trainer = Trainer(recipe, Processes(rank=0, world=1, device=DEVICE))
+        fed, real, slow = batches(store, recipe), batches(store, recipe), published(photos)
+        work = {"feeding": 8 * options.steps, "model": options.steps, "loop": options.steps}
+        seconds = take_turns(
+            {
+                "feeding": times(work["feeding"], lambda: next(fed)),
+                "model": times(work["model"], lambda: trainer.train_step(fixed)),
+                "loop": times(work["loop"], lambda: trainer.train_step(next(real))),
+                "published": times(32, lambda: next(slow)),
+            },
+            options.rounds,
+        )
+    crops = {name: count * recipe.train.batch for name, count in work.items()} | {"published": 32}
+    each = {name: [s / crops[name] for s in seconds[name]] for name in seconds}
+    numbers = {f"{name} [crops/s]": 1 / statistics.median(each[name]) for name in seconds}
+    numbers["feeding / model"] = ratio(each["model"], each["feeding"])
+    numbers["feeding / published"] = ratio(each["published"], each["feeding"])
+    numbers["loop / model"] = ratio(each["model"], each["loop"])
+    limits = {
+        "feeding / model": (">=", 10.0),
+        "feeding / published": (">=", 30.0),
+        "loop / model": (">=", 0.9),
+    }
+    report(numbers, limits, taken(("torch", "numpy", "pillow")), options.json)
+
+
+def make_store(
+    source: SourceFiles, photos: tuple[Photo, ...], folder: Path, recipe: Recipe
+) -> Store:
+    """A store of these photos alone, with the views that the recipe trains on."""
+    document = json.loads(source.annotations.read_text())
+    chosen = {photo.id for photo in photos}
+    document["images"] = [one for one in document["images"] if one["id"] in chosen]
+    document["annotations"] = [one for one in document["annotations"] if one["image_id"] in chosen]
+    some = folder / "annotations.json"
+    some.write_text(json.dumps(document))
+    views = tuple(recipe.train.views) or StoreConfig().views
+    config = StoreConfig(views=views, validation=0.0)
+    prepare([replace(source, annotations=some)], folder / "store", config)
+    return Store(folder / "store")
+
+
+if __name__ == "__main__":
+    main()
