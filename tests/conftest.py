@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("picosam2", deadline=None)
+settings.load_profile("picosam2")
 
 
 @pytest.fixture(scope="session")
