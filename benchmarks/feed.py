@@ -26,7 +26,6 @@ import torch
 from common import parser, ratio, report, take_turns, taken
 from PIL import Image
 
-from picosam2 import masks
 from picosam2.data.augment import Batch
 from picosam2.data.batches import Feed, Sampler
 from picosam2.data.coco import Photo
@@ -35,7 +34,9 @@ from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
 from picosam2.distill.config import Recipe, load_recipe
 from picosam2.distill.trainer import Processes, Trainer, keep_memory
 from picosam2.errors import DataError
+from picosam2.evaluate.protocols import make_item
 from picosam2.geometry import CROP_SIZE
+from picosam2.images import MEAN, STD
 
 DEVICE = torch.device("cpu")
 
@@ -50,26 +51,25 @@ def batches(store: Store, recipe: Recipe) -> Iterator[Batch]:
     yield from feed
 
 
-def published(photos: tuple[Photo, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A crop and its mask of one random annotation after another, as the published code does."""
+def published(photos: tuple[Photo, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """A crop and its mask of one random annotation after another, opening its photo for each."""
     pairs = [(photo, index) for photo in photos for index in range(len(photo.instances))]
     order = np.random.default_rng(0).permutation(len(pairs))
+    mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+    size = (CROP_SIZE, CROP_SIZE)
     for photo, index in (pairs[place] for place in cycle(order)):
         picture = Image.open(photo.path).convert("RGB")
         try:
             truths = [instance.mask() for instance in photo.instances]
+            window = make_item("paper-point", truths[index]).window
         except DataError:
             continue
-        point = masks.centre_point(truths[index])
-        x, y, half = int(point.x), int(point.y), CROP_SIZE // 2
-        corners = (
-            max(x - half, 0), max(y - half, 0),
-            min(x + half, picture.width), min(y + half, picture.height),
-        )  # fmt: skip
-        size = (CROP_SIZE, CROP_SIZE)
+        assert window is not None
+        corners = (window.x0, window.y0, window.x1, window.y1)
         crop = picture.crop(corners).resize(size, Image.Resampling.BILINEAR)
         mask = Image.fromarray(truths[index]).crop(corners).resize(size)
-        yield np.asarray(crop, np.float32) / 255, np.asarray(mask)
+        pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous()
+        yield (pixels.float() / 255 - mean) / std, torch.from_numpy(np.array(mask)).float()
 
 
 def times(count: int, once: Callable[[], object]) -> Callable[[], None]:

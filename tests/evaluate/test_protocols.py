@@ -53,15 +53,17 @@ def test_click_is_the_centre_of_the_box_or_the_nearest_pixel_on_the_object() -> 
 @pytest.mark.parametrize(
     ("mask", "window"),
     [
-        # 48 pixels to each side of the centre, where that is inside.
-        ((90, 40, 110, 60), (52, 2, 148, 98)),
-        # At a border the rest is cut off: the click is no longer in the middle.
-        ((0, 40, 20, 60), (0, 2, 58, 98)),
-        ((180, 80, 200, 100), (142, 42, 200, 100)),
-        ((95, 0, 105, 5), (52, 0, 148, 50.5)),
+        # 48 whole pixels before the centre's, and 96 in all, where that is inside.
+        ((90, 40, 110, 60), (51, 1, 147, 97)),
+        ((90, 40, 111, 61), (52, 2, 148, 98)),
+        # At the left and top it is moved inside: the click is no longer in the middle.
+        ((0, 40, 20, 60), (0, 1, 96, 97)),
+        ((95, 0, 105, 5), (51, 0, 147, 96)),
+        # At the right and bottom it is cut off, and then stretched.
+        ((180, 80, 200, 100), (141, 41, 200, 100)),
     ],
 )
-def test_paper_point_cuts_the_window_at_the_border(
+def test_paper_point_handles_borders_as_published(
     mask: tuple[int, ...], window: tuple[float, ...]
 ) -> None:
     item = make_item("paper-point", rectangle(*mask))
@@ -87,17 +89,22 @@ def test_paper_roi_grows_squares_and_cuts(box: tuple[int, ...], window: tuple[fl
     assert item.prompt == Prompt(box=Box(*box))
 
 
+def test_paper_roi_in_whole_pixels() -> None:
+    item = make_item("paper-roi", rectangle(50, 40, 63, 50))  # 13 wide, grown to 15.6
+    assert item.window == Window(48, 37, 64, 52)
+    single = make_item("paper-roi", rectangle(199, 99, 200, 100)).window
+    assert single == Window(198, 98, 200, 100)
+
+
 def test_what_is_cut_off_is_then_stretched() -> None:
     """As published, a window cut to half its width still fills the crop."""
-    mask = rectangle(0, 40, 10, 60)
+    mask = rectangle(190, 40, 200, 60)
     window = make_item("paper-point", mask).window
     assert window is not None
-    assert (window.width, window.height) == (53, 96)
+    assert (window.width, window.height) == (54, 96)
     covered = geometry.crop_mask(mask, window) > 0.5
-    columns = covered.any(0).sum()
-    rows = covered.any(1).sum()
-    assert columns == pytest.approx(10 / 53 * 96, abs=1)
-    assert rows == pytest.approx(20, abs=1)
+    assert covered.any(0).sum() == pytest.approx(10 / 54 * 96, abs=1)
+    assert covered.any(1).sum() == pytest.approx(20, abs=1)
 
 
 @pytest.mark.parametrize("mask", [rectangle(60, 30, 100, 60), rectangle(0, 0, 30, 100), ring()])

@@ -10,6 +10,7 @@ leaves the centre), and here only so that numbers compare.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from picosam2 import masks
 from picosam2.data.coco import Photo
 from picosam2.errors import ConfigError, DataError
-from picosam2.geometry import CROP_SIZE, Window, box_window, point_window
+from picosam2.geometry import CROP_SIZE, Window, box_window
 from picosam2.prompts import Box, Point, Prompt
 
 PROTOCOLS = ("paper-point", "paper-roi", "click", "box")
@@ -72,13 +73,11 @@ def make_item(
     height, width = mask.shape
     if protocol in ("box", "paper-roi"):
         box = _jittered_box(true_box(mask), jitter, rng, height, width)
-        window = _clipped(_squared(box), height, width) if protocol == "paper-roi" else None
+        window = _published_roi(box, height, width) if protocol == "paper-roi" else None
         return Item(mask, Prompt(box=box), window)
     if protocol in ("click", "paper-point"):
         point = _jittered_point(mask, jitter, rng)
-        window = None
-        if protocol == "paper-point":
-            window = _clipped(point_window(point, CROP_SIZE / 2), height, width)
+        window = _published_crop(point, height, width) if protocol == "paper-point" else None
         return Item(mask, Prompt(points=(point,)), window)
     raise ConfigError(f"there is no protocol {protocol!r}: use {', '.join(PROTOCOLS)}")
 
@@ -137,15 +136,23 @@ def count_rivals(truths: Sequence[npt.NDArray[np.bool_]]) -> list[int]:
     return counts
 
 
-def _squared(box: Box) -> Window:
-    return box_window(box, growth=ROI_GROWTH, max_aspect=1.0)
+def _published_crop(point: Point, height: int, width: int) -> Window:
+    """PicoSAM2's window: 96 pixels from whole ones, as its data set cuts them.
+
+    The low edges are kept inside the photo before the high ones are counted from them, so at the
+    left and top the window is moved, and at the right and bottom it is cut off.
+    """
+    left = max(math.floor(point.x - 0.5) - CROP_SIZE // 2, 0)
+    top = max(math.floor(point.y - 0.5) - CROP_SIZE // 2, 0)
+    return Window(left, top, min(left + CROP_SIZE, width), min(top + CROP_SIZE, height))
 
 
-def _clipped(window: Window, height: int, width: int) -> Window:
-    """Cut off at the border, to be stretched: as published."""
-    return Window(
-        max(window.x0, 0.0), max(window.y0, 0.0), min(window.x1, width), min(window.y1, height)
-    )
+def _published_roi(box: Box, height: int, width: int) -> Window:
+    """PicoSAM3's window: the grown, squared box cut off on every side, in whole pixels."""
+    window = box_window(box, growth=ROI_GROWTH, max_aspect=1.0)
+    x0, y0 = int(max(window.x0, 0.0)), int(max(window.y0, 0.0))
+    x1, y1 = int(min(window.x1, width)), int(min(window.y1, height))
+    return Window(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
 
 
 def _jittered_box(
