@@ -153,16 +153,13 @@ def augment(
     """
     uniform = iter(draws.uniform_BU.unbind(1))
     turn_B22 = _turns(uniform, config)
-    planes_B4CC = context_BCC4.permute(0, 3, 1, 2).to(
-        torch.float32, memory_format=torch.contiguous_format
-    )
-    covered_BCC = planes_B4CC[:, 3] > 127
-    extent_BN2 = _outline(covered_BCC)
-    low_B2, high_B2 = _box(extent_BN2, half_B2, turn_B22, uniform, config)
+    covered_BCC = context_BCC4[..., 3].contiguous() > 127
+    extent_B2N = _outline(covered_BCC)
+    low_B2, high_B2 = _box(extent_B2N, half_B2, turn_B22, uniform, config)
     centre_B2, window_B2 = (low_B2 + high_B2) / 2, (high_B2 - low_B2) / 2 * config.box_growth
     window_B2 = torch.maximum(window_B2, window_B2.flip(1) / config.box_max_aspect)
     scale_B1 = _log_uniform(next(uniform), *config.click_scale)[:, None]
-    click_B2 = _click(covered_BCC, extent_BN2, scale_B1, draws.normal_BN, config.click_spread)
+    click_B2 = _click(covered_BCC, extent_B2N, scale_B1, draws.normal_BN, config.click_spread)
     is_box_B1 = (kind_B == BOX)[:, None]
     centre_B2 = torch.where(is_box_B1, centre_B2, _apply(turn_B22, click_B2 * half_B2))
     window_B2 = torch.where(is_box_B1, window_B2, scale_B1 * half_B2)
@@ -171,6 +168,9 @@ def augment(
     back_B22 = turn_B22.transpose(1, 2) / half_B2[:, :, None]  # an isometry's inverse
     matrix_B22, offset_B2 = back_B22 * window_B2[:, None, :], _apply(back_B22, centre_B2)
     grid_BSS2 = _grid(matrix_B22, offset_B2, size)
+    planes_B4CC = context_BCC4.permute(0, 3, 1, 2).to(
+        torch.float32, memory_format=torch.contiguous_format
+    )
     cut_B4SS = F.grid_sample(planes_B4CC, grid_BSS2, align_corners=False)
     image_B3SS = cut_B4SS[:, :3]
     # What lies outside the context came out black; few windows reach there.
@@ -184,10 +184,11 @@ def augment(
 
 def _grid(matrix_B22: Tensor, offset_B2: Tensor, size: int) -> Tensor:
     """Context coordinates (B, S, S, 2) of the crop's pixel centres, as `F.affine_grid` gives."""
-    place_S1 = ((torch.arange(size, device=matrix_B22.device) * 2 + 1) / size - 1)[:, None]
-    across_BS2 = place_S1 * matrix_B22[:, None, :, 0] + offset_B2[:, None, :]
-    down_BS2 = place_S1 * matrix_B22[:, None, :, 1]
-    return down_BS2[:, :, None, :] + across_BS2[:, None, :, :]
+    place_S = (torch.arange(size, device=matrix_B22.device) * 2 + 1) / size - 1
+    across_B2S = matrix_B22[:, :, :1] * place_S + offset_B2[:, :, None]
+    down_B2S = matrix_B22[:, :, 1:] * place_S
+    grid_B2SS = across_B2S[:, :, None, :] + down_B2S[:, :, :, None]
+    return grid_B2SS.permute(0, 2, 3, 1)
 
 
 def _inside(grid_BSS2: Tensor, side: int) -> Tensor:
@@ -221,39 +222,34 @@ def _turns(uniform: Iterator[Tensor], config: AugmentConfig) -> Tensor:
 
 
 def _outline(covered_BCC: Tensor) -> Tensor:
-    """Corners of the first and last covered pixel of each row, (B, 4C, 2) in -1..1; else NaN.
+    """Corners of the first and last covered pixel of each row, (B, 2, 4C) in -1..1; else NaN.
 
     Whatever the turn, the object's bounding box is reached at one of these corners.
     """
     side = covered_BCC.shape[1]
     small = torch.uint8 if side < 256 else torch.int16  # a quarter of the memory of a float
     column_C = torch.arange(side, dtype=small, device=covered_BCC.device)
-    last_BC = (covered_BCC * (column_C + 1)).amax(2)
-    first_BC = side - (covered_BCC * (side - column_C)).amax(2)
-    empty_BC = last_BC == 0
+    ones_BCC = covered_BCC.view(torch.uint8)
+    last_BC = (ones_BCC * (column_C + 1)).amax(2)
+    first_BC = side - (ones_BCC * (side - column_C)).amax(2)
     edge_C = torch.arange(side + 1, device=covered_BCC.device) * (2 / side) - 1
-    corners = []
-    for column_BC in (first_BC, last_BC):
-        x_BC = column_BC * (2 / side) - 1
-        corners += [
-            torch.stack((x_BC, edge.expand_as(x_BC)), 2) for edge in (edge_C[:-1], edge_C[1:])
-        ]
-    outline_BN2 = torch.cat(corners, 1)
-    return outline_BN2.masked_fill(empty_BC.repeat(1, 4)[:, :, None], math.nan)
+    x_B4C = torch.cat((first_BC, first_BC, last_BC, last_BC), 1) * (2 / side) - 1
+    y_4C = torch.cat((edge_C[:-1], edge_C[1:])).repeat(2)
+    empty_B1N = (last_BC == 0).repeat(1, 4)[:, None]
+    return torch.stack((x_B4C, y_4C.expand_as(x_B4C)), 1).masked_fill(empty_B1N, math.nan)
 
 
 def _box(
-    extent_BN2: Tensor,
+    extent_B2N: Tensor,
     half_B2: Tensor,
     turn_B22: Tensor,
     uniform: Iterator[Tensor],
     config: AugmentConfig,
 ) -> tuple[Tensor, Tensor]:
     """The turned object's box, jittered: its low and high corner (B, 2), in image pixels."""
-    turned_BN2 = (extent_BN2 * half_B2[:, None, :]) @ turn_B22.transpose(1, 2)
-    unseen = turned_BN2.isnan()
-    low_B2 = turned_BN2.masked_fill(unseen, math.inf).amin(1)
-    high_B2 = turned_BN2.masked_fill(unseen, -math.inf).amax(1)
+    turned_B2N = turn_B22 @ (extent_B2N * half_B2[:, :, None])
+    low_B2 = turned_B2N.nan_to_num(math.inf).amin(2)
+    high_B2 = turned_B2N.nan_to_num(-math.inf).amax(2)
     empty_B1 = ~torch.isfinite(low_B2).all(1, keepdim=True)
     low_B2 = torch.where(empty_B1, -half_B2 / 2, low_B2)
     high_B2 = torch.where(empty_B1, half_B2 / 2, high_B2)
@@ -264,14 +260,14 @@ def _box(
 
 
 def _click(
-    covered_BCC: Tensor, extent_BN2: Tensor, scale_B1: Tensor, normal_BN: Tensor, spread: float
+    covered_BCC: Tensor, extent_B2N: Tensor, scale_B1: Tensor, normal_BN: Tensor, spread: float
 ) -> Tensor:
     """A click on the object near its centre point, (B, 2) in the context's -1..1.
 
     The first of a few random places that is on the object and leaves the window inside the context.
     """
     count, side = covered_BCC.shape[:2]
-    reach_B2 = extent_BN2.nan_to_num(0.0).abs().amax(1)
+    reach_B2 = extent_B2N.nan_to_num(0.0).abs().amax(2)
     tries_BT2 = normal_BN.view(count, _TRIES, 2) * spread * reach_B2[:, None, :]
     index_BT2 = ((tries_BT2 + 1) * (side / 2)).long().clamp(0, side - 1)
     sample_B1 = torch.arange(count, device=covered_BCC.device)[:, None]
@@ -294,11 +290,13 @@ def _photometric(
     chosen_B, strength_B = next(uniform) < config.noise, next(uniform)
     shift_x, shift_y = next(uniform), next(uniform)
     side = image_B3SS.shape[2]
-    for row in chosen_B.nonzero().flatten().tolist():
-        shifts = (int(shift_y[row] * _TILE), int(shift_x[row] * _TILE))
-        noise_3TT = tile_3TT.roll(shifts, (1, 2)).repeat(1, -(-side // _TILE), -(-side // _TILE))
-        image_B3SS[row] += noise_3TT[:, :side, :side] * (2 + 10 * strength_B[row])
-        image_B3SS[row].clamp_(0, 255)
+    if rows := chosen_B.nonzero().flatten().tolist():
+        times = 1 + -(-side // _TILE)
+        field = tile_3TT.repeat(1, times, times)
+        for row in rows:
+            y, x = -int(shift_y[row] * _TILE) % _TILE, -int(shift_x[row] * _TILE) % _TILE
+            image_B3SS[row] += field[:, y : y + side, x : x + side] * (2 + 10 * strength_B[row])
+        image_B3SS.clamp_(0, 255)
     return image_B3SS
 
 
@@ -323,16 +321,19 @@ def _colour(image_B3SS: Tensor, uniform: Iterator[Tensor], config: AugmentConfig
 
 
 def _blur(image_B3SS: Tensor, strength_B: Tensor) -> Tensor:
-    """Gaussian blur of 0.4 to 1.6 pixels."""
-    count, channels, side, _ = image_B3SS.shape
-    sigma_B1 = (0.4 + 1.2 * strength_B)[:, None]
-    offset_7 = torch.arange(-3, 4, device=image_B3SS.device)
-    kernel_B7 = torch.exp(-(offset_7**2) / (2 * sigma_B1**2))
-    kernel_B7 = (kernel_B7 / kernel_B7.sum(1, keepdim=True)).repeat_interleave(channels, 0)
-    planes = F.pad(image_B3SS, (3, 3, 3, 3), mode="replicate").view(1, -1, side + 6, side + 6)
-    planes = F.conv2d(planes, kernel_B7[:, None, None, :], groups=count * channels)
-    planes = F.conv2d(planes, kernel_B7[:, None, :, None], groups=count * channels)
-    return planes.view_as(image_B3SS)
+    """Gaussian blur of 0.4 to 1.6 pixels, 7 pixels wide."""
+    side = image_B3SS.shape[2]
+    offset_4 = torch.arange(4, device=image_B3SS.device)
+    weight_B4 = torch.exp(-(offset_4**2) / (2 * (0.4 + 1.2 * strength_B)[:, None] ** 2))
+    weight_B4 /= 2 * weight_B4.sum(1, keepdim=True) - weight_B4[:, :1]
+    weight_4B111 = weight_B4.T[:, :, None, None, None]
+    for axis, margins in ((2, (0, 0, 3, 3)), (3, (3, 3, 0, 0))):
+        padded = F.pad(image_B3SS, margins, mode="replicate")
+        image_B3SS = image_B3SS * weight_4B111[0]
+        for away in (1, 2, 3):
+            pair = padded.narrow(axis, 3 - away, side) + padded.narrow(axis, 3 + away, side)
+            image_B3SS.addcmul_(pair, weight_4B111[away])
+    return image_B3SS
 
 
 # Luminance quantisation of ITU-T T.81, Annex K.1, used for all three channels.
@@ -364,10 +365,9 @@ def _jpeg(image_B3SS: Tensor, strength_B: Tensor) -> Tensor:
     steps = (table * scale_B[:, None]).clamp_min(1)[:, None]
     padded = F.pad(image_B3SS, (0, -side % 8, 0, -side % 8), mode="replicate")
     blocks = padded.shape[2] // 8
-    ycc = torch.einsum("dc,bchw->bdhw", to_ycc, padded - 128)
-    tiles = ycc.view(count, 3, blocks, 8, blocks, 8).transpose(3, 4).reshape(count, -1, 64)
-    coarse = torch.round(tiles @ dct.T / steps) * steps
-    tiles = (coarse @ dct).view(count, 3, blocks, blocks, 8, 8)
-    ycc = tiles.transpose(3, 4).reshape_as(padded)
-    rgb = torch.einsum("dc,bchw->bdhw", torch.linalg.inv(to_ycc), ycc) + 128
+    ycc = (to_ycc @ (padded - 128).flatten(2)).view(count, 3, blocks, 8, blocks, 8)
+    tiles = ycc.transpose(3, 4).reshape(count, -1, 64)
+    coarse = (tiles @ dct.T).div_(steps).round_().mul_(steps)
+    ycc = (coarse @ dct).view(count, 3, blocks, blocks, 8, 8).transpose(3, 4)
+    rgb: Tensor = (torch.linalg.inv(to_ycc) @ ycc.reshape(count, 3, -1)).view_as(padded) + 128
     return rgb[:, :, :side, :side].clamp(0, 255)

@@ -6,10 +6,10 @@ state, and processes that share a batch agree on it without a word.
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -82,17 +82,12 @@ class Sampler:
         return order
 
 
-@dataclass(frozen=True)
-class _Raw:
-    rows: npt.NDArray[np.int64]
-    contexts: npt.NDArray[np.uint8]
-
-
 class Feed:
-    """Batches for the steps `start` to `stop`, read by a thread while the model computes.
+    """Batches for the steps `start` to `stop`, made by threads while the model computes.
 
     `size` gives the crops' side at each step; `rank` and `world` give this process its contiguous
-    share of every global batch.
+    share of every global batch. `workers` threads make batches, of which at most `ahead` are in the
+    making or waiting.
     """
 
     def __init__(
@@ -108,63 +103,45 @@ class Feed:
         rank: int = 0,
         world: int = 1,
         device: torch.device | None = None,
+        workers: int = 2,
         ahead: int = 4,
     ) -> None:
         self._store, self._sampler, self._config = store, sampler, config
         self._size, self._seed, self._start, self._stop = size, seed, start, stop
         self._rank, self._world = rank, world
         self._device = device or torch.device("cpu")
-        self._ahead = ahead
+        self._workers, self._ahead = workers, ahead
 
     def __iter__(self) -> Generator[Batch]:
-        """The batches in order. Closing the iterator stops the thread."""
-        ready: queue.Queue[_Raw | BaseException] = queue.Queue(self._ahead)
-        stopped = threading.Event()
-
-        def put(item: _Raw | BaseException) -> bool:
-            while not stopped.is_set():
-                try:
-                    ready.put(item, timeout=0.2)
-                    return True
-                except queue.Full:
-                    continue
-            return False
-
-        def read() -> None:
-            try:
-                for step in range(self._start, self._stop):
-                    rows = self._share(self._sampler.rows(step))
-                    if not put(_Raw(rows, self._store.gather(rows))):
-                        return
-            except BaseException as error:  # handed to the training thread, which raises it
-                put(error)
-
-        reader = threading.Thread(target=read, name="picosam2-feed", daemon=True)
-        reader.start()
+        """The batches in order. Closing the iterator stops the threads."""
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="picosam2-feed")
+        waiting: deque[Future[Batch]] = deque()
+        steps = iter(range(self._start, self._stop))
         try:
-            for step in range(self._start, self._stop):
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield self._batch(step, item)
+            while True:
+                for step in islice(steps, self._ahead - len(waiting)):
+                    waiting.append(pool.submit(self._batch, step))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
         finally:
-            stopped.set()
-            reader.join()
+            pool.shutdown(cancel_futures=True)
 
     def _share(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         size = len(rows) // self._world
         return rows[self._rank * size : (self._rank + 1) * size]
 
-    def _batch(self, step: int, raw: _Raw) -> Batch:
+    def _batch(self, step: int) -> Batch:
+        rows = self._share(self._sampler.rows(step))
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        count = len(raw.rows)
+        count = len(rows)
         draws = Draws.of(count * self._world, generator)
         draws = draws.part(self._rank * count, (self._rank + 1) * count).to(self._device)
-        windows = self._store.records["window"][raw.rows]
+        windows = self._store.records["window"][rows]
         half = torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float()
-        kind = torch.from_numpy(self._store.kinds[raw.rows]).to(self._device)
-        context = torch.from_numpy(raw.contexts).to(self._device, non_blocking=True)
+        kind = torch.from_numpy(self._store.kinds[rows]).to(self._device)
+        context = torch.from_numpy(self._store.gather(rows)).to(self._device, non_blocking=True)
         image, target = augment(
             context, half.to(self._device), kind, draws, self._config, self._size(step)
         )
-        return Batch(image_B3SS=image, target_BSS=target, kind_B=kind, row_B=raw.rows)
+        return Batch(image_B3SS=image, target_BSS=target, kind_B=kind, row_B=rows)

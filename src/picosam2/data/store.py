@@ -642,15 +642,15 @@ class Store:
             out = np.empty((len(rows), self.context, self.context, 4), np.uint8)
         each = out[:1].nbytes
         shards = np.searchsorted(self._ends, rows, side="right")
-        starts = np.concatenate(([0], self._ends))[shards]
-        for slot, (row, shard) in enumerate(zip((rows - starts).tolist(), shards, strict=True)):
+        places = rows - np.concatenate(([0], self._ends))[shards]
+        for shard in np.unique(shards).tolist():
             path, offset = self._files[shard]
             try:
-                with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a third of the time)
-                    file.seek(offset + row * each)
-                    got = file.readinto(out[slot])
+                with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+                    for slot in np.flatnonzero(shards == shard).tolist():
+                        file.seek(offset + int(places[slot]) * each)
+                        if file.readinto(out[slot]) != each:
+                            raise StoreError(f"{path} was cut short: prepare the store again")
             except OSError as error:
                 raise StoreError(f"{path} cannot be read any more: {error.strerror}") from error
-            if got != each:
-                raise StoreError(f"{path} was cut short: remove it and prepare the store again")
         return out
