@@ -348,6 +348,13 @@ def resample_logits(
     return paste(logits, Window(*corners.ravel().tolist()), size, size, outside)
 
 
+def inside(window: Window, height: int, width: int, size: int = CROP_SIZE) -> tuple[slice, slice]:
+    """The rows and columns of a crop of `window` whose centres lie in an image of that size."""
+    corners = window.to_crop(np.array([[0, 0], [width, height]], float), size)
+    (x0, y0), (x1, y1) = corners.tolist()
+    return slice(*_centres(y0, y1, size)), slice(*_centres(x0, x1, size))
+
+
 def _centres(low: float, high: float, limit: int) -> tuple[int, int]:
     """The range of pixels 0..limit whose centres lie in [low, high)."""
     start = min(max(math.ceil(low - 0.5), 0), limit)

@@ -40,7 +40,9 @@ def teach(
     picosam2 teach ...` shares the parts among processes.
 
     Args:
-        teacher: `checkpoint:NAME|FILE`, weights of this project.
+        teacher: Who is asked: `sam2:FOLDER` or `sam2:HUB-ID` for SAM 2 (likewise sam, edgetam),
+            `checkpoint:NAME|FILE` for weights of this project, `onnx:FOLDER` for SAM as
+            encoder.onnx and decoder.onnx.
         store: What `picosam2 data prepare` made.
         coco: A COCO annotation file and its photos. Repeatable.
         lvis: An LVIS annotation file and the folder with COCO's photos. Repeatable.
@@ -62,7 +64,9 @@ def teach(
     for module in ("torch", "safetensors", "pycocotools", "matplotlib"):
         require(module, "train")
     from picosam2.data.store import Store
+    from picosam2.distill.cache import TeacherCache
     from picosam2.distill.teach import teach as run
+    from picosam2.distill.teach_report import describe, write_report
     from picosam2.distill.teachers import TeacherConfig, open_teacher
     from picosam2.distill.trainer import keep_memory
 
@@ -92,6 +96,10 @@ def teach(
     problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
     name_problems(problems, f"{len(problems):,} photos could not be shown to the teacher")
     print(f"{out}: {done.written:,} parts written, {done.kept:,} were there already")
+    cache = TeacherCache(out, opened, unfinished=True)
+    # The process that sees everything finished tells of it; one alone tells of what there is.
+    if world == 1 or cache.done.all():
+        print(describe(write_report(cache, opened)))
 
 
 def _note(now: Told) -> str:

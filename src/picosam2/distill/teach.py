@@ -188,17 +188,23 @@ class _Shard:
             return
         iou = geometry.paste_region(taught.logits, taught.window, *truth.shape).iou(truth)
         expected = min(max(taught.predicted_iou, 0.0), 1.0)
+        height, width = truth.shape
         for place in range(row, row + self.views):
             window = Window(*self.of_store["window"][place].tolist())
-            self.logits[place] = self._small(taught, window)
+            self.logits[place] = self._small(taught, window, height, width)
             self.records[place] = (expected, iou, True, iou >= self._agree)
 
-    def _small(self, taught: Taught, window: Window) -> npt.NDArray[np.int8]:
+    def _small(
+        self, taught: Taught, window: Window, height: int, width: int
+    ) -> npt.NDArray[np.int8]:
         """The logits on a context window in 8 bits; the error this makes is added up."""
         side, counted = self.logits.shape[1], self.counted
         exact = geometry.resample_logits(
             taught.logits, taught.window, window, side, outside=math.nan
         )
+        photo = np.zeros((side, side), np.bool_)
+        photo[geometry.inside(window, height, width, side)] = True
+        exact[~photo] = math.nan
         stored = quantise(exact)
         seen = stored != UNSEEN
         exact, kept = exact[seen], stored[seen]

@@ -5,6 +5,8 @@ and answers each with logits on a window of the photo. It owns its preprocessing
 knows the kinds:
 
     checkpoint:NAME|FILE   weights of this project, through the window around each object's box
+    sam2:FOLDER|HUB-ID     SAM 2 or 2.1 in `transformers`; likewise sam: (the first) and edgetam:
+    onnx:FOLDER            SAM as encoder.onnx and decoder.onnx; or onnx:ENCODER,DECODER
 """
 
 from __future__ import annotations
@@ -173,8 +175,27 @@ def fingerprint(**facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def _sam(kind: str) -> Callable[[str, TeacherConfig], Teacher]:
+    def load(where: str, config: TeacherConfig) -> Teacher:
+        from picosam2.distill.sam_teachers import SamTeacher
+
+        return SamTeacher.load(kind, where, config)
+
+    return load
+
+
+def _onnx(where: str, config: TeacherConfig) -> Teacher:
+    from picosam2.distill.sam_teachers import OnnxTeacher
+
+    return OnnxTeacher.load(where, config)
+
+
 TEACHERS: dict[str, Callable[[str, TeacherConfig], Teacher]] = {
     "checkpoint": CheckpointTeacher.load,
+    "sam2": _sam("sam2"),
+    "sam": _sam("sam"),
+    "edgetam": _sam("edgetam"),
+    "onnx": _onnx,
 }
 """Opens the teacher that stands behind `KIND:` in a specification, by its kind."""
 
