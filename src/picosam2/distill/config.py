@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from picosam2.data.augment import AugmentConfig
 from picosam2.errors import ConfigError
-from picosam2.model import ModelConfig
+from picosam2.model import ENCODERS, ModelConfig
 
 T = TypeVar("T")
 
@@ -53,6 +53,8 @@ class TrainConfig:
     """How often an object of a source is drawn, against 1 for the sources not named."""
     whole_epochs: bool = False
     """Every view once an epoch, in random order, instead of drawing with replacement."""
+    imagenet: bool = False
+    """Start the encoder from its ImageNet weights, for an encoder that has some."""
     coarse_size: int = 64
     """Side of the crops in the first `coarse_share` of the steps: smaller is faster."""
     coarse_share: float = 0.0
@@ -114,6 +116,8 @@ class Recipe:
             raise ConfigError(
                 f"`coarse_size` must be a multiple of {self.model.unit} for this network"
             )
+        if self.train.imagenet and not ENCODERS[self.model.encoder].pretrained:
+            raise ConfigError(f"the encoder {self.model.encoder} has no `imagenet` weights")
 
     def crop_size(self, step: int) -> int:
         """Side of the crops at a step, from 0."""

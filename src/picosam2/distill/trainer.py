@@ -39,11 +39,12 @@ from picosam2.data.augment import Batch
 from picosam2.data.batches import Feed, Sampler
 from picosam2.data.store import Store
 from picosam2.distill.config import Recipe, TrainConfig
+from picosam2.distill.depthwise import quicken_depthwise
 from picosam2.distill.losses import iou_error, supervised
 from picosam2.distill.syncbn import synchronise_batchnorm
 from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
 from picosam2.files import write_json, write_text
-from picosam2.model import PicoSAM2
+from picosam2.model import ENCODERS, PicoSAM2
 
 Validate = Callable[[PicoSAM2], dict[str, Any]]
 """Measures a model: names to numbers."""
@@ -133,6 +134,15 @@ def compute_loss(
     return torch.stack(weighted).sum(), parts
 
 
+def new_model(recipe: Recipe) -> PicoSAM2:
+    """New weights, drawn from torch's seed; the encoder's from ImageNet if the recipe says so."""
+    model = PicoSAM2(recipe.model)
+    fill = ENCODERS[recipe.model.encoder].pretrained
+    if recipe.train.imagenet and fill:
+        fill([*model.encoder, model.down[-1]])
+    return model
+
+
 class Trainer:
     """Model, averaged model and optimizer of one run, and how they take a step."""
 
@@ -141,7 +151,7 @@ class Trainer:
         config = recipe.train
         torch.manual_seed(config.seed)
         self.recipe, self.group = recipe, group
-        model = model if model is not None else PicoSAM2(recipe.model)
+        model = model if model is not None else new_model(recipe)
         if model.config != recipe.model:
             raise ConfigError(
                 "the weights to start from are of another network than the recipe's [model]: "
@@ -150,6 +160,8 @@ class Trainer:
         self.model = model.to(group.device).train()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = deepcopy(self.model).eval().requires_grad_(False)
+        if group.device.type == "cpu" and config.precision == "bf16":
+            quicken_depthwise(self.model)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
