@@ -393,8 +393,10 @@ def test_folders_that_are_no_caches(store: Store, source: SourceFiles, tmp_path:
     with pytest.raises(StoreError, match="is not a teacher cache: make one with `picosam2 teach`"):
         TeacherCache(tmp_path, store)
     (tmp_path / "file").write_text("x")
+    (tmp_path / ".shard-00000.logits-abc.npy").write_text("of somebody else")
     with pytest.raises(StoreError, match="is not empty and holds no cache"):
         teach(TruthTeacher(), store, [source], tmp_path)
+    assert (tmp_path / ".shard-00000.logits-abc.npy").exists()
     with pytest.raises(StoreError, match="cannot be a cache's folder"):
         teach(TruthTeacher(), store, [source], tmp_path / "file")
     with pytest.raises(ConfigError, match="`agree` must be from 0 to 1"):
