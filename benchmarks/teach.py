@@ -54,7 +54,7 @@ def main() -> None:
     command.add_argument("--annotations", type=Path, required=True)
     command.add_argument("--images", type=Path, required=True)
     command.add_argument("--dataset", default="coco")
-    command.add_argument("--photos", type=int, default=8, help="photos that are taught")
+    command.add_argument("--photos", type=int, default=12, help="photos, from all over the file")
     command.add_argument("--side", type=int, default=256, help="the teacher's input, pixels")
     command.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
     command.add_argument("--threads", type=int, default=2)
@@ -66,7 +66,7 @@ def main() -> None:
     )
     found = read_annotations(source.dataset, source.annotations, source.images).photos
     usable = tuple(photo for photo in found if photo.instances)
-    photos = usable[: options.photos]
+    photos = usable[:: max(len(usable) // options.photos, 1)][: options.photos]
     model = random_sam2(options.side)
     encoded: list[int] = []
     model.vision_encoder.register_forward_hook(lambda *_: encoded.append(1))
