@@ -128,11 +128,19 @@ temperatures = st.floats(0.25, 8)
 def test_equal_logits_give_no_teacher_term(form: str, temperature: float, seed: int) -> None:
     config = DistillConfig(form=form, temperature=temperature)
     logits = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(seed)) * 5
-    logits = logits.clamp(-config.clip, config.clip)
     found = teacher_term(logits, logits, config)
     torch.testing.assert_close(found, torch.zeros(3), rtol=0, atol=1e-4)
     other = teacher_term(logits + 1, logits, config)
     assert (other > found + 1e-6).all()
+
+
+def test_what_the_teacher_has_not_seen_is_background_and_no_more() -> None:
+    teacher = torch.full((1, 2, 2), -16.0)  # `cache.UNSEEN`
+    for form in TEACHER_TERMS:
+        config = DistillConfig(form=form, clip=8)
+        for sure in (-8.0, -9.0, -30.0):
+            assert teacher_term(torch.full((1, 2, 2), sure), teacher, config).item() < 1e-6
+        assert teacher_term(torch.full((1, 2, 2), 1.0), teacher, config).item() > 0.1
 
 
 @given(forms, temperatures, st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))

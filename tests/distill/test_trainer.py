@@ -401,7 +401,7 @@ def test_a_failed_write_keeps_the_old_checkpoint(
         raise OSError("No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    run = trainer_module._Run(out, tiny_recipe(), store.fingerprint, ALONE, False)
+    run = trainer_module._Run(out, tiny_recipe(), store.fingerprint, ALONE, False, None)
     trainer = Trainer(tiny_recipe(samples=16), ALONE)
     run._settings = {}
     with pytest.raises(OSError, match="No space"):
