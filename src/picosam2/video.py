@@ -194,6 +194,53 @@ class Tracker:
         ]
 
 
+class Follower:
+    """One object, followed through windows that someone else looks through, as a sensor does.
+
+    A `Tracker` asks the network as often as it likes about the frame it has. A sensor looks through
+    one window at a time and answers some frames later: `place` says where it should look, and `see`
+    takes its answers. What is believed, and what is lost, is decided as in a `Tracker`.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        frame: npt.NDArray[np.uint8],
+        mask: npt.NDArray[np.bool_],
+        config: TrackerConfig | None = None,
+    ) -> None:
+        """Follow what `mask` (H, W) bool, not empty, covers in `frame` (H, W, 3) uint8 RGB."""
+        corners = masks.bbox(mask)
+        if corners is None:
+            raise PromptError("there is nothing to follow in an empty mask: point again")
+        self._predictor = predictor
+        self._object = _Object(config or TrackerConfig())
+        self._object.begin(frame, mask, predictor.box_window(Box(*corners)))
+        self._asked = 0
+
+    def place(self, frame: npt.NDArray[np.uint8], ahead: float = 0.0) -> Box | None:
+        """Where to look for the object, given the frame it was last looked for in.
+
+        `ahead` is how many answers will pass until one is of that place. Of several places for an
+        object that is lost, each call names the next; None if nowhere is better than another.
+        """
+        places = self._object.look(frame)
+        if not places:
+            return None
+        self._asked += 1
+        return _moved(places[self._asked % len(places)], *(ahead * self._object.speed))
+
+    def see(
+        self, frame: npt.NDArray[np.uint8], window: Window, logits: npt.NDArray[np.float32]
+    ) -> Tracked:
+        """The object in a frame, from the network's logits (K, S, S) of a window of it."""
+        height, width = frame.shape[:2]
+        seen = logits[min(BOX_CHANNEL, len(logits) - 1)]
+        score = self._predictor.box_scores(seen[None], [window], height, width)[0]
+        crop = geometry.crop(frame, window, seen.shape[0])
+        return self._object.settle(frame, [self._object.judge(crop, seen, window, score)])
+
+
 @dataclass(frozen=True, eq=False)
 class _Sight:
     """What the network saw in one window, and whether that is the object."""
@@ -219,6 +266,11 @@ class _Object:
         self._colours = _Colours()
         self._usual = np.ones(2)  # likeness
         self._missing = 0  # frames
+
+    @property
+    def speed(self) -> npt.NDArray[np.float64]:
+        """How far it moves from one time it is settled to the next, x and y, pixels."""
+        return np.zeros(2) if self._missing else self._speed
 
     def begin(
         self, frame: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], window: Window
