@@ -223,15 +223,15 @@ class AiCamera:
         side, view = self._info.input_size, self._view
         scale_x, scale_y = view.width / self.width, view.height / self.height
         smallest = side / min(scale_x, scale_y)
-        inside = sensor_window(window.at_least(smallest), self.height, self.width)
+        inside = sensor_window(window, self.height, self.width).at_least(smallest)
+        if min(inside.x0, inside.y0, self.width - inside.x1, self.height - inside.y1) < -1e-6:
+            raise PromptError(
+                f"that is too near the edge of the frame: the sensor needs {side} of its own pixels"
+            )
         left = round(view.x0 + inside.x0 * scale_x)
         top = round(view.y0 + inside.y0 * scale_y)
         right = round(view.x0 + inside.x1 * scale_x)
         bottom = round(view.y0 + inside.y1 * scale_y)
-        if min(right - left, bottom - top) < side - 1:  # rounding may have taken one
-            raise PromptError(
-                f"that is too near the edge of the frame: the sensor needs {side} of its own pixels"
-            )
         roi = left, top, right - left, bottom - top
         self._sensor.set_inference_roi_abs(roi)
         # picamera2 cuts a ROI to the sensor, and only prints it if the driver refuses.

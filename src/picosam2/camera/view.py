@@ -7,16 +7,23 @@ from PIL import Image, ImageDraw
 
 from picosam2.camera.session import Shown
 from picosam2.cli.track import draw
+from picosam2.prompts import Prompt
+from picosam2.results import Segmentation, overlay
 
 
 def picture(shown: Shown) -> Image.Image:
     """A frame (RGB) with the mask on it, and a thin line around the sensor's ROI."""
-    found = () if shown.tracked is None else (shown.tracked,)
-    canvas = Image.fromarray(draw(shown.frame.pixels, found))
+    tracked = shown.tracked
+    box = None if tracked is None else tracked.box
+    if tracked is not None and box is not None:
+        found = Segmentation(mask=tracked.mask, score=tracked.score, prompt=Prompt(box=box))
+        canvas = overlay(shown.frame.pixels, [found], prompts=False)
+    else:
+        canvas = Image.fromarray(draw(shown.frame.pixels, () if tracked is None else (tracked,)))
     if shown.state != "idle":
         window = shown.window
-        box = window.x0, window.y0, window.x1 - 1, window.y1 - 1
-        ImageDraw.Draw(canvas).rectangle(box, outline=(255, 255, 255))
+        edges = window.x0, window.y0, window.x1 - 1, window.y1 - 1
+        ImageDraw.Draw(canvas).rectangle(edges, outline=(255, 255, 255))
     return canvas
 
 
