@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ _LEVELS = 16  # of each colour channel in a histogram
 _SEARCH_SIDE = 160  # an object is searched for on a frame of this many pixels a side
 _AGAIN_BELOW = 0.7  # IoU of where an object was expected and where it is
 _MAX_EVIDENCE = 3.0
+_TOUCHES = 0.03  # of a window: a mask so near to its edge is cut off by it
 _SEARCH_SCALES = (1.0, 0.7, 1.4)  # it may come back nearer or farther
 
 
@@ -221,7 +222,7 @@ class Follower:
     def place(self, frame: npt.NDArray[np.uint8], ahead: float = 0.0) -> Box | None:
         """Where to look for the object, given the frame it was last looked for in.
 
-        `ahead` is how many answers will pass until one is of that place. Of several places for an
+        `ahead` is how many frames will pass until the window is there. Of several places for an
         object that is lost, each call names the next; None if nowhere is better than another.
         """
         places = self._object.look(frame)
@@ -231,14 +232,25 @@ class Follower:
         return _moved(places[self._asked % len(places)], *(ahead * self._object.speed))
 
     def see(
-        self, frame: npt.NDArray[np.uint8], window: Window, logits: npt.NDArray[np.float32]
+        self,
+        frame: npt.NDArray[np.uint8],
+        window: Window,
+        logits: npt.NDArray[np.float32],
+        elapsed: float = 1.0,
     ) -> Tracked:
-        """The object in a frame, from the network's logits (K, S, S) of a window of it."""
+        """The object in a frame, from the network's logits (K, S, S) of a window of it.
+
+        `elapsed` is how many frames have passed since the last one that was seen.
+        """
         height, width = frame.shape[:2]
         seen = logits[min(BOX_CHANNEL, len(logits) - 1)]
         score = self._predictor.box_scores(seen[None], [window], height, width)[0]
         crop = geometry.crop(frame, window, seen.shape[0])
-        return self._object.settle(frame, [self._object.judge(crop, seen, window, score)])
+        sight = self._object.judge(crop, seen, window, score)
+        if sight.believed and sight.box is not None:
+            whole = self._object.completed(sight.box, window)
+            sight = replace(sight, box=whole)
+        return self._object.settle(frame, [sight], elapsed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +281,7 @@ class _Object:
 
     @property
     def speed(self) -> npt.NDArray[np.float64]:
-        """How far it moves from one time it is settled to the next, x and y, pixels."""
+        """How far it moves from one frame to the next, x and y, pixels."""
         return np.zeros(2) if self._missing else self._speed
 
     def begin(
@@ -344,8 +356,22 @@ class _Object:
             bool(believed),
         )
 
-    def settle(self, frame: npt.NDArray[np.uint8], sights: Sequence[_Sight]) -> Tracked:
-        """Choose among what was seen, and move on to the next frame."""
+    def completed(self, box: Box, window: Window) -> Box:
+        """A box that a window has cut off at one side, as large as the object was before.
+
+        A sensor's window is late, and what moves runs out of it: the part that is left would make
+        the object smaller and slower than it is.
+        """
+        if self._box is None or self._missing:
+            return box
+        across = _completed(box.x0, box.x1, window.x0, window.x1, self._box.width)
+        down = _completed(box.y0, box.y1, window.y0, window.y1, self._box.height)
+        return Box(across[0], down[0], across[1], down[1])
+
+    def settle(
+        self, frame: npt.NDArray[np.uint8], sights: Sequence[_Sight], elapsed: float = 1.0
+    ) -> Tracked:
+        """Choose among what was seen `elapsed` frames after the last, and move on to the next."""
         height, width = frame.shape[:2]
         best = max(sights, key=lambda s: (s.believed, s.likeness * s.score), default=None)
         if not self._missing and sights and sights[-1].believed:
@@ -354,7 +380,7 @@ class _Object:
             region = geometry.paste_region(best.logits, best.window, height, width)
             mask = _on_frame(region, height, width)
             if mask.any():
-                self._follow(frame, best)
+                self._follow(frame, best, elapsed)
                 return Tracked(
                     state="found",
                     mask=mask,
@@ -364,15 +390,15 @@ class _Object:
                 )
         self._missing += 1
         if self._box is not None:
-            self._speed *= 0.9
-            self._box = _kept_near(_moved(self._box, *self._speed), height, width)
+            self._speed *= 0.9**elapsed
+            self._box = _kept_near(_moved(self._box, *(elapsed * self._speed)), height, width)
         return _lost(frame, best.window if best is not None else None)
 
-    def _follow(self, frame: npt.NDArray[np.uint8], sight: _Sight) -> None:
+    def _follow(self, frame: npt.NDArray[np.uint8], sight: _Sight, elapsed: float) -> None:
         config, seen, last = self._config, sight.box, self._box
         assert seen is not None
         assert last is not None
-        step = np.array([seen.centre.x - last.centre.x, seen.centre.y - last.centre.y])
+        step = np.array([seen.centre.x - last.centre.x, seen.centre.y - last.centre.y]) / elapsed
         if self._missing:
             self._speed = np.zeros(2)
             self._box = seen
@@ -568,6 +594,17 @@ def _overlap(a: Box, b: Box) -> float:
     across = max(min(a.x1, b.x1) - max(a.x0, b.x0), 0)
     along = max(min(a.y1, b.y1) - max(a.y0, b.y0), 0)
     return across * along / (a.area + b.area - across * along)
+
+
+def _completed(
+    low: float, high: float, first: float, last: float, size: float
+) -> tuple[float, float]:
+    """A span, made `size` long at the end where it touches that of a window; not if both do."""
+    near = _TOUCHES * (last - first)
+    cut_low, cut_high = low - first < near, last - high < near
+    if cut_low == cut_high or high - low >= size:
+        return low, high
+    return (high - size, high) if cut_low else (low, low + size)
 
 
 def _moved(box: Box, dx: float, dy: float) -> Box:

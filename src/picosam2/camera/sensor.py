@@ -148,10 +148,11 @@ class AiCamera:
             raise
         except Exception as error:  # picamera2, libcamera and the file's parser have many kinds
             self.close()
+            said = str(error) or type(error).__name__
             raise CameraError(
-                f"the AI Camera cannot be started with {network} ({error or type(error).__name__}):"
-                f" check that it is connected (`rpicam-hello --list-cameras` names imx500), that "
-                f"`{_INSTALL}` has been run, and that no other program uses it"
+                f"the AI Camera cannot be started with {network} ({said}): check that it is "
+                f"connected (`rpicam-hello --list-cameras` names imx500), that `{_INSTALL}` has "
+                "been run, and that no other program uses it"
             ) from error
 
     def __enter__(self) -> AiCamera:

@@ -10,6 +10,7 @@ every answer goes to a `Follower`, and the ROI moves with the mask.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry
-from picosam2.camera.roi import SETTLE, RoiWatch
+from picosam2.camera.roi import FRAMES, SETTLE, RoiWatch, overlap
 from picosam2.camera.sensor import AiCamera, SensorFrame
 from picosam2.errors import ConfigError, PromptError
 from picosam2.geometry import Window
@@ -35,6 +36,7 @@ _NEAR = 0.92  # IoU of two windows below which the ROI is moved: a step costs so
 class Shown:
     """What there is to show of one frame.
 
+    pixels: the frame (H, W, 3) uint8 RGB that the last answer was of: a little older than `frame`.
     state: "idle" if nothing was pointed at, "looking" until the first mask, "found" or "lost".
     tracked: the object, as of the last answer; None before there is one.
     window: where the sensor was told to look, in pixels of the frame.
@@ -43,6 +45,7 @@ class Shown:
     """
 
     frame: SensorFrame
+    pixels: npt.NDArray[np.uint8]
     state: State
     tracked: Tracked | None
     window: Window
@@ -69,6 +72,8 @@ class Session:
         self._scale: int | None = None
         self._job: _Ladder | _First | Follower | None = None
         self._tracked: Tracked | None = None
+        self._frames: deque[npt.NDArray[np.uint8]] = deque(maxlen=FRAMES)
+        self._since = 0  # frames since the followed object was seen
         self.note = ""
         """Why the last prompt led to nothing; empty if it did not."""
 
@@ -108,17 +113,22 @@ class Session:
     def step(self) -> Shown:
         """Wait for the next frame, and do what there is to do with it."""
         frame = self._camera.read()
+        self._frames.appendleft(frame.pixels)
         self._watch.tick()
+        self._since += 1
         self._begin()
         window = None
         if frame.logits is not None:
-            window = self._watch.window_of(frame.pixels, frame.seen)
+            window = self._watch.window_of(tuple(self._frames), frame.seen)
+        # What the network saw is a little older than what came with its answer.
+        pixels = self._frames[min(self._watch.lag, len(self._frames) - 1)]
         if self._watch.stuck:  # the sensor may not have heard
             self._look(self._watch.window)
         if window is not None and frame.logits is not None and self._job is not None:
-            self._take(frame.pixels, window, frame.logits)
+            self._take(pixels, window, frame.logits)
         return Shown(
             frame=frame,
+            pixels=pixels,
             state=self._state(),
             tracked=self._tracked,
             window=self._watch.window,
@@ -159,16 +169,17 @@ class Session:
     ) -> None:
         """An answer, and the window it is of."""
         if isinstance(self._job, Follower):
-            self._tracked = self._job.see(frame, window, logits)
+            self._tracked = self._job.see(frame, window, logits, self._since)
+            self._since = 0
             if self._watch.settled:
-                self._follow(frame, self._job)
+                self._follow(self._job)
             return
         if not self._watch.settled:  # it is still of the window before the prompt
             return
         if isinstance(self._job, _Ladder):
             self._job.add(frame, window, _channel(logits, CLICK_CHANNEL))
             if self._job.done:
-                self._choose(frame, self._job)
+                self._choose(self._job)
             else:
                 self._look(self._job.wanted())
         elif isinstance(self._job, _First):
@@ -180,12 +191,13 @@ class Session:
                 self._job, self.note = None, "nothing is found there: point at it again"
                 return
             self._job = Follower(self._predictor, seen, mask)
+            self._since = 0
             if seen is frame:
                 self._tracked = self._job.see(frame, window, logits)
-            self._follow(frame, self._job)
+            self._follow(self._job)
 
-    def _choose(self, now: npt.NDArray[np.uint8], ladder: _Ladder) -> None:
-        """All windows of a click have answered; the last of them with the frame `now`."""
+    def _choose(self, ladder: _Ladder) -> None:
+        """All windows of a click have answered."""
         height, width = self._camera.height, self._camera.width
         best = 0
         if len(ladder.windows) > 1:
@@ -198,7 +210,7 @@ class Session:
             return
         # It may have moved since the chosen window was looked through.
         rough = Follower(self._predictor, frame, mask)
-        place = rough.place(now, ahead=0)
+        place = rough.place(self._frames[0])
         assert place is not None  # only what is lost is nowhere
         try:
             self._first(place, (frame, mask))
@@ -211,13 +223,13 @@ class Session:
         self._look(self._predictor.box_window(box))
         self._job = _First(before)
 
-    def _follow(self, frame: npt.NDArray[np.uint8], follower: Follower) -> None:
+    def _follow(self, follower: Follower) -> None:
         """Move the ROI to where the object will be when the sensor has moved."""
-        place = follower.place(frame, ahead=self._watch.delay)
+        place = follower.place(self._frames[0], ahead=self._watch.delay - self._watch.lag)
         if place is None:
             return
         window = self._predictor.box_window(place)
-        if _overlap(window, self._watch.window) < _NEAR:
+        if overlap(window, self._watch.window) < _NEAR:
             try:
                 self._look(window)
             except PromptError:  # it leaves the frame: stay where it was seen last
@@ -284,11 +296,3 @@ def _mask(
     height, width = frame.shape[:2]
     mask: npt.NDArray[np.bool_] = geometry.paste(logits, window, height, width) > 0
     return mask
-
-
-def _overlap(a: Window, b: Window) -> float:
-    """IoU of two windows."""
-    across = max(min(a.x1, b.x1) - max(a.x0, b.x0), 0)
-    down = max(min(a.y1, b.y1) - max(a.y0, b.y0), 0)
-    both = across * down
-    return both / (a.width * a.height + b.width * b.height - both)

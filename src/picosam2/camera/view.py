@@ -17,9 +17,9 @@ def picture(shown: Shown) -> Image.Image:
     box = None if tracked is None else tracked.box
     if tracked is not None and box is not None:
         found = Segmentation(mask=tracked.mask, score=tracked.score, prompt=Prompt(box=box))
-        canvas = overlay(shown.frame.pixels, [found], prompts=False)
+        canvas = overlay(shown.pixels, [found], prompts=False)
     else:
-        canvas = Image.fromarray(draw(shown.frame.pixels, () if tracked is None else (tracked,)))
+        canvas = Image.fromarray(draw(shown.pixels, () if tracked is None else (tracked,)))
     if shown.state != "idle":
         window = shown.window
         edges = window.x0, window.y0, window.x1 - 1, window.y1 - 1

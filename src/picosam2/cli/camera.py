@@ -117,7 +117,13 @@ def camera(
             AiCamera(network, predictor.runtime.info, size=frame_size, rate=rate, devices=devices)
         )
         session = Session(source, predictor, settle=settle)
-        session.scale = None if scale is None else scale - 1
+        if scale is not None:
+            if scale > session.scales:
+                raise ConfigError(
+                    f"there is no --scale {scale} with these weights: choose from 1 to "
+                    f"{session.scales}"
+                )
+            session.scale = scale - 1
         if click is not None:
             session.point(click)
         if rectangle is not None:
@@ -192,6 +198,7 @@ def _serve(
 
     if name not in LOCAL_NAMES:
         print("picosam2: other machines may see this camera", file=sys.stderr)
+    listener.listen(128)  # so that who reads the next line can call at once
     print(f"http://{name}:{listener.getsockname()[1]}\nCtrl C stops it.", flush=True)
     thread = threading.Thread(target=frames_come, name="camera", daemon=True)
     thread.start()
