@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,7 +158,8 @@ def test_the_camera_is_given_back(network):
 # -- bad input -----------------------------------------------------------------------------
 
 
-def test_no_picamera2(network):
+def test_no_picamera2(network, monkeypatch):
+    monkeypatch.setitem(sys.modules, "picamera2", None)
     with pytest.raises(CameraError, match="python3-picamera2 imx500-all") as caught:
         AiCamera(network, INFO)
     assert "--simulate" in str(caught.value)

@@ -36,7 +36,7 @@ from picosam2.serve.app import LOCAL_NAMES
 _BOUNDARY = "frame"
 _MAX_BODY = 4096  # bytes of a command
 _POLICY = (
-    "default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'nonce-{nonce}'; "
+    "default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'nonce-{nonce}'; "
     "script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

@@ -61,11 +61,15 @@ class Tally:
         dnn, dsp = np.median(np.array(self._kpi), axis=0)
         return float(dnn), float(dsp)
 
-    def told(self, clock: str = "the sensor's clock") -> str:
-        """One line about all of it; `clock` says whose milliseconds these are."""
+    def told(self, *, simulated: bool = False) -> str:
+        """One line about all of it."""
         parts = [f"{self.frames:,} frames, {self.answers:,} answers"]
         parts.append(f"found in {self.found:,}, lost in {self.lost:,}")
         if self.kpi is not None:
             dnn, dsp = self.kpi
-            parts.append(f"network {dnn:.2f} ms, output {dsp:.2f} ms by {clock}")
+            parts.append(
+                f"network {dnn:.2f} ms on this computer, simulated"
+                if simulated
+                else f"network {dnn:.2f} ms, output {dsp:.2f} ms by the sensor's clock"
+            )
         return "; ".join(parts)

@@ -142,8 +142,7 @@ def camera(
         if session.note:
             print(f"picosam2: {session.note}", file=sys.stderr)
     where = f"{record}: " if record is not None else ""
-    clock = "the sensor's clock" if simulate is None else "this computer's clock, simulated"
-    print(f"{where}{tally.told(clock)}")
+    print(f"{where}{tally.told(simulated=simulate is not None)}")
     return 0
 
 
