@@ -89,6 +89,10 @@ class TrackerConfig:
     """How many places a frame are looked at for an object that is lost."""
 
 
+LATE = TrackerConfig(momentum=0.8, resize=0.2)
+"""For a `Follower`: its window is several frames late, and so many times goes the speed's error."""
+
+
 class Tracker:
     """Follow objects through the frames of a video.
 
@@ -215,7 +219,7 @@ class Follower:
         if corners is None:
             raise PromptError("there is nothing to follow in an empty mask: point again")
         self._predictor = predictor
-        self._object = _Object(config or TrackerConfig())
+        self._object = _Object(config or LATE)
         self._object.begin(frame, mask, predictor.box_window(Box(*corners)))
         self._asked = 0
 

@@ -218,7 +218,7 @@ def test_a_moving_thing_is_followed(red, begin, how):
     session.box(box_of(*place(0)))
     until(session, "found")
     overlaps = []
-    while sensor.frame < 150:
+    while sensor.frame < 110:
         shown = session.step()
         if shown.answered and sensor.frame > 30:
             assert shown.state == "found", sensor.frame
@@ -226,7 +226,7 @@ def test_a_moving_thing_is_followed(red, begin, how):
             truth = disc(*place(shown.frame.index - sensor.lag))
             overlaps.append(iou(shown.tracked.mask, truth))
     assert len(overlaps) > 10
-    assert np.mean(overlaps) > 0.85
+    assert np.mean(overlaps) > 0.8
 
 
 def test_a_thing_that_leaves_is_lost_and_found_again(red, begin):
@@ -330,7 +330,8 @@ def test_recorded_answers_give_the_object(begin, name, layout):
 
 @needs_weights
 def test_the_shipped_weights_follow_an_object_through_a_clip(begin):
-    clip = make_clip("apple", [Pose(90 + 5 * max(i - 30, 0), 300, 0.9) for i in range(100)])
+    """At a twentieth of its size a frame, five frames late."""
+    clip = make_clip("apple", [Pose(90 + 4 * max(i - 30, 0), 300, 0.9) for i in range(100)])
     predictor = Predictor("default", threads=1)
     session, sensor = begin(predictor, lambda i: clip.frames[min(i, 99)])
     session.box(clip.box(0))
@@ -339,5 +340,5 @@ def test_the_shipped_weights_follow_an_object_through_a_clip(begin):
         shown = session.step()
         if shown.state == "found" and shown.answered:
             overlaps.append(iou(shown.tracked.mask, clip.masks[shown.frame.index - 1]))
-    assert len(overlaps) > 80
-    assert np.mean(overlaps) > 0.75
+    assert len(overlaps) > 85
+    assert np.mean(overlaps) > 0.85
