@@ -89,6 +89,15 @@ def test_state_before_and_after_a_box(camera):
     assert client.get("/state").json()["state"] == "idle"
 
 
+def test_a_box_over_the_edge_is_cut_without_a_warning(camera):
+    session, feed, client = camera
+    assert client.post("/do", json={"box": [-50, 80, 160, 140]}).status_code == 200
+    go(session, feed, 3)
+    left, top = session.step().window.x0, session.step().window.y0
+    assert left == pytest.approx(0, abs=0.1)  # 1.2 times the rest, shrunk to the frame
+    assert top == pytest.approx(80, abs=0.2)
+
+
 def test_a_click_and_its_scale(camera):
     session, feed, client = camera
     assert client.post("/do", json={"scale": 2}).json()["scale"] == 2

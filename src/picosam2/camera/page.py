@@ -31,7 +31,7 @@ from picosam2.camera.view import Tally, picture
 from picosam2.errors import PicoSAM2Error, PromptError
 from picosam2.prompts import Prompt
 from picosam2.results import encode_picture
-from picosam2.serve.app import LOCAL_NAMES
+from picosam2.serve.app import LOCAL_NAMES, cut_box
 
 _BOUNDARY = "frame"
 _MAX_BODY = 4096  # bytes of a command
@@ -225,7 +225,7 @@ class _Page:
             case {"point": point, **rest} if not rest:
                 session.point(Prompt.from_json({"points": [point]}).points[0])
             case {"box": corners, **rest} if not rest and corners is not None:
-                box = Prompt.from_json({"box": corners}).box
+                box = cut_box(Prompt.from_json({"box": corners}), *session.frame_size).box
                 assert box is not None
                 session.box(box)
             case {"scale": int() | None as scale, **rest} if not rest and scale is not True:

@@ -93,6 +93,11 @@ class Session:
             self._asked, self._forget = None, True
 
     @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the frames, pixels."""
+        return self._camera.height, self._camera.width
+
+    @property
     def scales(self) -> int:
         """How many sizes of window a click may have."""
         return len(self._ladder(Point(self._camera.width / 2, self._camera.height / 2)))
