@@ -44,6 +44,7 @@ from picosam2.quantize.calibration import (
     observe,
     ranges,
 )
+from picosam2.quantize.layout import enlarged_by_copying, widened
 from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime
 
 TOLERANCE = 0.25
@@ -144,7 +145,7 @@ def quantize(
     config = config or CalibrationConfig()
     weights, out = Path(weights), Path(out)
     before = OnnxRuntime(weights, threads=threads)
-    model = onnx.load(weights)
+    model = widened(onnx.load(weights))
     if is_int8(model):
         raise WeightsError(f"{weights} is in 8 bits already: give the FP32 weights it comes from")
     predictor = Predictor(before)
@@ -246,7 +247,7 @@ def quantize_graph(
                 }
             },
         )
-        return _tidied(onnx.load(target))
+        return _tidied(enlarged_by_copying(onnx.load(target)))
 
 
 def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
