@@ -72,6 +72,8 @@ class OnnxRuntime:
             raise WeightsError(f"there are no weights at {path}: check the path")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # Of INT8 weights only: without VNNI, sums of uint8 * int8 would overflow and be cut off.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
