@@ -24,7 +24,7 @@ from picosam2.predictor import Predictor
 from picosam2.prompts import Prompt
 from picosam2.quantize.calibration import observe, ranges
 from picosam2.quantize.onnx_int8 import described, quantize_graph
-from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime
+from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime, _overflows
 from picosam2.samples import sample, sample_objects
 from picosam2.torch_runtime import TorchRuntime
 from picosam2.weights import find_weights, load_runtime, read_facts, shipped, shipped_files
@@ -252,6 +252,32 @@ def test_damaged_and_missing_onnx_files(folder: Path, tmp_path: Path) -> None:
         OnnxRuntime(tmp_path / "none.onnx")
     with pytest.raises(WeightsError, match="check the path"):
         OnnxRuntime(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("flags : sse2 avx avx2 fma", True),
+        ("flags : avx2 avx512f", True),
+        ("flags : avx2 avx512f avx512_vnni", False),
+        ("flags : avx2 avx_vnni", False),
+        ("flags : sse2 avx", False),
+        ("Features : fp asimd asimddp", False),
+        (None, False),
+    ],
+)
+def test_processors_whose_sums_overflow(
+    said: str | None, expected: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if said is not None:
+        file.write_text(f"processor : 0\n{said}\n")
+    assert _overflows(file) == expected
+    # Whichever way it goes, the logits are the same on a processor that does not overflow.
+    crops = crops_for(OnnxRuntime(folder / "weights-int8.onnx"), 3)
+    logits = OnnxRuntime(folder / "weights-int8.onnx")(crops)
+    monkeypatch.setattr("picosam2.runtime._overflows", lambda: expected)
+    np.testing.assert_array_equal(OnnxRuntime(folder / "weights-int8.onnx")(crops), logits)
 
 
 # --- names and paths ----------------------------------------------------------------------------
