@@ -273,11 +273,11 @@ def test_processors_whose_sums_overflow(
     if said is not None:
         file.write_text(f"processor : 0\n{said}\n")
     assert _overflows(file) == expected
-    # Whichever way it goes, the logits are the same on a processor that does not overflow.
-    crops = crops_for(OnnxRuntime(folder / "weights-int8.onnx"), 3)
-    logits = OnnxRuntime(folder / "weights-int8.onnx")(crops)
-    monkeypatch.setattr("picosam2.runtime._overflows", lambda: expected)
-    np.testing.assert_array_equal(OnnxRuntime(folder / "weights-int8.onnx")(crops), logits)
+    if expected:  # the exact way gives what a processor gives whose sums are exact anyhow
+        crops = crops_for(OnnxRuntime(folder / "weights-int8.onnx"), 3)
+        logits = OnnxRuntime(folder / "weights-int8.onnx")(crops)
+        monkeypatch.setattr("picosam2.runtime._overflows", lambda: True)
+        np.testing.assert_array_equal(OnnxRuntime(folder / "weights-int8.onnx")(crops), logits)
 
 
 # --- names and paths ----------------------------------------------------------------------------
