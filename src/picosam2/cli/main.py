@@ -27,6 +27,7 @@ from picosam2.cli import (
     info,
     labelme,
     proposals,
+    quantize,
     report_command,
     robustness,
     segment,
@@ -104,6 +105,7 @@ app.command(data.app)
 app.command(teach.teach, name="teach", sort_key=3.5)
 app.command(train.train, name="train", sort_key=4)
 app.command(calibrate.calibrate, name="calibrate", sort_key=4)
+app.command(quantize.quantize, name="quantize", sort_key=4.5)
 app.command(export.app)
 app.command(info.info, name="info", sort_key=6)
 app.command(weights.weights, name="weights", sort_key=7)
