@@ -17,7 +17,7 @@ from typing import Any
 import onnx
 from onnx import NodeProto, numpy_helper, shape_inference
 
-from picosam2.errors import WeightsError
+from picosam2.errors import PicoSAM2Error, WeightsError
 
 MEMORY = 8 * 1024**2
 """Bytes on the sensor for the network: weights and activations together."""
@@ -26,6 +26,10 @@ CHANNELS = 32
 """Activations are stored as if their channels were a multiple of this."""
 
 Shape = tuple[int, ...]
+
+
+class ConvertError(PicoSAM2Error):
+    """A network that the sensor, or Sony's converter, does not take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,8 @@ class Check:
     weights: int
     """Of the weights in the sensor's memory, at eight bits each."""
 
+    limit: int = MEMORY
+
     @property
     def peak(self) -> LayerMemory:
         """The layer that needs the most memory for activations."""
@@ -90,7 +96,7 @@ class Check:
     @property
     def fits(self) -> bool:
         """Whether it is below the sensor's memory."""
-        return self.total <= MEMORY
+        return self.total <= self.limit
 
     @property
     def converts(self) -> bool:
@@ -103,7 +109,7 @@ class Check:
         shape = "x".join(map(str, peak.shape))
         channels = padded(peak.shape[0])
         return (
-            f"about {mib(self.total)} of {mib(MEMORY)} MiB: {mib(self.weights)} for weights and "
+            f"about {mib(self.total)} of {mib(self.limit)} MiB: {mib(self.weights)} for weights, "
             f"{mib(self.activations)} for activations while {peak.layer} ({peak.operator}) makes "
             f"{shape} (stored as {channels} channels)"
         )
@@ -114,7 +120,7 @@ class Check:
             "converts": self.converts,
             "problems": [str(problem) for problem in self.problems],
             "memory": {
-                "limit": MEMORY,
+                "limit": self.limit,
                 "total": self.total,
                 "weights": self.weights,
                 "activations": self.activations,
@@ -148,14 +154,28 @@ def check_graph(model: onnx.ModelProto) -> Check:
     """Check an ONNX graph of float numbers, as `export_onnx` writes it.
 
     Raises:
-        WeightsError: its shapes cannot be worked out.
+        WeightsError: it is quantized already, or its shapes cannot be worked out.
     """
+    if any("QuantizeLinear" in node.op_type for node in model.graph.node):
+        raise WeightsError(
+            "this network is quantized already, in another way than the sensor's: give the weights "
+            "that it was made from"
+        )
     graph = _Graph(model)
     problems = [problem for node in graph.nodes for problem in _problems(graph, node)]
     layers = tuple(_memory(graph))
     if not layers:
         raise WeightsError("there is no layer in this graph")
     return Check(problems=tuple(problems), layers=layers, weights=_weights(graph))
+
+
+def refuse(checked: Check) -> None:
+    """Raise `ConvertError`, which names the layers to blame, for a network known not to convert."""
+    certain = [str(problem) for problem in checked.problems if problem.certain]
+    if certain:
+        raise ConvertError(f"the sensor cannot run this network: {'; '.join(certain)}")
+    if not checked.fits:
+        raise ConvertError(f"the network does not fit into the sensor: {checked.too_large()}")
 
 
 class _Graph:
@@ -227,12 +247,13 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
 
 # --- operators ----------------------------------------------------------------------------------
 
-_CONVERT = frozenset(
-    "Add AveragePool ArgMax BatchNormalization Clip Concat Conv ConvTranspose Dropout Flatten Gelu "
-    "Gemm GlobalAveragePool HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool Mul Pad "
-    "ReduceMax ReduceMean Relu Reshape Resize Sigmoid Slice Softmax Split Squeeze Sub TopK "
-    "Transpose Unsqueeze".split()
-)
+_CONVERT = frozenset({
+    "Add", "ArgMax", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv",
+    "ConvTranspose", "Dropout", "Flatten", "Gelu", "Gemm", "GlobalAveragePool", "HardSigmoid",
+    "HardSwish", "Identity", "LeakyRelu", "MatMul", "MaxPool", "Mul", "ReduceMax", "ReduceMean",
+    "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "Sub", "TopK",
+    "Transpose", "Unsqueeze",
+})  # fmt: skip
 """Operators that were converted, in this network or in networks that the tools are made for."""
 
 _REFUSED = {
@@ -315,10 +336,10 @@ conversions."""
 
 _OVERHEAD = 1.045
 
-_IN_PLACE = frozenset(
-    "BatchNormalization Clip Dropout Flatten Gelu HardSigmoid HardSwish Identity LeakyRelu Relu "
-    "Reshape Sigmoid Squeeze Transpose Unsqueeze".split()
-)
+_IN_PLACE = frozenset({
+    "BatchNormalization", "Clip", "Dropout", "Flatten", "Gelu", "HardSigmoid", "HardSwish",
+    "Identity", "LeakyRelu", "Relu", "Reshape", "Sigmoid", "Squeeze", "Transpose", "Unsqueeze",
+})  # fmt: skip
 """Operators that are done while the layer before them writes, where only they read it."""
 
 

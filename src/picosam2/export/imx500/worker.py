@@ -131,7 +131,7 @@ def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
     return {
         "versions": _versions(),
         "bits": _bits(model),
-        "samples": len(sample),
+        "compared": len(sample),
         "outputs": {
             name: {
                 "shape": list(quantized[i].shape[1:]),
@@ -161,11 +161,11 @@ def _network(request: dict[str, Any]) -> Any:
     sys.modules["picosam2"] = package
     spec.loader.exec_module(package)
 
-    from picosam2.export.imx500.raw_input import RawInput
-    from picosam2.model import ModelConfig, PicoSAM2
-
     import numpy as np
     import torch
+
+    from picosam2.export.imx500.raw_input import RawInput
+    from picosam2.model import ModelConfig, PicoSAM2
 
     table = {k: tuple(v) if isinstance(v, list) else v for k, v in request["model"].items()}
     network = PicoSAM2(ModelConfig(**table))
