@@ -26,6 +26,7 @@ from picosam2.cli import (
     info,
     labelme,
     proposals,
+    quantize,
     report_command,
     robustness,
     segment,
@@ -94,6 +95,7 @@ app.command(report_command.report, name="report", sort_key=2)
 app.command(data.app)
 app.command(train.train, name="train", sort_key=4)
 app.command(calibrate.calibrate, name="calibrate", sort_key=4)
+app.command(quantize.quantize, name="quantize", sort_key=4.5)
 app.command(export.app)
 app.command(info.info, name="info", sort_key=6)
 app.command(weights.weights, name="weights", sort_key=7)
