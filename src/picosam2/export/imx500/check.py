@@ -75,7 +75,8 @@ class Check:
     layers: tuple[LayerMemory, ...] = field(repr=False)
     weights: int
     """Of the weights in the sensor's memory, at eight bits each."""
-
+    picture: int
+    """Of the input, which stays in memory so that it can be looked at."""
     limit: int = MEMORY
 
     @property
@@ -86,7 +87,7 @@ class Check:
     @property
     def activations(self) -> int:
         """Memory for activations."""
-        return self.peak.bytes + RUNTIME
+        return self.peak.bytes + self.picture + _RUNTIME
 
     @property
     def total(self) -> int:
@@ -166,7 +167,8 @@ def check_graph(model: onnx.ModelProto) -> Check:
     layers = tuple(_memory(graph))
     if not layers:
         raise WeightsError("there is no layer in this graph")
-    return Check(problems=tuple(problems), layers=layers, weights=_weights(graph))
+    picture = sum(math.prod(graph.shape(name, "the input")) for name in graph.inputs)
+    return Check(problems=tuple(problems), layers=layers, weights=_weights(graph), picture=picture)
 
 
 def refuse(checked: Check) -> None:
@@ -330,11 +332,8 @@ def _convolution(
 
 # --- memory -------------------------------------------------------------------------------------
 
-RUNTIME = 40 * 1024
-"""Bytes beside the tensors, and weights' overhead below: both from the reports of real
-conversions."""
-
-_OVERHEAD = 1.045
+_RUNTIME = 16 * 1024  # bytes beside the tensors, and ...
+_OVERHEAD = 1.048  # ... of the weights per parameter, both as real conversions reported
 
 _IN_PLACE = frozenset({
     "BatchNormalization", "Clip", "Dropout", "Flatten", "Gelu", "HardSigmoid", "HardSwish",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from picosam2.export.imx500.check import ConvertError
-from picosam2.export.imx500.environment import Environment, Java, Progress
+from picosam2.export.imx500.environment import Environment, Java, Progress, refuse_quoted
 from picosam2.export.imx500.processes import last_words, run
 
 NAME = "picosam2"
@@ -21,8 +21,8 @@ PACKED = "packerOut.zip"
 
 _STAGES = (
     ("Starting SDSPconv", "compiling for the sensor"),
-    ("ConvFe conversion finished", "placing tensors in memory"),
-    ("ConvBe", "writing the sensor's program"),
+    ("ConvFe conversion finished", "writing the sensor's program"),
+    ("Converter Backend successfully completed", "packing"),
 )
 """What the converter's log says when it begins another part."""
 
@@ -97,11 +97,11 @@ def convert(
 ) -> Converted:
     """Convert a quantized ONNX file in the empty folder `folder`.
 
-    Its path may hold only characters that a shell takes as they are: the converter quotes nothing.
-
     Raises:
+        ToolsError: the converter cannot work in that folder.
         ConvertError: the converter refused the network or failed; the message says why.
     """
+    refuse_quoted(folder, "TMPDIR")
     shutil.copyfile(network, folder / f"{NAME}.onnx")
     stages = iter(_STAGES)
     awaited = next(stages, None)
@@ -117,7 +117,7 @@ def convert(
 
     if progress:
         progress("reading the quantized network", 0, len(_STAGES) + 1)
-    command = [environment.converter, "-i", f"{NAME}.onnx", "-o", "out"]
+    command = [str(environment.converter), "-i", f"{NAME}.onnx", "-o", "out"]
     before = log.stat().st_size if log.exists() else 0
     code = run(command, log=log, on_line=on_line, folder=folder, environment=java.variables())
     if code != 0:

@@ -127,12 +127,7 @@ def prepare(folder: Path | None = None, progress: Progress | None = None) -> Env
         ToolsError: no Python that the tools run on, no package index in reach, or pip failed.
     """
     root = (folder or default_folder()).absolute()
-    if not re.fullmatch(r"[\w./+,=@-]+", str(root)):
-        # The converter's own shell scripts quote no path.
-        raise ToolsError(
-            f"Sony's converter cannot live in {root}: choose a folder whose path has only letters, "
-            "digits and ._+,=@- with --tools"
-        )
+    refuse_quoted(root, "--tools")
     python = find_python()
     home = root / f"imx500-{fingerprint(python)}"
     environment = Environment(folder=home)
@@ -143,6 +138,18 @@ def prepare(folder: Path | None = None, progress: Progress | None = None) -> Env
         if not _is_complete(environment):
             _make(environment, python, root / "imx500-install.log", progress or _silent)
     return environment
+
+
+def refuse_quoted(path: Path, option: str) -> None:
+    """Raise `ToolsError` for a path that a shell needs quotes for: the converter uses none.
+
+    `option` sets it.
+    """
+    if not re.fullmatch(r"[\w./+,=@-]+", str(path)):
+        raise ToolsError(
+            f"Sony's converter cannot work in {path}: choose a folder whose path has only letters, "
+            f"digits and ._+,=@- with {option}"
+        )
 
 
 def fingerprint(python: str) -> str:
@@ -176,7 +183,7 @@ def _make(environment: Environment, python: str, log: Path, progress: Progress) 
     log.unlink(missing_ok=True)
     try:
         progress("making an environment for Sony's tools", 0, None)
-        if run([python, "-m", "venv", home], log=log, on_line=lambda _: None):
+        if run([python, "-m", "venv", str(home)], log=log, on_line=lambda _: None):
             raise ToolsError(
                 f"`{python} -m venv` failed ({last_words(log)}): on Debian, `apt install "
                 f"python3-venv`; the log is {log}"
@@ -191,7 +198,15 @@ def _make(environment: Environment, python: str, log: Path, progress: Progress) 
             elif line.startswith("Installing collected packages"):
                 progress("installing Sony's tools", count, None)
 
-        pip = [environment.python, "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
+        pip = [
+            str(environment.python),
+            "-m",
+            "pip",
+            "install",
+            "--no-input",
+            "--progress-bar",
+            "off",
+        ]
         code = run([*pip, "--disable-pip-version-check", *PINS], log=log, on_line=on_line)
         if code != 0:
             raise ToolsError(_why_pip_failed(log))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -15,8 +16,9 @@ from picosam2.checkpoint import load_weights
 from picosam2.costs import stage_costs
 from picosam2.data.coco import Annotations
 from picosam2.data.store import Store
-from picosam2.errors import ConfigError
+from picosam2.errors import ConfigError, WeightsError
 from picosam2.evaluate.compare import compare
+from picosam2.evaluate.protocols import PROTOCOLS
 from picosam2.evaluate.run import evaluate
 from picosam2.export.imx500.check import Check, check_file, refuse
 from picosam2.export.imx500.convert import convert
@@ -32,8 +34,6 @@ from picosam2.runtime import OnnxRuntime
 from picosam2.torch_runtime import TorchRuntime
 
 LOG, SIMULATED = "export.log", "simulated.onnx"
-
-PROTOCOLS = ("box", "click", "paper-point", "paper-roi")
 
 PREPROCESSING = (
     "The input is the picture's own RGB, eight bits unsigned, one step a step: the sensor has to "
@@ -95,6 +95,8 @@ def export_imx500(
         StoreError: not a store, or nothing in it to calibrate on.
     """
     config = config or QuantizeConfig()
+    if weights.suffix == ".onnx":
+        raise WeightsError(f"{weights} cannot be quantized: give the safetensors file it is from")
     model, facts = load_weights(weights), weights_facts(weights)
     checked = check_model(model)
     refuse(checked)
@@ -134,6 +136,7 @@ def export_imx500(
         }
         report["memory"] |= {"estimated": checked.total, "peak_layer": checked.peak.layer}
         report["versions"] = {**report["quantization"].pop("versions"), "Java": java.version}
+        report = json.loads(json.dumps(report))  # as it is read again: lists, no tuples
         write_text(made / TEXT, markdown(report))
         write_json(made / FILE, report)
     return Exported(folder=out, report=report)

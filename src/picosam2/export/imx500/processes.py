@@ -8,9 +8,11 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+_PATIENCE_S = 5.0  # between asking a program to end and making it
+
 
 def run(
-    command: Sequence[str | os.PathLike[str]],
+    command: Sequence[str],
     *,
     log: Path,
     on_line: Callable[[str], None],
@@ -26,7 +28,7 @@ def run(
     started too.
     """
     with log.open("a", encoding="utf-8") as written:
-        print(f"$ {' '.join(map(str, command))}", file=written, flush=True)
+        print(f"$ {' '.join(command)}", file=written, flush=True)
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -63,7 +65,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
-            process.wait(5)
+            process.wait(_PATIENCE_S)
         except ProcessLookupError:
             break
         except subprocess.TimeoutExpired:

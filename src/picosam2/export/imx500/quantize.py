@@ -105,7 +105,7 @@ def quantize(
             progress(answer["progress"], answer["done"], answer["total"])
         said.update(answer)
 
-    command = [environment.python, "-I", worker.__file__]
+    command = [str(environment.python), "-I", worker.__file__]
     code = run(command, log=log, on_line=on_line, stdin=json.dumps(request), errors_apart=True)
     if code != 0 or "result" not in said:
         reason = said.get("error") or f"{last_words(log)}, exit code {code}"

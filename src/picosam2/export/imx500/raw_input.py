@@ -38,6 +38,7 @@ class RawInput(nn.Module):
         first = next(m for m in self.network.modules() if isinstance(m, nn.Conv2d))
         with torch.no_grad():
             self.centre.weight.copy_((scale / 255).view(3, 1, 1, 1))
+            assert self.centre.bias is not None
             self.centre.bias.copy_(-mean * scale)
             rest = 1 / (std * scale)
             # Depthwise, a colour has its own filter; otherwise every filter sees each colour.

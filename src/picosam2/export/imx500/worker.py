@@ -167,7 +167,9 @@ def _network(request: dict[str, Any]) -> Any:
     from picosam2.export.imx500.raw_input import RawInput
     from picosam2.model import ModelConfig, PicoSAM2
 
-    table = {k: tuple(v) if isinstance(v, list) else v for k, v in request["model"].items()}
+    table: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in request["model"].items()
+    }
     network = PicoSAM2(ModelConfig(**table))
     with np.load(request["weights"], allow_pickle=False) as arrays:
         network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
@@ -187,7 +189,7 @@ def _mend_torchvision() -> None:
     except RuntimeError:
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")
+        library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         _KEPT.append(library)  # its definitions go when it does
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -228,7 +230,7 @@ def _run_mctq(path: str, sample: Any) -> list[Any]:
     session = onnxruntime.InferenceSession(
         path, mct_quantizers.get_ort_session_options(), providers=["CPUExecutionProvider"]
     )
-    return session.run(None, {session.get_inputs()[0].name: sample})
+    return list(session.run(None, {session.get_inputs()[0].name: sample}))
 
 
 def _run_plain(path: str, sample: Any) -> list[Any]:
@@ -237,7 +239,7 @@ def _run_plain(path: str, sample: Any) -> list[Any]:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: sample})
+    return list(session.run(None, {session.get_inputs()[0].name: sample}))
 
 
 def _step(output: Any) -> float:
