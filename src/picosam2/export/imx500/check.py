@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import NodeProto, numpy_helper, shape_inference
+from onnx import NodeProto, shape_inference
 
 from picosam2.errors import PicoSAM2Error, WeightsError
 
@@ -23,7 +23,7 @@ MEMORY = 8 * 1024**2
 """Bytes on the sensor for the network: weights and activations together."""
 
 CHANNELS = 32
-"""Activations are stored as if their channels were a multiple of this."""
+"""Activations and weights are stored as if their channels were a multiple of this."""
 
 Shape = tuple[int, ...]
 
@@ -333,7 +333,10 @@ def _convolution(
 # --- memory -------------------------------------------------------------------------------------
 
 _RUNTIME = 16 * 1024  # bytes beside the tensors, and ...
-_OVERHEAD = 1.048  # ... of the weights per parameter, both as real conversions reported
+_BIAS = 8  # ... bytes of a bias, both as real conversions report them
+
+_WEIGHED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators whose second input may be weights."""
 
 _IN_PLACE = frozenset({
     "BatchNormalization", "Clip", "Dropout", "Flatten", "Gelu", "HardSigmoid", "HardSwish",
@@ -391,7 +394,19 @@ def _bytes(shape: Sequence[int]) -> int:
 
 
 def _weights(graph: _Graph) -> int:
-    """What the weights take at eight bits each."""
-    read = {name for node in graph.nodes for name in node.input}
-    arrays = [numpy_helper.to_array(one) for name, one in graph.constants.items() if name in read]
-    return round(sum(a.size for a in arrays if a.dtype.kind == "f") * _OVERHEAD)
+    """What the weights take at eight bits each, their channels padded too."""
+    return sum(
+        _filters(shape, _attributes(node).get("group", 1))
+        for node in graph.nodes
+        if node.op_type in _WEIGHED and (shape := graph.weight(node))
+    )
+
+
+def _filters(shape: Shape, group: int) -> int:
+    """Bytes of a layer's filters (outputs, inputs of a group, rows, columns), or fewer, and biases.
+
+    Every layer has biases, as batch norms are folded in.
+    """
+    outputs, inputs, *kernel = shape
+    depthwise = group > 1 and inputs == 1
+    return padded(outputs) * ((1 if depthwise else padded(inputs)) * math.prod(kernel) + _BIAS)

@@ -97,6 +97,7 @@ def export_imx500(
     config = config or QuantizeConfig()
     if weights.suffix == ".onnx":
         raise WeightsError(f"{weights} cannot be quantized: give the safetensors file it is from")
+    _refuse_other(out)
     model, facts = load_weights(weights), weights_facts(weights)
     checked = check_model(model)
     refuse(checked)
@@ -142,6 +143,12 @@ def export_imx500(
     return Exported(folder=out, report=report)
 
 
+def _refuse_other(out: Path) -> None:
+    """Raise `ConfigError` if `out` is there and no export's folder."""
+    if out.exists() and not (out.is_dir() and ((out / FILE).is_file() or not any(out.iterdir()))):
+        raise ConfigError(f"{out} holds something else than an export: choose another folder")
+
+
 @contextmanager
 def _folder(out: Path) -> Iterator[tuple[Path, Path]]:
     """A folder that becomes `out` at the end, and one to work in; on an error both go.
@@ -149,8 +156,6 @@ def _folder(out: Path) -> Iterator[tuple[Path, Path]]:
     The folder to work in is in the system's temporary files, where paths are plain.
     """
     out = out.absolute()
-    if out.exists() and not (out.is_dir() and ((out / FILE).is_file() or not any(out.iterdir()))):
-        raise ConfigError(f"{out} holds something else than an export: choose another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
