@@ -4,19 +4,22 @@ it runs. Foreign files are refused."""
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
 
 from picosam2.checkpoint import load_weights, save_weights
 from picosam2.errors import ImageError, PicoSAM2Error, WeightsError
-from picosam2.export.onnx import export_onnx, weights_facts
+from picosam2.export.imx500.raw_input import RawInput
+from picosam2.export.onnx import described, export_onnx, weights_facts
 from picosam2.files import sha256_file
 from picosam2.images import normalise
 from picosam2.model import ModelConfig, PicoSAM2
@@ -173,6 +176,53 @@ def test_runtimes_agree(folder: Path) -> None:
         assert_near(runtime(crops), first, runtime)
 
 
+def plain_numbers(weights: Path, path: Path, **facts: Any) -> Path:
+    """An ONNX file that normalises its crops itself, as those for sensors do."""
+    raw = RawInput(load_weights(weights))
+    size = raw.network.config.input_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            raw, (torch.zeros(1, 3, size, size),), str(path), opset_version=17, dynamo=False,
+            input_names=["image"], output_names=raw.output_names(),
+            dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+        )  # fmt: skip
+    model = onnx.load(path)
+    said = {**described(raw.network, {}), **facts}
+    said["preprocessing"] = {**said["preprocessing"], "inside": True}
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(said)})
+    onnx.save(model, path)
+    return path
+
+
+def test_a_graph_that_normalises_itself_gets_plain_numbers(folder: Path, tmp_path: Path) -> None:
+    runtime = OnnxRuntime(plain_numbers(folder / "weights.safetensors", tmp_path / "raw.onnx"))
+    crops = crops_for(runtime, 70, seed=5)
+    expected = OnnxRuntime(folder / "weights.onnx")(crops)
+    np.testing.assert_allclose(runtime(crops), expected, atol=1e-4)
+    with pytest.raises(ImageError):
+        runtime(crops[0])
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_an_exact_graph_is_run_as_it_is(
+    exact: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fusing quantizers into operators rounds otherwise than what the graph stands for."""
+    levels: list[object] = []
+    session = onnxruntime.InferenceSession
+
+    def note(path: str, options: onnxruntime.SessionOptions, **more: Any) -> Any:
+        levels.append(options.graph_optimization_level)
+        return session(path, options, **more)
+
+    path = plain_numbers(folder / "weights.safetensors", tmp_path / "raw.onnx", exact=exact)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", note)
+    OnnxRuntime(path)
+    none = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert (levels[-1] == none) is exact
+
+
 def test_torch_leaves_the_model_as_it_was() -> None:
     model = PicoSAM2(CONFIGS["one channel"]).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -226,6 +276,7 @@ def test_a_minimal_file_of_ours_is_opened(tmp_path: Path) -> None:
         (GOOD, {"shape": ["batch", 3, 64, 64]}, "does not take crops of 96 pixels"),
         (GOOD, {"shape": ["batch", 96, 96, 3]}, "does not take crops of 96 pixels"),
         (GOOD, {"shape": ["batch", 3]}, "does not take crops of 96 pixels"),
+        ('{"input_size": 96, "channels": 1, "preprocessing": "none"}', {}, "does not say what"),
         (GOOD, {"output": "mask"}, "does not take crops of 96 pixels to logits"),
     ],
 )
