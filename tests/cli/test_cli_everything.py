@@ -28,7 +28,7 @@ def command(tmp_path: Path, weights: Path) -> list[str]:
     Image.fromarray(PICTURE).save(tmp_path / "a.png")
     return [
         "everything", str(tmp_path / "a.png"), "--weights", str(weights),
-        "--points-per-side", "6", "--pred-iou-thresh", "0.2", "--out",
+        "--points-per-side", "12", "--pred-iou-thresh", "0.2", "--out",
     ]  # fmt: skip
 
 

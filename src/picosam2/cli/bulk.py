@@ -117,7 +117,7 @@ def run(
     work = _Work(predictor, weights, source, place, tolerance)
     with _Book.open(place, settings, overwrite) as book:
         todo = [job for job in jobs if overwrite or not book.has(job)]
-        masks = 0
+        masks = photos_done = 0
         with progress("segmenting", "photos") as update:
             for done, (job, answer) in enumerate(_all(work, todo, workers), 1):
                 if isinstance(answer, PicoSAM2Error):
@@ -125,12 +125,13 @@ def run(
                 else:
                     book.add(answer.record)
                     masks += answer.masks
+                    photos_done += 1
                     problems += [f"{job.name}, {what}" for what in answer.problems]
                 update(done, len(todo))
         book.close(source)
     left = len(jobs) - len(todo)
     told = f", {left:,} were done already" if left else ""
-    print(f"{place.target}: {masks:,} masks of {len(todo):,} photos{told}")
+    print(f"{place.target}: {masks:,} masks of {photos_done:,} photos{told}")
     if problems:
         print(f"picosam2: {len(problems):,} were left out:", file=sys.stderr)
         print(*(f"  {line}" for line in problems), sep="\n", file=sys.stderr)

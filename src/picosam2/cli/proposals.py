@@ -20,7 +20,8 @@ def proposals(
     annotations: Annotated[Path, Parameter(metavar="FILE")],
     dataset: Literal["coco", "lvis"] = "coco",
     weights: Weights = "default",
-    points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 16,
+    points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 24,
+    crop_n_layers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     pred_iou_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
     stability_score_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
@@ -40,6 +41,7 @@ def proposals(
         annotations: Masks in COCO's or LVIS's format.
         dataset: The annotations' format.
         points_per_side: Clicks along each side of the photo.
+        crop_n_layers: Further grids with windows half as wide each time.
         pred_iou_thresh: Drop masks with a lower predicted IoU.
         stability_score_thresh: Drop masks that depend more on their threshold.
         limit: Measure the first photos only.
@@ -58,6 +60,7 @@ def proposals(
     photos = [photo for photo in read.photos if photo.instances][:limit]
     settings = Everything(
         points_per_side=points_per_side,
+        crop_n_layers=crop_n_layers,
         pred_iou_thresh=pred_iou_thresh,
         stability_score_thresh=stability_score_thresh,
         max_masks=100,
