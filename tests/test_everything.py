@@ -134,7 +134,7 @@ def test_what_runs_out_of_its_window_is_left_to_a_larger_one() -> None:
     corner = np.zeros((400, 400), bool)
     corner[250:, :60] = True  # it ends where the photo ends
     for truth in (square, corner):
-        assert max(masks.iou(one.mask, truth) for one in found) > 0.9
+        assert max(masks.iou(one.mask, truth) for one in found) > 0.85
     inside = [one for one in found if not (one.mask & ~square).any()]
     assert all(masks.iou(one.mask, square) > 0.9 for one in inside)  # no piece of it
 
