@@ -136,7 +136,7 @@ def test_what_runs_out_of_its_window_is_left_to_a_larger_one() -> None:
     for truth in (square, corner):
         assert max(masks.iou(one.mask, truth) for one in found) > 0.85
     inside = [one for one in found if not (one.mask & ~square).any()]
-    assert all(masks.iou(one.mask, square) > 0.9 for one in inside)  # no piece of it
+    assert all(masks.iou(one.mask, square) > 0.8 for one in inside)  # no piece of it
 
 
 def test_large_photos_are_compared_small_and_answered_full() -> None:

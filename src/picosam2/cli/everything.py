@@ -20,7 +20,7 @@ def everything(
     *photos: Annotated[Path, Parameter(name="PHOTO", allow_leading_hyphen=True)],
     points_per_side: Count = 24,
     points_per_batch: Count = 64,
-    pred_iou_thresh: Share = 0.75,
+    pred_iou_thresh: Share = 0.6,
     stability_score_thresh: Share = 0.3,
     stability_score_offset: Annotated[float, Parameter(validator=Number(gte=0, lt=32))] = 1.0,
     box_nms_thresh: Share = 0.9,
