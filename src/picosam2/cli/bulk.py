@@ -23,6 +23,7 @@ from picosam2.cli.outputs import ENDINGS, MANY_PHOTOS, PER_OBJECT, Format, as_js
 from picosam2.errors import ConfigError, DataError, ImageError, PicoSAM2Error, PromptWarning
 
 if TYPE_CHECKING:
+    from picosam2.everything import Everything
     from picosam2.predictor import Predictor
     from picosam2.promptfiles import Asked, BoxesFormat, PromptFile
     from picosam2.prompts import Prompt
@@ -44,10 +45,11 @@ _WARNINGS_LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class Source:
-    """What is asked for in each photo: the same everywhere, or what a file says."""
+    """What is asked for in each photo: the same everywhere, what a file says, or everything."""
 
     everywhere: tuple[Asked, ...] | None = None
     file: PromptFile | None = None
+    everything: Everything | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """What a later run must share to go on with the same COCO file."""
 
@@ -282,8 +284,12 @@ class _Work:
 
         picture = load_image(job.path)
         height, width = picture.shape[:2]
-        asked, problems = self._asked(job, height, width)
-        found = self.predictor(picture, prompts=[one.prompt for one in asked]) if asked else []
+        if self.source.everything is not None:
+            found, asked = self._everything(picture, self.source.everything)
+            problems: list[str] = []
+        else:
+            asked, problems = self._asked(job, height, width)
+            found = self.predictor(picture, prompts=[one.prompt for one in asked]) if asked else []
         record = {"name": job.name, "height": height, "width": width}
         if self.place.one_file:
             record["masks"] = [
@@ -292,6 +298,15 @@ class _Work:
         else:
             self._write(job, picture, found, asked)
         return _Answer(record, len(found), problems)
+
+    def _everything(
+        self, picture: Any, settings: Everything
+    ) -> tuple[list[Segmentation], list[Asked]]:
+        from picosam2.everything import everything
+        from picosam2.promptfiles import Asked
+
+        found = everything(picture, self.predictor, settings)
+        return found, [Asked(prompt=one.prompt) for one in found]
 
     def _asked(self, job: _Job, height: int, width: int) -> tuple[list[Asked], list[str]]:
         """What is asked for in a photo of that size, and what of it makes no sense."""
@@ -350,6 +365,7 @@ class _Work:
                     job.path.name,
                     picture,
                     group,
+                    prompts=self.source.everything is None,
                     labels=labels,
                     class_ids=[classes[label] for label in labels],
                     tolerance=self.tolerance,

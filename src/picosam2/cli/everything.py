@@ -34,6 +34,7 @@ def everything(
     ] = None,
     format: Annotated[Format | None, Parameter(name=["--format", "-f"])] = None,
     tolerance: Tolerance = 1.0,
+    overwrite: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     weights: Weights = "default",
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
@@ -46,7 +47,7 @@ def everything(
 
     Args:
         photos: Pictures; `-` reads one from standard input, and the word `sample` is the bundled
-            one.
+            one. Or folders of pictures: then what is done is left out, so that a run can go on.
         points_per_side: Clicks along each side of the photo. More find smaller things, and the time
             grows with the square.
         points_per_batch: Clicks that are looked at together; fewer take less memory.
@@ -62,6 +63,7 @@ def everything(
         out: A folder, a file, or `-` for standard output; by default the current folder.
         format: As in `picosam2 segment`: a coloured overlay, JSON, COCO with RLE or polygons,
             numbered PNGs, outlines, labels, or a mask or cut-out of each object.
+        overwrite: In a run over a folder, do again what is done.
     """
     from picosam2.cli.progress import progress
     from picosam2.cli.segment import Place, photo_names, read_photo, write_groups
@@ -71,8 +73,6 @@ def everything(
     from picosam2.images import load_image
     from picosam2.predictor import Predictor
 
-    names = photo_names(photos)
-    place = Place(names, out, format)
     settings = Everything(
         points_per_side=points_per_side,
         points_per_batch=points_per_batch,
@@ -85,6 +85,22 @@ def everything(
         min_mask_region_area=min_mask_region_area,
         max_masks=max_masks,
     )
+    if any(photo.is_dir() for photo in photos):
+        from picosam2.cli.bulk import Source, run
+
+        return run(
+            photos,
+            Source(everything=settings, settings={"everything": vars(settings)}),
+            out=out,
+            format=format,
+            tolerance=tolerance,
+            overwrite=overwrite,
+            weights=str(weights),
+            runtime=runtime,
+            threads=threads,
+        )
+    names = photo_names(photos)
+    place = Place(names, out, format)
     predictor = Predictor(str(weights), runtime=runtime, threads=threads)
     skipped = []
     for name in names:
