@@ -47,9 +47,9 @@ class Everything:
     """Clicks along each side of the photo; windows of more than the smallest size have fewer."""
     points_per_batch: int = 64
     """Clicks whose windows are cut out and looked at together."""
-    pred_iou_thresh: float = 0.6
+    pred_iou_thresh: float = 0.7
     """Masks with a lower predicted IoU are dropped, 0..1; see `everything`."""
-    stability_score_thresh: float = 0.3
+    stability_score_thresh: float = 0.4
     """Masks that are less stable than this are dropped, 0..1 (`masks.stability`)."""
     stability_score_offset: float = 1.0
     """How far that score moves the threshold, in logits."""

@@ -23,7 +23,7 @@ def proposals(
     points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 24,
     crop_n_layers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     pred_iou_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
-    stability_score_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
+    stability_score_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.4,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     runtime: RuntimeName = "onnx",
@@ -32,8 +32,8 @@ def proposals(
     """Measure `picosam2 everything` on annotated photos.
 
     AR@100 is the average recall of the 100 best masks of a photo over IoU .50:.05:.95, without
-    classes, as COCO defines it. It takes the best by rank, so the filters are off unless they are
-    asked for. Beside it stand a grid of 91 boxes, filled, and the same boxes as prompts for the
+    classes, as COCO defines it. It takes the best by rank, so none is dropped for its predicted IoU
+    unless that is asked for. Beside it stand a grid of 91 boxes, filled, and the same boxes as prompts for the
     network.
 
     Args:
