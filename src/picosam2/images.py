@@ -87,10 +87,7 @@ def normalise(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     `crops` is (B, H, W, 3) uint8 RGB. Returns (B, 3, H, W) float32, contiguous, about -2.2..2.7.
     Raises `ImageError` for any other shape or dtype.
     """
-    if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
-        raise ImageError(
-            f"crops must be a uint8 array of shape (B, H, W, 3), not {crops.dtype} {crops.shape}"
-        )
+    check_crops(crops)
     std = np.array(STD)
     scale = (1 / (255 * std)).astype(np.float32)[:, None, None]
     shift = (np.array(MEAN) / std).astype(np.float32)[:, None, None]
@@ -99,6 +96,14 @@ def normalise(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     np.multiply(crops.transpose(0, 3, 1, 2), scale, out=out)
     out -= shift
     return out
+
+
+def check_crops(crops: NDArray[np.uint8]) -> None:
+    """Raise `ImageError` unless `crops` is (B, H, W, 3) uint8."""
+    if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
+        raise ImageError(
+            f"crops must be a uint8 array of shape (B, H, W, 3), not {crops.dtype} {crops.shape}"
+        )
 
 
 def _from_path(source: str | os.PathLike[str], max_pixels: int) -> NDArray[np.uint8]:

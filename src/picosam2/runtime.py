@@ -52,6 +52,29 @@ class Runtime(Protocol):
         """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32, any B >= 1."""
 
 
+def info_of(
+    name: str, path: str | os.PathLike[str], facts: str | bytes | dict[str, Any]
+) -> RuntimeInfo:
+    """What the runtime `name` holds, by what the weights file `path` says, as JSON or read already.
+
+    Raises:
+        WeightsError: it does not say enough.
+    """
+    try:
+        said = facts if isinstance(facts, dict) else json.loads(facts)
+        return RuntimeInfo(
+            name=name,
+            input_size=int(said["input_size"]),
+            channels=int(said["channels"]),
+            weights_sha256=sha256_file(path),
+            facts=said,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} does not say what it needs to ({error}): export it again"
+        ) from error
+
+
 class OnnxRuntime:
     """ONNX Runtime on the CPU."""
 
@@ -85,19 +108,7 @@ class OnnxRuntime:
             raise WeightsError(
                 f"{path} is not a PicoSAM2 model: export one with `picosam2 export onnx`"
             )
-        try:
-            said = json.loads(facts)
-            self._info = RuntimeInfo(
-                name="onnx",
-                input_size=int(said["input_size"]),
-                channels=int(said["channels"]),
-                weights_sha256=sha256_file(path),
-                facts=said,
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise WeightsError(
-                f"{path} does not say what it needs to ({error}): export it again"
-            ) from error
+        self._info = info_of("onnx", path, facts)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         side, names = self._info.input_size, [output.name for output in outputs]
         fits = len(inputs) == 1 and list(inputs[0].shape[1:]) == [3, side, side]

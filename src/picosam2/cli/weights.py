@@ -7,11 +7,11 @@ def weights() -> None:
     """List the weights that come with the package: name, runtime, SHA-256 and size."""
     from picosam2.cli.report import columns, size
     from picosam2.files import sha256_file
-    from picosam2.weights import RUNTIMES, find_weights, shipped
+    from picosam2.weights import find_weights, shipped
 
     rows = [("name", "runtime", "sha256", "size")]
     for name in shipped():
-        for runtime in RUNTIMES:
+        for runtime in ("onnx", "torch"):
             path = find_weights(name, runtime)
             if path.is_file():
                 rows.append((name, runtime, sha256_file(path), size(path.stat().st_size)))
