@@ -45,12 +45,9 @@ def seal(model: bytes, facts: Mapping[str, Any], file: Mapping[str, Any]) -> byt
     said = {**facts, "file": {**file, "sha256": hashlib.sha256(model).hexdigest()}}
     stream = io.BytesIO(model)
     stream.seek(0, os.SEEK_END)
-    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(
-            zipfile.ZipInfo(MEMBER, _DAWN),
-            json.dumps(said, sort_keys=True),
-            zipfile.ZIP_DEFLATED,
-        )
+    with zipfile.ZipFile(stream, "w") as archive:
+        member = zipfile.ZipInfo(MEMBER, _DAWN)
+        archive.writestr(member, json.dumps(said, sort_keys=True), zipfile.ZIP_DEFLATED)
     return stream.getvalue()
 
 

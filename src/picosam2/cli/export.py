@@ -89,12 +89,14 @@ def executorch(
 def _check(out: Path, runtime: str, article: str, modules: dict[str, str]) -> None:
     """That `out` is a name for the runtime's file, and that the modules, with extras, are there."""
     from picosam2.errors import ConfigError, require
+    from picosam2.quiet import quietly
     from picosam2.weights import ENDINGS
 
     if out.suffix.lower() != ENDINGS[runtime]:
         raise ConfigError(f"{out} is no name for {article} file: end it in {ENDINGS[runtime]}")
-    for module, extra in modules.items():
-        require(module, extra)
+    with quietly():
+        for module, extra in modules.items():
+            require(module, extra)
 
 
 def _tell(made: Exported) -> None:
