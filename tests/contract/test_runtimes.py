@@ -182,6 +182,42 @@ def test_torch_leaves_the_model_as_it_was() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_an_int8_file_in_openvino(folder: Path, tmp_path: Path) -> None:
+    """Quantised, dequantised (QDQ): the same file in both runtimes, to a few steps of rounding."""
+    needs("openvino")
+    path = quantised(folder / "weights.onnx", tmp_path / "int8.onnx")
+    first, second = OnnxRuntime(path), OpenVinoRuntime(path)
+    crops = crops_for(first, 4, seed=5)
+    expected, found = first(crops), second(crops)
+    spread = float(expected.std())
+    assert np.abs(found - expected).mean() < 0.02 * spread
+    unlike = np.abs(expected - OnnxRuntime(folder / "weights.onnx")(crops)).mean()
+    assert 1e-4 * spread < unlike < 0.3 * spread  # it is another file, of the same network
+
+
+def quantised(source: Path, path: Path) -> Path:
+    """An ONNX file in INT8, calibrated on noise."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    side = OnnxRuntime(source).info.input_size
+
+    class Noise(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            crops = np.random.default_rng(1).integers(0, 256, (8, side, side, 3), np.uint8)
+            self.left = [{"image": normalise(crops[i : i + 1])} for i in range(8)]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return self.left.pop() if self.left else None
+
+    quantization.quantize_static(source, path, Noise(), per_channel=True)
+    model = onnx.load(path)
+    assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
+    if METADATA_KEY not in {entry.key for entry in model.metadata_props}:
+        said = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
+        helper.set_model_props(model, said)
+        onnx.save(model, path)
+    return path
+
+
 # --- files that are not ours: sealed ones -------------------------------------------------------
 
 SEALED_RUNTIMES: dict[str, tuple[Callable[[Path], Runtime], str]] = {

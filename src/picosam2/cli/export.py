@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import App, Parameter
-
-if TYPE_CHECKING:
-    from picosam2.export.onnx import Exported
 
 app = App(name="export", help="Write weights in the forms that other programs run.", sort_key=5)
 
@@ -25,13 +23,7 @@ def onnx(
         weights: A safetensors file that `picosam2 train` wrote, or shipped weights by name.
         out: The file to write; it ends in .onnx.
     """
-    _check(out, "onnx", "an ONNX", {"torch": "train", "safetensors": "train", "onnx": "train"})
-    from picosam2.checkpoint import load_weights
-    from picosam2.export.onnx import export_onnx, weights_facts
-    from picosam2.weights import find_weights
-
-    path = find_weights(weights, "torch")
-    _tell(export_onnx(load_weights(path), out, weights_facts(path)))
+    _export("onnx", "an ONNX", weights, out, {"onnx": "train"})
 
 
 @app.command
@@ -49,15 +41,7 @@ def litert(
         weights: A safetensors file that `picosam2 train` wrote, or shipped weights by name.
         out: The file to write; it ends in .tflite.
     """
-    extras = {"torch": "train", "safetensors": "train", "onnx": "train"}
-    _check(out, "litert", "a LiteRT", {**extras, "litert_torch": "export-litert"})
-    from picosam2.checkpoint import load_weights
-    from picosam2.export.litert import export_litert
-    from picosam2.export.onnx import weights_facts
-    from picosam2.weights import find_weights
-
-    path = find_weights(weights, "torch")
-    _tell(export_litert(load_weights(path), out, weights_facts(path)))
+    _export("litert", "a LiteRT", weights, out, {"litert_torch": "export-litert"})
 
 
 @app.command
@@ -75,33 +59,30 @@ def executorch(
         weights: A safetensors file that `picosam2 train` wrote, or shipped weights by name.
         out: The file to write; it ends in .pte.
     """
-    extras = {"torch": "train", "safetensors": "train", "onnx": "train"}
-    _check(out, "executorch", "an ExecuTorch", {**extras, "executorch": "executorch"})
-    from picosam2.checkpoint import load_weights
-    from picosam2.export.executorch import export_executorch
-    from picosam2.export.onnx import weights_facts
-    from picosam2.weights import find_weights
-
-    path = find_weights(weights, "torch")
-    _tell(export_executorch(load_weights(path), out, weights_facts(path)))
+    _export("executorch", "an ExecuTorch", weights, out, {"executorch": "executorch"})
 
 
-def _check(out: Path, runtime: str, article: str, modules: dict[str, str]) -> None:
-    """That `out` is a name for the runtime's file, and that the modules, with extras, are there."""
+def _export(
+    runtime: str, article: str, weights: str, out: Path, converters: Mapping[str, str]
+) -> None:
+    """Write the file of a runtime; `converters` are the modules it takes and their extras."""
+    from importlib import import_module
+
+    from picosam2.cli.report import size
     from picosam2.errors import ConfigError, require
     from picosam2.quiet import quietly
-    from picosam2.weights import ENDINGS
+    from picosam2.weights import ENDINGS, find_weights
 
     if out.suffix.lower() != ENDINGS[runtime]:
         raise ConfigError(f"{out} is no name for {article} file: end it in {ENDINGS[runtime]}")
+    needed = {"torch": "train", "safetensors": "train", "onnx": "train", **converters}
     with quietly():
-        for module, extra in modules.items():
+        for module, extra in needed.items():
             require(module, extra)
+    from picosam2.checkpoint import load_weights
+    from picosam2.export.onnx import Exported, weights_facts
 
-
-def _tell(made: Exported) -> None:
-    from picosam2.cli.report import size
-
-    print(
-        f"{made.path}: {size(made.bytes)}, logits within {made.largest_difference:.1e} of PyTorch's"
-    )
+    path = find_weights(weights, "torch")
+    export = getattr(import_module(f"picosam2.export.{runtime}"), f"export_{runtime}")
+    made: Exported = export(load_weights(path), out, weights_facts(path))
+    print(f"{out}: {size(made.bytes)}, logits within {made.largest_difference:.1e} of PyTorch's")
