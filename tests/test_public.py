@@ -42,7 +42,7 @@ RING_1 = sorted(
 # Ring 1 stands on NumPy and Pillow; onnxruntime comes in when weights are opened.
 HEAVY = {
     "torch", "onnx", "onnxruntime", "pycocotools", "matplotlib", "rich", "cyclopts", "safetensors",
-    "scipy", "cv2",
+    "scipy", "cv2", "openvino", "ai_edge_litert", "litert_torch", "executorch",
 }  # fmt: skip
 
 

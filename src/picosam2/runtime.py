@@ -54,6 +54,35 @@ class Runtime(Protocol):
         """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32, any B >= 1."""
 
 
+def info_of(
+    name: str, path: str | os.PathLike[str], facts: str | bytes | dict[str, Any]
+) -> RuntimeInfo:
+    """What the runtime `name` holds, by what the weights file `path` says, as JSON or read already.
+
+    Raises:
+        WeightsError: it does not say enough.
+    """
+    try:
+        said = facts if isinstance(facts, dict) else json.loads(facts)
+        return RuntimeInfo(
+            name=name,
+            input_size=int(said["input_size"]),
+            channels=int(said["channels"]),
+            weights_sha256=sha256_file(path),
+            facts=said,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} does not say what it needs to ({error}): export it again"
+        ) from error
+
+
+def normalises(facts: dict[str, Any]) -> bool:
+    """Whether the graph that says so of itself normalises crops, and takes their own numbers."""
+    said = facts.get("preprocessing")
+    return isinstance(said, dict) and bool(said.get("inside"))
+
+
 class OnnxRuntime:
     """ONNX Runtime on the CPU."""
 
@@ -94,21 +123,9 @@ class OnnxRuntime:
             raise WeightsError(
                 f"{path} is not a PicoSAM2 model: export one with `picosam2 export onnx`"
             )
-        try:
-            said = json.loads(facts)
-            self._info = RuntimeInfo(
-                name="onnx",
-                input_size=int(said["input_size"]),
-                channels=int(said["channels"]),
-                weights_sha256=sha256_file(path),
-                facts=said,
-            )
-            # Some graphs normalise themselves: they take the crops' own numbers.
-            self._plain = bool(said.get("preprocessing", {}).get("inside"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsError(
-                f"{path} does not say what it needs to ({error}): export it again"
-            ) from error
+        self._info = info_of("onnx", path, facts)
+        # Some graphs normalise themselves: they take the crops' own numbers.
+        self._plain = normalises(self._info.facts)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         side, names = self._info.input_size, [output.name for output in outputs]
         fits = len(inputs) == 1 and list(inputs[0].shape[1:]) == [3, side, side]
@@ -118,7 +135,9 @@ class OnnxRuntime:
                 "again"
             )
         self._input = inputs[0].name
-        if said.get("exact"):  # it stands for another device's arithmetic: nothing is to be fused
+        if self._info.facts.get(
+            "exact"
+        ):  # it stands for another device's arithmetic: nothing is to be fused
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             self._session = load()
 
