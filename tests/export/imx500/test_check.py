@@ -144,6 +144,7 @@ def test_what_was_never_tried_is_said_but_not_refused() -> None:
     refuse(found)
 
 
+TWICE = replace(PAPER, widths=(96, 192, 320, 512), bottleneck=640, decoder=(384, 256, 160, 80))
 VARIANTS = {
     "paper": (PAPER, 3.55),
     "input 128": (replace(PAPER, input_size=128), 5.32),
@@ -151,8 +152,10 @@ VARIANTS = {
     "stem, input 192": (replace(PAPER, input_size=192, stem="stride2"), 3.64),
     "stem, input 256": (replace(PAPER, input_size=256, stem="stride2"), 5.47),
     "stem, input 320": (replace(PAPER, input_size=320, stem="stride2"), 7.82),
+    "input 192": (replace(PAPER, input_size=192), 10.4),
+    "width x2": (TWICE, 8.55),
 }
-"""MiB that the converter's memory report says, from runs of the converter."""
+"""MiB that the converter's memory report says, or that it misses, from runs of the converter."""
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
@@ -161,7 +164,7 @@ def test_the_estimate_is_close_to_the_converters_report(name: str) -> None:
     found = check_model(PicoSAM2(config))
     assert found.problems == ()
     assert found.total / MIB == pytest.approx(reported, abs=0.03)
-    assert found.fits
+    assert found.fits is (reported < 8)
 
 
 WIDER = replace(PAPER, widths=(72, 144, 240, 384), bottleneck=480, decoder=(288, 192, 120, 60))
@@ -185,13 +188,7 @@ def test_so_are_its_parts(name: str) -> None:
     assert found.activations == pytest.approx(activations, rel=0.012)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        replace(PAPER, input_size=192),
-        replace(PAPER, widths=(96, 192, 320, 512), bottleneck=640, decoder=(384, 256, 160, 80)),
-    ],
-)
+@pytest.mark.parametrize("config", [replace(PAPER, input_size=192), TWICE])
 def test_what_does_not_fit_names_the_layer_to_blame(config: ModelConfig) -> None:
     found = check_model(PicoSAM2(config))
     assert not found.fits

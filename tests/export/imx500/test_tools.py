@@ -207,12 +207,16 @@ sys.exit(2)
 """
 NO_ROOM = """
 import sys
-print("2026-11-25 17:52:28.515 ERROR : CODE: [MEM] Network does not fit: needs 10.41MB of 8.00MB")
+text = "CODE: [ISM] ConvFe error (ISM) on 'x': Not enough memory, available: 8.00MB , "
+print("2026-11-25 18:31:26.488 INFO : CODE: [START] Starting SDSPconv")
+print(f"2026-11-25 18:34:10.238 ERROR: {text}required: 8.55MB")
+print(f"2026-11-25 18:36:35.841 ERROR: {text}required: 8.57MB")
+print("2026-11-25 18:36:36,221 ERROR : sdspconv exited with error code: 1 [/x/converter.py:60]")
 sys.exit(1)
 """
 REFUSED = {
     "operator": (NO_OPERATOR, r"does not know \(Operator PRelu is not supported\)"),
-    "memory": (NO_ROOM, r"does not fit.*needs 10\.41MB of 8\.00MB"),
+    "memory": (NO_ROOM, r"does not fit.*\(ConvFe error .*8\.00MB , required: 8\.55MB\)"),
     "parameter": ("import sys; sys.exit(3)", "settings that the converter does not take"),
     "silence": ("import sys; sys.exit(9)", "exit code 9"),
     "nothing written": ("", "cannot be read"),

@@ -129,7 +129,8 @@ def _why(code: int, log: Path, start: int) -> str:
     """One sentence from the converter's log, of which it wrote what comes after `start`."""
     text = log.read_bytes()[start:].decode("utf-8", "replace")
     reasons = [found[1].strip() for found in _REASON.finditer(text)]
-    reason = re.sub(r"\s*\[[^\[\]]*\.py:\d+\]$", "", next(iter(reasons), last_words(log)))
+    reason = next(iter(reasons), last_words(log))
+    reason = re.sub(r"^CODE: \[\w+\]\s*|\s*\[[^\[\]]*\.py:\d+\]$", "", reason)
     meaning = _CODES.get(code, f"exit code {code}")
     return f"Sony's converter did not take the network: {meaning} ({reason}); the log is {log}"
 
