@@ -64,6 +64,8 @@ def info_of(
     """
     try:
         said = facts if isinstance(facts, dict) else json.loads(facts)
+        if not isinstance(said.get("preprocessing", {}), dict):
+            raise ValueError("its preprocessing is no table")
         return RuntimeInfo(
             name=name,
             input_size=int(said["input_size"]),
@@ -71,7 +73,7 @@ def info_of(
             weights_sha256=sha256_file(path),
             facts=said,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path} does not say what it needs to ({error}): export it again"
         ) from error
@@ -79,8 +81,7 @@ def info_of(
 
 def normalises(facts: dict[str, Any]) -> bool:
     """Whether the graph that says so of itself normalises crops, and takes their own numbers."""
-    said = facts.get("preprocessing")
-    return isinstance(said, dict) and bool(said.get("inside"))
+    return bool(facts.get("preprocessing", {}).get("inside"))
 
 
 class OnnxRuntime:

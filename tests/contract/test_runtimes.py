@@ -542,12 +542,16 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
 def test_shipped_weights_run(name: str) -> None:
     if name not in shipped():
         pytest.skip("no weights are shipped yet")
-    first, *others = (load_runtime(name, kind) for kind in shipped_files(name))
+    kinds = [k for k in shipped_files(name) if importlib.util.find_spec(PACKAGES.get(k, "onnx"))]
+    first, *others = (load_runtime(name, kind) for kind in kinds)
     crops = crops_for(first, 4)
     logits = first(crops)
     assert np.isfinite(logits).all()
     for other in others:
-        np.testing.assert_allclose(other(crops), logits, atol=1e-2)
+        if in_8_bits(first):  # what is rounded, and when, differs from runtime to runtime
+            assert_near(other(crops), logits, first)
+        else:
+            np.testing.assert_allclose(other(crops), logits, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-int8")] or ["none"])
