@@ -6,13 +6,14 @@ kind the network can tell apart), S the crop's side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from picosam2 import backbone
 from picosam2.errors import ConfigError
 from picosam2.geometry import CROP_SIZE
 
@@ -33,6 +34,8 @@ class ModelConfig:
     """Logit channels: 1 for every prompt alike, 2 for one of boxes and one of clicks."""
     stem: str = "none"
     """What comes before the first block; see `STEMS`."""
+    encoder: str = "paper"
+    """What the encoder stages are made of; see `ENCODERS`."""
     attention: str = "none"
     """What follows the bottleneck block; see `ATTENTIONS`."""
     heads: tuple[str, ...] = ()
@@ -43,9 +46,14 @@ class ModelConfig:
             raise ConfigError("`widths` and `decoder` need one number per stage, equally many")
         if min(*self.widths, *self.decoder, self.bottleneck, self.logits) < 1:
             raise ConfigError("every width of the network must be at least 1")
-        for name, known in (("stem", STEMS), ("attention", ATTENTIONS)):
+        for name, known in (("stem", STEMS), ("encoder", ENCODERS), ("attention", ATTENTIONS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"`{name}` must be one of {', '.join(known)}")
+        fixed = ENCODERS[self.encoder].widths
+        if fixed and (self.widths != fixed or self.stem != "none"):
+            raise ConfigError(
+                f"the encoder {self.encoder} has `widths` {list(fixed)} and a stem of its own"
+            )
         if self.input_size < self.unit or self.input_size % self.unit:
             raise ConfigError(
                 f"`input_size` must be a multiple of {self.unit}, not {self.input_size}"
@@ -56,7 +64,8 @@ class ModelConfig:
     @property
     def unit(self) -> int:
         """Crops must be a multiple of this many pixels a side."""
-        return max(16, STEMS[self.stem].stride << len(self.widths))
+        stride = STEMS[self.stem].stride * ENCODERS[self.encoder].stride
+        return max(16, stride << len(self.widths))
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -97,6 +106,46 @@ class IoUHead(nn.Module):
         return out
 
 
+def _paper_encoder(channels: int, config: ModelConfig) -> EncoderParts:
+    """Blocks, each followed by a dense stride-2 convolution of the same width."""
+    stages, downs = [], []
+    for width in config.widths:
+        stages.append(block(channels, width))
+        downs.append(nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False))
+        channels = width
+    return stages, downs, channels
+
+
+def _lite2_encoder(_channels: int, config: ModelConfig) -> EncoderParts:
+    """EfficientNet-Lite2, whose stages shrink the picture themselves."""
+    stages, last = backbone.lite2_stages()
+    return stages, [*(nn.Identity() for _ in stages[1:]), last], backbone.CHANNELS
+
+
+EncoderParts = tuple[Sequence[nn.Module], Sequence[nn.Module], int]
+"""The stages, what leads from each to the next coarser one, and the channels after the last."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What the encoder stages can be made of."""
+
+    make: Callable[[int, ModelConfig], EncoderParts]
+    """Makes it, from the stem's channels and the configuration."""
+    stride: int = 1
+    """Of its first stage."""
+    widths: tuple[int, ...] = ()
+    """The stages' channels, where they cannot be chosen."""
+    pretrained: Callable[[Sequence[nn.Module]], None] | None = None
+    """Fills stages and the last `down`, in this order, with weights learned on ImageNet."""
+
+
+ENCODERS = {
+    "paper": Encoder(_paper_encoder),
+    "efficientnet-lite2": Encoder(_lite2_encoder, 2, backbone.WIDTHS, backbone.load_imagenet),
+}
+
+
 def _stride2_stem() -> nn.Module:
     """Halves the picture at once, so that a 192x192 crop costs what 96x96 does."""
     return nn.Sequential(
@@ -132,12 +181,9 @@ class PicoSAM2(nn.Module):
         super().__init__()
         self.config = config = config or ModelConfig()
         stem = STEMS[config.stem]
-        self.stem, channels = stem.make(), stem.channels
-        self.encoder, self.down = nn.ModuleList(), nn.ModuleList()
-        for width in config.widths:
-            self.encoder.append(block(channels, width))
-            self.down.append(nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False))
-            channels = width
+        self.stem = stem.make()
+        stages, downs, channels = ENCODERS[config.encoder].make(stem.channels, config)
+        self.encoder, self.down = nn.ModuleList(stages), nn.ModuleList(downs)
         self.bottleneck = block(channels, config.bottleneck)
         self.attention = ATTENTIONS[config.attention](config.bottleneck)
         channels = config.bottleneck
@@ -154,7 +200,8 @@ class PicoSAM2(nn.Module):
     def forward(self, image_B3SS: Tensor) -> dict[str, Tensor]:
         """Normalised crops (B, 3, S, S) float to {"logits": (B, K, S, S), and the extra heads}.
 
-        With a stride-2 stem the logits have half the input's side. A mask is logits > 0.
+        With a stem or an encoder that starts at stride 2, the logits have half the input's side.
+        A mask is logits > 0.
         """
         x_BCHW = self.stem(image_B3SS)
         skips = []

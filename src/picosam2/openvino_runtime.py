@@ -13,7 +13,7 @@ import numpy.typing as npt
 from picosam2.errors import WeightsError, require
 from picosam2.images import normalise
 from picosam2.one_crop import OneCropRuntime, Session
-from picosam2.runtime import OnnxRuntime
+from picosam2.runtime import OnnxRuntime, normalises
 
 
 class OpenVinoRuntime(OneCropRuntime):
@@ -34,6 +34,8 @@ class OpenVinoRuntime(OneCropRuntime):
         path = Path(path)
         # ONNX Runtime is there in any case, and knows what is wrong with a file.
         info = replace(OnnxRuntime(path, threads=1).info, name="openvino")
+        if normalises(info.facts):
+            raise WeightsError(f"{path} is made for a sensor: give it to the runtime onnx")
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",

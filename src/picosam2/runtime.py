@@ -17,12 +17,14 @@ import numpy.typing as npt
 
 from picosam2.errors import WeightsError
 from picosam2.files import sha256_file
-from picosam2.images import normalise
+from picosam2.images import channels_first, normalise
 
 METADATA_KEY = "picosam2"
 """Where an ONNX file keeps what `RuntimeInfo` tells, as JSON."""
 
-_MAX_BATCH = 64  # activations of a crop are a few MB; larger batches gain nothing on a CPU
+# Activations of a crop are a few MB: those of a larger batch leave the caches and are allocated
+# anew each time. On one core a crop took 6 ms in batches of up to 8, and 12 to 24 ms of 64.
+_MAX_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,12 @@ def info_of(
         ) from error
 
 
+def normalises(facts: dict[str, Any]) -> bool:
+    """Whether the graph that says so of itself normalises crops, and takes their own numbers."""
+    said = facts.get("preprocessing")
+    return isinstance(said, dict) and bool(said.get("inside"))
+
+
 class OnnxRuntime:
     """ONNX Runtime on the CPU."""
 
@@ -95,12 +103,19 @@ class OnnxRuntime:
             raise WeightsError(f"there are no weights at {path}: check the path")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if _overflows():
+            # INT8 weights only: exact sums there, at some cost in time.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
-        try:
-            self._session = onnxruntime.InferenceSession(
+
+        def load() -> Any:
+            return onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
+
+        try:
+            self._session = load()
         except Exception as error:  # onnxruntime raises a dozen private kinds
             raise WeightsError(f"{path} is no ONNX file that can be run: {error}") from error
         facts = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -109,6 +124,8 @@ class OnnxRuntime:
                 f"{path} is not a PicoSAM2 model: export one with `picosam2 export onnx`"
             )
         self._info = info_of("onnx", path, facts)
+        # Some graphs normalise themselves: they take the crops' own numbers.
+        self._plain = normalises(self._info.facts)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         side, names = self._info.input_size, [output.name for output in outputs]
         fits = len(inputs) == 1 and list(inputs[0].shape[1:]) == [3, side, side]
@@ -118,6 +135,11 @@ class OnnxRuntime:
                 "again"
             )
         self._input = inputs[0].name
+        if self._info.facts.get(
+            "exact"
+        ):  # it stands for another device's arithmetic: nothing is to be fused
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            self._session = load()
 
     @property
     def info(self) -> RuntimeInfo:
@@ -132,7 +154,19 @@ class OnnxRuntime:
         return np.concatenate(parts)
 
     def _run(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = self._session.run(
-            ["logits"], {self._input: normalise(crops)}
-        )[0]
+        given = channels_first(crops).astype(np.float32) if self._plain else normalise(crops)
+        logits: npt.NDArray[np.float32] = self._session.run(["logits"], {self._input: given})[0]
         return logits
+
+
+def _overflows(info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this is an x86 processor that adds products of uint8 and int8 in 16 bits.
+
+    Those with AVX2 and without VNNI do, and onnxruntime lets them cut off what is too large.
+    """
+    try:
+        with info.open() as stream:
+            said = stream.read(8192)  # one core's part is enough
+    except OSError:
+        return False
+    return "avx2" in said and "vnni" not in said

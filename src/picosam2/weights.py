@@ -32,8 +32,15 @@ def shipped() -> list[str]:
     return sorted({path.stem for path in folder.glob("*.onnx")})
 
 
+def shipped_files(name: str) -> dict[str, Path]:
+    """The files of shipped weights, by the runtime that takes them; none if there are none."""
+    folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
+    found = {runtime: folder / f"{name}{ENDINGS[runtime]}" for runtime in RUNTIMES}
+    return {runtime: path for runtime, path in found.items() if path.is_file()}
+
+
 def find_weights(name: str | os.PathLike[str], runtime: str = "onnx") -> Path:
-    """The file of shipped weights (`default`, `paper`), or a path as it is.
+    """The file of shipped weights (`default`, `default-int8`, `paper`), or a path as it is.
 
     Raises:
         WeightsError: no such weights.
@@ -45,17 +52,21 @@ def find_weights(name: str | os.PathLike[str], runtime: str = "onnx") -> Path:
         if not path.is_file():
             raise WeightsError(f"there are no weights at {path}: check the path")
         return path
-    folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
     if str(name) not in shipped():
         known = ", ".join(shipped()) or "none"
         raise WeightsError(f"there are no weights named {name}: use {known}, or a path to a file")
-    path = folder / f"{name}{ENDINGS[runtime]}"
-    if path.suffix in SEALED:
+    files = shipped_files(str(name))
+    if runtime in files:
+        return files[runtime]
+    ending = ENDINGS[runtime]
+    if ending in SEALED:
         raise WeightsError(
-            f"the weights {name} do not come as a {path.suffix} file: make one with `picosam2 "
-            f"export {runtime} --weights {name} --out {path.name}` and give its path"
+            f"the weights {name} do not come as a {ending} file: make one with `picosam2 "
+            f"export {runtime} --weights {name} --out {name}{ending}` and give its path"
         )
-    return path
+    raise WeightsError(
+        f"the weights {name} do not come for {runtime}: use the runtime {' or '.join(files)}"
+    )
 
 
 def load_runtime(

@@ -8,12 +8,14 @@ import json
 import shutil
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from helpers.configs import CONFIGS, golden
@@ -22,21 +24,37 @@ from onnx import TensorProto, helper
 from picosam2.checkpoint import load_weights
 from picosam2.errors import ImageError, MissingExtraError, PicoSAM2Error, WeightsError
 from picosam2.executorch_runtime import ExecuTorchRuntime
+from picosam2.export.imx500.raw_input import RawInput
+from picosam2.export.onnx import described as said_of
 from picosam2.export.onnx import export_onnx, weights_facts
 from picosam2.files import sha256_file
 from picosam2.images import normalise
 from picosam2.litert_runtime import LiteRtRuntime
 from picosam2.model import PicoSAM2
 from picosam2.openvino_runtime import OpenVinoRuntime
-from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime
+from picosam2.predictor import Predictor
+from picosam2.prompts import Prompt
+from picosam2.quantize.calibration import observe, ranges
+from picosam2.quantize.onnx_int8 import described, quantize_graph
+from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime, _overflows
+from picosam2.samples import sample, sample_objects
 from picosam2.sealed import Sealed, read_sealed, seal
 from picosam2.torch_runtime import TorchRuntime
-from picosam2.weights import ENDINGS, RUNTIMES, find_weights, load_runtime, read_facts, shipped
+from picosam2.weights import (
+    ENDINGS,
+    RUNTIMES,
+    find_weights,
+    load_runtime,
+    read_facts,
+    shipped,
+    shipped_files,
+)
 
 # How to open a runtime, and the file that it opens.
 OPEN: dict[str, tuple[Callable[[Path], Runtime], str]] = {
     "onnx": (OnnxRuntime, "weights.onnx"),
     "onnx on one thread": (lambda path: OnnxRuntime(path, threads=1), "weights.onnx"),
+    "onnx in 8 bits": (OnnxRuntime, "weights-int8.onnx"),
     "torch": (TorchRuntime.load, "weights.safetensors"),
     "openvino": (OpenVinoRuntime, "weights.onnx"),
     "openvino on one thread": (lambda path: OpenVinoRuntime(path, threads=1), "weights.onnx"),
@@ -64,7 +82,29 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         shutil.copy(golden(request.param, ending), weights.with_suffix(ending))
     assert load_weights(weights).config == CONFIGS[request.param]
     export_onnx(load_weights(weights), folder / "weights.onnx", weights_facts(weights))
+    write_int8(folder / "weights.onnx", folder / "weights-int8.onnx")
     return folder
+
+
+def write_int8(source: Path, target: Path) -> None:
+    """The same weights in 8 bits, calibrated on the kind of noise that is asked here."""
+    runtime, graph = OnnxRuntime(source), onnx.load(source)
+    crops = crops_for(runtime, 16, seed=5)
+    found = ranges(observe(graph, crops), "minmax")
+    rounded = quantize_graph(graph, found, crops[:1])
+    onnx.save(described(rounded, runtime.info.facts, {"method": "minmax"}), target)
+
+
+def in_8_bits(runtime: Runtime) -> bool:
+    return "quantization" in runtime.info.facts
+
+
+def assert_near(found: np.ndarray, expected: np.ndarray, runtime: Runtime) -> None:
+    """Equal to 1e-4; in 8 bits, to a sixth of what the logits spread."""
+    if in_8_bits(runtime):
+        assert np.sqrt(((found - expected) ** 2).mean()) < expected.std() / 6
+    else:
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.fixture(params=sorted(OPEN))
@@ -127,7 +167,7 @@ def test_it_is_the_network(runtime: Runtime, folder: Path) -> None:
     model = load_weights(folder / "weights.safetensors")
     with torch.inference_mode():
         expected = model(torch.from_numpy(normalise(crops)))["logits"].numpy()
-    np.testing.assert_allclose(runtime(crops), expected, atol=1e-4)
+    assert_near(runtime(crops), expected, runtime)
 
 
 def test_it_says_what_it_runs(runtime: Runtime, folder: Path) -> None:
@@ -137,6 +177,8 @@ def test_it_says_what_it_runs(runtime: Runtime, folder: Path) -> None:
     assert info.input_size == config.input_size
     assert info.channels == config.logits
     file = folder / f"weights{ENDINGS[info.name]}"
+    if in_8_bits(runtime):
+        file = folder / "weights-int8.onnx"
     assert info.weights_sha256 == sha256_file(file)
     assert info.facts["name"] in CONFIGS
     assert tuple(info.facts["model"]["widths"]) == config.widths
@@ -152,7 +194,7 @@ def test_what_is_no_batch_of_crops(wrong: np.ndarray, runtime: Runtime) -> None:
 def test_runtimes_agree(runtime: Runtime, folder: Path) -> None:
     crops = crops_for(runtime, 8, seed=9)
     reference = OnnxRuntime(folder / "weights.onnx")
-    np.testing.assert_allclose(runtime(crops), reference(crops), atol=1e-4)
+    assert_near(runtime(crops), reference(crops), runtime)
 
 
 def test_threads_do_not_disturb_each_other(runtime: Runtime) -> None:
@@ -171,6 +213,53 @@ def test_threads_do_not_disturb_each_other(runtime: Runtime) -> None:
     for logits in found:
         assert logits is not None
         np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def plain_numbers(weights: Path, path: Path, **facts: Any) -> Path:
+    """An ONNX file that normalises its crops itself, as those for sensors do."""
+    raw = RawInput(load_weights(weights))
+    size = raw.network.config.input_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            raw, (torch.zeros(1, 3, size, size),), str(path), opset_version=17, dynamo=False,
+            input_names=["image"], output_names=raw.output_names(),
+            dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+        )  # fmt: skip
+    model = onnx.load(path)
+    said = {**said_of(raw.network, {}), **facts}
+    said["preprocessing"] = {**said["preprocessing"], "inside": True}
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(said)})
+    onnx.save(model, path)
+    return path
+
+
+def test_a_graph_that_normalises_itself_gets_plain_numbers(folder: Path, tmp_path: Path) -> None:
+    runtime = OnnxRuntime(plain_numbers(folder / "weights.safetensors", tmp_path / "raw.onnx"))
+    crops = crops_for(runtime, 70, seed=5)
+    expected = OnnxRuntime(folder / "weights.onnx")(crops)
+    np.testing.assert_allclose(runtime(crops), expected, atol=1e-4)
+    with pytest.raises(ImageError):
+        runtime(crops[0])
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_an_exact_graph_is_run_as_it_is(
+    exact: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fusing quantizers into operators rounds otherwise than what the graph stands for."""
+    levels: list[object] = []
+    session = onnxruntime.InferenceSession
+
+    def note(path: str, options: onnxruntime.SessionOptions, **more: Any) -> Any:
+        levels.append(options.graph_optimization_level)
+        return session(path, options, **more)
+
+    path = plain_numbers(folder / "weights.safetensors", tmp_path / "raw.onnx", exact=exact)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", note)
+    OnnxRuntime(path)
+    none = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert (levels[-1] == none) is exact
 
 
 def test_torch_leaves_the_model_as_it_was() -> None:
@@ -334,6 +423,7 @@ def test_a_minimal_file_of_ours_is_opened(tmp_path: Path) -> None:
         (GOOD, {"shape": ["batch", 3, 64, 64]}, "does not take crops of 96 pixels"),
         (GOOD, {"shape": ["batch", 96, 96, 3]}, "does not take crops of 96 pixels"),
         (GOOD, {"shape": ["batch", 3]}, "does not take crops of 96 pixels"),
+        ('{"input_size": 96, "channels": 1, "preprocessing": "none"}', {}, "does not say what"),
         (GOOD, {"output": "mask"}, "does not take crops of 96 pixels to logits"),
     ],
 )
@@ -365,6 +455,32 @@ def test_damaged_and_missing_onnx_files(name: str, folder: Path, tmp_path: Path)
         open_it(tmp_path / "none.onnx")
     with pytest.raises(WeightsError, match="check the path"):
         open_it(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("flags : sse2 avx avx2 fma", True),
+        ("flags : avx2 avx512f", True),
+        ("flags : avx2 avx512f avx512_vnni", False),
+        ("flags : avx2 avx_vnni", False),
+        ("flags : sse2 avx", False),
+        ("Features : fp asimd asimddp", False),
+        (None, False),
+    ],
+)
+def test_processors_whose_sums_overflow(
+    said: str | None, expected: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if said is not None:
+        file.write_text(f"processor : 0\n{said}\n")
+    assert _overflows(file) == expected
+    if expected:  # the exact way gives what a processor gives whose sums are exact anyhow
+        crops = crops_for(OnnxRuntime(folder / "weights-int8.onnx"), 3)
+        logits = OnnxRuntime(folder / "weights-int8.onnx")(crops)
+        monkeypatch.setattr("picosam2.runtime._overflows", lambda: True)
+        np.testing.assert_array_equal(OnnxRuntime(folder / "weights-int8.onnx")(crops), logits)
 
 
 # --- names and paths ----------------------------------------------------------------------------
@@ -426,10 +542,32 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
 def test_shipped_weights_run(name: str) -> None:
     if name not in shipped():
         pytest.skip("no weights are shipped yet")
-    runtimes = [load_runtime(name, kind) for kind in ("onnx", "torch")]
-    crops = crops_for(runtimes[0], 4)
-    first, second = (runtime(crops) for runtime in runtimes)
-    np.testing.assert_allclose(first, second, atol=1e-2)
+    first, *others = (load_runtime(name, kind) for kind in shipped_files(name))
+    crops = crops_for(first, 4)
+    logits = first(crops)
+    assert np.isfinite(logits).all()
+    for other in others:
+        np.testing.assert_allclose(other(crops), logits, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-int8")] or ["none"])
+def test_shipped_int8_is_the_shipped_network(name: str) -> None:
+    """It was made from the FP32 file beside it, is small, and masks the same pixels."""
+    if name not in shipped():
+        pytest.skip("no weights in 8 bits are shipped yet")
+    small, whole = find_weights(name), find_weights(name.removesuffix("-int8"))
+    assert read_facts(small)["quantization"]["fp32_sha256"] == sha256_file(whole), (
+        f"{small.name} was made from other weights: run `picosam2 quantize` again"
+    )
+    assert small.stat().st_size <= 1_400_000
+    one, other = Predictor(small, threads=1), Predictor(whole, threads=1)
+    facts = dict(one.runtime.info.facts)
+    del facts["quantization"]
+    assert facts == other.runtime.info.facts
+    prompts = [Prompt(box=found.box) for found in sample_objects()]
+    masks = [predictor(sample(), prompts=prompts) for predictor in (one, other)]
+    for a, b in zip(*masks, strict=True):
+        assert (a.mask & b.mask).sum() > 0.9 * (a.mask | b.mask).sum()
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from picosam2.cli.options import Threads
+
+if TYPE_CHECKING:
+    from picosam2.export.imx500.check import Check
 
 app = App(name="export", help="Write weights in the forms that other programs run.", sort_key=5)
 
@@ -86,3 +92,144 @@ def _export(
     export = getattr(import_module(f"picosam2.export.{runtime}"), f"export_{runtime}")
     made: Exported = export(load_weights(path), out, weights_facts(path))
     print(f"{out}: {size(made.bytes)}, logits within {made.largest_difference:.1e} of PyTorch's")
+
+
+@app.command
+def imx500(
+    *,
+    weights: Annotated[str, Parameter(metavar="NAME|FILE")] = "default",
+    store: Annotated[Path | None, Parameter(metavar="STORE")] = None,
+    out: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    recipe: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
+    set: Annotated[
+        list[str] | None, Parameter(name="--set", negative=(), metavar="KEY=VALUE")
+    ] = None,
+    samples: Annotated[int, Parameter(validator=Number(gte=2))] = 256,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    gptq: Annotated[int, Parameter(validator=Number(gte=0), metavar="EPOCHS")] = 0,
+    weights_share: Annotated[float, Parameter(validator=Number(gt=0.25, lte=1))] = 1.0,
+    coco: Annotated[tuple[Path, Path] | None, Parameter(negative=(), metavar="FILE DIR")] = None,
+    lvis: Annotated[tuple[Path, Path] | None, Parameter(negative=(), metavar="FILE DIR")] = None,
+    tools: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    threads: Threads = None,
+) -> None:
+    """Write weights as the Sony IMX500 image sensor runs them: quantized, in packerOut.zip.
+
+    Sony's tools are fetched on the first run (2 GB) into an environment of their own. They need
+    Java 17. A Raspberry Pi then packs the zip file for its camera:
+    `imx500-package -i packerOut.zip -o network`.
+
+    Args:
+        weights: A safetensors file that `picosam2 train` wrote, or shipped weights by name; with
+            --check also an ONNX file.
+        store: What `picosam2 data prepare` made; crops of its training photos set the thresholds.
+        out: The folder to write. One that an earlier export wrote is replaced.
+        check: Only say, in a second, whether the network will convert and fit, layer by layer.
+        recipe: With --check: the network of this recipe instead of weights.
+        set: With --recipe: change a setting, for instance `model.input_size=128`. Repeatable.
+        samples: Crops for the thresholds.
+        seed: Chooses the crops.
+        gptq: Also tune the roundings of the weights, over so many epochs (5 is a start).
+        weights_share: Mixed precision: bytes of the weights as a share of eight bits each.
+        coco: Measure the quantized network, by every protocol, on this annotation file in COCO's
+            format and its photos.
+        lvis: The same on an LVIS annotation file and the folder with COCO's photos.
+        tools: Where the tools' environment is kept; by default ~/.cache/picosam2.
+    """
+    from picosam2.cli.progress import progress
+    from picosam2.errors import ConfigError, require
+
+    require("onnx", "train")
+    if check:
+        _check(weights, recipe, set or [])
+        return
+    if recipe is not None or set:
+        raise ConfigError("--recipe and --set go with --check: a recipe has no weights to convert")
+    if store is None or out is None:
+        raise ConfigError("give --store and --out, or --check: see `picosam2 export imx500 --help`")
+    for module in ("torch", "safetensors", "pycocotools"):
+        require(module, "train")
+    from picosam2.data.readers import read_annotations
+    from picosam2.export.imx500.export import Photos, export_imx500
+    from picosam2.export.imx500.quantize import QuantizeConfig
+    from picosam2.weights import find_weights
+
+    data = [
+        Photos(dataset=name, annotations=read_annotations(name, *given))
+        for name, given in (("coco", coco), ("lvis", lvis))
+        if given is not None
+    ]
+    with progress("exporting", "steps") as update:
+        made = export_imx500(
+            find_weights(weights, "torch"),
+            store,
+            out,
+            QuantizeConfig(samples=samples, seed=seed, gptq=gptq, weights_share=weights_share),
+            name=weights,
+            tools=tools,
+            measure=data,
+            threads=threads,
+            progress=lambda what, done, total: update(done, total, what=what),
+        )
+    memory, latency = made.report["memory"], made.report["latency"]
+    print(
+        f"{out / 'packerOut.zip'}: {memory['used'] / 2**20:.2f} of {memory['total'] / 2**20:.2f} "
+        f"MiB, about {latency['ms']:.1f} ms a crop (estimated)"
+    )
+    for one in made.report["measured"]:
+        print(
+            f"{one['protocol']}, {one['dataset']}: mIoU {one['int8']:.4f}, "
+            f"{100 * one['difference']:+.2f} points against FP32"
+        )
+    print(f"more in {out / 'report.md'}")
+
+
+def _check(weights: str, recipe: str | None, changes: list[str]) -> None:
+    """Print what the sensor makes of a network. `ConvertError` if it does not take it."""
+    from picosam2.errors import ConfigError, require
+    from picosam2.export.imx500.check import check_file, mib, refuse
+    from picosam2.weights import find_weights
+
+    if changes and recipe is None:
+        raise ConfigError("--set changes a recipe: give --recipe too")
+    path = None if recipe is not None else find_weights(weights)
+    if path is not None and path.suffix == ".onnx":
+        found = check_file(path)
+    else:
+        for module in ("torch", "safetensors"):
+            require(module, "train")
+        from picosam2.checkpoint import load_weights
+        from picosam2.cli.train import changed_recipe
+        from picosam2.export.imx500.export import check_model
+        from picosam2.model import PicoSAM2
+
+        if path is not None:
+            found = check_model(load_weights(path))
+        else:
+            assert recipe is not None
+            found = check_model(PicoSAM2(changed_recipe(recipe, changes).model))
+    print(_layers(found))
+    print(
+        f"\nabout {mib(found.total)} of {mib(found.limit)} MiB (estimated): "
+        f"{mib(found.activations)} for activations, most at {found.peak.layer}, and "
+        f"{mib(found.weights)} for weights"
+    )
+    for problem in found.problems:
+        if not problem.certain:
+            print(problem)
+    refuse(found)
+    print("nothing is known that keeps it off the sensor")
+
+
+def _layers(found: Check) -> str:
+    """What is in memory while each layer runs."""
+    from picosam2.cli.report import columns
+    from picosam2.export.imx500.check import mib
+
+    rows = [("layer", "operator", "gives", "MiB then")]
+    rows += [
+        (one.layer, one.operator, "x".join(map(str, one.shape)), mib(one.bytes))
+        for one in found.layers
+    ]
+    return columns(rows, left=2)

@@ -1,4 +1,4 @@
-"""Recipes: what a training does, in one TOML file with the tables model, augment and train."""
+"""Recipes: what a training does, a TOML file with the tables model, augment, train, distill."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from picosam2.data.augment import AugmentConfig
+from picosam2.distill.losses import DistillConfig
 from picosam2.errors import ConfigError
-from picosam2.model import ModelConfig
+from picosam2.model import ENCODERS, ModelConfig
 
 T = TypeVar("T")
 
@@ -43,6 +44,8 @@ class TrainConfig:
     """Decay of the moving average of the weights, which is validated and shipped; 0: none."""
     bce: float = 1.0
     """Weight of the binary cross-entropy."""
+    balanced: bool = False
+    """Whether object and background weigh the same in it."""
     dice: float = 1.0
     """Weight of the Dice loss."""
     iou: float = 1.0
@@ -53,6 +56,8 @@ class TrainConfig:
     """How often an object of a source is drawn, against 1 for the sources not named."""
     whole_epochs: bool = False
     """Every view once an epoch, in random order, instead of drawing with replacement."""
+    imagenet: bool = False
+    """Start the encoder from its ImageNet weights, for an encoder that has some."""
     coarse_size: int = 64
     """Side of the crops in the first `coarse_share` of the steps: smaller is faster."""
     coarse_share: float = 0.0
@@ -108,12 +113,15 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
     def __post_init__(self) -> None:
         if self.train.coarse_share and self.train.coarse_size % self.model.unit:
             raise ConfigError(
                 f"`coarse_size` must be a multiple of {self.model.unit} for this network"
             )
+        if self.train.imagenet and not ENCODERS[self.model.encoder].pretrained:
+            raise ConfigError(f"the encoder {self.model.encoder} has no `imagenet` weights")
 
     def crop_size(self, step: int) -> int:
         """Side of the crops at a step, from 0."""

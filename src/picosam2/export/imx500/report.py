@@ -1,0 +1,146 @@
+"""What is said of an export: numbers as JSON, and the same for a person as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from picosam2.export.imx500.check import mib
+
+FILE, TEXT = "report.json", "report.md"
+
+PAPER_MACS, PAPER_MS, PAPER_MACS_PER_CYCLE = 336e6, 14.3, 86.0
+"""What the paper (arXiv 2506.18807) measured with its network on the sensor."""
+
+CLOCK = PAPER_MACS / PAPER_MACS_PER_CYCLE / (PAPER_MS / 1000)
+"""Cycles a second that these three numbers give: 273 million."""
+
+HOW_LATENCY = (
+    f"an estimate, not a measurement: MACs / {PAPER_MACS_PER_CYCLE:.0f} a cycle / "
+    f"{CLOCK / 1e6:.0f} MHz. Both are from the paper, whose network of {PAPER_MACS / 1e6:.0f} M "
+    f"MACs took {PAPER_MS} ms on the sensor; Sony's tools give no cycles. A network of another "
+    "build keeps the sensor busy to another degree. On the device, picamera2's "
+    "IMX500.get_kpi_info() tells the true time"
+)
+
+
+def latency_ms(macs: int) -> float:
+    """The estimated milliseconds of so many multiply-accumulates on the sensor."""
+    return macs / PAPER_MACS_PER_CYCLE / CLOCK * 1000
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report for a person."""
+    memory, network, latency = report["memory"], report["network"], report["latency"]
+    quantization = report["quantization"]
+    total = memory["total"]
+    parts = [(n, memory[n]) for n in ("weights", "activations", "reserved", "used")]
+    lines = [
+        "# For the IMX500",
+        "",
+        f"Weights `{report['weights']['name']}`, SHA-256 `{report['weights']['sha256'][:12]}`: "
+        f"{network['parameters']:,} parameters, {network['macs'] / 1e6:.1f} M multiply-accumulates "
+        "a crop.",
+        "",
+        "## Memory on the sensor",
+        "",
+        "| part | MiB | share |",
+        "| :-- | --: | --: |",
+        *(f"| {name} | {mib(size)} | {size / total:.1%} |" for name, size in parts),
+        f"| of | {mib(total)} | 100.0% |",
+        "",
+        f"Estimated before converting: {mib(memory['estimated'])} MiB. The activations are largest "
+        f"at `{memory['peak_layer']}`.",
+        "",
+        "## Files",
+        "",
+        "| file | bytes | SHA-256 |",
+        "| :-- | --: | :-- |",
+        *(
+            f"| {name} | {one['bytes']:,} | `{one['sha256'][:12]}` |"
+            for name, one in report["files"].items()
+        ),
+        "",
+        "## Speed",
+        "",
+        f"About {latency['ms']:.1f} ms a crop: {latency['how']}.",
+        "",
+        "## Input and outputs",
+        "",
+        *_tensors(report),
+        "",
+        "## Quantization",
+        "",
+        f"{quantization['samples']} training crops chosen by seed {quantization['seed']}, "
+        f"{_method(quantization)}. Layers by the bits of their weights: "
+        f"{', '.join(f'{count} of {bits}' for bits, count in quantization['bits'].items())}.",
+        "",
+        *_agreement(quantization),
+        "",
+        *_measured(report["measured"]),
+        f"Made with {', '.join(f'{k} {v}' for k, v in report['versions'].items())}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _method(quantization: Mapping[str, Any]) -> str:
+    said = "no training"
+    if quantization["gptq"]:
+        said = f"roundings tuned over {quantization['gptq']} epochs (GPTQ)"
+    if quantization["weights_share"] < 1:
+        said += f", weights in {quantization['weights_share']:.0%} of eight bits (mixed precision)"
+    return said
+
+
+def _tensors(report: Mapping[str, Any]) -> list[str]:
+    lines = ["| | shape | bits | a step | name |", "| :-- | :-- | :-- | --: | :-- |"]
+    for kind in ("inputs", "outputs"):
+        for one in report[kind]:
+            sign = "signed" if one["signed"] else "unsigned"
+            shape = " x ".join(map(str, one["shape"]))
+            lines.append(
+                f"| {kind[:-1]} | {shape} | {one['bits']} {sign} | {one['scale']:g} | "
+                f"{one['name']} |"
+            )
+    return [*lines, "", report["preprocessing"]]
+
+
+def _agreement(quantization: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, one in quantization["outputs"].items():
+        simulated, toolkit = one["simulated"], one["converted"]
+        lines.append(
+            f"`{name}` in steps of {one['step']:g}, root mean square error {one['rms_error']:.3f} "
+            f"against FP32. On {quantization['compared']} crops, `simulated.onnx` (measured below) "
+            f"and the file that is converted differ in {simulated['share']:.3%} of the numbers, by "
+            f"{_steps(simulated, one)} at most; the toolkit's own PyTorch model differs from it in "
+            f"{toolkit['share']:.3%}, by {_steps(toolkit, one)} at most. How far the sensor agrees "
+            "was not measured."
+        )
+    return lines
+
+
+def _steps(difference: Mapping[str, float], output: Mapping[str, Any]) -> str:
+    steps = difference["largest"] / output["step"] if output["step"] else 0.0
+    return f"{steps:.3g} step{'s' if steps > 1.5 else ''}"
+
+
+def _measured(measured: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not measured:
+        return []
+    rows = [
+        f"| {one['protocol']} | {one['dataset']} | {one['n']:,} | {one['fp32']:.4f} | "
+        f"{one['int8']:.4f} | {100 * one['difference']:+.2f} | "
+        f"{100 * one['low']:+.2f} to {100 * one['high']:+.2f} |"
+        for one in measured
+    ]
+    return [
+        "## Accuracy",
+        "",
+        "mIoU of `simulated.onnx` beside the same weights in FP32, on the same objects:",
+        "",
+        "| protocol | data | objects | FP32 | quantized | points | 95 % interval |",
+        "| :-- | :-- | --: | --: | --: | --: | --: |",
+        *rows,
+        "",
+    ]
