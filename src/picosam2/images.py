@@ -81,22 +81,27 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
     )
 
 
+def channels_first(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A view of crops (B, H, W, 3) uint8 as (B, 3, H, W). `ImageError` for anything else."""
+    if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
+        raise ImageError(
+            f"crops must be a uint8 array of shape (B, H, W, 3), not {crops.dtype} {crops.shape}"
+        )
+    return crops.transpose(0, 3, 1, 2)
+
+
 def normalise(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Turn crops into the network's input: (x / 255 - MEAN) / STD, channels first.
 
     `crops` is (B, H, W, 3) uint8 RGB. Returns (B, 3, H, W) float32, contiguous, about -2.2..2.7.
     Raises `ImageError` for any other shape or dtype.
     """
-    if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
-        raise ImageError(
-            f"crops must be a uint8 array of shape (B, H, W, 3), not {crops.dtype} {crops.shape}"
-        )
+    planes = channels_first(crops)
     std = np.array(STD)
     scale = (1 / (255 * std)).astype(np.float32)[:, None, None]
     shift = (np.array(MEAN) / std).astype(np.float32)[:, None, None]
-    batch, height, width, _ = crops.shape
-    out = np.empty((batch, 3, height, width), np.float32)
-    np.multiply(crops.transpose(0, 3, 1, 2), scale, out=out)
+    out = np.empty(planes.shape, np.float32)
+    np.multiply(planes, scale, out=out)
     out -= shift
     return out
 

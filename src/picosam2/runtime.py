@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from picosam2.errors import WeightsError
 from picosam2.files import sha256_file
-from picosam2.images import normalise
+from picosam2.images import channels_first, normalise
 
 METADATA_KEY = "picosam2"
 """Where an ONNX file keeps what `RuntimeInfo` tells, as JSON."""
@@ -74,10 +74,14 @@ class OnnxRuntime:
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        try:
-            self._session = onnxruntime.InferenceSession(
+
+        def load() -> Any:
+            return onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
+
+        try:
+            self._session = load()
         except Exception as error:  # onnxruntime raises a dozen private kinds
             raise WeightsError(f"{path} is no ONNX file that can be run: {error}") from error
         facts = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -94,7 +98,9 @@ class OnnxRuntime:
                 weights_sha256=sha256_file(path),
                 facts=said,
             )
-        except (ValueError, KeyError, TypeError) as error:
+            # Some graphs normalise themselves: they take the crops' own numbers.
+            self._plain = bool(said.get("preprocessing", {}).get("inside"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WeightsError(
                 f"{path} does not say what it needs to ({error}): export it again"
             ) from error
@@ -107,6 +113,9 @@ class OnnxRuntime:
                 "again"
             )
         self._input = inputs[0].name
+        if said.get("exact"):  # it stands for another device's arithmetic: nothing is to be fused
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            self._session = load()
 
     @property
     def info(self) -> RuntimeInfo:
@@ -121,7 +130,6 @@ class OnnxRuntime:
         return np.concatenate(parts)
 
     def _run(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = self._session.run(
-            ["logits"], {self._input: normalise(crops)}
-        )[0]
+        given = channels_first(crops).astype(np.float32) if self._plain else normalise(crops)
+        logits: npt.NDArray[np.float32] = self._session.run(["logits"], {self._input: given})[0]
         return logits

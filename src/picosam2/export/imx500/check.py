@@ -1,0 +1,377 @@
+"""Will the sensor take this network? An answer in a second, from its ONNX graph alone.
+
+Two things stop a network: an operator that Sony's converter refuses or fails on, and memory. The
+rules and the estimate come from converting variants of this network and reading the memory
+reports; docs/imx500.md has the table.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import NodeProto, numpy_helper, shape_inference
+
+from picosam2.errors import WeightsError
+
+MEMORY = 8 * 1024**2
+"""Bytes on the sensor for the network: weights and activations together."""
+
+CHANNELS = 32
+"""Activations are stored as if their channels were a multiple of this."""
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """An operator that keeps the network off the sensor."""
+
+    layer: str
+    operator: str
+    why: str
+    instead: str
+    certain: bool = True
+    """Whether it was seen to fail; False for what was never tried."""
+
+    def __str__(self) -> str:
+        verb = "does not convert" if self.certain else "may not convert"
+        return f"{self.layer}: {self.operator} {verb} ({self.why}); use {self.instead}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMemory:
+    """What is in memory while one layer runs, in bytes at eight bits a number."""
+
+    layer: str
+    operator: str
+    shape: Shape
+    """Of its output: channels, rows, columns; or fewer."""
+    inputs: int
+    output: int
+    waiting: int
+    """What later layers need: skip connections."""
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return self.inputs + self.output + self.waiting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What was found. Memory is an estimate, in bytes."""
+
+    problems: tuple[Problem, ...]
+    layers: tuple[LayerMemory, ...] = field(repr=False)
+    weights: int
+    """Of the weights in the sensor's memory, at eight bits each."""
+
+    @property
+    def peak(self) -> LayerMemory:
+        """The layer that needs the most memory for activations."""
+        return max(self.layers, key=lambda layer: layer.bytes)
+
+    @property
+    def activations(self) -> int:
+        """Memory for activations."""
+        return self.peak.bytes + RUNTIME
+
+    @property
+    def total(self) -> int:
+        """Everything."""
+        return self.activations + self.weights
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is below the sensor's memory."""
+        return self.total <= MEMORY
+
+    @property
+    def converts(self) -> bool:
+        """Whether nothing is known that keeps it off the sensor."""
+        return self.fits and not any(problem.certain for problem in self.problems)
+
+    def too_large(self) -> str:
+        """Who is to blame where it does not fit, in one sentence."""
+        peak = self.peak
+        shape = "x".join(map(str, peak.shape))
+        channels = padded(peak.shape[0])
+        return (
+            f"about {mib(self.total)} of {mib(MEMORY)} MiB: {mib(self.weights)} for weights and "
+            f"{mib(self.activations)} for activations while {peak.layer} ({peak.operator}) makes "
+            f"{shape} (stored as {channels} channels)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            "converts": self.converts,
+            "problems": [str(problem) for problem in self.problems],
+            "memory": {
+                "limit": MEMORY,
+                "total": self.total,
+                "weights": self.weights,
+                "activations": self.activations,
+                "peak_layer": self.peak.layer,
+            },
+        }
+
+
+def padded(channels: int) -> int:
+    """The channels that so many take up in memory."""
+    return -(-channels // CHANNELS) * CHANNELS
+
+
+def mib(count: int) -> str:
+    """Bytes as MiB, without the unit."""
+    return f"{count / 1024**2:.2f}"
+
+
+def check_file(path: str | os.PathLike[str]) -> Check:
+    """Check the network in an ONNX file. `WeightsError` if it is none."""
+    if not Path(path).is_file():
+        raise WeightsError(f"there are no weights at {path}: check the path")
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf raises kinds of its own
+        raise WeightsError(f"{path} is no ONNX file") from error
+    return check_graph(model)
+
+
+def check_graph(model: onnx.ModelProto) -> Check:
+    """Check an ONNX graph of float numbers, as `export_onnx` writes it.
+
+    Raises:
+        WeightsError: its shapes cannot be worked out.
+    """
+    graph = _Graph(model)
+    problems = [problem for node in graph.nodes for problem in _problems(graph, node)]
+    layers = tuple(_memory(graph))
+    if not layers:
+        raise WeightsError("there is no layer in this graph")
+    return Check(problems=tuple(problems), layers=layers, weights=_weights(graph))
+
+
+class _Graph:
+    """Nodes that compute something for one crop, and the shapes of what they give."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        for value in copy.graph.input:  # one crop
+            dimensions = value.type.tensor_type.shape.dim
+            if len(dimensions):
+                dimensions[0].Clear()
+                dimensions[0].dim_value = 1
+        try:
+            copy = shape_inference.infer_shapes(copy, data_prop=True)
+        except Exception as error:
+            raise WeightsError(f"the shapes of this graph cannot be worked out: {error}") from error
+        self.constants = {one.name: one for one in copy.graph.initializer}
+        self.shapes: dict[str, Shape] = {
+            value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+            for value in (*copy.graph.input, *copy.graph.value_info, *copy.graph.output)
+        }
+        self.inputs = [i.name for i in copy.graph.input if i.name not in self.constants]
+        self.outputs = {value.name for value in copy.graph.output}
+        self.nodes: list[NodeProto] = []
+        self.made_by: dict[str, NodeProto] = {}
+        known = set(self.inputs)
+        for node in copy.graph.node:
+            if node.op_type == "Constant":
+                self.constants[node.output[0]] = node.attribute[0].t
+            if known.isdisjoint(node.input) or node.op_type in ("Shape", "Constant"):
+                continue  # the same for every picture
+            known.update(node.output)
+            self.nodes.append(node)
+            self.made_by.update(dict.fromkeys(node.output, node))
+
+    def data(self, node: NodeProto) -> list[str]:
+        """The inputs of a node that depend on the picture."""
+        return [n for n in node.input if n in self.made_by or n in self.inputs]
+
+    def readers(self, name: str) -> list[NodeProto]:
+        """The nodes that read a value."""
+        return [node for node in self.nodes if name in node.input]
+
+    def shape(self, name: str, layer: str) -> Shape:
+        """The shape of a value for one crop, without the batch."""
+        shape = self.shapes.get(name)
+        if shape is None or not all(shape):
+            raise WeightsError(f"the shape of what {layer} gives cannot be worked out")
+        return shape[1:]
+
+    def weight(self, node: NodeProto) -> Shape:
+        """The shape of a convolution's filters."""
+        constant = self.constants.get(node.input[1])
+        return tuple(constant.dims) if constant is not None else ()
+
+
+def layer_of(node: NodeProto) -> str:
+    """Names a node as its module is named, or by its own name where it is none's."""
+    parts = [part for part in node.name.split("/") if part]
+    if len(parts) > 1:
+        return parts[-2] if "." in parts[-2] or parts[-1] == node.op_type else parts[-1]
+    return parts[0] if parts else node.output[0]
+
+
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+
+# --- operators ----------------------------------------------------------------------------------
+
+_CONVERT = frozenset(
+    "Add AveragePool ArgMax BatchNormalization Clip Concat Conv ConvTranspose Dropout Flatten Gelu "
+    "Gemm GlobalAveragePool HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool Mul Pad "
+    "ReduceMax ReduceMean Relu Reshape Resize Sigmoid Slice Softmax Split Squeeze Sub TopK "
+    "Transpose Unsqueeze".split()
+)
+"""Operators that were converted, in this network or in networks that the tools are made for."""
+
+_REFUSED = {
+    "PRelu": ("a learned slope is unknown to the tools", "ReLU or LeakyReLU"),
+    "Elu": ("the tools know no ELU", "SiLU or hard-swish"),
+    "Mish": ("the tools know no Mish", "SiLU or hard-swish"),
+    "Softplus": ("the tools know no softplus, which Mish is made of", "SiLU or hard-swish"),
+    "DepthToSpace": ("pixel shuffle fails", "a 2x2 transposed convolution, or Resize and a conv"),
+    "Erf": ("a GELU in pieces", "GELU as one operator, which ONNX has from opset 20 on"),
+}
+
+
+def _problems(graph: _Graph, node: NodeProto) -> Iterator[Problem]:
+    def problem(operator: str, why: str, instead: str, *, certain: bool = True) -> Problem:
+        return Problem(
+            layer=layer_of(node), operator=operator, why=why, instead=instead, certain=certain
+        )
+
+    kind, attributes = node.op_type, _attributes(node)
+    if kind in _REFUSED:
+        yield problem(kind, *_REFUSED[kind])
+    elif kind == "Resize":
+        mode = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
+        if mode == "align_corners":
+            yield problem(
+                "Resize with align_corners",
+                "the corners' centres do not lie on the sensor's grid",
+                "align_corners=False (half-pixel centres), or nearest",
+            )
+        elif attributes.get("mode") == b"cubic":
+            yield problem("bicubic Resize", "never tried", "bilinear or nearest", certain=False)
+    elif kind == "ConvTranspose":
+        yield from _transposed(graph, node, attributes, problem)
+    elif kind == "Conv":
+        yield from _convolution(graph, node, attributes, problem)
+    elif kind not in _CONVERT:
+        yield problem(kind, "never tried", "an operator of the table", certain=False)
+
+
+def _transposed(
+    graph: _Graph, node: NodeProto, attributes: dict[str, Any], problem: Callable[..., Problem]
+) -> Iterator[Problem]:
+    instead = "a dense 2x2 transposed convolution of stride 2, or nearest Resize and a convolution"
+    kernel = tuple(attributes.get("kernel_shape", graph.weight(node)[2:]))
+    if attributes.get("group", 1) > 1:
+        yield problem("grouped transposed convolution", "the converter fails on it", instead)
+    elif any(attributes.get("pads", ())):
+        size = "x".join(map(str, kernel))
+        yield problem(f"padded {size} transposed convolution", "refused", instead)
+    elif kernel != (2, 2):
+        size = "x".join(map(str, kernel))
+        yield problem(f"{size} transposed convolution", "never tried", instead, certain=False)
+
+
+def _convolution(
+    graph: _Graph, node: NodeProto, attributes: dict[str, Any], problem: Callable[..., Problem]
+) -> Iterator[Problem]:
+    filters = graph.weight(node)
+    group = attributes.get("group", 1)
+    strides = attributes.get("strides", (1,))
+    if len(filters) == 3:
+        yield problem(
+            "1-D convolution",
+            "it slides over channels, as in ECA",
+            "a 1x1 or (3, 1) 2-D convolution on the pooled channels",
+        )
+    elif len(filters) == 4 and 1 < group < filters[1] * group and max(strides) > 1:
+        yield problem(
+            f"convolution of stride {max(strides)} in {group} groups",
+            "the memory report passes and then the converter crashes",
+            "a depthwise or a dense convolution, or pooling",
+        )
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+RUNTIME = 40 * 1024
+"""Bytes beside the tensors, and weights' overhead below: both from the reports of real
+conversions."""
+
+_OVERHEAD = 1.045
+
+_IN_PLACE = frozenset(
+    "BatchNormalization Clip Dropout Flatten Gelu HardSigmoid HardSwish Identity LeakyRelu Relu "
+    "Reshape Sigmoid Squeeze Transpose Unsqueeze".split()
+)
+"""Operators that are done while the layer before them writes, where only they read it."""
+
+
+def _memory(graph: _Graph) -> Iterator[LayerMemory]:
+    """The memory while each layer runs, in order."""
+    buffer: dict[str, str] = {name: name for name in graph.inputs}
+    size: dict[str, int] = {n: _bytes(graph.shape(n, "the input")) for n in graph.inputs}
+    last: dict[str, int] = {}
+    steps: list[tuple[NodeProto, list[str], str]] = []
+    for number, node in enumerate(graph.nodes):
+        sources = graph.data(node)
+        output = node.output[0]
+        merged = (
+            node.op_type in _IN_PLACE
+            and len(sources) == 1
+            and sources[0] not in graph.inputs
+            and len(graph.readers(sources[0])) == 1
+        )
+        if merged:
+            buffer[output] = buffer[sources[0]]
+            shape = graph.shape(output, layer_of(node))
+            size[buffer[output]] = max(size[buffer[output]], _bytes(shape))
+        else:
+            buffer[output] = output
+            size[output] = _bytes(graph.shape(output, layer_of(node)))
+            steps.append((node, [buffer[name] for name in sources], output))
+        for name in (*sources, output):
+            last[buffer[name]] = number
+        if output in graph.outputs:
+            last[buffer[output]] = len(graph.nodes)
+    places = {id(node): number for number, node in enumerate(graph.nodes)}
+    made: list[str] = list(graph.inputs)
+    for node, sources, output in steps:
+        now = places[id(node)]
+        waiting = [n for n in made if last[n] > now and n not in sources]
+        yield LayerMemory(
+            layer=layer_of(node),
+            operator=node.op_type,
+            shape=graph.shape(output, layer_of(node)),
+            inputs=sum(size[name] for name in dict.fromkeys(sources)),
+            output=size[output],
+            waiting=sum(size[name] for name in waiting),
+        )
+        made.append(output)
+
+
+def _bytes(shape: Sequence[int]) -> int:
+    """What a tensor takes in memory: (C, H, W), or fewer dimensions."""
+    return padded(shape[0]) * math.prod(shape[1:]) if shape else 1
+
+
+def _weights(graph: _Graph) -> int:
+    """What the weights take at eight bits each."""
+    read = {name for node in graph.nodes for name in node.input}
+    arrays = [numpy_helper.to_array(one) for name, one in graph.constants.items() if name in read]
+    return round(sum(a.size for a in arrays if a.dtype.kind == "f") * _OVERHEAD)
