@@ -66,11 +66,17 @@ def test_a_table_of_results(run: ModuleType) -> None:
             score |= {"difference": change, "difference_ci95": [change - 0.01, change + 0.02]}
         return {"seed": number, "click": score}
 
-    costs = {"input": 96, "parameters": 1_262_859, "macs": 323_421_696, "sensor_bytes": 3_723_000}
+    costs = {
+        "model": {"input_size": 96},
+        "parameters": 1_262_859,
+        "macs": 323_421_696,
+        "sensor_bytes": 3_723_000,
+    }
     rows = run.table(
         {
             "paper": {"costs": costs, "seeds": [seed(0, 0.36, 0.57)]},
             "one": {"costs": costs, "seeds": [seed(0, 0.37, 0.37, 0.01)]},
+            "none": {"costs": costs, "seeds": []},
             "two": {"costs": costs, "seeds": [seed(0, 0.37, 0.5, 0.01), seed(1, 0.39, 0.6, 0.02)]},
         },
         ["box", "click"],
@@ -79,4 +85,5 @@ def test_a_table_of_results(run: ModuleType) -> None:
     start = "| 96 | 1,262,859 | 323 | 3.55 |"
     assert rows[2] == f"| paper {start} 1 |  |  | 36.0 (57.0) |  |"
     assert rows[3] == f"| one {start} 1 |  |  | 37.0 | +1.0 [+0.0, +3.0] |"
-    assert rows[4] == f"| two {start} 2 |  |  | 38.0 (55.0) | +1.5 |"
+    assert rows[4] == f"| none {start} 0 |  |  |  |  |"
+    assert rows[5] == f"| two {start} 2 |  |  | 38.0 (55.0) | +1.5 |"

@@ -16,8 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import tomllib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from picosam2.evaluate.run import evaluate
 from picosam2.export.imx500.check import check_file
 from picosam2.export.onnx import export_onnx, weights_facts
 from picosam2.files import write_json, write_text
+from picosam2.model import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.runtime import OnnxRuntime
 
@@ -67,7 +70,7 @@ def main() -> None:
                 train(recipe, store, folder, resume=True)
             if (folder / "weights.safetensors").exists():
                 measure(folder, recipe, variant.get("measure", study["measure"]), photos, args)
-                write_results(args.out, study)
+            write_results(args.out, study)
     print((args.out / "results.md").read_text())
 
 
@@ -80,40 +83,51 @@ def merged(base: Mapping[str, Any], variant: Mapping[str, Any], seed: int) -> di
     return recipe
 
 
-def measure(
-    folder: Path, recipe: Recipe, protocols: Any, photos: Any, args: argparse.Namespace
-) -> None:
-    """Write folder/costs.json and, for every protocol that is not there yet, its result file."""
-    weights, graph = folder / "weights.safetensors", folder / "model.onnx"
-    model = load_weights(weights)
-    export_onnx(model, graph, {**weights_facts(weights), "geometry": window_rules(recipe)})
-    stages, sensor = stage_costs(model), check_file(graph)
+def costs_of(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """What a variant's network costs, from folder/costs.json or into it; needs no training."""
+    path, config = folder / "costs.json", json.loads(json.dumps(asdict(recipe.model)))
+    if path.exists() and (known := json.loads(path.read_text()))["model"] == config:
+        return dict(known)
+    model = PicoSAM2(recipe.model).eval()
+    with tempfile.TemporaryDirectory() as temporary:
+        sensor = check_file(export_onnx(model, Path(temporary) / "model.onnx").path)
+    stages = stage_costs(model)
     costs = {
-        "input": model.config.input_size,
+        "model": config,
         "parameters": sum(stage.parameters for stage in stages),
         "macs": sum(stage.macs for stage in stages),
         "sensor_bytes": sensor.total,
         "sensor_problems": [str(problem) for problem in sensor.problems],
     }
-    write_json(folder / "costs.json", costs)
+    write_json(path, costs)
+    return costs
+
+
+def measure(
+    folder: Path, recipe: Recipe, protocols: Any, photos: Any, args: argparse.Namespace
+) -> None:
+    """Write the result file of every protocol that has none in `folder` yet."""
+    weights, graph = folder / "weights.safetensors", folder / "model.onnx"
+    facts = {**weights_facts(weights), "geometry": window_rules(recipe)}
+    export_onnx(load_weights(weights), graph, facts)
     predictor = Predictor(OnnxRuntime(graph, threads=args.threads))
     for protocol, jitter, *limit in protocols:
         key = f"{protocol} jitter {jitter:g}" if jitter else protocol
         path = folder / f"{key}.json"
         if not path.exists():
-            found = evaluate(
+            result = evaluate(
                 predictor,
                 photos,
                 protocol=protocol,
                 jitter=jitter,
                 limit=limit[0] if limit else None,
-            ).to_json()
-            write_json(path, found)
-            print(folder.name, key, round(found["miou"], 4), flush=True)
+            )
+            write_json(path, result.to_json())
+            print(folder.name, key, round(result.to_json()["miou"], 4), flush=True)
 
 
 def write_results(out: Path, study: Mapping[str, Any]) -> None:
-    """Gather what is under `out` into results.json and results.md."""
+    """Gather scores under `out`, and the costs of every variant, in results.json and results.md."""
     results: dict[str, Any] = {}
     keys = list(
         dict.fromkeys(
@@ -123,7 +137,8 @@ def write_results(out: Path, study: Mapping[str, Any]) -> None:
         )
     )
     first = out / next(iter(study["variants"]))
-    for name in study["variants"]:
+    for name, variant in study["variants"].items():
+        recipe = from_table(Recipe, merged(study["base"], variant, 0), where=name)
         seeds: list[dict[str, Any]] = []
         for folder in sorted([out / name, *out.glob(f"{name}-seed*")]):
             files = {key: folder / f"{key}.json" for key in keys}
@@ -142,9 +157,7 @@ def write_results(out: Path, study: Mapping[str, Any]) -> None:
                         "difference": change.difference,
                         "difference_ci95": [change.low, change.high],
                     }
-        if seeds:
-            costs = json.loads((out / name / "costs.json").read_text())
-            results[name] = {"costs": costs, "seeds": seeds}
+        results[name] = {"costs": costs_of(out / name, recipe), "seeds": seeds}
     write_json(out / "results.json", results)
     write_text(out / "results.md", table(results, keys))
 
@@ -152,7 +165,7 @@ def write_results(out: Path, study: Mapping[str, Any]) -> None:
 def table(results: Mapping[str, Any], keys: list[str]) -> str:
     """The results as a Markdown table, in percent; best candidate by truth in brackets.
 
-    A variant with several seeds has their mean.
+    A variant with several seeds has their mean; one that was not trained has costs only.
     """
     head = ["variant", "input", "parameters", "MACs, M", "sensor, MiB", "seeds"]
     for key in keys:
@@ -162,7 +175,7 @@ def table(results: Mapping[str, Any], keys: list[str]) -> str:
         costs, seeds = found["costs"], found["seeds"]
         cells = [
             name,
-            str(costs["input"]),
+            str(costs["model"]["input_size"]),
             f"{costs['parameters']:,}",
             f"{costs['macs'] / 1e6:.0f}",
             f"{costs['sensor_bytes'] / 2**20:.2f}",
