@@ -120,6 +120,18 @@ class Region:
         """The image columns covered."""
         return slice(self.x, self.x + self.logits.shape[1])
 
+    def iou(self, truth: npt.NDArray[np.bool_], area: int | None = None) -> float:
+        """IoU of the region's mask (logits > 0) with a true mask (H, W) of the whole photo, 0..1.
+
+        Only the region's part of the photo is looked at; `area` is the true mask's, if known. Two
+        empty masks agree: 1.
+        """
+        mask = self.logits > 0
+        both = int(np.count_nonzero(mask & truth[self.rows, self.columns]))
+        whole = int(np.count_nonzero(truth)) if area is None else area
+        union = whole + int(np.count_nonzero(mask)) - both
+        return both / union if union else 1.0
+
 
 def point_window(point: Point, half: float) -> Window:
     """The square window of half-size `half` (image pixels, > 0) centred on `point`."""
@@ -307,13 +319,40 @@ def paste_region(
 
 
 def paste(
-    logits: npt.NDArray[np.float32], window: Window, height: int, width: int
+    logits: npt.NDArray[np.float32],
+    window: Window,
+    height: int,
+    width: int,
+    outside: float = OUTSIDE_LOGIT,
 ) -> npt.NDArray[np.float32]:
-    """Like `paste_region`, on the whole image: (height, width) float32, `OUTSIDE_LOGIT` outside."""
-    full = np.full((height, width), OUTSIDE_LOGIT, np.float32)
+    """Like `paste_region`, on the whole image: (height, width) float32, `outside` elsewhere."""
+    full = np.full((height, width), outside, np.float32)
     region = paste_region(logits, window, height, width)
     full[region.rows, region.columns] = region.logits
     return full
+
+
+def resample_logits(
+    logits: npt.NDArray[np.float32],
+    source: Window,
+    target: Window,
+    size: int = CROP_SIZE,
+    outside: float = OUTSIDE_LOGIT,
+) -> npt.NDArray[np.float32]:
+    """Logits (h, w) float32 on the window `source`, seen through `target`: (size, size) float32.
+
+    What `paste` does with the target's grid for the image: bilinear, antialiased when shrinking,
+    and `outside` where the centre of a target pixel is not in `source`.
+    """
+    corners = target.to_crop(np.array([[source.x0, source.y0], [source.x1, source.y1]]), size)
+    return paste(logits, Window(*corners.ravel().tolist()), size, size, outside)
+
+
+def inside(window: Window, height: int, width: int, size: int = CROP_SIZE) -> tuple[slice, slice]:
+    """The rows and columns of a crop of `window` whose centres lie in an image of that size."""
+    corners = window.to_crop(np.array([[0, 0], [width, height]], float), size)
+    (x0, y0), (x1, y1) = corners.tolist()
+    return slice(*_centres(y0, y1, size)), slice(*_centres(x0, x1, size))
 
 
 def _centres(low: float, high: float, limit: int) -> tuple[int, int]:

@@ -20,9 +20,16 @@ class TorchRuntime:
     """Runs a `PicoSAM2` in evaluation mode."""
 
     def __init__(
-        self, model: PicoSAM2, *, weights_sha256: str = "", facts: dict[str, Any] | None = None
+        self,
+        model: PicoSAM2,
+        *,
+        weights_sha256: str = "",
+        facts: dict[str, Any] | None = None,
+        precision: str = "fp32",
     ) -> None:
+        """Run `model` where it is. `precision`: fp32, or bf16 by autocast."""
         self._model = model
+        self._bf16 = precision == "bf16"
         self._info = RuntimeInfo(
             name="torch",
             input_size=model.config.input_size,
@@ -32,13 +39,25 @@ class TorchRuntime:
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, threads: int | None = None) -> TorchRuntime:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
+    ) -> TorchRuntime:
         """The weights in a safetensors file. `WeightsError` if they cannot be used."""
         if threads is not None:
             torch.set_num_threads(threads)
         model = load_weights(path)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(model, weights_sha256=sha256_file(path), facts=read_tensors(path).info)
+        model.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(
+            model,
+            weights_sha256=sha256_file(path),
+            facts=read_tensors(path).info,
+            precision=precision,
+        )
 
     @property
     def info(self) -> RuntimeInfo:
@@ -55,6 +74,8 @@ class TorchRuntime:
         for start in range(0, len(crops), 64):
             batch = torch.from_numpy(normalise(crops[start : start + 64])).to(device)
             batch = batch.contiguous(memory_format=torch.channels_last)
-            parts.append(self._model(batch)["logits"].float().cpu())
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
+                logits = self._model(batch)["logits"]
+            parts.append(logits.float().cpu())
         self._model.train(was_training)
         return torch.cat(parts).numpy()

@@ -41,7 +41,7 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """`augment` on contexts (B, C, C, 4) of one kind: levels (B, S, S, 3), coverage (B, S, S)."""
     count = len(context)
-    image, target = augment(
+    image, target, _ = augment(
         torch.from_numpy(context),
         torch.tensor([half] * count),
         torch.full((count,), kind),
@@ -309,13 +309,29 @@ def mixed(count: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_a_process_gets_its_share_of_the_very_same_batch() -> None:
     context, half, kind = mixed(12)
     draws = Draws.of(12, torch.Generator().manual_seed(5))
-    whole = augment(context, half, kind, draws, STRONG)
+    said = torch.randn((12, CONTEXT, CONTEXT), generator=torch.Generator().manual_seed(6))
+    whole = augment(context, half, kind, draws, STRONG, teacher_BCC=said)
     for part in (slice(0, 4), slice(4, 8), slice(8, 12)):
         share = augment(
-            context[part], half[part], kind[part], draws.part(part.start, part.stop), STRONG
-        )
+            context[part], half[part], kind[part], draws.part(part.start, part.stop), STRONG,
+            teacher_BCC=said[part],
+        )  # fmt: skip
         for one, all_of_them in zip(share, whole, strict=True):
             torch.testing.assert_close(one, all_of_them[part], rtol=1e-4, atol=1e-4)
+
+
+def test_the_teachers_logits_are_cut_like_the_mask() -> None:
+    context, half, kind = mixed(12)
+    coverage = context[..., 3].float()
+    draws = Draws.of(12, torch.Generator().manual_seed(5))
+    plain = augment(context, half, kind, draws, STRONG)
+    taught = augment(context, half, kind, draws, STRONG, teacher_BCC=coverage / 255 * 32 - 16)
+    assert plain.teacher_BSS is None
+    assert taught.teacher_BSS is not None
+    assert torch.equal(plain.image_B3SS, taught.image_B3SS)
+    torch.testing.assert_close(
+        taught.teacher_BSS, taught.target_BSS * 32 - 16, rtol=1e-4, atol=1e-3
+    )  # and so -16, surely not the object, outside of the context
 
 
 def test_a_sample_does_not_depend_on_the_others() -> None:
@@ -351,7 +367,7 @@ def test_everything_at_once_stays_finite_and_in_range() -> None:
     context, half, kind = mixed(40)
     draws = Draws.of(40, torch.Generator().manual_seed(0))
     for size in (16, 96, 160):
-        image, target = augment(context, half, kind, draws, STRONG, size)
+        image, target, _ = augment(context, half, kind, draws, STRONG, size)
         assert torch.isfinite(image).all()
         assert levels(image).min() >= -0.01
         assert levels(image).max() <= 255.01

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.tiny import SMALL_STORE, make_store, tiny_recipe
+from helpers.tiny import SMALL_STORE, KnowsTheTruth, make_cache, make_store, tiny_recipe
 from torch import nn
 
 from picosam2 import checkpoint
@@ -26,6 +26,7 @@ from picosam2.data.batches import Feed, Sampler
 from picosam2.data.store import Store
 from picosam2.distill import trainer as trainer_module
 from picosam2.distill.config import Recipe, TrainConfig, load_recipe
+from picosam2.distill.losses import DistillConfig
 from picosam2.distill.syncbn import GlobalBatchNorm2d, synchronise_batchnorm
 from picosam2.distill.trainer import (
     Processes,
@@ -34,6 +35,7 @@ from picosam2.distill.trainer import (
     channel,
     compute_loss,
     learning_rate,
+    lesson,
     train,
 )
 from picosam2.errors import CheckpointError, ConfigError, WeightsError
@@ -486,3 +488,74 @@ def test_global_batch_norm_alone_is_batch_norm(tmp_path: Path) -> None:
         assert half.dtype == torch.bfloat16
     finally:
         dist.destroy_process_group()
+
+
+# --- with a teacher -----------------------------------------------------------------------------
+
+
+def test_a_batch_brings_what_the_teacher_says_of_its_samples(store: Store, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path, store, KnowsTheTruth())
+    recipe = replace(tiny_recipe(), augment=NO_AUGMENT, distill=DistillConfig(confidence="product"))
+    sampler = Sampler(store, 8, seed=0)
+    feed = Feed(
+        store, sampler, recipe.augment, size=recipe.crop_size, seed=0, stop=1,
+        lesson=lesson(cache, recipe.distill),
+    )  # fmt: skip
+    batch = next(iter(feed))
+    assert batch.teacher_BSS is not None
+    assert batch.trust_B is not None
+    torch.testing.assert_close(
+        batch.trust_B, torch.from_numpy(np.where(batch.row_B % 2 == 0, np.float32(0.72), 0)),
+    )  # fmt: skip
+    inside, outside = batch.target_BSS > 0.99, batch.target_BSS < 0.01
+    assert (batch.teacher_BSS[inside] > 5.5).all()
+    assert (batch.teacher_BSS[outside] < -5.5).all()
+
+
+def test_a_student_learns_from_its_teacher_alone(store: Store, tmp_path: Path) -> None:
+    """With all the weight on a teacher that says the opposite, the opposite is learned."""
+    cache = make_cache(tmp_path / "cache", store, KnowsTheTruth(sure=-6.0))
+    cache.records["iou"], cache.records["agrees"] = 1.0, True
+    cache.records["predicted_iou"] = 1.0
+    recipe = replace(tiny_recipe(samples=160, lr=0.02, ema=0.5), augment=NO_AUGMENT)
+    model = load_weights(train(recipe, store, tmp_path / "run", teacher=cache))
+    batch = a_batch(recipe, store)
+    with torch.inference_mode():
+        logits = channel(model(batch.image_B3SS)["logits"], batch.kind_B)
+    assert ((logits > 0) == (batch.target_BSS < 0.5)).float().mean() > 0.6
+    first, last = lines(tmp_path / "run")[0], lines(tmp_path / "run")[-1]
+    assert last["teacher"] < first["teacher"]
+    assert last["trust"] == 1
+
+
+def test_a_teacher_without_weight_changes_nothing(store: Store, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "cache", store, KnowsTheTruth())
+    recipe = replace(tiny_recipe(samples=32), distill=DistillConfig(share=0))
+    alone = load_weights(train(recipe, store, tmp_path / "alone"))
+    taught = load_weights(train(recipe, store, tmp_path / "taught", teacher=cache))
+    for name, tensor in alone.state_dict().items():
+        assert torch.equal(tensor, taught.state_dict()[name]), name
+
+
+def test_a_taught_run_goes_on_with_its_own_teacher_only(store: Store, tmp_path: Path) -> None:
+    first = make_cache(tmp_path / "first", store, KnowsTheTruth("first"))
+    second = make_cache(tmp_path / "second", store, KnowsTheTruth("second"))
+    recipe, half = tiny_recipe(samples=64), tmp_path / "half"
+    whole = train(recipe, store, tmp_path / "whole", teacher=first)
+
+    class StopError(Exception):
+        pass
+
+    def stop(now: trainer_module.Progress) -> None:
+        if now.step == 5:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(recipe, store, half, teacher=first, on_step=stop)
+    for other in (second, None):
+        with pytest.raises(CheckpointError, match="another teacher's cache, or by none"):
+            train(recipe, store, half, teacher=other, resume=True)
+    broken = load_weights(train(recipe, store, half, teacher=first, resume=True))
+    for name, tensor in load_weights(whole).state_dict().items():
+        assert torch.equal(tensor, broken.state_dict()[name]), name
+    assert read_tensors(whole).info["teacher"]["name"] == "first"

@@ -90,23 +90,13 @@ def prepare(
         seed: Of the split.
         workers: Processes; by default as many as there are cores.
     """
+    from picosam2.cli.options import given_sources
     from picosam2.cli.progress import progress
     from picosam2.cli.report import name_problems
-    from picosam2.data.store import SourceFiles, StoreConfig
+    from picosam2.data.store import StoreConfig
     from picosam2.data.store import prepare as write
-    from picosam2.errors import ConfigError
 
-    sources = [
-        SourceFiles(annotations=file, images=folder, dataset=kind, name=kind)
-        for kind, given in (("coco", coco), ("lvis", lvis))
-        for file, folder in given or ()
-    ]
-    sources += [
-        SourceFiles(annotations=file, images=folder, dataset="coco", name=name)
-        for name, file, folder in source or ()
-    ]
-    if not sources:
-        raise ConfigError("there is nothing to prepare: add --coco FILE DIR, --lvis or --source")
+    sources = given_sources(coco, lvis, source, to="prepare")
     config = StoreConfig(
         views=tuple(name.strip() for name in views.split(",") if name.strip()),
         context=context,

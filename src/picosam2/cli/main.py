@@ -30,6 +30,7 @@ from picosam2.cli import (
     robustness,
     segment,
     serve,
+    teach,
     track,
     train,
     version,
@@ -92,6 +93,7 @@ app.command(proposals.proposals, name="proposals", sort_key=2)
 app.command(robustness.clicks, name="clicks", sort_key=2)
 app.command(report_command.report, name="report", sort_key=2)
 app.command(data.app)
+app.command(teach.teach, name="teach", sort_key=3.5)
 app.command(train.train, name="train", sort_key=4)
 app.command(calibrate.calibrate, name="calibrate", sort_key=4)
 app.command(export.app)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+
+from picosam2.errors import ConfigError
+
+if TYPE_CHECKING:
+    from picosam2.data.store import SourceFiles
 
 Weights = Annotated[
     str, Parameter(help="Shipped weights by name (`picosam2 weights` lists them), or a file.")
@@ -20,3 +27,31 @@ Threads = Annotated[
         validator=Number(gte=1),
     ),
 ]
+
+
+def given_sources(
+    coco: Sequence[tuple[Path, Path]] | None,
+    lvis: Sequence[tuple[Path, Path]] | None,
+    other: Sequence[tuple[str, Path, Path]] | None,
+    *,
+    to: str,
+) -> list[SourceFiles]:
+    """What `--coco`, `--lvis` and `--source` name, for a command that wants it `to` do something.
+
+    Raises:
+        ConfigError: they name nothing.
+    """
+    from picosam2.data.store import SourceFiles
+
+    sources = [
+        SourceFiles(annotations=file, images=folder, dataset=kind, name=kind)
+        for kind, given in (("coco", coco), ("lvis", lvis))
+        for file, folder in given or ()
+    ]
+    sources += [
+        SourceFiles(annotations=file, images=folder, dataset="coco", name=name)
+        for name, file, folder in other or ()
+    ]
+    if not sources:
+        raise ConfigError(f"there is nothing to {to}: add --coco FILE DIR, --lvis or --source")
+    return sources

@@ -30,6 +30,7 @@ def train(
     ] = None,
     resume: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     init: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
+    teacher: Annotated[Path | None, Parameter(metavar="CACHE")] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     validate: bool = True,
     tensorboard: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -46,6 +47,7 @@ def train(
         set: Change a setting of the recipe, for instance `train.lr=0.001`. Repeatable.
         resume: Go on with the run in that folder.
         init: Start from these weights instead of new ones.
+        teacher: Learn from a teacher, too: the cache that `picosam2 teach` made for this store.
         device: Where to compute; auto takes a GPU if there is one.
         validate: Measure on the store's validation photos during the run.
         tensorboard: Also write events for TensorBoard.
@@ -56,6 +58,7 @@ def train(
     for module in ("torch", "safetensors", "pycocotools", "matplotlib"):
         require(module, "train")
     from picosam2.data.store import Store
+    from picosam2.distill.cache import TeacherCache
     from picosam2.distill.trainer import train as run
     from picosam2.weights import find_weights
 
@@ -76,6 +79,7 @@ def train(
             out,
             resume=resume,
             init=None if init is None else find_weights(init, "torch"),
+            teacher=None if teacher is None else TeacherCache(teacher, opened),
             device=device,
             validate=shown.validate,
             tensorboard=tensorboard,

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from picosam2.images import MEAN, PAD_RGB, STD
 _TRIES = 4  # places tried for a jittered click before it stays at the centre
 _UNIFORMS = 24
 _NORMALS = 2 * _TRIES
+_SURELY_NOT = -16.0  # the teacher's logit where it saw nothing
 _TILE = 128  # side of the noise field that samples take shifted copies of
 
 
@@ -100,6 +102,21 @@ class Batch:
     """Kind of prompt, int64: the logit channel to train (`store.BOX`, `store.CLICK`)."""
     row_B: npt.NDArray[np.int64]
     """The store's rows."""
+    teacher_BSS: Tensor | None = None
+    """The teacher's logits on the same crops, float32; None without a teacher."""
+    trust_B: Tensor | None = None
+    """Weight of the teacher in each sample, float32, 0..1."""
+
+
+class Cut(NamedTuple):
+    """The crops of a batch."""
+
+    image_B3SS: Tensor
+    """Normalised, float32."""
+    target_BSS: Tensor
+    """Share of each pixel that the object covers, float32, 0..1."""
+    teacher_BSS: Tensor | None
+    """The teacher's logits, float32, if it was given; -16 outside of the context."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +154,8 @@ def augment(
     draws: Draws,
     config: AugmentConfig,
     size: int = CROP_SIZE,
-) -> tuple[Tensor, Tensor]:
+    teacher_BCC: Tensor | None = None,
+) -> Cut:
     """Cut and change one batch.
 
     Args:
@@ -147,9 +165,7 @@ def augment(
         draws: the batch's random numbers.
         config: how much to change.
         size: side of the crops.
-
-    Returns:
-        Normalised images (B, 3, S, S) float32 and mask coverage (B, S, S) float32.
+        teacher_BCC: a teacher's logits on the contexts, float32, cut like the rest.
     """
     uniform = iter(draws.uniform_BU.unbind(1))
     turn_B22 = _turns(uniform, config)
@@ -173,13 +189,18 @@ def augment(
     )
     cut_B4SS = F.grid_sample(planes_B4CC, grid_BSS2, align_corners=False)
     image_B3SS = cut_B4SS[:, :3]
+    teacher_BSS = None
+    if teacher_BCC is not None:  # shifted, so that the zeros outside mean "surely not the object"
+        shifted_B1CC = teacher_BCC[:, None] - _SURELY_NOT
+        cut_B1SS = F.grid_sample(shifted_B1CC, grid_BSS2, align_corners=False)
+        teacher_BSS = cut_B1SS[:, 0] + _SURELY_NOT
     # What lies outside the context came out black; few windows reach there.
     beyond_B = (matrix_B22.abs().sum(2) + offset_B2.abs()).amax(1) > 1 - 1 / context_BCC4.shape[1]
     if rows := beyond_B.nonzero().flatten().tolist():
         outside = 1 - _inside(grid_BSS2[rows], context_BCC4.shape[1])
         image_B3SS[rows] += outside[:, None] * image_B3SS.new_tensor(PAD_RGB)[:, None, None]
     image_B3SS = _photometric(image_B3SS, uniform, draws.tile_3TT, config)
-    return _normalise(image_B3SS), cut_B4SS[:, 3] / 255
+    return Cut(_normalise(image_B3SS), cut_B4SS[:, 3] / 255, teacher_BSS)
 
 
 def _grid(matrix_B22: Tensor, offset_B2: Tensor, size: int) -> Tensor:

@@ -9,15 +9,31 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from picosam2.data.augment import AugmentConfig, Batch, Draws, augment
 from picosam2.data.store import Store
 from picosam2.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a teacher says of some rows of the store."""
+
+    logits_BCC: Tensor
+    """Its logits on their context crops, float32."""
+    trust_B: Tensor
+    """Its weight in each, float32, 0..1."""
+
+
+Lesson = Callable[[npt.NDArray[np.int64]], Said]
+"""Gives what a teacher says of rows (B,)."""
 
 
 class Sampler:
@@ -86,8 +102,8 @@ class Feed:
     """Batches for the steps `start` to `stop`, made by threads while the model computes.
 
     `size` gives the crops' side at each step; `rank` and `world` give this process its contiguous
-    share of every global batch. `workers` threads make batches, of which at most `ahead` are in the
-    making or waiting.
+    share of every global batch; `lesson` adds what a teacher says of the samples. `workers` threads
+    make batches, of which at most `ahead` are in the making or waiting.
     """
 
     def __init__(
@@ -103,6 +119,7 @@ class Feed:
         rank: int = 0,
         world: int = 1,
         device: torch.device | None = None,
+        lesson: Lesson | None = None,
         workers: int = 2,
         ahead: int = 4,
     ) -> None:
@@ -110,6 +127,7 @@ class Feed:
         self._size, self._seed, self._start, self._stop = size, seed, start, stop
         self._rank, self._world = rank, world
         self._device = device or torch.device("cpu")
+        self._lesson = lesson
         self._workers, self._ahead = workers, ahead
 
     def __iter__(self) -> Generator[Batch]:
@@ -141,7 +159,13 @@ class Feed:
         half = torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float()
         kind = torch.from_numpy(self._store.kinds[rows]).to(self._device)
         context = torch.from_numpy(self._store.gather(rows)).to(self._device, non_blocking=True)
-        image, target = augment(
-            context, half.to(self._device), kind, draws, self._config, self._size(step)
-        )
-        return Batch(image_B3SS=image, target_BSS=target, kind_B=kind, row_B=rows)
+        said = self._lesson(rows) if self._lesson else None
+        cut = augment(
+            context, half.to(self._device), kind, draws, self._config, self._size(step),
+            None if said is None else said.logits_BCC.to(self._device, non_blocking=True),
+        )  # fmt: skip
+        return Batch(
+            image_B3SS=cut.image_B3SS, target_BSS=cut.target_BSS, teacher_BSS=cut.teacher_BSS,
+            kind_B=kind, row_B=rows,
+            trust_B=None if said is None else said.trust_B.to(self._device),
+        )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from picosam2.data.store import Store
 from picosam2.errors import ConfigError, StoreError
@@ -62,3 +62,9 @@ def grid(tiles: npt.NDArray[np.uint8], columns: int) -> Image.Image:
         x = _GAP + index % columns * (width + _GAP)
         canvas[y : y + height, x : x + width] = tile
     return Image.fromarray(canvas)
+
+
+def caption(tile: Image.Image, text: str) -> None:
+    """Write `text` into the top left corner of a tile."""
+    draw = ImageDraw.Draw(tile)
+    draw.text((6, 4), text, fill="white", stroke_width=2, stroke_fill="black", font_size=14)

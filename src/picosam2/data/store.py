@@ -437,22 +437,25 @@ def _write_shard(job: _Job) -> int:
     side = job.config.context
     stacked = np.stack(crops) if crops else np.zeros((0, side, side, 4), np.uint8)
     table = np.array(records, RECORD) if records else np.zeros(0, RECORD)
-    hashes = {}
-    for name, array in (("crops", stacked), ("records", table)):
-        with atomic_write(job.path(f"{name}.npy")) as temporary:
-            np.save(temporary, array, allow_pickle=False)
-            hashes[name] = sha256_file(temporary)
+    arrays = {"crops": stacked, "records": table}
     write_json(
         job.summary,
         {
             "count": len(table),
             "instances": instances,
-            "sha256": hashes,
+            "sha256": {n: save_array(job.path(f"{n}.npy"), arrays[n]) for n in arrays},
             "photos": photos,
             "problems": [asdict(problem) for problem in problems],
         },
     )
     return len(job.photos)
+
+
+def save_array(path: Path, array: npt.NDArray[Any]) -> str:
+    """Write an array to a .npy file, atomically; the file's SHA-256."""
+    with atomic_write(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
+        return sha256_file(temporary)
 
 
 def _cut(
@@ -553,6 +556,7 @@ class Store:
         source_names: the source that each record's `source` is an index of.
         context: side of the crops, pixels.
         fingerprint: SHA-256 of everything the store is made from.
+        ends: (shards,) int64, the row after the last of each shard.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = False) -> None:
@@ -571,6 +575,9 @@ class Store:
             self.source_names: tuple[str, ...] = tuple(manifest["source_names"])
             self.context = int(manifest["context"])
             self.fingerprint = str(manifest["fingerprint"])
+            self._made_from: list[str] = list(manifest["annotations"])
+            self._photo_count = int(manifest["photos"])
+            self._photos_per_shard = int(manifest["photos_per_shard"])
             shards = int(manifest["shards"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(
@@ -585,7 +592,7 @@ class Store:
         self.records: npt.NDArray[np.void] = (
             np.concatenate(records) if records else np.zeros(0, RECORD)
         )
-        self._ends = np.cumsum([len(table) for table in records])
+        self.ends = np.cumsum([len(table) for table in records], dtype=np.int64)
 
     def _open_shard(self, index: int, verify: bool) -> tuple[Path, int, npt.NDArray[np.void]]:
         """The file of a shard's crops, where in it they begin, and its records."""
@@ -640,17 +647,69 @@ class Store:
         """
         if out is None:
             out = np.empty((len(rows), self.context, self.context, 4), np.uint8)
-        each = out[:1].nbytes
-        shards = np.searchsorted(self._ends, rows, side="right")
-        places = rows - np.concatenate(([0], self._ends))[shards]
-        for shard in np.unique(shards).tolist():
-            path, offset = self._files[shard]
-            try:
-                with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-                    for slot in np.flatnonzero(shards == shard).tolist():
-                        file.seek(offset + int(places[slot]) * each)
-                        if file.readinto(out[slot]) != each:
-                            raise StoreError(f"{path} was cut short: prepare the store again")
-            except OSError as error:
-                raise StoreError(f"{path} cannot be read any more: {error.strerror}") from error
+        read_rows(self._files, self.ends, rows, out)
         return out
+
+    def shard_photos(self, sources: Sequence[SourceFiles]) -> list[tuple[Photo, ...]]:
+        """The photos of each shard, with all their objects, read again from what it was made of.
+
+        A store keeps no paths, so the annotation files are known by their hashes, in any order.
+
+        Raises:
+            StoreError: these are not the sources the store was made from.
+            DataError: a source cannot be read at all.
+        """
+        given = [(sha256_file(_file(source.annotations)), source) for source in sources]
+        ordered: list[SourceFiles] = []
+        for wanted in self._made_from:
+            place = next((i for i, (found, _) in enumerate(given) if found == wanted), None)
+            if place is None:
+                raise StoreError(
+                    f"{self.path} was made from {len(self._made_from)} annotation files, and the "
+                    f"one with SHA-256 {wanted[:12]} is missing here: give the sources that "
+                    "`data prepare` was given"
+                )
+            ordered.append(given.pop(place)[1])
+        if given:
+            raise StoreError(f"{self.path} was not made from {given[0][1].annotations}: leave it")
+        read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in ordered]
+        photos = [photo for annotations in read for photo in annotations.photos if photo.instances]
+        if len(photos) != self._photo_count:
+            raise StoreError(
+                f"{self.path} was made from {self._photo_count:,} photos, and {len(photos):,} are "
+                "here: check the photo folders"
+            )
+        step = self._photos_per_shard
+        return [tuple(photos[start : start + step]) for start in range(0, len(photos), step)]
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"there is no annotation file {path}: check the path")
+    return path
+
+
+def read_rows(
+    files: Sequence[tuple[str, int]],
+    ends: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.integer],
+    out: npt.NDArray[Any],
+) -> None:
+    """Read `rows` (B,) of arrays in several files to `out` (B, ...), whose type is the files'.
+
+    `files` are paths with the place where the data begins; `ends` is the row after the last of
+    each. Raises `StoreError` for a file that is gone or was cut short.
+    """
+    each = out[:1].nbytes
+    shards = np.searchsorted(ends, rows, side="right")
+    places = rows - np.concatenate(([0], ends))[shards]
+    for shard in np.unique(shards).tolist():
+        path, offset = files[shard]
+        try:
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+                for slot in np.flatnonzero(shards == shard).tolist():
+                    file.seek(offset + int(places[slot]) * each)
+                    if file.readinto(out[slot]) != each:
+                        raise StoreError(f"{path} was cut short: make it again")
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read any more: {error.strerror}") from error

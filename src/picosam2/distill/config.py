@@ -1,4 +1,4 @@
-"""Recipes: what a training does, in one TOML file with the tables model, augment and train."""
+"""Recipes: what a training does, a TOML file with the tables model, augment, train, distill."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from picosam2.data.augment import AugmentConfig
+from picosam2.distill.losses import DistillConfig
 from picosam2.errors import ConfigError
 from picosam2.model import ENCODERS, ModelConfig
 
@@ -43,6 +44,8 @@ class TrainConfig:
     """Decay of the moving average of the weights, which is validated and shipped; 0: none."""
     bce: float = 1.0
     """Weight of the binary cross-entropy."""
+    balanced: bool = False
+    """Whether object and background weigh the same in it."""
     dice: float = 1.0
     """Weight of the Dice loss."""
     iou: float = 1.0
@@ -110,6 +113,7 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
     def __post_init__(self) -> None:
         if self.train.coarse_share and self.train.coarse_size % self.model.unit:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from picosam2 import geometry
 from picosam2.data.coco import Instance, Photo
-from picosam2.data.sheet import grid
+from picosam2.data.sheet import caption, grid
 from picosam2.errors import PicoSAM2Error, require
 from picosam2.evaluate.protocols import true_box
 from picosam2.files import write_bytes
@@ -120,11 +120,6 @@ def _row(
     ):
         drawn = np.asarray(overlay(picture, [one], colors=[colour]))
         tile = Image.fromarray(geometry.crop(drawn, window, _TILE))
-        _caption(tile, text)
+        caption(tile, text)
         tiles.append(np.asarray(tile))
     return tiles
-
-
-def _caption(tile: Image.Image, text: str) -> None:
-    draw = ImageDraw.Draw(tile)
-    draw.text((6, 4), text, fill="white", stroke_width=2, stroke_fill="black", font_size=14)

@@ -19,12 +19,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from picosam2 import geometry, masks
+from picosam2 import geometry
 from picosam2.data.coco import Photo
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error
 from picosam2.evaluate.metrics import calibration_error, spearman
 from picosam2.evaluate.protocols import make_item
-from picosam2.geometry import Region
 from picosam2.images import load_image
 from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Candidate, Predictor
 from picosam2.prompts import Point
@@ -126,7 +125,7 @@ def collect(
                 logits = predictor.window_logits(picture, [window], BOX_CHANNEL)
                 region = geometry.paste_region(logits[0], window, *truth.shape)
                 found = features(logits, [window], *truth.shape)
-                boxes.append((found, [_iou(region, truth)], photo.id, weight))
+                boxes.append((found, [region.iou(truth)], photo.id, weight))
         if progress:
             progress(done + 1, len(photos))
     if not clicks:
@@ -149,13 +148,7 @@ def _click_example(
         for window, one in zip(windows, logits, strict=True)
     ]
     final = predictor.second_pass(picture, first)
-    return features(logits, windows, height, width), [_iou(c.region, truth) for c in final]
-
-
-def _iou(region: Region, truth: npt.NDArray[np.bool_]) -> float:
-    mask = region.logits > 0
-    both = int((mask & truth[region.rows, region.columns]).sum())
-    return both / max(masks.area(truth) + int(mask.sum()) - both, 1)
+    return features(logits, windows, height, width), [c.region.iou(truth) for c in final]
 
 
 def _examples(found: Sequence[tuple[Floats, list[float], int, float]]) -> Examples:

@@ -28,6 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -36,11 +38,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from picosam2.checkpoint import load_weights, read_tensors, save_weights, write_tensors
 from picosam2.data.augment import Batch
-from picosam2.data.batches import Feed, Sampler
+from picosam2.data.batches import Feed, Lesson, Said, Sampler
 from picosam2.data.store import Store
+from picosam2.distill.cache import STEP, TeacherCache
 from picosam2.distill.config import Recipe, TrainConfig
 from picosam2.distill.depthwise import quicken_depthwise
-from picosam2.distill.losses import iou_error, supervised
+from picosam2.distill.losses import DistillConfig, iou_error, supervised, teacher_term, trust
 from picosam2.distill.syncbn import synchronise_batchnorm
 from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
 from picosam2.files import write_json, write_text
@@ -116,22 +119,31 @@ def channel(output_BK: Tensor, kind_B: Tensor) -> Tensor:
 
 
 def compute_loss(
-    model: nn.Module, batch: Batch, config: TrainConfig
+    model: nn.Module, batch: Batch, config: TrainConfig, distill: DistillConfig | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The batch's loss and its named parts, each a mean over the samples."""
+    """The batch's loss and its named parts, each a mean over the samples.
+
+    With a teacher in the batch, every sample's supervised loss gives way to the teacher's term by
+    the teacher's weight in that sample.
+    """
     device = batch.image_B3SS.device.type
     with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
         outputs = model(batch.image_B3SS.contiguous(memory_format=torch.channels_last))
     logits_BSS = channel(outputs["logits"], batch.kind_B).float()
     # A network whose stem shrinks the picture answers on a coarser grid.
     target_BSS = F.adaptive_avg_pool2d(batch.target_BSS, logits_BSS.shape[-1])
-    losses = supervised(logits_BSS, target_BSS)
+    losses = supervised(logits_BSS, target_BSS, balanced=config.balanced)
+    total = torch.stack([getattr(config, n) * loss_B for n, loss_B in losses.items()]).sum(0)
+    if batch.teacher_BSS is not None and batch.trust_B is not None:
+        teacher_BSS = F.adaptive_avg_pool2d(batch.teacher_BSS, logits_BSS.shape[-1])
+        term_B = teacher_term(logits_BSS, teacher_BSS, distill or DistillConfig())
+        total = batch.trust_B * term_B + (1 - batch.trust_B) * total
+        losses |= {"teacher": term_B, "trust": batch.trust_B}
     if "iou" in outputs:
         predicted_B = channel(outputs["iou"], batch.kind_B).float()
         losses["iou"] = iou_error(predicted_B, logits_BSS, target_BSS)
-    parts = {name: loss_B.mean() for name, loss_B in losses.items()}
-    weighted = [getattr(config, name) * part for name, part in parts.items()]
-    return torch.stack(weighted).sum(), parts
+        total = total + config.iou * losses["iou"]
+    return total.mean(), {name: loss_B.mean() for name, loss_B in losses.items()}
 
 
 def new_model(recipe: Recipe) -> PicoSAM2:
@@ -190,7 +202,7 @@ class Trainer:
         rate = learning_rate(self.step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, parts = compute_loss(self._wrapped, batch, config)
+        loss, parts = compute_loss(self._wrapped, batch, config, self.recipe.distill)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
@@ -259,6 +271,7 @@ def train(
     *,
     resume: bool = False,
     init: Path | None = None,
+    teacher: TeacherCache | None = None,
     device: str = "auto",
     validate: Validate | None = None,
     tensorboard: bool = False,
@@ -269,6 +282,7 @@ def train(
     Args:
         resume: go on from the checkpoint in `out`, which must be of the same recipe and store.
         init: weights to start from instead of new ones.
+        teacher: what a teacher says of the store, to learn from by the recipe's `distill`.
         validate: measures the averaged model every `validate_every` steps and at the end.
         tensorboard: also write TensorBoard events (needs the extra).
         on_step: told about every step.
@@ -285,7 +299,7 @@ def train(
                 f"a batch of {config.batch} cannot be shared by {group.world} processes: "
                 "make `batch` a multiple of them"
             )
-        run = _Run(out, recipe, store.fingerprint, group, tensorboard)
+        run = _Run(out, recipe, store.fingerprint, group, tensorboard, teacher)
         trainer = Trainer(recipe, group, load_weights(init) if init else None)
         run.begin(trainer, resume)
         sampler = Sampler(
@@ -296,6 +310,7 @@ def train(
             store, sampler, recipe.augment, size=recipe.crop_size, seed=config.seed,
             start=trainer.step, stop=config.steps, rank=group.rank, world=group.world,
             device=group.device,
+            lesson=None if teacher is None else lesson(teacher, recipe.distill),
         )  # fmt: skip
         clock, counted = time.perf_counter(), trainer.step
         with closing(iter(feed)) as batches:
@@ -322,6 +337,17 @@ def train(
         return run.weights
 
 
+def lesson(teacher: TeacherCache, config: DistillConfig) -> Lesson:
+    """What the teacher says of a batch's rows, weighed as `config` has it."""
+    weights = trust(teacher.records, config)
+
+    def said(rows: npt.NDArray[np.int64]) -> Said:
+        logits = torch.from_numpy(teacher.gather(rows)).float() * STEP
+        return Said(logits, torch.from_numpy(weights[rows]))
+
+    return said
+
+
 def window_rules(recipe: Recipe) -> dict[str, float | None]:
     """What prediction must know of the windows that a recipe trains on; null is no limit."""
     limit = recipe.augment.box_max_aspect
@@ -335,9 +361,18 @@ class _Run:
     """The run's folder. Only the first process writes."""
 
     def __init__(
-        self, out: Path, recipe: Recipe, store: str, group: Processes, tensorboard: bool
+        self,
+        out: Path,
+        recipe: Recipe,
+        store: str,
+        group: Processes,
+        tensorboard: bool,
+        teacher: TeacherCache | None,
     ) -> None:
         self.out, self.recipe, self.store, self.group = out, recipe, store, group
+        self.teacher = (
+            None if teacher is None else {**teacher.teacher, "cache": teacher.fingerprint}
+        )
         self.checkpoint = out / "checkpoint.safetensors"
         self.weights = out / "weights.safetensors"
         self.metrics = out / "metrics.jsonl"
@@ -356,6 +391,11 @@ class _Run:
             if found.info.get("store") != self.store:
                 raise CheckpointError(
                     f"{self.checkpoint} was trained on another store: choose another --out"
+                )
+            if found.info.get("teacher") != self.teacher:
+                raise CheckpointError(
+                    f"{self.checkpoint} was taught by another teacher's cache, or by none: give "
+                    "the same --teacher, or choose another --out"
                 )
             trainer.load_state(found.tensors, int(found.info["step"]))
             if self.group.first:
@@ -399,6 +439,7 @@ class _Run:
             "store": self.store,
             "step": trainer.step,
             "geometry": window_rules(self.recipe),
+            "teacher": self.teacher,
             "click_windows": "native" if set(self.recipe.train.views) == {"native"} else "ladder",
         }
         write_tensors(self.checkpoint, trainer.state(), info)

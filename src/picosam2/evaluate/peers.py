@@ -87,6 +87,7 @@ FAMILIES: dict[str, Family] = {
     # The published SAM 2 folders describe the video model, whose image part is a Sam2Model.
     "sam2_video": Family(model="Sam2Model", prepare=squash),
     "edgetam": Family(model="EdgeTamModel", prepare=squash),
+    "edgetam_video": Family(model="EdgeTamModel", prepare=squash),
     "sam": Family(model="SamModel", prepare=fit),
 }
 """Known model types, by the `model_type` of their configuration."""
@@ -113,7 +114,7 @@ class Peer:
         self._model = model.eval()
         self._family = family
         self._sha256 = weights_sha256
-        self.side = _input_side(model.config)
+        self.side = input_side(model.config)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Peer:
@@ -125,26 +126,7 @@ class Peer:
         """
         folder = Path(folder)
         weights = sorted(folder.glob("*.safetensors"))
-        if not (folder / "config.json").is_file() or not weights:
-            raise WeightsError(
-                f"{folder} holds no model: it needs a config.json and a model.safetensors"
-            )
-        transformers = require("transformers", "sam2")
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-            family = FAMILIES[config.model_type]
-        except KeyError as error:
-            raise WeightsError(
-                f"{folder} holds a model of type {error}: known are {', '.join(FAMILIES)}"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise WeightsError(f"{folder / 'config.json'} cannot be read: {error}") from error
-        try:
-            model = getattr(transformers, family.model).from_pretrained(
-                folder, local_files_only=True, use_safetensors=True
-            )
-        except Exception as error:  # of safetensors, torch and transformers, many private kinds
-            raise WeightsError(f"the model in {folder} cannot be loaded: {error}") from error
+        model, family = load_model(folder)
         return cls(
             model,
             family,
@@ -260,7 +242,50 @@ class Peer:
         return found
 
 
-def _input_side(config: Any) -> int:
+def load_model(where: str | os.PathLike[str], *, fetch: bool = False) -> tuple[Any, Family]:
+    """A model of `transformers` in evaluation mode, with its family; nothing is unpickled.
+
+    Args:
+        where: a folder in Hugging Face's format.
+        fetch: `where` may also be the name of a model on the Hugging Face hub.
+
+    Raises:
+        WeightsError: there is no such folder or model, or it is not of a known family.
+        MissingExtraError: without `transformers`.
+    """
+    folder = Path(where)
+    local = folder.is_dir() or not fetch
+    if local and not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
+        raise WeightsError(
+            f"{folder} holds no model: it needs a config.json and a model.safetensors"
+        )
+    transformers = require("transformers", "sam2")
+    transformers.utils.logging.set_verbosity_error()  # errors are raised; the rest is chatter
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        config = transformers.AutoConfig.from_pretrained(where, local_files_only=local)
+        family = FAMILIES[config.model_type]
+    except KeyError as error:
+        raise WeightsError(
+            f"{where} holds a model of type {error}: known are {', '.join(FAMILIES)}"
+        ) from error
+    except Exception as error:  # of transformers and of the hub's client, many private kinds
+        if local:
+            raise WeightsError(f"{folder / 'config.json'} cannot be read: {error}") from error
+        raise WeightsError(
+            f"there is no folder {where}, and no model of that name could be fetched from the "
+            f"Hugging Face hub: check the name and the network ({type(error).__name__})"
+        ) from error
+    try:
+        model = getattr(transformers, family.model).from_pretrained(
+            where, local_files_only=local, use_safetensors=True
+        )
+    except Exception as error:  # of safetensors, torch and transformers, many private kinds
+        raise WeightsError(f"the model in {where} cannot be loaded: {error}") from error
+    return model.eval(), family
+
+
+def input_side(config: Any) -> int:
     """The side of the square that the network sees, pixels."""
     size = getattr(config.prompt_encoder_config, "image_size", None)
     size = config.vision_config.image_size if size is None else size

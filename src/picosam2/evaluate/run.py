@@ -294,7 +294,7 @@ def _measure(
         "ellipse": baselines.ellipse_patch(item.box, height, width),
         "disc": baselines.disc_patch(item.point, height, width),
     }
-    ious = [_region_iou(region, item.mask, area) for region in answer.regions]
+    ious = [region.iou(item.mask, area) for region in answer.regions]
     return Measured(
         annotation=instance.id,
         photo=instance.image_id,
@@ -357,14 +357,6 @@ def _patch_iou(patch: Patch, truth: Mask, area: int) -> float:
     """IoU of a shape with a true mask of that area, looking at the shape's part only."""
     both = int(np.count_nonzero(patch.mask & truth[patch.rows, patch.columns]))
     union = area + int(np.count_nonzero(patch.mask)) - both
-    return both / union if union else 1.0
-
-
-def _region_iou(region: Region, truth: Mask, area: int) -> float:
-    """IoU of a region's mask with a true mask of that area, looking at the region only."""
-    mask = region.logits > 0
-    both = int((mask & truth[region.rows, region.columns]).sum())
-    union = area + int(mask.sum()) - both
     return both / union if union else 1.0
 
 
