@@ -21,8 +21,15 @@ def shipped() -> list[str]:
     return sorted({path.stem for path in folder.glob("*.onnx")})
 
 
+def shipped_files(name: str) -> dict[str, Path]:
+    """The files of shipped weights, by the runtime that takes them; none if there are none."""
+    folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
+    found = {runtime: folder / f"{name}{_ENDINGS[runtime]}" for runtime in RUNTIMES}
+    return {runtime: path for runtime, path in found.items() if path.is_file()}
+
+
 def find_weights(name: str | os.PathLike[str], runtime: str = "onnx") -> Path:
-    """The file of shipped weights (`default`, `paper`), or a path as it is.
+    """The file of shipped weights (`default`, `default-int8`, `paper`), or a path as it is.
 
     Raises:
         WeightsError: no such weights.
@@ -34,11 +41,15 @@ def find_weights(name: str | os.PathLike[str], runtime: str = "onnx") -> Path:
         if not path.is_file():
             raise WeightsError(f"there are no weights at {path}: check the path")
         return path
-    folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
     if str(name) not in shipped():
         known = ", ".join(shipped()) or "none"
         raise WeightsError(f"there are no weights named {name}: use {known}, or a path to a file")
-    return folder / f"{name}{_ENDINGS[runtime]}"
+    files = shipped_files(str(name))
+    if runtime not in files:
+        raise WeightsError(
+            f"the weights {name} do not come for {runtime}: use the runtime {' or '.join(files)}"
+        )
+    return files[runtime]
 
 
 def load_runtime(

@@ -77,7 +77,7 @@ def main() -> None:
 def merged(base: Mapping[str, Any], variant: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The base recipe with a variant's tables laid over it."""
     recipe = {key: dict(value) for key, value in base.items()}
-    for key in ("model", "augment", "train"):
+    for key in ("model", "augment", "train", "distill"):
         recipe[key] = {**recipe.get(key, {}), **variant.get(key, {})}
     recipe["train"] = {"seed": seed, **recipe["train"]}
     return recipe

@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError
 
 from picosam2.cli import (
     calibrate,
+    camera,
     compare,
     data,
     demo,
@@ -26,6 +27,7 @@ from picosam2.cli import (
     info,
     labelme,
     proposals,
+    quantize,
     report_command,
     robustness,
     segment,
@@ -78,6 +80,13 @@ app.command(
     usage="Usage: picosam2 track CLIP --point X,Y | --box X0,Y0,X1,Y1 --out FILE|DIR [OPTIONS]",
     sort_key=1,
 )
+app.command(
+    camera.camera,
+    name="camera",
+    usage="Usage: picosam2 camera NETWORK.rpk [OPTIONS]\n"
+    "       picosam2 camera --simulate PHOTO|CLIP [OPTIONS]",
+    sort_key=1.6,
+)
 app.command(demo.demo, name="demo", sort_key=1.7)
 app.command(serve.serve, name="serve", sort_key=1.8)
 app.command(
@@ -96,6 +105,7 @@ app.command(data.app)
 app.command(teach.teach, name="teach", sort_key=3.5)
 app.command(train.train, name="train", sort_key=4)
 app.command(calibrate.calibrate, name="calibrate", sort_key=4)
+app.command(quantize.quantize, name="quantize", sort_key=4.5)
 app.command(export.app)
 app.command(info.info, name="info", sort_key=6)
 app.command(weights.weights, name="weights", sort_key=7)

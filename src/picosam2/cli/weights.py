@@ -7,14 +7,12 @@ def weights() -> None:
     """List the weights that come with the package: name, runtime, SHA-256 and size."""
     from picosam2.cli.report import columns, size
     from picosam2.files import sha256_file
-    from picosam2.weights import RUNTIMES, find_weights, shipped
+    from picosam2.weights import shipped, shipped_files
 
     rows = [("name", "runtime", "sha256", "size")]
     for name in shipped():
-        for runtime in RUNTIMES:
-            path = find_weights(name, runtime)
-            if path.is_file():
-                rows.append((name, runtime, sha256_file(path), size(path.stat().st_size)))
+        for runtime, path in shipped_files(name).items():
+            rows.append((name, runtime, sha256_file(path), size(path.stat().st_size)))
     if len(rows) == 1:
         print("no weights come with this build: give --weights a file")
         return

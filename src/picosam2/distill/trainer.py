@@ -370,9 +370,10 @@ class _Run:
         teacher: TeacherCache | None,
     ) -> None:
         self.out, self.recipe, self.store, self.group = out, recipe, store, group
-        self.teacher = (
-            None if teacher is None else {**teacher.teacher, "cache": teacher.fingerprint}
-        )
+        self.teacher = None
+        if teacher is not None:  # but for its name, which may be a path and so nobody's business
+            known = {key: value for key, value in teacher.teacher.items() if key != "name"}
+            self.teacher = {**known, "cache": teacher.fingerprint}
         self.checkpoint = out / "checkpoint.safetensors"
         self.weights = out / "weights.safetensors"
         self.metrics = out / "metrics.jsonl"

@@ -1,0 +1,95 @@
+"""`picosam2 quantize`: weights in 8 bits, and what they lose by it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from picosam2.cli.options import Threads, Weights
+
+
+def quantize(
+    *,
+    store: Annotated[Path, Parameter(metavar="STORE")],
+    out: Annotated[Path, Parameter(metavar="FILE")],
+    weights: Weights = "default",
+    method: Literal["auto", "minmax", "entropy", "percentile"] = "auto",
+    samples: Annotated[int, Parameter(validator=Number(gte=2))] = 512,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    photos: Annotated[int, Parameter(validator=Number(gte=0))] = 120,
+    threads: Threads = None,
+) -> None:
+    """Write weights as an ONNX file in 8 bits (INT8, QDQ), and measure what they lose.
+
+    The ranges of the activations come from crops of the store's training photos. Its validation
+    photos choose the method and say what is lost. The file is used like any other weights.
+
+    Args:
+        store: The store that the weights were trained on.
+        out: The file to write; it ends in .onnx.
+        weights: FP32 weights: shipped ones by name, an ONNX file, or a safetensors file.
+        method: How ranges are chosen; auto takes the one that changes the masks least.
+        samples: Training crops to calibrate on.
+        seed: Which crops: the same seed chooses the same.
+        photos: Validation photos to measure mIoU on, of all sources; 0 takes all.
+    """
+    from picosam2.cli.progress import progress
+    from picosam2.cli.report import columns, size
+    from picosam2.errors import ConfigError, require
+    from picosam2.weights import find_weights
+
+    if out.suffix.lower() != ".onnx":
+        raise ConfigError(f"{out} is no name for an ONNX file: end it in .onnx")
+    for module in ("torch", "safetensors", "onnx", "pycocotools"):
+        require(module, "train")
+    import tempfile
+
+    from picosam2.data.store import Store
+    from picosam2.quantize.calibration import CalibrationConfig
+    from picosam2.quantize.onnx_int8 import LOSS_LIMIT
+    from picosam2.quantize.onnx_int8 import quantize as run
+
+    config = CalibrationConfig(method=method, samples=samples, seed=seed, photos=photos)
+    path, opened = find_weights(weights), Store(store)
+    with tempfile.TemporaryDirectory() as folder, progress("calibrating", "samples") as update:
+        if path.suffix == ".safetensors":
+            from picosam2.checkpoint import load_weights
+            from picosam2.export.onnx import export_onnx, weights_facts
+
+            exported = Path(folder) / f"{path.stem}.onnx"
+            export_onnx(load_weights(path), exported, weights_facts(path))
+            path = exported
+        made = run(
+            path,
+            opened,
+            out,
+            config,
+            threads=threads,
+            progress=lambda what, done, total: update(done, total, what=what),
+        )
+    tried = ", ".join(f"{name} {100 * found:.2f} %" for name, found in made.tried.items())
+    rows = [
+        ("file", f"{size(made.bytes)} (FP32: {size(made.fp32_bytes)})"),
+        ("calibrated on", f"{made.crops:,} crops, by {made.method}"),
+        ("masks differ by", tried),
+        ("error of the logits", f"{made.compared.logit_error:.3f} (root mean square)"),
+    ]
+    rows += [
+        (
+            f"mIoU by {name}",
+            f"{one.fp32:.4f} to {one.int8:.4f} ({100 * one.change:+.2f} points), "
+            f"{one.objects:,} objects",
+        )
+        for name, one in made.miou.items()
+    ]
+    print(f"{out}\n{columns(rows, left=2)}")
+    for name, one in made.miou.items():
+        if one.change < -LOSS_LIMIT:
+            print(
+                f"picosam2: warning: INT8 loses {-100 * one.change:.2f} points of mIoU by {name}",
+                file=sys.stderr,
+            )

@@ -1,0 +1,338 @@
+"""Calibration: the crops that the network sees at prediction, and the ranges its activations take.
+
+The crops are cut from the context crops of a store, with the windows that the weights' own
+`Predictor` chooses: the box window, and for a click one rung of the ladder. Nothing is augmented.
+A range is what 256 levels are spread over; which part of the values it should hold is the method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from picosam2 import geometry
+from picosam2.data.store import BOX, CLICK, Store, View
+from picosam2.errors import ConfigError, StoreError
+from picosam2.geometry import Window
+from picosam2.images import normalise
+from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
+from picosam2.prompts import Box, Point
+
+AUTO = "auto"
+BINS = 2048
+"""Bins of a histogram; `entropy` looks at multiples of an eighth of the 256 levels."""
+
+PERCENTILE = 99.99
+"""Share of the values that the method `percentile` keeps; half of the rest is cut at each end."""
+
+_LEVELS = 256
+_BATCH = 16
+_STRIDE = 7  # of the values, one in so many is counted; prime to widths and channels
+_LEAST = 0.2  # of its context that a click's window must span, or there are too few true pixels
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """What is calibrated on, and how the ranges are chosen."""
+
+    method: str = AUTO
+    """`minmax`, `entropy`, `percentile`; or `auto`, the one that changes the masks least."""
+    samples: int = 512
+    """Training crops, half of them box windows and half click windows; as many held out."""
+    seed: int = 0
+    """Seed of their choice."""
+    photos: int = 120
+    """Validation photos on which mIoU is measured; 0 takes all."""
+
+    def __post_init__(self) -> None:
+        if self.method not in (AUTO, *METHODS):
+            raise ConfigError(
+                f"there is no method {self.method!r}: use {AUTO}, {', '.join(METHODS)}"
+            )
+        if self.samples < 2 or self.seed < 0 or self.photos < 0:
+            raise ConfigError("`samples` must be at least 2, `seed` and `photos` at least 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """What the network is shown."""
+
+    pixels: npt.NDArray[np.uint8]
+    """(N, S, S, 3) RGB."""
+    channels: npt.NDArray[np.int64]
+    """(N,) the logit channel that answers for each."""
+
+
+# --- crops --------------------------------------------------------------------------------------
+
+
+def choose_crops(
+    store: Store, predictor: Predictor, count: int, seed: int, *, held_out: bool = False
+) -> Crops:
+    """About `count` crops of the store's training part (or of its validation part, `held_out`).
+
+    Half are box windows and half click windows, of objects drawn without replacement; weights that
+    only know the photo's own pixels get those. Fewer where the store has fewer.
+
+    Raises:
+        StoreError: the store lacks a view that is needed, or has no such part.
+    """
+    kinds = _views(store, predictor)
+    rng = np.random.default_rng((seed, int(held_out)))
+    chosen: list[npt.NDArray[np.int64]] = []
+    for number, views in enumerate(kinds):
+        part = store.records["validation"] == held_out
+        rows = np.flatnonzero(part & np.isin(store.records["view"], views))
+        if not len(rows):
+            raise StoreError(
+                f"{store.path} keeps no photos for validation to measure on: prepare it with "
+                "--validation 0.1"
+                if held_out
+                else f"{store.path} has no object to calibrate on: prepare one with training photos"
+            )
+        wanted = (count + number) // len(kinds)
+        chosen.append(rng.choice(rows, min(wanted, len(rows)), replace=False))
+    rows = np.sort(np.concatenate(chosen))
+    size, channels = predictor.runtime.info.input_size, predictor.runtime.info.channels
+    pixels = np.empty((len(rows), size, size, 3), np.uint8)
+    for start in range(0, len(rows), _BATCH):
+        contexts = store.gather(rows[start : start + _BATCH])
+        for slot, context in enumerate(contexts, start):
+            record = store.records[rows[slot]]
+            seen = Window(*map(float, record["window"]))
+            view = store.views[int(record["view"])]
+            window = _window(record, seen, view, predictor, rng)
+            within = _within(window, seen, store.context)
+            pixels[slot] = geometry.crop(np.ascontiguousarray(context[..., :3]), within, size)
+    channel = np.where(store.kinds[rows] == BOX, BOX_CHANNEL, CLICK_CHANNEL)
+    return Crops(pixels, np.minimum(channel, channels - 1))
+
+
+def _views(store: Store, predictor: Predictor) -> list[list[int]]:
+    """The store's views that these weights are calibrated on, by kind of prompt."""
+    wanted: dict[str, Callable[[View], bool]] = {
+        "box": lambda view: view.kind == BOX and view.max_aspect == math.inf,
+        "click-near": lambda view: view.kind == CLICK and not view.native,
+    }
+    if predictor.runtime.info.facts.get("click_windows") == "native":
+        wanted = {"native": lambda view: view.native}
+    found = {
+        name: [index for index, view in enumerate(store.views) if fits(view)]
+        for name, fits in wanted.items()
+    }
+    if missing := [name for name, views in found.items() if not views]:
+        raise StoreError(
+            f"{store.path} lacks the view {missing[0]} that these weights are calibrated on: "
+            f"prepare a store with --views {','.join(found)}"
+        )
+    return list(found.values())
+
+
+def _window(
+    record: npt.NDArray[np.void],
+    seen: Window,
+    view: View,
+    predictor: Predictor,
+    rng: np.random.Generator,
+) -> Window:
+    """The window, in pixels of the photo, that the predictor gives a prompt for this object."""
+    if view.kind == BOX:
+        tight = seen.scaled(1 / view.extent)
+        return predictor.box_window(Box(tight.x0, tight.y0, tight.x1, tight.y1))
+    point = Point(float(record["point"][0]), float(record["point"][1]))
+    ladder = predictor.click_windows(point, int(record["height"]), int(record["width"]))
+    share = np.array([window.width / seen.width for window in ladder])
+    off = np.maximum(share - 1, 0) + np.maximum(_LEAST / share - 1, 0)  # 0: the context shows it
+    return ladder[int(rng.choice(np.flatnonzero(off == off.min())))]
+
+
+def _within(window: Window, seen: Window, context: int) -> Window:
+    """A window of the photo in the pixels of a context crop that shows `seen` of it."""
+    x, y = context / seen.width, context / seen.height
+    return Window(
+        (window.x0 - seen.x0) * x,
+        (window.y0 - seen.y0) * y,
+        (window.x1 - seen.x0) * x,
+        (window.y1 - seen.y0) * y,
+    )
+
+
+# --- ranges -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """The values of one activation: (`BINS`,) counts between its smallest and largest value."""
+
+    low: float
+    high: float
+    counts: npt.NDArray[np.int64]
+
+    def at(self, place: float) -> float:
+        """The value at so many bins from the lowest."""
+        return self.low + (self.high - self.low) * place / len(self.counts)
+
+
+def observe(
+    model: onnx.ModelProto,
+    pixels: npt.NDArray[np.uint8],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Histogram]:
+    """Histograms of the activations of an FP32 network, by name, over crops (N, S, S, 3) uint8.
+
+    The crops go through it twice: for the ends, then for the counts. `progress(done, total)` is in
+    crops.
+    """
+    names = activations(model)
+    session = _session(model, names, threads)
+    low = dict.fromkeys(names, math.inf)
+    high = dict.fromkeys(names, -math.inf)
+    done, total = 0, 2 * len(pixels)
+    for count, values in _run(session, names, pixels):
+        for name, value in zip(names, values, strict=True):
+            low[name] = min(low[name], float(value.min()))
+            high[name] = max(high[name], float(value.max()))
+        done += count
+        if progress:
+            progress(done, total)
+    counts = {name: np.zeros(BINS, np.int64) for name in names}
+    for count, values in _run(session, names, pixels):
+        for name, value in zip(names, values, strict=True):
+            ends = (low[name], max(high[name], low[name] + 1e-6))
+            counts[name] += np.histogram(value.ravel()[::_STRIDE], BINS, ends)[0]
+        done += count
+        if progress:
+            progress(done, total)
+    return {
+        name: Histogram(low[name], max(high[name], low[name] + 1e-6), counts[name])
+        for name in names
+    }
+
+
+def activations(model: onnx.ModelProto) -> list[str]:
+    """The float tensors of a graph that are rounded: its input and what its nodes give.
+
+    What only a ReLU reads is not, since both become one operator; neither is an enlarged copy,
+    whose range must be that of its source.
+    """
+    graph = model.graph
+    readers: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    names = [graph.input[0].name]
+    for node in graph.node:
+        if node.op_type in ("Constant", "Resize"):
+            continue
+        names += [name for name in node.output if readers.get(name) != ["Relu"]]
+    return names
+
+
+def _session(
+    model: onnx.ModelProto, names: Sequence[str], threads: int | None
+) -> onnxruntime.InferenceSession:
+    """A session that gives every activation."""
+    open_model = onnx.ModelProto()
+    open_model.CopyFrom(model)
+    known = {output.name for output in model.graph.output} | {model.graph.input[0].name}
+    for name in names:
+        if name not in known:
+            open_model.graph.output.append(onnx.ValueInfoProto(name=name))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(
+        open_model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _run(
+    session: onnxruntime.InferenceSession,
+    names: Sequence[str],
+    pixels: npt.NDArray[np.uint8],
+) -> Iterator[tuple[int, list[npt.NDArray[np.float32]]]]:
+    """For each batch: how many crops, and the activations in the order of `names`."""
+    image = session.get_inputs()[0].name
+    for start in range(0, len(pixels), _BATCH):
+        batch = normalise(pixels[start : start + _BATCH])
+        found = session.run([name for name in names if name != image], {image: batch})
+        values = dict(zip((name for name in names if name != image), found, strict=True))
+        yield len(batch), [batch if name == image else values[name] for name in names]
+
+
+def _minmax(histogram: Histogram) -> tuple[float, float]:
+    """Everything that was seen."""
+    return histogram.low, histogram.high
+
+
+def _percentile(histogram: Histogram) -> tuple[float, float]:
+    """All but the rarest values at either end. A ReLU's zeros are many: that end stays."""
+    share = np.cumsum(histogram.counts) / histogram.counts.sum()
+    tail = (100 - PERCENTILE) / 200
+    first = int(np.searchsorted(share, tail, side="right"))
+    last = int(np.searchsorted(share, 1 - tail)) + 1
+    return histogram.at(first), histogram.at(last)
+
+
+def _entropy(histogram: Histogram) -> tuple[float, float]:
+    """The limit on |x| whose rounded distribution tells least apart from the true one.
+
+    The Kullback-Leibler divergence between the values, cut at the limit, and the same in 256
+    levels (Migacz, "8-bit inference with TensorRT", 2017). As there, the bin of zero counts as much
+    as its neighbours: a ReLU's zeros are exact at any limit, and would outweigh everything.
+    """
+    counts = histogram.counts.copy()
+    bins = len(counts)
+    reach, width = max(-histogram.low, histogram.high), histogram.high - histogram.low
+    zero = min(max(int(-histogram.low / width * bins), 0), bins - 1)
+    counts[zero] = np.delete(counts[max(zero - 1, 0) : zero + 2], min(zero, 1)).mean()
+    best, found = math.inf, (histogram.low, histogram.high)
+    for limit in np.linspace(1 / 16, 1, 121) * reach:
+        first = min(max(round((-limit - histogram.low) / width * bins), 0), bins)
+        last = min(max(round((limit - histogram.low) / width * bins), 0), bins)
+        if last - first < _LEVELS:
+            continue
+        divergence = _divergence(counts, first, last)
+        if divergence < best:
+            best, found = divergence, (histogram.at(first), histogram.at(last))
+    return found
+
+
+def _divergence(counts: npt.NDArray[np.int64], first: int, last: int) -> float:
+    inside = counts[first:last].astype(float)
+    true = inside.copy()
+    true[0] += counts[:first].sum()
+    true[-1] += counts[last:].sum()
+    level = np.arange(len(inside)) * _LEVELS // len(inside)
+    taken = inside > 0
+    # A level's values are spread over those of its bins that hold any.
+    share = np.bincount(level, inside, _LEVELS) / np.maximum(np.bincount(level, taken, _LEVELS), 1)
+    rounded = np.where(taken, share[level], 0)
+    some = true > 0
+    true, rounded = true[some] / true.sum(), np.maximum(rounded[some] / max(inside.sum(), 1), 1e-9)
+    return float((true * np.log(true / rounded)).sum())
+
+
+METHODS: dict[str, Callable[[Histogram], tuple[float, float]]] = {
+    "minmax": _minmax,
+    "entropy": _entropy,
+    "percentile": _percentile,
+}
+"""How a range is taken from a histogram, by name."""
+
+
+def ranges(histograms: Mapping[str, Histogram], method: str) -> dict[str, tuple[float, float]]:
+    """The range (low, high) of each activation by one of `METHODS`. Zero is always inside."""
+    found = {name: METHODS[method](histogram) for name, histogram in histograms.items()}
+    return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}
