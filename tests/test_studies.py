@@ -87,3 +87,17 @@ def test_a_table_of_results(run: ModuleType) -> None:
     assert rows[3] == f"| one {start} 1 |  |  | 37.0 | +1.0 [+0.0, +3.0] |"
     assert rows[4] == f"| none {start} 0 |  |  |  |  |"
     assert rows[5] == f"| two {start} 2 |  |  | 38.0 (55.0) | +1.5 |"
+
+
+def test_a_table_is_put_into_a_page(run: ModuleType) -> None:
+    page = "# A\n\n<!-- s.toml -->\nold\n<!-- end of s.toml -->\n\nText.\n"
+    once = run.inserted(page, "s.toml", "| a |\n")
+    assert once == "# A\n\n<!-- s.toml -->\n\n| a |\n\n<!-- end of s.toml -->\n\nText.\n"
+    assert run.inserted(once, "s.toml", "| a |\n") == once
+    with pytest.raises(ValueError, match=r"no lines <!-- t\.toml -->"):
+        run.inserted(page, "t.toml", "| a |\n")
+
+
+def test_the_studys_page_has_a_place_for_its_table(run: ModuleType) -> None:
+    page = (FOLDER.parents[1] / "docs" / "in-sensor-design.md").read_text()
+    assert "| b |" in run.inserted(page, "in-sensor.toml", "| b |\n")

@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--measure-only", action="store_true", help="train nothing")
     parser.add_argument("--only", metavar="NAME", nargs="+", help="these variants only")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--into", type=Path, help="put the table into this page, too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     study = tomllib.loads(args.study.read_text())
@@ -71,7 +72,24 @@ def main() -> None:
             if (folder / "weights.safetensors").exists():
                 measure(folder, recipe, variant.get("measure", study["measure"]), photos, args)
             write_results(args.out, study)
-    print((args.out / "results.md").read_text())
+    found = (args.out / "results.md").read_text()
+    print(found)
+    if args.into:
+        page = args.into.read_text()
+        write_text(args.into, inserted(page, args.study.name, found))
+
+
+def inserted(page: str, study: str, found: str) -> str:
+    """A Markdown page with a study's table between the comments that name the study.
+
+    Raises:
+        ValueError: the page has no place for it.
+    """
+    begin, end = f"<!-- {study} -->\n", f"<!-- end of {study} -->\n"
+    if page.count(begin) != 1 or end not in page.partition(begin)[2]:
+        raise ValueError(f"the page has no lines {begin.strip()} and {end.strip()}")
+    before, _, rest = page.partition(begin)
+    return before + begin + "\n" + found + "\n" + end + rest.partition(end)[2]
 
 
 def merged(base: Mapping[str, Any], variant: Mapping[str, Any], seed: int) -> dict[str, Any]:
