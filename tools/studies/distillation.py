@@ -83,8 +83,7 @@ def run(
     weights, measured = folder / "weights.safetensors", folder / "measured.json"
     if measured.exists():
         return
-    table = merged(study["base"], variant)
-    table["train"]["seed"] = seed
+    table = merged(study["base"], variant, seed)
     store = Store(stores / study["store"])
     cache = TeacherCache(stores / study["cache"], store) if "distill" in variant else None
     recipe = from_table(Recipe, table, where=folder.name)
