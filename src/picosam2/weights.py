@@ -59,7 +59,7 @@ def find_weights(name: str | os.PathLike[str], runtime: str = "onnx") -> Path:
     if runtime in files:
         return files[runtime]
     ending = ENDINGS[runtime]
-    if ending in SEALED:
+    if ending in SEALED and "torch" in files:  # an export starts from its file
         raise WeightsError(
             f"the weights {name} do not come as a {ending} file: make one with `picosam2 "
             f"export {runtime} --weights {name} --out {name}{ending}` and give its path"

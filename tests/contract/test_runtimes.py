@@ -525,6 +525,9 @@ def test_shipped_weights_have_no_file_for_it(name: str) -> None:
         pytest.skip("no weights are shipped yet")
     with pytest.raises(WeightsError, match=f"picosam2 export {name} --weights default --out"):
         find_weights("default", name)
+    if "default-int8" in shipped():  # there is nothing to export it from
+        with pytest.raises(WeightsError, match=f"do not come for {name}: use the runtime onnx"):
+            find_weights("default-int8", name)
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
