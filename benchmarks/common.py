@@ -25,20 +25,25 @@ def taken(packages: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def take_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def take_turns(
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each way in each round; every round runs all of them, in turning order.
 
     Whatever else the machine does then slows all of them alike, so that ratios within a round mean
-    something on a machine that is not idle. One round before, which warms up, is not counted.
+    something on a machine that is not idle. One round before, which warms up, is not counted. With
+    `time.process_time` as the clock, what other programs take does not count either.
     """
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            started = time.perf_counter()
+            started = clock()
             ways[name]()
             if number:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 

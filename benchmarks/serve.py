@@ -5,12 +5,13 @@
 A server is started on 127.0.0.1 and stopped at the end; nothing else is ever called. Clients click
 on a session (one box, JSON back) for most requests; a tenth of the number uploads the picture each
 time. The in-process rate is the same work by as many threads as the server has workers, without
-HTTP. Memory is what the server says of itself in /metrics.
+HTTP; both take turns in ten rounds, and the ratio is the middle one of theirs. The clients need
+processor time, too: on the server's own cores they are part of its latency. Memory is what the
+server says of itself in /metrics.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
@@ -24,29 +25,37 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from common import parser, report, taken
 
 from picosam2 import Predictor, load_image
 from picosam2.prompts import Box, Prompt
 from picosam2.samples import sample_bytes
 
 BOX = (310, 303, 396, 394)
+GROWTH = "memory at the end / after the first tenth"
 MOST_SECONDS = 1800  # for any part of this, whatever the machine does
 
 
-def in_process(weights: str, workers: int, count: int) -> float:
-    """Answers a second without HTTP, as the server makes them: mask, JSON."""
-    predictor, picture = Predictor(weights, threads=1), load_image(sample_bytes())
-    prompts = [Prompt(box=Box(*BOX))]
+class InProcess:
+    """The server's work without HTTP: a mask, as JSON, in as many threads as it has workers."""
 
-    def work(_: int) -> int:
-        found = predictor(picture, prompts=prompts)
+    def __init__(self, weights: str, workers: int) -> None:
+        self._predictor = Predictor(weights, threads=1)
+        self._picture = load_image(sample_bytes())
+        self._prompts = [Prompt(box=Box(*BOX))]
+        self._workers = workers
+        self.rate(2 * workers)  # what is slow the first time
+
+    def rate(self, count: int) -> float:
+        """Answers a second."""
+        with ThreadPoolExecutor(self._workers) as pool:
+            started = time.perf_counter()
+            list(pool.map(self._work, range(count)))
+            return count / (time.perf_counter() - started)
+
+    def _work(self, _: int) -> int:
+        found = self._predictor(self._picture, prompts=self._prompts)
         return len(json.dumps([one.to_json() for one in found]))
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(2 * workers)))
-        started = time.perf_counter()
-        list(pool.map(work, range(count)))
-        return count / (time.perf_counter() - started)
 
 
 class Load:
@@ -63,7 +72,7 @@ class Load:
     ) -> tuple[float, np.ndarray]:
         """Requests a second, and the seconds of each, for `count` requests in all."""
         left, lock = [count], threading.Lock()
-        taken: list[float] = []
+        spent: list[float] = []
 
         def client() -> None:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -77,7 +86,7 @@ class Load:
                 body = answer.read()
                 if answer.status != 200:
                     raise RuntimeError(f"{answer.status}: {body[:200]!r}")
-                taken.append(time.perf_counter() - started)
+                spent.append(time.perf_counter() - started)
             connection.close()
 
         started = time.perf_counter()
@@ -89,7 +98,7 @@ class Load:
             except BaseException:
                 self.deadline = 0  # the others stop after the request under way
                 raise
-        return len(taken) / (time.perf_counter() - started), np.array(taken)
+        return len(spent) / (time.perf_counter() - started), np.array(spent)
 
     def memory(self) -> float:
         """The server's resident memory, MB."""
@@ -103,15 +112,14 @@ class Load:
 
 def main() -> None:
     """Start a server, load it, stop it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", default="default")
-    parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
+    asked = parser(__doc__)
+    asked.add_argument("--weights", default="default")
+    asked.add_argument("--requests", type=int, default=10_000)
+    asked.add_argument("--clients", type=int, default=8)
+    asked.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = asked.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is stopped, too
-    rate = in_process(options.weights, options.workers, max(options.requests // 20, 20))
-    print(f"in process, {options.workers} threads: {rate:.1f} answers/s", flush=True)
+    bare = InProcess(options.weights, options.workers)
     words = [sys.executable, "-m", "picosam2", "serve", "--port", "0"]
     words += ["--weights", options.weights, "--workers", str(options.workers)]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
@@ -136,29 +144,40 @@ def main() -> None:
             connection.request("POST", url, sample_bytes(), {"Content-Type": "image/jpeg"})
             return connection.getresponse()
 
-        rates, times, memory = [], [], [load.memory()]
+        rates, bare_rates, times, memory = [], [], [], [load.memory()]
         part = max(options.requests // 10, 1)
         for _ in range(10):
+            bare_rates.append(bare.rate(max(part // 10, 10)))
             served, seconds = load.run(part, click)
             rates.append(served)
             times.append(seconds)
             memory.append(load.memory())
-        tell(f"{10 * part:,} clicks on a session", 10 / sum(1 / r for r in rates), times, rate)
         served, seconds = load.run(part, upload)
-        tell(f"{part:,} uploads", served, [seconds], None)
         memory.append(load.memory())
-        told = " ".join(f"{megabytes:.0f}" for megabytes in memory)
-        print(f"memory, MB, at the start and after each {part:,}: {told}")
     finally:
         server.terminate()
         server.wait(60)
+    clicks = 1e3 * np.concatenate(times)
+    numbers = {
+        f"in process, {options.workers} threads: answers/s": mean_rate(bare_rates),
+        f"clicks on a session, {options.clients} clients: requests/s": mean_rate(rates),
+        "clicks on a session / in process": float(np.median(np.divide(rates, bare_rates))),
+        "a click: median, ms": float(np.quantile(clicks, 0.5)),
+        "a click: p99, ms": float(np.quantile(clicks, 0.99)),
+        "uploads: requests/s": served,
+        "an upload: p99, ms": 1e3 * float(np.quantile(seconds, 0.99)),
+        "requests": float(len(clicks) + len(seconds)),
+        "memory at the start, MB": memory[0],
+        "memory after the first tenth, MB": memory[1],
+        "memory at the end, MB": memory[-1],
+        GROWTH: memory[-1] / memory[1],
+    }
+    report(numbers, {GROWTH: ("<=", 1.1)}, taken(("starlette", "uvicorn")), options.json)
 
 
-def tell(what: str, rate: float, times: list[np.ndarray], bare: float | None) -> None:
-    """One line about a part."""
-    middle, late = 1e3 * np.quantile(np.concatenate(times), [0.5, 0.99])
-    of = "" if bare is None else f" ({rate / bare:.0%} of the in-process rate)"
-    print(f"{what}: {rate:.1f}/s{of}, median {middle:.1f} ms, p99 {late:.1f} ms", flush=True)
+def mean_rate(rates: list[float]) -> float:
+    """The rate over rounds of the same number of requests."""
+    return len(rates) / sum(1 / rate for rate in rates)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,27 @@ def test_every_variant_adds_up():
     assert costs["iou head"].shape == (2,)
 
 
+def test_products_of_activations_are_counted():
+    (attention,) = [
+        one
+        for one in stage_costs(PicoSAM2(ModelConfig(attention="self")))
+        if one.name == "attention"
+    ]
+    # At 6x6: query, key and value, then every place with every other, twice.
+    assert attention.macs == 36 * 320 * (40 + 40 + 320) + 36 * 36 * (40 + 320)
+    assert attention.activations == 36 * (40 + 40 + 320) + 36 * 36 + 36 * 320
+
+
+def test_pools_write_but_do_not_multiply():
+    config = ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6,), down="maxpool", input_size=32)
+    costs = {one.name: one for one in stage_costs(PicoSAM2(config))}
+    assert (costs["down 1"].macs, costs["down 1"].parameters) == (0, 0)
+    assert costs["down 1"].shape == (4, 16, 16)
+    assert costs["down 1"].activations == 4 * 16 * 16
+    assert costs["head"].shape == (1, 16, 16)  # before it is enlarged
+    assert "decoder 2" not in costs
+
+
 def test_the_model_is_only_read():
     model = PicoSAM2(ModelConfig(widths=(4,), bottleneck=4, decoder=(4,))).train()
     stage_costs(model)

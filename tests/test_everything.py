@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,12 @@ from hypothesis import strategies as st
 
 from picosam2 import masks
 from picosam2.errors import ConfigError
-from picosam2.everything import Everything, box_nms, everything, grid
-from picosam2.geometry import CLICK_HALVES
+from picosam2.everything import Everything, box_nms, click_grids, everything, grid
 from picosam2.predictor import Predictor
 from picosam2.results import Segmentation
 
 PICTURE, TRUTH = flat_scene()
-SMALL = Everything(points_per_side=6, pred_iou_thresh=0.2)
+SMALL = Everything(points_per_side=12, pred_iou_thresh=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +88,10 @@ def test_batches_do_not_matter(found: list[Segmentation]) -> None:
         dataclasses.replace(SMALL, points_per_batch=10),
         progress=lambda done, total: told.append((done, total)),
     )
-    assert told[0] == (10, 36)
-    assert told[-1] == (36, 36)
-    assert runtime.batches[0] == 10 * len(CLICK_HALVES)  # ten clicks at every scale
+    clicks = len(click_grids(Predictor(runtime), SMALL, 240, 320))
+    assert told[0] == (10, clicks)
+    assert told[-1][0] == told[-1][1] > clicks  # with the second look
+    assert runtime.batches[0] == 10
     assert len(again) == len(found)
     assert all(np.array_equal(a.mask, b.mask) for a, b in zip(again, found, strict=True))
 
@@ -101,6 +103,49 @@ def test_native_windows_and_tiny_pictures() -> None:
         picture = np.zeros((height, width, 3), np.uint8)
         for one in everything(picture, Predictor(ColourRuntime()), Everything(points_per_side=2)):
             assert one.mask.shape == (height, width)
+
+
+def test_a_grid_for_each_size_of_window() -> None:
+    predictor = Predictor(ColourRuntime())
+
+    def sides(**changes: int) -> list[tuple[float, int]]:
+        """The widths of the windows, as shares of the long side, and the clicks along a side."""
+        clicks = click_grids(predictor, Everything(points_per_side=20, **changes), 240, 320)
+        for point, window in clicks:
+            assert window.centre == pytest.approx((point.x, point.y))
+            assert 0 < point.x < 320
+            assert 0 < point.y < 240
+        count = Counter(round(window.width / 320, 3) for _, window in clicks)
+        return [(width, math.isqrt(number)) for width, number in sorted(count.items())]
+
+    usual = [(0.15, 20), (0.3, 11), (0.6, 7), (1.125, 4)]
+    assert sides() == usual
+    assert sides(crop_n_layers=1) == [(0.075, 20), *usual]
+    assert sides(crop_n_layers=9) == [(0.04, 20), (0.075, 20), *usual]
+
+
+def test_what_runs_out_of_its_window_is_left_to_a_larger_one() -> None:
+    picture = np.zeros((400, 400, 3), np.uint8)
+    picture[100:300, 100:300] = 250
+    picture[250:, :60] = (200, 30, 30)
+    found = everything(picture, Predictor(ColourRuntime()), Everything(pred_iou_thresh=0))
+    square = np.zeros((400, 400), bool)
+    square[100:300, 100:300] = True
+    corner = np.zeros((400, 400), bool)
+    corner[250:, :60] = True  # it ends where the photo ends
+    for truth in (square, corner):
+        assert max(masks.iou(one.mask, truth) for one in found) > 0.85
+    inside = [one for one in found if not (one.mask & ~square).any()]
+    assert all(masks.iou(one.mask, square) > 0.8 for one in inside)  # no piece of it
+
+
+def test_large_photos_are_compared_small_and_answered_full() -> None:
+    picture = PICTURE.repeat(5, 0).repeat(5, 1)  # 1600 pixels, more than masks are compared on
+    found = everything(picture, Predictor(ColourRuntime()), SMALL)
+    assert found
+    for name, truth in TRUTH.items():
+        large = truth.repeat(5, 0).repeat(5, 1)
+        assert max(masks.iou(one.mask, large) for one in found) > 0.85, name
 
 
 def test_grid() -> None:
@@ -133,6 +178,7 @@ def test_box_nms_is_greedy(rows: list[tuple[int, int, int, int]]) -> None:
         {"mask_nms_thresh": -1},
         {"stability_score_offset": 40},
         {"min_mask_region_area": -1},
+        {"crop_n_layers": -1},
     ],
 )
 def test_impossible_settings(changes: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Any
 from xml.etree import ElementTree
@@ -12,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
+from PIL import Image
 
 from picosam2 import formats
 from picosam2.errors import DataError, MissingExtraError, PromptError
 from picosam2.formats import Described
-from picosam2.masks import Polygon, fill_polygons
+from picosam2.masks import Polygon, fill_polygons, rle_decode
 from picosam2.prompts import Box, Point, Prompt
-from picosam2.results import Segmentation
+from picosam2.results import Segmentation, encode_picture
 
 few = settings(max_examples=60, deadline=None)
 shapes = stnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
@@ -52,6 +54,29 @@ def discs() -> list[np.ndarray]:
 @few
 def test_binary_png(mask: np.ndarray) -> None:
     assert np.array_equal(formats.read_mask_png(formats.mask_png(mask)), mask)
+
+
+@given(any_mask, st.floats(0.01, 9), st.booleans())
+@few
+def test_cutout_png(mask: np.ndarray, sure: float, soft: bool) -> None:
+    picture = np.random.default_rng(0).integers(1, 256, (*mask.shape, 3), np.uint8)
+    logits = np.where(mask, sure, -sure).astype(np.float32) if soft else None
+    one = Segmentation(
+        mask=mask, score=0.5, prompt=Prompt(box=Box(0, 0, 1, 1)), image=picture, logits=logits
+    )
+    file = io.BytesIO(encode_picture(one.cutout(), "PNG"))
+    back = np.asarray(Image.open(file).convert("RGBA"))
+    assert np.array_equal(back[..., 3] > 127, mask)
+    assert np.array_equal(back[mask][:, :3], picture[mask])
+
+
+@given(any_mask)
+@few
+def test_json(mask: np.ndarray) -> None:
+    value = through_json(made(mask).to_json())
+    assert np.array_equal(rle_decode(value["rle"]), mask)
+    assert value["area"] == mask.sum()
+    assert Prompt.from_json(value["prompt"]) == made(mask).prompt
 
 
 @pytest.mark.parametrize("write", [formats.indexed_png, formats.ids_png])
@@ -198,10 +223,6 @@ def test_pycocotools_reads_both_forms() -> None:
 
 
 def test_indexed_png_has_colours() -> None:
-    import io
-
-    from PIL import Image
-
     picture = Image.open(io.BytesIO(formats.indexed_png(discs())))
     assert picture.mode == "P"
     assert picture.convert("RGB").getpixel((40, 45)) == formats.colours(2)[0]
@@ -320,7 +341,5 @@ def test_png_from_a_stranger(data: bytes) -> None:
 
 
 def test_a_colour_picture_is_no_mask() -> None:
-    from PIL import Image
-
     with pytest.raises(DataError, match="one channel"):
         formats.read_mask_png(formats._png(Image.new("RGB", (3, 3))))

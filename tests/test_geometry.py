@@ -388,6 +388,106 @@ def test_a_round_trip_reaching_past_the_photo() -> None:
 # --- windows ------------------------------------------------------------------------------------
 
 
+@given(windows(), seeds, st.integers(1, 40))
+def test_logits_seen_through_their_own_window_are_the_same(
+    window: Window, seed: int, size: int
+) -> None:
+    logits = np.random.default_rng(seed).normal(0, 8, (size, size)).astype(np.float32)
+    seen = geometry.resample_logits(logits, window, window, size)
+    np.testing.assert_allclose(seen, logits, atol=1e-3)
+
+
+@given(windows(), st.integers(0, 70), st.integers(0, 50), seeds)
+def test_a_target_of_whole_pixels_is_a_piece_of_the_photo(
+    source: Window, x: int, y: int, seed: int
+) -> None:
+    logits = np.random.default_rng(seed).normal(0, 8, (12, 17)).astype(np.float32)
+    target = Window(x, y, x + 24, y + 24)
+    seen = geometry.resample_logits(logits, source, target, 24, outside=-9)
+    photo = geometry.paste(logits, source, 90, 110, outside=-9)
+    np.testing.assert_allclose(seen, photo[y : y + 24, x : x + 24], atol=1e-2)
+
+
+@given(windows(), windows(), st.integers(1, 30))
+def test_only_pixels_whose_centre_lies_in_the_source_are_seen(
+    source: Window, target: Window, size: int
+) -> None:
+    # A source thinner than a target pixel is taken as one pixel wide, as `paste` does.
+    assume(source.width >= target.width / size)
+    assume(source.height >= target.height / size)
+    seen = geometry.resample_logits(np.full((5, 7), 3, np.float32), source, target, size)
+    centres = target.to_image(np.stack([np.arange(size) + 0.5] * 2, 1), size)
+    across = (centres[:, 0] >= source.x0) & (centres[:, 0] < source.x1)
+    down = (centres[:, 1] >= source.y0) & (centres[:, 1] < source.y1)
+    near_x = np.minimum(abs(centres[:, 0] - source.x0), abs(centres[:, 0] - source.x1))
+    near_y = np.minimum(abs(centres[:, 1] - source.y0), abs(centres[:, 1] - source.y1))
+    # Rounding decides for centres that lie on an edge.
+    sure = (near_y > 1e-6 * target.height)[:, None] & (near_x > 1e-6 * target.width)[None]
+    expected = np.where(down[:, None] & across[None], 3, geometry.OUTSIDE_LOGIT)
+    np.testing.assert_allclose(seen[sure], expected[sure], atol=1e-4)
+
+
+@given(seeds, st.floats(0.2, 1), st.integers(20, 60))
+def test_a_slope_stays_a_slope_when_enlarged(seed: int, share: float, size: int) -> None:
+    """Bilinear resampling keeps linear functions, away from the repeated edge."""
+    rng = np.random.default_rng(seed)
+    gx, gy, level = rng.normal(0, 1, 3)
+    source = Window(10, 20, 90, 80)
+    cells = source.to_image(np.stack([np.arange(20) + 0.5] * 2, 1), 20)
+    logits = (level + gx * cells[None, :, 0] + gy * cells[:, None, 1]).astype(np.float32)
+    target = Window(20, 30, 20 + 60 * share, 30 + 40 * share)
+    seen = geometry.resample_logits(logits, source, target, size)
+    places = target.to_image(np.stack([np.arange(size) + 0.5] * 2, 1), size)
+    expected = level + gx * places[None, :, 0] + gy * places[:, None, 1]
+    np.testing.assert_allclose(seen, expected, atol=1e-2)
+
+
+def test_shrinking_is_antialiased() -> None:
+    """Stripes of one pixel become grey rather than one of the two."""
+    logits = np.zeros((96, 96), np.float32)
+    logits[:, ::2] = 8
+    seen = geometry.resample_logits(logits, Window(0, 0, 96, 96), Window(0, 0, 96, 96), 12)
+    np.testing.assert_allclose(seen[:, 2:-2], 4, atol=0.3)
+
+
+@pytest.mark.parametrize("side", [96, 160])
+def test_a_shape_in_a_photos_logits_is_the_shape_in_the_crop(side: int) -> None:
+    rows, columns = np.mgrid[:240, :320] + 0.5
+    distance = np.hypot(columns - 150, rows - 110)
+    photo, target = Window(0, 0, 320, 240), Window(60, 30, 260, 190)
+    seen = geometry.resample_logits((50 - distance).astype(np.float32), photo, target, side)
+    expected = geometry.crop_mask(distance < 50, target, side) > 0.5
+    assert masks.iou(seen > 0, expected) > 0.99
+
+
+@given(windows(), st.integers(1, 90), st.integers(1, 90), st.integers(1, 30))
+def test_what_of_a_crop_is_inside(window: Window, height: int, width: int, size: int) -> None:
+    rows, columns = geometry.inside(window, height, width, size)
+    centres = window.to_image(np.stack([np.arange(size) + 0.5] * 2, 1), size)
+    for found, place, limit in ((columns, centres[:, 0], width), (rows, centres[:, 1], height)):
+        expected = (place >= 0) & (place < limit)
+        marked = np.zeros(size, bool)
+        marked[found] = True
+        sure = np.minimum(abs(place), abs(place - limit)) > 1e-6
+        np.testing.assert_array_equal(marked[sure], expected[sure])
+
+
+@given(seeds, st.integers(0, 20), st.integers(0, 20))
+def test_iou_of_a_region_is_that_of_the_whole_masks(seed: int, x: int, y: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.random((30, 40)) < 0.4
+    region = geometry.Region(x, y, rng.normal(0, 1, (9, 15)).astype(np.float32))
+    whole = np.zeros(truth.shape, bool)
+    whole[region.rows, region.columns] = region.logits > 0
+    assert region.iou(truth) == pytest.approx(masks.iou(whole, truth))
+    assert region.iou(truth, int(truth.sum())) == region.iou(truth)
+
+
+def test_two_empty_masks_agree() -> None:
+    region = geometry.Region(2, 2, np.full((3, 3), -1, np.float32))
+    assert region.iou(np.zeros((9, 9), bool)) == 1.0
+
+
 @settings(max_examples=40, deadline=None)
 @given(x=coordinate, y=coordinate, width=side, height=side, growth=st.floats(1, 2))
 def test_a_box_is_always_the_same_rectangle_of_its_window(

@@ -32,7 +32,7 @@ PUBLIC = [
 ]
 
 # Every module beside these in the package itself belongs to ring 1; folders are ring 2 and 3.
-RING_2 = {"checkpoint", "costs", "model", "torch_runtime"}
+RING_2 = {"backbone", "checkpoint", "costs", "model", "torch_runtime"}
 RING_1 = sorted(
     path.stem
     for path in Path(picosam2.__file__).parent.glob("*.py")
@@ -42,7 +42,7 @@ RING_1 = sorted(
 # Ring 1 stands on NumPy and Pillow; onnxruntime comes in when weights are opened.
 HEAVY = {
     "torch", "onnx", "onnxruntime", "pycocotools", "matplotlib", "rich", "cyclopts", "safetensors",
-    "scipy", "cv2",
+    "scipy", "cv2", "openvino", "ai_edge_litert", "litert_torch", "executorch",
 }  # fmt: skip
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from picosam2 import geometry
 from picosam2.errors import ImageError, PromptError
-from picosam2.geometry import CROP_SIZE
+from picosam2.geometry import CROP_SIZE, Window
 from picosam2.masks import iou
 from picosam2.predictor import Predictor
 from picosam2.runtime import RuntimeInfo
-from picosam2.video import Tracked, Tracker
+from picosam2.video import Follower, Tracked, Tracker
 from picosam2.weights import shipped
 from tests.helpers.clip import Clip, Pose, journey, make_clip
 
@@ -212,3 +213,46 @@ def test_behind_another_thing_and_back(predictor):
         iou(one.mask, truth) for one, truth in zip(found[-5:], clip.masks[-5:], strict=True)
     ]
     assert np.mean(overlaps) > 0.8
+
+
+def answer(frame: np.ndarray, window: Window) -> np.ndarray:
+    """What a sensor with `ColourRuntime` in it says of a window."""
+    return ColourRuntime()(geometry.crop(frame, window)[None])[0]
+
+
+def test_a_follower_is_given_its_windows():
+    follower = Follower(Predictor(ColourRuntime()), picture((60, 60, 15, RED)), disc(60, 60, 15))
+    for i in range(1, 16):
+        frame = picture((60 + 2 * i, 60, 15, RED))
+        window = Window(40 + 2 * i, 40, 80 + 2 * i, 80)
+        found = follower.see(frame, window, answer(frame, window))
+        assert found.found
+        assert iou(found.mask, disc(60 + 2 * i, 60, 15)) > 0.9
+    now, later = follower.place(frame), follower.place(frame, ahead=5)
+    assert now.centre.x == pytest.approx(90, abs=2)
+    assert later.centre.x - now.centre.x == pytest.approx(10, abs=1.5)
+
+
+def test_frames_between_answers_are_not_speed():
+    follower = Follower(Predictor(ColourRuntime()), picture((40, 60, 15, RED)), disc(40, 60, 15))
+    for i in range(1, 6):
+        frame = picture((40 + 8 * i, 60, 15, RED))
+        window = Window(20 + 8 * i, 40, 60 + 8 * i, 80)
+        follower.see(frame, window, answer(frame, window), elapsed=4)
+    now, later = follower.place(frame), follower.place(frame, ahead=5)
+    assert later.centre.x - now.centre.x == pytest.approx(10, abs=4)
+
+
+def test_what_a_late_window_cuts_off_is_still_part_of_the_object():
+    frame = picture((80, 60, 15, RED))
+    follower = Follower(Predictor(ColourRuntime()), frame, disc(80, 60, 15))
+    window = Window(50, 42, 86, 78)  # ends before the disc does
+    found = follower.see(frame, window, answer(frame, window))
+    assert found.found
+    assert found.box.x1 <= 87
+    assert follower.place(frame).centre.x == pytest.approx(80, abs=1.5)
+
+
+def test_a_follower_needs_something_to_follow():
+    with pytest.raises(PromptError, match="empty mask"):
+        Follower(Predictor(ColourRuntime()), picture(), np.zeros((HEIGHT, WIDTH), np.bool_))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from picosam2.model import PicoSAM2
+from picosam2.model import MatMul, PicoSAM2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,10 @@ class StageCost:
     """What the stage gives: channels, rows, columns; or a length."""
     parameters: int
     macs: int
-    """Multiply-accumulates of its convolutions and linear layers."""
+    """Multiply-accumulates of its convolutions, linear layers and matrix products."""
     activations: int
-    """Numbers that its convolutions and linear layers write. Batch norms and ReLUs are folded into
-    the layer before them wherever the network is deployed, so they add none."""
+    """Numbers that these and its pools write. Batch norms and ReLUs are folded into the layer
+    before them wherever the network is deployed, so they add none."""
 
     def bytes(self, size: int) -> int:
         """Memory for the activations at `size` bytes a number: 4 for fp32, 1 for int8."""
@@ -41,10 +41,14 @@ def stage_costs(model: PicoSAM2) -> list[StageCost]:
     shapes: dict[nn.Module, tuple[int, ...]] = {}
     macs: dict[nn.Module, int] = {}
 
-    def note(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         shapes[module] = tuple(output.shape[1:])
         if isinstance(module, nn.Conv2d | nn.Linear):
             macs[module] = output[0].numel() * module.weight[0].numel()
+        elif isinstance(module, MatMul):
+            macs[module] = output[0].numel() * given[0].shape[-1]
+        elif isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
+            macs[module] = 0
 
     stages = dict(_stages(model))
     for stage in stages.values():
@@ -62,7 +66,7 @@ def stage_costs(model: PicoSAM2) -> list[StageCost]:
             activations=sum(math.prod(shapes[part]) for part in stage.modules() if part in macs),
         )
         for name, stage in stages.items()
-        if any(True for _ in stage.parameters())
+        if not isinstance(stage, nn.Identity)
     ]
 
 

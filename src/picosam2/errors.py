@@ -42,6 +42,10 @@ class ConfigError(PicoSAM2Error):
     """A setting with an unknown name or an impossible value."""
 
 
+class CameraError(PicoSAM2Error):
+    """A camera that is missing, or that does not run the network it should."""
+
+
 class MissingExtraError(PicoSAM2Error):
     """A feature whose optional dependency is not installed."""
 

@@ -1,14 +1,17 @@
 """Every object of a photo, without being pointed at: a grid of clicks, thinned out to masks.
 
 The method is SAM's automatic mask generator ("Segment Anything", 2023, appendix B), and so are the
-names of its settings. Two things differ. SAM lays crops over the photo to find small objects; here
-every click is already asked at several scales, so there are no crop layers. And what survives is
-seen once more through the box of its mask, which sharpens it as it does for a user's click.
+names of its settings. Three things differ. SAM lays crops over the photo to find small objects;
+here a click has windows of several sizes anyway. Each size has a grid of its own, and a crop layer
+is one more grid of smaller windows. A mask that runs out of its window is dropped, as SAM drops
+what runs out of a crop. And every mask is seen again through the window of its box, which is what
+the network does best: mask and predicted IoU are those of this second look, and what one click
+alone leads to is believed less than what several agree on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,57 +19,68 @@ import numpy.typing as npt
 
 from picosam2 import geometry, masks
 from picosam2.errors import ConfigError
-from picosam2.geometry import Region, Window
+from picosam2.geometry import Window
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import Mask
-from picosam2.predictor import CLICK_CHANNEL, MULTIMASKS, Candidate, Predictor
-from picosam2.prompts import Point, Prompt
+from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
+from picosam2.prompts import Box, Point, Prompt
 from picosam2.results import Segmentation
 
-_PASTE = 32  # masks that are pasted at a time: each takes four bytes a pixel of its window
+_USUAL = 0.1  # windows as wide as this share of the photo's long side need no crop layer
+_THINNING = 0.8  # how fast a grid grows coarser with the size of its windows
+_ALIKE = 0.6  # boxes with a higher IoU than this speak for each other
+_DOUBT = (
+    0.25  # how much of a score goes if one click alone says so; its square if two do, and so on
+)
+_COMPARED = 1024  # long side of the picture on which masks are compared, pixels
 
 Picture = npt.NDArray[np.uint8]
-_Boxes = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float64]
+_Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Everything:
     """Settings, named as in SAM's automatic mask generator. `ConfigError` if one is impossible."""
 
-    points_per_side: int = 16
-    """Clicks along each side of the photo; the grid has its square."""
+    points_per_side: int = 24
+    """Clicks along each side of the photo; windows of more than the smallest size have fewer."""
     points_per_batch: int = 64
-    """Clicks whose windows go through the network together."""
-    pred_iou_thresh: float = 0.5
-    """Masks with a lower predicted IoU are dropped, 0..1."""
-    stability_score_thresh: float = 0.2
+    """Clicks whose windows are cut out and looked at together."""
+    pred_iou_thresh: float = 0.7
+    """Masks with a lower predicted IoU are dropped, 0..1; see `everything`."""
+    stability_score_thresh: float = 0.4
     """Masks that are less stable than this are dropped, 0..1 (`masks.stability`)."""
     stability_score_offset: float = 1.0
     """How far that score moves the threshold, in logits."""
-    box_nms_thresh: float = 0.7
-    """Of answers whose boxes have a higher IoU than this, only the best is looked at again."""
+    box_nms_thresh: float = 0.9
+    """Of first answers whose boxes have a higher IoU than this, one is looked at again."""
     mask_nms_thresh: float = 0.7
     """Of masks with a higher IoU than this, only the best is kept."""
+    crop_n_layers: int = 0
+    """Further grids of windows that are half as wide each time, for small objects."""
     min_mask_region_area: int = 32
     """Pieces and holes of fewer pixels than this are removed, and so are smaller masks."""
-    max_masks: int = 1000
+    max_masks: int = 300
     """So many masks are kept at most, the best ones."""
 
     def __post_init__(self) -> None:
         for name in ("points_per_side", "points_per_batch", "max_masks"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh"):
+        for name in (
+            "pred_iou_thresh",
+            "stability_score_thresh",
+            "box_nms_thresh",
+            "mask_nms_thresh",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie within 0 and 1, not {getattr(self, name)}")
-        if not 0 <= self.mask_nms_thresh <= 1:
-            raise ConfigError(
-                f"mask_nms_thresh must lie within 0 and 1, not {self.mask_nms_thresh}"
-            )
         if not 0 <= self.stability_score_offset < 32:
             raise ConfigError("stability_score_offset must lie within 0 and 32 logits")
-        if self.min_mask_region_area < 0:
-            raise ConfigError("min_mask_region_area must be 0 or more pixels")
+        for name in ("crop_n_layers", "min_mask_region_area"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
 
 def everything(
@@ -82,36 +96,48 @@ def everything(
         image: a path, bytes, a PIL image or an array; see `load_image`.
         predictor: with weights that answer clicks.
         settings: how many clicks, and what is kept.
-        progress: is told how many clicks of how many are done.
+        progress: is told how many windows of how many are done; the second look adds to both.
 
-    Each result's prompt is the click that found it. Masks may lie in one another, as a wheel in a
-    car; none equals another by more than the settings allow. They take a byte a pixel each.
+    Each result's prompt is the click that found it and the box through which it was seen; its score
+    is the predicted IoU, a quarter less if no other click led to that mask. Masks may lie in one
+    another, as a wheel in a car; none equals another by more than the settings allow. They take a
+    byte a pixel each.
 
     Raises `ImageError` if the photo cannot be read.
 
     >>> from picosam2 import Predictor, sample
-    >>> found = everything(sample(), Predictor(), Everything(points_per_side=2))
+    >>> found = everything(sample(), Predictor(), Everything(points_per_side=4))
     >>> all(one.mask.shape == (480, 640) for one in found)
     True
     """
     chosen = settings or Everything()
     picture = load_image(image)
     height, width = picture.shape[:2]
-    points = grid(chosen.points_per_side, height, width)
+    clicks = click_grids(predictor, chosen, height, width)
+    step = chosen.points_per_batch
     seen: list[_Seen] = []
-    for start in range(0, len(points), chosen.points_per_batch):
-        seen += _look(predictor, picture, points[start : start + chosen.points_per_batch], chosen)
+    for start in range(0, len(clicks), step):
+        seen += _look(predictor, picture, clicks[start : start + step], chosen)
         if progress:
-            progress(min(start + chosen.points_per_batch, len(points)), len(points))
-    seen.sort(key=lambda one: -one.score)
-    kept = box_nms(np.array([one.box for one in seen]).reshape(-1, 4), chosen.box_nms_thresh)
-    patches: list[_Patch] = []
-    for start in range(0, len(kept), _PASTE):
-        some = [seen[i] for i in kept[start : start + _PASTE]]
-        patches += _sharpen(predictor, picture, some, chosen)
-    best = _mask_nms(patches, chosen.mask_nms_thresh, chosen.max_masks)
-    found = [_segmentation(picture, one) for one in best]
-    return sorted(found, key=lambda one: -one.area)
+            progress(min(start + step, len(clicks)), len(clicks))
+    seen.sort(key=lambda one: -one.stability)
+    boxes = np.array([_corners(one.box) for one in seen]).reshape(-1, 4)
+    unlike = box_nms(boxes, chosen.box_nms_thresh)
+    found: list[_Found] = []
+    for start in range(0, len(unlike), step):
+        some = [seen[i] for i in unlike[start : start + step]]
+        found += _look_again(predictor, picture, some, boxes, chosen)
+        if progress:
+            progress(len(clicks) + min(start + step, len(unlike)), len(clicks) + len(unlike))
+    shrink = min(_COMPARED / max(height, width), 1.0)
+    found.sort(key=lambda one: -one.score)
+    kept = _different(found, chosen, shrink, height, width)
+    results = []
+    for one in kept:
+        patch = _patch(one, chosen.min_mask_region_area, 1.0, height, width)
+        if patch is not None:
+            results.append(_segmentation(picture, one, patch))
+    return sorted(results, key=lambda one: -one.area)
 
 
 def grid(points_per_side: int, height: int, width: int) -> list[Point]:
@@ -120,164 +146,238 @@ def grid(points_per_side: int, height: int, width: int) -> list[Point]:
     return [Point(x, y) for y in (shares * height).tolist() for x in (shares * width).tolist()]
 
 
-def box_nms(boxes: _Boxes, threshold: float) -> list[int]:
+def click_grids(
+    predictor: Predictor, chosen: Everything, height: int, width: int
+) -> list[tuple[Point, Window]]:
+    """The clicks for a photo and the window of each: a grid for each size, smallest first.
+
+    The smallest windows, and those of crop layers, have `points_per_side` squared clicks. Windows
+    k times as wide have fewer by k to the power of 1.6: large objects are few.
+    """
+    middle = predictor.click_windows(Point(width / 2, height / 2), height, width)
+    long_side = max(height, width)
+    usual = [i for i, window in enumerate(middle) if window.width >= _USUAL * long_side]
+    base = usual[0] if usual else len(middle) - 1
+    found = []
+    for i in range(max(base - chosen.crop_n_layers, 0), len(middle)):
+        wider = max(middle[i].width / middle[base].width, 1.0)
+        side = max(round(chosen.points_per_side / wider**_THINNING), 1)
+        found += [
+            (point, predictor.click_windows(point, height, width)[i])
+            for point in grid(side, height, width)
+        ]
+    return found
+
+
+def box_nms(boxes: _Floats, threshold: float) -> list[int]:
     """Which of boxes (N, 4) x0, y0, x1, y1, best first, overlap no better one by more than an IoU.
 
     Greedy non-maximum suppression.
     """
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     waiting = np.arange(len(boxes))
     kept: list[int] = []
     while len(waiting):
         first, waiting = int(waiting[0]), waiting[1:]
         kept.append(first)
-        low = np.maximum(boxes[waiting, :2], boxes[first, :2])
-        high = np.minimum(boxes[waiting, 2:], boxes[first, 2:])
-        both = np.clip(high - low, 0, None).prod(1)
-        union = areas[waiting] + areas[first] - both
-        waiting = waiting[both <= threshold * union]
+        waiting = waiting[_box_iou(boxes[first], boxes[waiting]) <= threshold]
     return kept
+
+
+def _box_iou(box: _Floats, others: _Floats) -> _Floats:
+    """IoU (N,) of a box (4,) with others (N, 4); none is without an area."""
+    low = np.maximum(others[:, :2], box[:2])
+    high = np.minimum(others[:, 2:], box[2:])
+    both: _Floats = np.clip(high - low, 0, None).prod(1)
+    areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    share: _Floats = both / (areas - both)
+    return share
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """An answer to a click as the network gave it: logits (S, S) of a window."""
+    """The answer to a click: the box around its mask, in pixels of the photo."""
 
     point: Point
+    box: Box
+    stability: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What the box window of such an answer shows: logits (S, S)."""
+
+    point: Point
+    prompt: Box
     window: Window
-    logits: npt.NDArray[np.float32]
+    logits: _Logits
     score: float
-    box: tuple[float, float, float, float]
-    """Around the mask, in pixels of the photo."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Patch:
-    """A mask (h, w) from column x and row y of the photo, without empty rows or columns."""
+    """A mask (h, w) from column x and row y of a picture, without empty rows or columns."""
 
     x: int
     y: int
     mask: Mask
-    score: float
-    point: Point
-    window: Window
-
-    @property
-    def area(self) -> int:
-        return int(np.count_nonzero(self.mask))
+    area: int
 
 
 def _look(
-    predictor: Predictor, picture: Picture, points: Sequence[Point], chosen: Everything
+    predictor: Predictor,
+    picture: Picture,
+    clicks: Sequence[tuple[Point, Window]],
+    chosen: Everything,
 ) -> list[_Seen]:
-    """The answers to some clicks that pass the filters; up to three for each click."""
+    """The answers to some clicks that may be objects: stable, under the click, seen whole."""
     height, width = picture.shape[:2]
-    ladders = [predictor.click_windows(point, height, width) for point in points]
-    windows = [window for ladder in ladders for window in ladder]
-    maps = predictor.window_logits(picture, windows, CLICK_CHANNEL)
+    maps = predictor.window_logits(picture, [window for _, window in clicks], CLICK_CHANNEL)
+    largest = predictor.click_windows(Point(0, 0), height, width)[-1].width
     found = []
-    for number, (point, ladder) in enumerate(zip(points, ladders, strict=True)):
-        logits = maps[number * len(ladder) : (number + 1) * len(ladder)]
-        scores = predictor.click_scores(logits, ladder, height, width)
-        for i in np.argsort(-scores, kind="stable")[:MULTIMASKS]:
-            one, score = logits[i], float(scores[i])
-            middle = one.shape[0] // 2
-            if score < chosen.pred_iou_thresh or not (one[middle - 1 : middle + 1] > 0).any():
-                continue
-            if masks.stability(one, chosen.stability_score_offset) < chosen.stability_score_thresh:
-                continue
-            box = _image_box(one, ladder[i], height, width)
-            if box is not None:
-                found.append(_Seen(point, ladder[i], one.copy(), score, box))
+    for (point, window), logits in zip(clicks, maps, strict=True):
+        middle = slice(len(logits) // 2 - 1, len(logits) // 2 + 1)
+        stability = masks.stability(logits, chosen.stability_score_offset)
+        if stability < chosen.stability_score_thresh or not (logits[middle, middle] > 0).any():
+            continue
+        mask = _inside(logits, window, height, width)
+        box = _image_box(mask, window, height, width)
+        # What runs out of its window is seen whole in a larger one, if it is an object.
+        cut = window.width < largest and _cut_off(mask, window, height, width)
+        if box is not None and not cut:
+            found.append(_Seen(point, box, stability))
     return found
 
 
-def _image_box(
-    logits: npt.NDArray[np.float32], window: Window, height: int, width: int
-) -> tuple[float, float, float, float] | None:
-    """The box of a window's mask in pixels of the photo, None if nothing of it is inside."""
-    bounds = masks.bbox(logits > 0)
+def _inside(logits: _Logits, window: Window, height: int, width: int) -> Mask:
+    """A window's mask (S, S) without what lies in the padding around the photo."""
+    side = len(logits)
+    centres = window.to_image(np.arange(side)[:, None] + np.full((1, 2), 0.5), side)
+    columns, rows = ((centres > 0) & (centres < (width, height))).T
+    inside: Mask = (logits > 0) & rows[:, None] & columns
+    return inside
+
+
+def _image_box(mask: Mask, window: Window, height: int, width: int) -> Box | None:
+    """The box of a window's mask in pixels of the photo, None if the mask is empty."""
+    bounds = masks.bbox(mask)
     if bounds is None:
         return None
-    corners = window.to_image(np.array(bounds, float).reshape(2, 2), logits.shape[0])
+    corners = window.to_image(np.array(bounds, float).reshape(2, 2), len(mask))
     (x0, y0), (x1, y1) = np.clip(corners, 0, (width, height)).tolist()
-    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+    return Box(x0, y0, x1, y1)
 
 
-def _sharpen(
-    predictor: Predictor, picture: Picture, some: Iterable[_Seen], chosen: Everything
-) -> list[_Patch]:
-    """The second look of the predictor, and the clean-up of small regions."""
+def _cut_off(mask: Mask, window: Window, height: int, width: int) -> bool:
+    """Whether a window's mask reaches an edge of it beyond which the photo goes on."""
+    return bool(
+        (window.x0 > 0 and mask[:, 0].any())
+        or (window.y0 > 0 and mask[0].any())
+        or (window.x1 < width and mask[:, -1].any())
+        or (window.y1 < height and mask[-1].any())
+    )
+
+
+def _corners(box: Box) -> tuple[float, float, float, float]:
+    return box.x0, box.y0, box.x1, box.y1
+
+
+def _look_again(
+    predictor: Predictor,
+    picture: Picture,
+    seen: Sequence[_Seen],
+    boxes: _Floats,
+    chosen: Everything,
+) -> list[_Found]:
+    """What the box windows of some answers show, if it is good enough.
+
+    The predicted IoU is that of boxes that people drew; here most boxes are of no object. So it is
+    lowered where few of the first answers, `boxes` (N, 4), are like the mask.
+    """
     height, width = picture.shape[:2]
-    seen = list(some)
-    first = [
-        Candidate(
-            one.window, geometry.paste_region(one.logits, one.window, height, width), one.score
-        )
-        for one in seen
-    ]
+    windows = [predictor.box_window(one.box) for one in seen]
+    maps = predictor.window_logits(picture, windows, BOX_CHANNEL)
+    scores = predictor.box_scores(maps, windows, height, width)
     found = []
-    for one, before, better in zip(seen, first, predictor.second_pass(picture, first), strict=True):
-        # A second look that lost the click looked at something else inside the same box.
-        final = better if _covers(better.region, one.point) else before
-        mask = final.region.logits > 0
-        if chosen.min_mask_region_area > 1:
-            mask = masks.fill_holes(mask, chosen.min_mask_region_area - 1)
-            mask = masks.remove_small(mask, chosen.min_mask_region_area)
-        box = masks.bbox(mask)
-        if box is not None:
-            x0, y0, x1, y1 = box
-            found.append(
-                _Patch(
-                    x=final.region.x + x0,
-                    y=final.region.y + y0,
-                    mask=mask[y0:y1, x0:x1].copy(),
-                    score=one.score,
-                    point=one.point,
-                    window=final.window,
-                )
-            )
+    for one, window, logits, score in zip(seen, windows, maps, scores.tolist(), strict=True):
+        box = _image_box(_inside(logits, window, height, width), window, height, width)
+        stability = masks.stability(logits, chosen.stability_score_offset)
+        if box is None or stability < chosen.stability_score_thresh:
+            continue
+        alike = int(np.count_nonzero(_box_iou(np.array(_corners(box)), boxes) > _ALIKE))
+        believed = score * (1 - _DOUBT ** max(alike, 1))
+        if believed >= chosen.pred_iou_thresh:
+            found.append(_Found(one.point, one.box, window, logits.copy(), believed))
     return found
 
 
-def _covers(region: Region, point: Point) -> bool:
-    """Whether the pixel of a click is in the mask of a region."""
-    x, y = int(point.x) - region.x, int(point.y) - region.y
-    rows, columns = region.logits.shape
-    return 0 <= x < columns and 0 <= y < rows and bool(region.logits[y, x] > 0)
+def _different(
+    ranked: Sequence[_Found], chosen: Everything, shrink: float, height: int, width: int
+) -> list[_Found]:
+    """The answers, best first, whose masks overlap no better one too much; `max_masks` of them.
 
-
-def _mask_nms(patches: Sequence[_Patch], threshold: float, limit: int) -> list[_Patch]:
-    """The patches, best first, that overlap no better one by more than an IoU; `limit` of them."""
-    kept: list[_Patch] = []
-    for one in sorted(patches, key=lambda patch: -patch.score):
-        if len(kept) == limit:
+    Masks are compared on the photo made smaller by `shrink`, so that a large one costs no more.
+    """
+    kept: list[_Found] = []
+    patches: list[_Patch] = []
+    for one in ranked:
+        if len(kept) == chosen.max_masks:
             break
-        if all(_iou(one, other) <= threshold for other in kept):
+        patch = _patch(one, chosen.min_mask_region_area, shrink, height, width)
+        if patch is not None and not any(
+            _iou_exceeds(patch, other, chosen.mask_nms_thresh) for other in patches
+        ):
             kept.append(one)
+            patches.append(patch)
     return kept
 
 
-def _iou(a: _Patch, b: _Patch) -> float:
+def _patch(one: _Found, min_area: int, shrink: float, height: int, width: int) -> _Patch | None:
+    """An answer's mask on the photo made smaller by `shrink`, its small regions cleaned up.
+
+    None if nothing is left of it.
+    """
+    seen = one.window
+    region = geometry.paste_region(
+        one.logits,
+        Window(*(shrink * side for side in (seen.x0, seen.y0, seen.x1, seen.y1))),
+        round(shrink * height),
+        round(shrink * width),
+    )
+    mask = region.logits > 0
+    least = min_area * shrink**2
+    if least > 1:
+        mask = masks.remove_small(masks.fill_holes(mask, least - 1), least)
+    box = masks.bbox(mask)
+    if box is None:
+        return None
+    x0, y0, x1, y1 = box
+    mask = mask[y0:y1, x0:x1].copy()
+    return _Patch(region.x + x0, region.y + y0, mask, int(np.count_nonzero(mask)))
+
+
+def _iou_exceeds(a: _Patch, b: _Patch, threshold: float) -> bool:
+    """Whether the IoU of two masks is above a threshold."""
+    if min(a.area, b.area) <= threshold * max(a.area, b.area):  # as much as it can be
+        return False
     x0, y0 = max(a.x, b.x), max(a.y, b.y)
     x1 = min(a.x + a.mask.shape[1], b.x + b.mask.shape[1])
     y1 = min(a.y + a.mask.shape[0], b.y + b.mask.shape[0])
     if x0 >= x1 or y0 >= y1:
-        return 0.0
+        return False
     seen_a = a.mask[y0 - a.y : y1 - a.y, x0 - a.x : x1 - a.x]
     seen_b = b.mask[y0 - b.y : y1 - b.y, x0 - b.x : x1 - b.x]
     both = int(np.count_nonzero(seen_a & seen_b))
-    return both / (a.area + b.area - both)
+    return both > threshold * (a.area + b.area - both)
 
 
-def _segmentation(picture: Picture, patch: _Patch) -> Segmentation:
+def _segmentation(picture: Picture, one: _Found, patch: _Patch) -> Segmentation:
     mask = np.zeros(picture.shape[:2], np.bool_)
     rows, columns = patch.mask.shape
     mask[patch.y : patch.y + rows, patch.x : patch.x + columns] = patch.mask
     return Segmentation(
         mask=mask,
-        score=patch.score,
-        prompt=Prompt(points=(patch.point,)),
-        window=patch.window,
+        score=one.score,
+        prompt=Prompt((one.point,), one.prompt),
+        window=one.window,
         image=picture,
     )

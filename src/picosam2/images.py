@@ -83,10 +83,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
 
 def channels_first(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A view of crops (B, H, W, 3) uint8 as (B, 3, H, W). `ImageError` for anything else."""
-    if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
-        raise ImageError(
-            f"crops must be a uint8 array of shape (B, H, W, 3), not {crops.dtype} {crops.shape}"
-        )
+    check_crops(crops)
     return crops.transpose(0, 3, 1, 2)
 
 
@@ -104,6 +101,14 @@ def normalise(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     np.multiply(planes, scale, out=out)
     out -= shift
     return out
+
+
+def check_crops(crops: NDArray[np.uint8]) -> None:
+    """Raise `ImageError` unless `crops` is (B, H, W, 3) uint8."""
+    if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
+        raise ImageError(
+            f"crops must be a uint8 array of shape (B, H, W, 3), not {crops.dtype} {crops.shape}"
+        )
 
 
 def _from_path(source: str | os.PathLike[str], max_pixels: int) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,8 @@ class ModelConfig:
     bottleneck: int = 320
     """Channels of the coarsest block."""
     decoder: tuple[int, ...] = (192, 128, 80, 40)
-    """Channels of the decoder stages, coarsest first; as many as encoder stages."""
+    """Channels of the decoder stages, coarsest first; as many as encoder stages, or fewer: then
+    the logits are made on a coarser grid and enlarged, bilinearly."""
     input_size: int = CROP_SIZE
     """Side of the input crop in pixels; a multiple of 16, and of 2 for every halving inside."""
     logits: int = 1
@@ -36,23 +38,45 @@ class ModelConfig:
     """What comes before the first block; see `STEMS`."""
     encoder: str = "paper"
     """What the encoder stages are made of; see `ENCODERS`."""
+    blocks: int = 1
+    """Blocks in a row in each encoder stage of the paper's kind."""
+    kernel: int = 3
+    """Side of the depthwise kernels; odd."""
+    activation: str = "relu"
+    """What follows every convolution of a block; see `ACTIVATIONS`."""
+    down: str = "conv"
+    """How the paper's kind of encoder halves the picture; see `DOWNS`."""
+    dilation: int = 1
+    """Of the bottleneck's depthwise kernel."""
+    up: str = "nearest"
+    """How the decoder doubles the picture: nearest or bilinear."""
     attention: str = "none"
     """What follows the bottleneck block; see `ATTENTIONS`."""
     heads: tuple[str, ...] = ()
     """Further outputs read off the bottleneck; see `HEADS`."""
 
     def __post_init__(self) -> None:
-        if len(self.widths) != len(self.decoder) or not self.widths:
-            raise ConfigError("`widths` and `decoder` need one number per stage, equally many")
+        if not 1 <= len(self.decoder) <= len(self.widths):
+            raise ConfigError(
+                "`widths` and `decoder` need one number per stage, equally many, or fewer in "
+                "`decoder` for coarser logits"
+            )
         if min(*self.widths, *self.decoder, self.bottleneck, self.logits) < 1:
             raise ConfigError("every width of the network must be at least 1")
-        for name, known in (("stem", STEMS), ("encoder", ENCODERS), ("attention", ATTENTIONS)):
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"`{name}` must be one of {', '.join(known)}")
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise ConfigError(f"`kernel` must be odd and at least 1, not {self.kernel}")
+        if min(self.blocks, self.dilation) < 1:
+            raise ConfigError("`blocks` and `dilation` must be at least 1")
         fixed = ENCODERS[self.encoder].widths
-        if fixed and (self.widths != fixed or self.stem != "none"):
+        if fixed and (
+            (self.widths, self.stem, self.down, self.blocks) != (fixed, "none", "conv", 1)
+        ):
             raise ConfigError(
-                f"the encoder {self.encoder} has `widths` {list(fixed)} and a stem of its own"
+                f"the encoder {self.encoder} has `widths` {list(fixed)}, and stem, downsampling "
+                "and blocks of its own"
             )
         if self.input_size < self.unit or self.input_size % self.unit:
             raise ConfigError(
@@ -68,15 +92,17 @@ class ModelConfig:
         return max(16, stride << len(self.widths))
 
 
-def block(inputs: int, outputs: int) -> nn.Sequential:
-    """Depthwise 3x3, then pointwise 1x1, each with batch norm and ReLU."""
+def block(inputs: int, outputs: int, config: ModelConfig, dilation: int = 1) -> nn.Sequential:
+    """Depthwise convolution, then pointwise 1x1, each with batch norm and activation."""
+    kernel, activation = config.kernel, ACTIVATIONS[config.activation]
+    padding = kernel // 2 * dilation
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
+        nn.Conv2d(inputs, inputs, kernel, 1, padding, dilation, groups=inputs, bias=False),
         nn.BatchNorm2d(inputs),
-        nn.ReLU(inplace=True),
+        activation(inplace=True),
         nn.Conv2d(inputs, outputs, 1, bias=False),
         nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
+        activation(inplace=True),
     )
 
 
@@ -93,6 +119,38 @@ class ChannelAttention(nn.Module):
         return x_BCHW * torch.sigmoid(self.excite(F.relu(self.squeeze(pooled_BC11))))
 
 
+class MatMul(nn.Module):
+    """A product of two activations; a module so that `costs` sees it."""
+
+    def forward(self, a_BNK: Tensor, b_BKM: Tensor) -> Tensor:
+        out: Tensor = a_BNK @ b_BKM
+        return out
+
+
+class SelfAttention(nn.Module):
+    """One head of self-attention (Vaswani et al. 2017) over the places of the bottleneck, added.
+
+    Queries and keys have an eighth of the channels. Where a place is, the padded convolutions
+    before it have already told.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 8, 8)
+        self.query, self.key = (nn.Conv2d(channels, inner, 1) for _ in range(2))
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.match, self.mix = MatMul(), MatMul()
+        self.scale = inner**-0.5
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        query_BNC = self.query(x_BCHW).flatten(2).transpose(1, 2)
+        weight_BNN = torch.softmax(
+            self.match(query_BNC * self.scale, self.key(x_BCHW).flatten(2)), dim=-1
+        )
+        mixed_BCN: Tensor = self.mix(self.value(x_BCHW).flatten(2), weight_BNN.transpose(1, 2))
+        return x_BCHW + mixed_BCN.reshape_as(x_BCHW)
+
+
 class IoUHead(nn.Module):
     """The predicted IoU of each logit channel, before the sigmoid: (B, K)."""
 
@@ -107,11 +165,12 @@ class IoUHead(nn.Module):
 
 
 def _paper_encoder(channels: int, config: ModelConfig) -> EncoderParts:
-    """Blocks, each followed by a dense stride-2 convolution of the same width."""
+    """Blocks, each stage followed by what halves the picture at the same width."""
     stages, downs = [], []
     for width in config.widths:
-        stages.append(block(channels, width))
-        downs.append(nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False))
+        more = [layer for _ in range(config.blocks - 1) for layer in block(width, width, config)]
+        stages.append(nn.Sequential(*block(channels, width, config), *more))
+        downs.append(DOWNS[config.down](width))
         channels = width
     return stages, downs, channels
 
@@ -164,14 +223,52 @@ class Stem:
 
 STEMS = {"none": Stem(nn.Identity, 3, 1), "stride2": Stem(_stride2_stem, 24, 2)}
 
+DOWNS: dict[str, Callable[[int], nn.Module]] = {
+    "conv": lambda width: nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False),
+    "conv2": lambda width: nn.Conv2d(width, width, 2, stride=2, bias=False),
+    "depthwise": lambda width: nn.Conv2d(
+        width, width, 3, stride=2, padding=1, groups=width, bias=False
+    ),
+    "maxpool": lambda _width: nn.MaxPool2d(2),
+    "avgpool": lambda _width: nn.AvgPool2d(2),
+    "avgpool-conv1": lambda width: nn.Sequential(
+        nn.AvgPool2d(2), nn.Conv2d(width, width, 1, bias=False)
+    ),
+}
+"""What halves the picture, by its width: the paper's dense 3x3, dense 2x2, depthwise 3x3, pools."""
+
+ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hard-swish": nn.Hardswish,
+    "silu": nn.SiLU,
+}
+"""Activations that the IMX500's converter takes."""
+
 ATTENTIONS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda _channels: nn.Identity(),
     "channel": ChannelAttention,
+    "self": SelfAttention,
 }
 """Attention on the bottleneck, by its channels."""
 
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {"iou": IoUHead}
 """Further outputs, by the bottleneck's channels and the number of logit channels."""
+
+UPS = {
+    "nearest": partial(F.interpolate, mode="nearest"),
+    "bilinear": partial(F.interpolate, mode="bilinear", align_corners=False),
+}
+
+CHOICES: dict[str, Sequence[str]] = {
+    "stem": tuple(STEMS),
+    "encoder": tuple(ENCODERS),
+    "activation": tuple(ACTIVATIONS),
+    "down": tuple(DOWNS),
+    "up": tuple(UPS),
+    "attention": tuple(ATTENTIONS),
+}
+"""The settings that are names, and what they may be."""
 
 
 class PicoSAM2(nn.Module):
@@ -184,15 +281,16 @@ class PicoSAM2(nn.Module):
         self.stem = stem.make()
         stages, downs, channels = ENCODERS[config.encoder].make(stem.channels, config)
         self.encoder, self.down = nn.ModuleList(stages), nn.ModuleList(downs)
-        self.bottleneck = block(channels, config.bottleneck)
+        self.bottleneck = block(channels, config.bottleneck, config, config.dilation)
         self.attention = ATTENTIONS[config.attention](config.bottleneck)
         channels = config.bottleneck
         self.decoder, self.skip = nn.ModuleList(), nn.ModuleList()
-        for width, skipped in zip(config.decoder, reversed(config.widths), strict=True):
-            self.decoder.append(block(channels, width))
+        for width, skipped in zip(config.decoder, reversed(config.widths), strict=False):
+            self.decoder.append(block(channels, width, config))
             self.skip.append(nn.Conv2d(skipped, width, 1))
             channels = width
         self.head = nn.Conv2d(channels, config.logits, 1)
+        self.enlarge = 2.0 ** (len(config.widths) - len(config.decoder))
         self.heads = nn.ModuleDict(
             {name: HEADS[name](config.bottleneck, config.logits) for name in config.heads}
         )
@@ -210,9 +308,12 @@ class PicoSAM2(nn.Module):
             skips.append(x_BCHW)
             x_BCHW = down(x_BCHW)
         coarse_BCHW = x_BCHW = self.attention(self.bottleneck(x_BCHW))
+        double = UPS[self.config.up]
         for decode, skip in zip(self.decoder, self.skip, strict=True):
-            enlarged_BCHW = F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest")
-            x_BCHW = decode(enlarged_BCHW) + skip(skips.pop())
-        outputs = {"logits": self.head(x_BCHW)}
+            x_BCHW = decode(double(x_BCHW, scale_factor=2.0)) + skip(skips.pop())
+        logits_BKHW = self.head(x_BCHW)
+        if self.enlarge > 1:
+            logits_BKHW = UPS["bilinear"](logits_BKHW, scale_factor=self.enlarge)
+        outputs = {"logits": logits_BKHW}
         outputs.update({name: head(coarse_BCHW) for name, head in self.heads.items()})
         return outputs

@@ -22,7 +22,9 @@ from picosam2.images import channels_first, normalise
 METADATA_KEY = "picosam2"
 """Where an ONNX file keeps what `RuntimeInfo` tells, as JSON."""
 
-_MAX_BATCH = 64  # activations of a crop are a few MB; larger batches gain nothing on a CPU
+# Activations of a crop are a few MB: those of a larger batch leave the caches and are allocated
+# anew each time. On one core a crop took 6 ms in batches of up to 8, and 12 to 24 ms of 64.
+_MAX_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,36 @@ class Runtime(Protocol):
         """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32, any B >= 1."""
 
 
+def info_of(
+    name: str, path: str | os.PathLike[str], facts: str | bytes | dict[str, Any]
+) -> RuntimeInfo:
+    """What the runtime `name` holds, by what the weights file `path` says, as JSON or read already.
+
+    Raises:
+        WeightsError: it does not say enough.
+    """
+    try:
+        said = facts if isinstance(facts, dict) else json.loads(facts)
+        if not isinstance(said.get("preprocessing", {}), dict):
+            raise ValueError("its preprocessing is no table")
+        return RuntimeInfo(
+            name=name,
+            input_size=int(said["input_size"]),
+            channels=int(said["channels"]),
+            weights_sha256=sha256_file(path),
+            facts=said,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{path} does not say what it needs to ({error}): export it again"
+        ) from error
+
+
+def normalises(facts: dict[str, Any]) -> bool:
+    """Whether the graph that says so of itself normalises crops, and takes their own numbers."""
+    return bool(facts.get("preprocessing", {}).get("inside"))
+
+
 class OnnxRuntime:
     """ONNX Runtime on the CPU."""
 
@@ -72,6 +104,9 @@ class OnnxRuntime:
             raise WeightsError(f"there are no weights at {path}: check the path")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if _overflows():
+            # INT8 weights only: exact sums there, at some cost in time.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
 
@@ -89,21 +124,9 @@ class OnnxRuntime:
             raise WeightsError(
                 f"{path} is not a PicoSAM2 model: export one with `picosam2 export onnx`"
             )
-        try:
-            said = json.loads(facts)
-            self._info = RuntimeInfo(
-                name="onnx",
-                input_size=int(said["input_size"]),
-                channels=int(said["channels"]),
-                weights_sha256=sha256_file(path),
-                facts=said,
-            )
-            # Some graphs normalise themselves: they take the crops' own numbers.
-            self._plain = bool(said.get("preprocessing", {}).get("inside"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsError(
-                f"{path} does not say what it needs to ({error}): export it again"
-            ) from error
+        self._info = info_of("onnx", path, facts)
+        # Some graphs normalise themselves: they take the crops' own numbers.
+        self._plain = normalises(self._info.facts)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         side, names = self._info.input_size, [output.name for output in outputs]
         fits = len(inputs) == 1 and list(inputs[0].shape[1:]) == [3, side, side]
@@ -113,7 +136,9 @@ class OnnxRuntime:
                 "again"
             )
         self._input = inputs[0].name
-        if said.get("exact"):  # it stands for another device's arithmetic: nothing is to be fused
+        if self._info.facts.get(
+            "exact"
+        ):  # it stands for another device's arithmetic: nothing is to be fused
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             self._session = load()
 
@@ -133,3 +158,16 @@ class OnnxRuntime:
         given = channels_first(crops).astype(np.float32) if self._plain else normalise(crops)
         logits: npt.NDArray[np.float32] = self._session.run(["logits"], {self._input: given})[0]
         return logits
+
+
+def _overflows(info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this is an x86 processor that adds products of uint8 and int8 in 16 bits.
+
+    Those with AVX2 and without VNNI do, and onnxruntime lets them cut off what is too large.
+    """
+    try:
+        with info.open() as stream:
+            said = stream.read(8192)  # one core's part is enough
+    except OSError:
+        return False
+    return "avx2" in said and "vnni" not in said

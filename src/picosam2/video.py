@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ _LEVELS = 16  # of each colour channel in a histogram
 _SEARCH_SIDE = 160  # an object is searched for on a frame of this many pixels a side
 _AGAIN_BELOW = 0.7  # IoU of where an object was expected and where it is
 _MAX_EVIDENCE = 3.0
+_TOUCHES = 0.03  # of a window: a mask so near to its edge is cut off by it
 _SEARCH_SCALES = (1.0, 0.7, 1.4)  # it may come back nearer or farther
 
 
@@ -86,6 +87,10 @@ class TrackerConfig:
     """How far the window's size follows the mask's within one frame, 0..1."""
     search: int = 2
     """How many places a frame are looked at for an object that is lost."""
+
+
+LATE = TrackerConfig(momentum=0.8, resize=0.2)
+"""For a `Follower`: its window is several frames late, and so many times goes the speed's error."""
 
 
 class Tracker:
@@ -194,6 +199,64 @@ class Tracker:
         ]
 
 
+class Follower:
+    """One object, followed through windows that someone else looks through, as a sensor does.
+
+    A `Tracker` asks the network as often as it likes about the frame it has. A sensor looks through
+    one window at a time and answers some frames later: `place` says where it should look, and `see`
+    takes its answers. What is believed, and what is lost, is decided as in a `Tracker`.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        frame: npt.NDArray[np.uint8],
+        mask: npt.NDArray[np.bool_],
+        config: TrackerConfig | None = None,
+    ) -> None:
+        """Follow what `mask` (H, W) bool, not empty, covers in `frame` (H, W, 3) uint8 RGB."""
+        corners = masks.bbox(mask)
+        if corners is None:
+            raise PromptError("there is nothing to follow in an empty mask: point again")
+        self._predictor = predictor
+        self._object = _Object(config or LATE)
+        self._object.begin(frame, mask, predictor.box_window(Box(*corners)))
+        self._asked = 0
+
+    def place(self, frame: npt.NDArray[np.uint8], ahead: float = 0.0) -> Box | None:
+        """Where to look for the object, given the frame it was last looked for in.
+
+        `ahead` is how many frames will pass until the window is there. Of several places for an
+        object that is lost, each call names the next; None if nowhere is better than another.
+        """
+        places = self._object.look(frame)
+        if not places:
+            return None
+        self._asked += 1
+        return _moved(places[self._asked % len(places)], *(ahead * self._object.speed))
+
+    def see(
+        self,
+        frame: npt.NDArray[np.uint8],
+        window: Window,
+        logits: npt.NDArray[np.float32],
+        elapsed: float = 1.0,
+    ) -> Tracked:
+        """The object in a frame, from the network's logits (K, S, S) of a window of it.
+
+        `elapsed` is how many frames have passed since the last one that was seen.
+        """
+        height, width = frame.shape[:2]
+        seen = logits[min(BOX_CHANNEL, len(logits) - 1)]
+        score = self._predictor.box_scores(seen[None], [window], height, width)[0]
+        crop = geometry.crop(frame, window, seen.shape[0])
+        sight = self._object.judge(crop, seen, window, score)
+        if sight.believed and sight.box is not None:
+            whole = self._object.completed(sight.box, window)
+            sight = replace(sight, box=whole)
+        return self._object.settle(frame, [sight], elapsed)
+
+
 @dataclass(frozen=True, eq=False)
 class _Sight:
     """What the network saw in one window, and whether that is the object."""
@@ -219,6 +282,11 @@ class _Object:
         self._colours = _Colours()
         self._usual = np.ones(2)  # likeness
         self._missing = 0  # frames
+
+    @property
+    def speed(self) -> npt.NDArray[np.float64]:
+        """How far it moves from one frame to the next, x and y, pixels."""
+        return np.zeros(2) if self._missing else self._speed
 
     def begin(
         self, frame: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], window: Window
@@ -292,8 +360,22 @@ class _Object:
             bool(believed),
         )
 
-    def settle(self, frame: npt.NDArray[np.uint8], sights: Sequence[_Sight]) -> Tracked:
-        """Choose among what was seen, and move on to the next frame."""
+    def completed(self, box: Box, window: Window) -> Box:
+        """A box that a window has cut off at one side, as large as the object was before.
+
+        A sensor's window is late, and what moves runs out of it: the part that is left would make
+        the object smaller and slower than it is.
+        """
+        if self._box is None or self._missing:
+            return box
+        across = _completed(box.x0, box.x1, window.x0, window.x1, self._box.width)
+        down = _completed(box.y0, box.y1, window.y0, window.y1, self._box.height)
+        return Box(across[0], down[0], across[1], down[1])
+
+    def settle(
+        self, frame: npt.NDArray[np.uint8], sights: Sequence[_Sight], elapsed: float = 1.0
+    ) -> Tracked:
+        """Choose among what was seen `elapsed` frames after the last, and move on to the next."""
         height, width = frame.shape[:2]
         best = max(sights, key=lambda s: (s.believed, s.likeness * s.score), default=None)
         if not self._missing and sights and sights[-1].believed:
@@ -302,7 +384,7 @@ class _Object:
             region = geometry.paste_region(best.logits, best.window, height, width)
             mask = _on_frame(region, height, width)
             if mask.any():
-                self._follow(frame, best)
+                self._follow(frame, best, elapsed)
                 return Tracked(
                     state="found",
                     mask=mask,
@@ -312,15 +394,15 @@ class _Object:
                 )
         self._missing += 1
         if self._box is not None:
-            self._speed *= 0.9
-            self._box = _kept_near(_moved(self._box, *self._speed), height, width)
+            self._speed *= 0.9**elapsed
+            self._box = _kept_near(_moved(self._box, *(elapsed * self._speed)), height, width)
         return _lost(frame, best.window if best is not None else None)
 
-    def _follow(self, frame: npt.NDArray[np.uint8], sight: _Sight) -> None:
+    def _follow(self, frame: npt.NDArray[np.uint8], sight: _Sight, elapsed: float) -> None:
         config, seen, last = self._config, sight.box, self._box
         assert seen is not None
         assert last is not None
-        step = np.array([seen.centre.x - last.centre.x, seen.centre.y - last.centre.y])
+        step = np.array([seen.centre.x - last.centre.x, seen.centre.y - last.centre.y]) / elapsed
         if self._missing:
             self._speed = np.zeros(2)
             self._box = seen
@@ -516,6 +598,17 @@ def _overlap(a: Box, b: Box) -> float:
     across = max(min(a.x1, b.x1) - max(a.x0, b.x0), 0)
     along = max(min(a.y1, b.y1) - max(a.y0, b.y0), 0)
     return across * along / (a.area + b.area - across * along)
+
+
+def _completed(
+    low: float, high: float, first: float, last: float, size: float
+) -> tuple[float, float]:
+    """A span, made `size` long at the end where it touches that of a window; not if both do."""
+    near = _TOUCHES * (last - first)
+    cut_low, cut_high = low - first < near, last - high < near
+    if cut_low == cut_high or high - low >= size:
+        return low, high
+    return (high - size, high) if cut_low else (low, low + size)
 
 
 def _moved(box: Box, dx: float, dy: float) -> Box:

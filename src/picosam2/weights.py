@@ -10,9 +10,20 @@ from typing import Any
 
 from picosam2.errors import WeightsError, require
 from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime
+from picosam2.sealed import read_sealed
 
-RUNTIMES = ("onnx", "torch")
-_ENDINGS = {"onnx": ".onnx", "torch": ".safetensors"}
+RUNTIMES = ("onnx", "torch", "openvino", "litert", "executorch")
+ENDINGS = {
+    "onnx": ".onnx",
+    "torch": ".safetensors",
+    "openvino": ".onnx",
+    "litert": ".tflite",
+    "executorch": ".pte",
+}
+"""The file that a runtime runs, by its ending."""
+
+SEALED = {".tflite": "litert", ".pte": "executorch"}
+"""The files of `picosam2.sealed`, and their runtimes; they do not come with the package."""
 
 
 def shipped() -> list[str]:
@@ -24,7 +35,7 @@ def shipped() -> list[str]:
 def shipped_files(name: str) -> dict[str, Path]:
     """The files of shipped weights, by the runtime that takes them; none if there are none."""
     folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
-    found = {runtime: folder / f"{name}{_ENDINGS[runtime]}" for runtime in RUNTIMES}
+    found = {runtime: folder / f"{name}{ENDINGS[runtime]}" for runtime in RUNTIMES}
     return {runtime: path for runtime, path in found.items() if path.is_file()}
 
 
@@ -45,40 +56,73 @@ def find_weights(name: str | os.PathLike[str], runtime: str = "onnx") -> Path:
         known = ", ".join(shipped()) or "none"
         raise WeightsError(f"there are no weights named {name}: use {known}, or a path to a file")
     files = shipped_files(str(name))
-    if runtime not in files:
+    if runtime in files:
+        return files[runtime]
+    ending = ENDINGS[runtime]
+    if ending in SEALED:
         raise WeightsError(
-            f"the weights {name} do not come for {runtime}: use the runtime {' or '.join(files)}"
+            f"the weights {name} do not come as a {ending} file: make one with `picosam2 "
+            f"export {runtime} --weights {name} --out {name}{ending}` and give its path"
         )
-    return files[runtime]
+    raise WeightsError(
+        f"the weights {name} do not come for {runtime}: use the runtime {' or '.join(files)}"
+    )
 
 
 def load_runtime(
     weights: str | os.PathLike[str] = "default", runtime: str = "onnx", threads: int | None = None
 ) -> Runtime:
-    """Open weights, by shipped name or path, with a runtime (`onnx`, or `torch` with its extra).
+    """Open weights, by shipped name or path, with a runtime; all but `onnx` are extras.
 
-    A `.safetensors` path always runs in torch. Raises `WeightsError`, or `MissingExtraError`
-    without torch.
+    With `onnx`, the file's ending chooses the runtime: `.safetensors` runs in torch, `.tflite` in
+    LiteRT, `.pte` in ExecuTorch. Raises `WeightsError`, or `MissingExtraError` without the extra.
     """
     path = find_weights(weights, runtime)
-    if runtime == "torch" and path.suffix != ".safetensors":
-        raise WeightsError(f"torch runs no {path.suffix} file: give {path} to the runtime onnx")
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    owner = next((name for name, ending in ENDINGS.items() if ending == suffix), "onnx")
+    if runtime == "onnx":
+        runtime = owner
+    elif suffix != ENDINGS[runtime]:
+        made = f", or make one that it runs with `picosam2 export {runtime}`"
+        raise WeightsError(
+            f"{runtime} runs no {suffix} file: give {path} to the runtime {owner}"
+            + (made if ENDINGS[runtime] in SEALED else "")
+        )
+    return _open(path, runtime, threads)
+
+
+def _open(path: Path, runtime: str, threads: int | None) -> Runtime:
+    if runtime == "torch":
         require("torch", "train")
         require("safetensors", "train")
         from picosam2.torch_runtime import TorchRuntime
 
         return TorchRuntime.load(path, threads=threads)
+    if runtime == "openvino":
+        from picosam2.openvino_runtime import OpenVinoRuntime
+
+        return OpenVinoRuntime(path, threads=threads)
+    if runtime == "litert":
+        from picosam2.litert_runtime import LiteRtRuntime
+
+        return LiteRtRuntime(path, threads=threads)
+    if runtime == "executorch":
+        from picosam2.executorch_runtime import ExecuTorchRuntime
+
+        return ExecuTorchRuntime(path, threads=threads)
     return OnnxRuntime(path, threads=threads)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a weights file, ONNX or safetensors, says of itself. Needs no torch.
+    """What a weights file of any runtime says of itself. Needs no torch, and no extra.
 
     Raises:
         WeightsError: it is damaged, or not of this project.
     """
-    if path.suffix != ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix in SEALED:
+        return read_sealed(path, SEALED[suffix]).facts
+    if suffix != ".safetensors":
         return OnnxRuntime(path, threads=1).info.facts
     try:
         with path.open("rb") as stream:

@@ -28,7 +28,7 @@ def command(tmp_path: Path, weights: Path) -> list[str]:
     Image.fromarray(PICTURE).save(tmp_path / "a.png")
     return [
         "everything", str(tmp_path / "a.png"), "--weights", str(weights),
-        "--points-per-side", "6", "--pred-iou-thresh", "0.2", "--out",
+        "--points-per-side", "12", "--pred-iou-thresh", "0.2", "--out",
     ]  # fmt: skip
 
 
@@ -87,3 +87,30 @@ def test_proposals(tmp_path: Path, command: list[str], capsys: pytest.CaptureFix
     assert "AR@100" in printed
     assert "grid of boxes as prompts" in printed
     assert json.loads(result.read_text())["methods"]["everything"]["ar@100"] > 0.5
+
+
+def test_a_folder_goes_on_where_it_stopped(
+    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    (photos / "inner").mkdir(parents=True)
+    for name in ("a.png", "inner/b.png"):
+        Image.fromarray(PICTURE).save(photos / name)
+    (photos / "c.png").write_bytes(b"no")
+    words = ["everything", str(photos), *command[2:-1]]
+    out = tmp_path / "all.json"
+    assert run([*words, "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert "masks of 2 photos" in captured.out
+    assert "c.png" in captured.err
+    document = json.loads(out.read_text())
+    assert {one["file_name"] for one in document["images"]} == {"a.png", "inner/b.png"}
+    assert run([*words, "--out", str(out)]) == 2
+    assert "0 masks of 0 photos, 2 were done already" in capsys.readouterr().out
+    assert run([*words, "--out", str(out), "--mask-nms-thresh", "0.5"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run([*words, "--out", str(tmp_path / "drawn")]) == 2
+    drawn = np.asarray(Image.open(tmp_path / "drawn" / "inner" / "b-overlay.png"))
+    alone = tmp_path / "alone"
+    assert run([*command, str(alone)]) == 0
+    assert np.array_equal(drawn, np.asarray(Image.open(alone / "a-overlay.png")))

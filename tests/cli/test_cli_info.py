@@ -80,7 +80,7 @@ def test_what_is_shipped(cli, monkeypatch, tmp_path, tiny_onnx):
     monkeypatch.setattr(weights, "shipped", lambda: [])
     assert "no weights come with this build" in cli("weights").out
     monkeypatch.setattr(weights, "shipped", lambda: ["tiny"])
-    monkeypatch.setattr(weights, "find_weights", lambda name, runtime: tiny_onnx)
+    monkeypatch.setattr(weights, "shipped_files", lambda name: {"onnx": tiny_onnx})
     said = cli("weights").out
     assert said.splitlines()[0].split() == ["name", "runtime", "sha256", "size"]
     assert re.search(r"tiny +onnx +[0-9a-f]{64} +0\.0\d MB", said)

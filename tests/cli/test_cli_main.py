@@ -29,7 +29,7 @@ def test_help_answers():
 @pytest.mark.parametrize(
     "command",
     ["segment", "eval", "data", "data download", "data prepare", "data check", "data show", "train",
-     "export", "export onnx", "info", "weights", "version"],
+     "export", "export onnx", "export litert", "export executorch", "info", "weights", "version"],
 )  # fmt: skip
 def test_every_command_explains_itself(cli, command):
     done = cli(*command.split(), "--help")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -264,6 +265,23 @@ def test_measuring_nothing(refused, folder, onnx, tmp_path):
 def test_exporting_to_another_name(refused, trained, tmp_path):
     words = ("export", "onnx", "--weights", trained / "weights.safetensors", "--out")
     assert "end it in .onnx" in refused(*words, tmp_path / "x.pb")
+    for kind, ending in (("litert", ".tflite"), ("executorch", ".pte")):
+        words = ("export", kind, "--weights", trained / "weights.safetensors", "--out")
+        assert f"end it in {ending}" in refused(*words, tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "extra"),
+    [("litert", "litert_torch", "export-litert"), ("executorch", "executorch", "executorch")],
+)
+def test_exporting_without_the_converter(
+    kind, module, extra, refused, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    out = tmp_path / f"x{'.tflite' if kind == 'litert' else '.pte'}"
+    words = ("export", kind, "--weights", trained / "weights.safetensors", "--out", out)
+    assert f"pip install 'picosam2[{extra}]'" in refused(*words)
+    assert not out.exists()
 
 
 def test_exporting_what_is_no_weights(refused, trained, tmp_path):

@@ -3,7 +3,11 @@ it runs. Foreign files are refused."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
+import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,53 +18,100 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers.configs import CONFIGS, golden
 from onnx import TensorProto, helper
 
-from picosam2.checkpoint import load_weights, save_weights
-from picosam2.errors import ImageError, PicoSAM2Error, WeightsError
+from picosam2.checkpoint import load_weights
+from picosam2.errors import ImageError, MissingExtraError, PicoSAM2Error, WeightsError
+from picosam2.executorch_runtime import ExecuTorchRuntime
 from picosam2.export.imx500.raw_input import RawInput
-from picosam2.export.onnx import described, export_onnx, weights_facts
+from picosam2.export.onnx import described as said_of
+from picosam2.export.onnx import export_onnx, weights_facts
 from picosam2.files import sha256_file
 from picosam2.images import normalise
-from picosam2.model import ModelConfig, PicoSAM2
-from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime
+from picosam2.litert_runtime import LiteRtRuntime
+from picosam2.model import PicoSAM2
+from picosam2.openvino_runtime import OpenVinoRuntime
+from picosam2.predictor import Predictor
+from picosam2.prompts import Prompt
+from picosam2.quantize.calibration import observe, ranges
+from picosam2.quantize.onnx_int8 import described, quantize_graph
+from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime, _overflows
+from picosam2.samples import sample, sample_objects
+from picosam2.sealed import Sealed, read_sealed, seal
 from picosam2.torch_runtime import TorchRuntime
-from picosam2.weights import find_weights, load_runtime, read_facts, shipped
+from picosam2.weights import (
+    ENDINGS,
+    RUNTIMES,
+    find_weights,
+    load_runtime,
+    read_facts,
+    shipped,
+    shipped_files,
+)
 
-CONFIGS = {
-    "one channel": ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6, 4)),
-    "two channels": ModelConfig(
-        widths=(4, 6), bottleneck=8, decoder=(6, 4), logits=2, input_size=64
-    ),
-    "everything": ModelConfig(
-        widths=(4, 6, 8), bottleneck=8, decoder=(8, 6, 4), logits=2, input_size=64,
-        stem="stride2", attention="channel", heads=("iou",),
-    ),
-}  # fmt: skip
-OPEN: dict[str, Callable[[Path], Runtime]] = {
-    "onnx": lambda folder: OnnxRuntime(folder / "weights.onnx"),
-    "onnx on one thread": lambda folder: OnnxRuntime(folder / "weights.onnx", threads=1),
-    "torch": lambda folder: TorchRuntime.load(folder / "weights.safetensors"),
+# How to open a runtime, and the file that it opens.
+OPEN: dict[str, tuple[Callable[[Path], Runtime], str]] = {
+    "onnx": (OnnxRuntime, "weights.onnx"),
+    "onnx on one thread": (lambda path: OnnxRuntime(path, threads=1), "weights.onnx"),
+    "onnx in 8 bits": (OnnxRuntime, "weights-int8.onnx"),
+    "torch": (TorchRuntime.load, "weights.safetensors"),
+    "openvino": (OpenVinoRuntime, "weights.onnx"),
+    "openvino on one thread": (lambda path: OpenVinoRuntime(path, threads=1), "weights.onnx"),
+    "litert": (LiteRtRuntime, "weights.tflite"),
+    "litert on one thread": (lambda path: LiteRtRuntime(path, threads=1), "weights.tflite"),
+    "executorch": (ExecuTorchRuntime, "weights.pte"),
+    "executorch on one thread": (lambda path: ExecuTorchRuntime(path, threads=1), "weights.pte"),
 }
+PACKAGES = {"openvino": "openvino", "litert": "ai_edge_litert", "executorch": "executorch"}
+
+
+def needs(name: str) -> None:
+    """Skip where the package of the runtime `name` is not installed."""
+    package = PACKAGES.get(name.split()[0])
+    if package is not None and importlib.util.find_spec(package) is None:
+        pytest.skip(f"the Python package {package} is not installed")
 
 
 @pytest.fixture(scope="module", params=sorted(CONFIGS))
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of one configuration in every runtime's format."""
     folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    model = PicoSAM2(CONFIGS[request.param])
-    size = model.config.input_size
-    model.train()(torch.randn(8, 3, size, size))
-    save_weights(folder / "weights.safetensors", model, {"name": request.param, "scorers": {}})
     weights = folder / "weights.safetensors"
+    for ending in (".safetensors", ".tflite", ".pte"):
+        shutil.copy(golden(request.param, ending), weights.with_suffix(ending))
+    assert load_weights(weights).config == CONFIGS[request.param]
     export_onnx(load_weights(weights), folder / "weights.onnx", weights_facts(weights))
+    write_int8(folder / "weights.onnx", folder / "weights-int8.onnx")
     return folder
+
+
+def write_int8(source: Path, target: Path) -> None:
+    """The same weights in 8 bits, calibrated on the kind of noise that is asked here."""
+    runtime, graph = OnnxRuntime(source), onnx.load(source)
+    crops = crops_for(runtime, 16, seed=5)
+    found = ranges(observe(graph, crops), "minmax")
+    rounded = quantize_graph(graph, found, crops[:1])
+    onnx.save(described(rounded, runtime.info.facts, {"method": "minmax"}), target)
+
+
+def in_8_bits(runtime: Runtime) -> bool:
+    return "quantization" in runtime.info.facts
+
+
+def assert_near(found: np.ndarray, expected: np.ndarray, runtime: Runtime) -> None:
+    """Equal to 1e-4; in 8 bits, to a sixth of what the logits spread."""
+    if in_8_bits(runtime):
+        assert np.sqrt(((found - expected) ** 2).mean()) < expected.std() / 6
+    else:
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.fixture(params=sorted(OPEN))
 def runtime(request: pytest.FixtureRequest, folder: Path) -> Runtime:
-    return OPEN[request.param](folder)
+    needs(request.param)
+    open_it, file = OPEN[request.param]
+    return open_it(folder / file)
 
 
 def crops_for(runtime: Runtime, count: int, seed: int = 0) -> np.ndarray:
@@ -116,16 +167,18 @@ def test_it_is_the_network(runtime: Runtime, folder: Path) -> None:
     model = load_weights(folder / "weights.safetensors")
     with torch.inference_mode():
         expected = model(torch.from_numpy(normalise(crops)))["logits"].numpy()
-    np.testing.assert_allclose(runtime(crops), expected, atol=1e-4)
+    assert_near(runtime(crops), expected, runtime)
 
 
 def test_it_says_what_it_runs(runtime: Runtime, folder: Path) -> None:
     config = load_weights(folder / "weights.safetensors").config
     info = runtime.info
-    assert info.name in ("onnx", "torch")
+    assert info.name in RUNTIMES
     assert info.input_size == config.input_size
     assert info.channels == config.logits
-    file = folder / {"onnx": "weights.onnx", "torch": "weights.safetensors"}[info.name]
+    file = folder / f"weights{ENDINGS[info.name]}"
+    if in_8_bits(runtime):
+        file = folder / "weights-int8.onnx"
     assert info.weights_sha256 == sha256_file(file)
     assert info.facts["name"] in CONFIGS
     assert tuple(info.facts["model"]["widths"]) == config.widths
@@ -138,12 +191,28 @@ def test_what_is_no_batch_of_crops(wrong: np.ndarray, runtime: Runtime) -> None:
         runtime(wrong)
 
 
-def test_runtimes_agree(folder: Path) -> None:
-    runtimes = [open_it(folder) for open_it in OPEN.values()]
-    crops = crops_for(runtimes[0], 8, seed=9)
-    first, *others = (runtime(crops) for runtime in runtimes)
-    for other in others:
-        np.testing.assert_allclose(other, first, atol=1e-4)
+def test_runtimes_agree(runtime: Runtime, folder: Path) -> None:
+    crops = crops_for(runtime, 8, seed=9)
+    reference = OnnxRuntime(folder / "weights.onnx")
+    assert_near(runtime(crops), reference(crops), runtime)
+
+
+def test_threads_do_not_disturb_each_other(runtime: Runtime) -> None:
+    crops = crops_for(runtime, 12, seed=4)
+    expected = runtime(crops)
+    found: list[np.ndarray | None] = [None] * 4
+
+    def work(number: int) -> None:
+        found[number] = np.concatenate([runtime(crops[i : i + 2]) for i in range(0, 12, 2)])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(found))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for logits in found:
+        assert logits is not None
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 def plain_numbers(weights: Path, path: Path, **facts: Any) -> Path:
@@ -158,7 +227,7 @@ def plain_numbers(weights: Path, path: Path, **facts: Any) -> Path:
             dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
         )  # fmt: skip
     model = onnx.load(path)
-    said = {**described(raw.network, {}), **facts}
+    said = {**said_of(raw.network, {}), **facts}
     said["preprocessing"] = {**said["preprocessing"], "inside": True}
     helper.set_model_props(model, {METADATA_KEY: json.dumps(said)})
     onnx.save(model, path)
@@ -202,7 +271,115 @@ def test_torch_leaves_the_model_as_it_was() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-# --- files that are not ours --------------------------------------------------------------------
+def test_an_int8_file_in_openvino(folder: Path, tmp_path: Path) -> None:
+    """Quantised, dequantised (QDQ): the same file in both runtimes, to a few steps of rounding."""
+    needs("openvino")
+    path = quantised(folder / "weights.onnx", tmp_path / "int8.onnx")
+    first, second = OnnxRuntime(path), OpenVinoRuntime(path)
+    crops = crops_for(first, 4, seed=5)
+    expected, found = first(crops), second(crops)
+    spread = float(expected.std())
+    assert np.abs(found - expected).mean() < 0.02 * spread
+    unlike = np.abs(expected - OnnxRuntime(folder / "weights.onnx")(crops)).mean()
+    assert 1e-4 * spread < unlike < 0.3 * spread  # it is another file, of the same network
+
+
+def quantised(source: Path, path: Path) -> Path:
+    """An ONNX file in INT8, calibrated on noise."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    side = OnnxRuntime(source).info.input_size
+
+    class Noise(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            crops = np.random.default_rng(1).integers(0, 256, (8, side, side, 3), np.uint8)
+            self.left = [{"image": normalise(crops[i : i + 1])} for i in range(8)]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return self.left.pop() if self.left else None
+
+    quantization.quantize_static(source, path, Noise(), per_channel=True)
+    model = onnx.load(path)
+    assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
+    if METADATA_KEY not in {entry.key for entry in model.metadata_props}:
+        said = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
+        helper.set_model_props(model, said)
+        onnx.save(model, path)
+    return path
+
+
+# --- files that are not ours: sealed ones -------------------------------------------------------
+
+SEALED_RUNTIMES: dict[str, tuple[Callable[[Path], Runtime], str]] = {
+    name: OPEN[name] for name in ("litert", "executorch")
+}
+
+
+@pytest.fixture(params=sorted(SEALED_RUNTIMES))
+def sealed(request: pytest.FixtureRequest, folder: Path) -> tuple[str, Sealed]:
+    """A runtime's name, and what a file for it holds."""
+    needs(request.param)
+    return request.param, read_sealed(folder / OPEN[request.param][1], request.param)
+
+
+def write(path: Path, name: str, content: bytes) -> Path:
+    path = path / f"odd{ENDINGS[name]}"
+    path.write_bytes(content)
+    return path
+
+
+def refuses(path: Path, name: str, says: str) -> None:
+    open_it, _ = SEALED_RUNTIMES[name]
+    with pytest.raises(WeightsError, match=says) as caught:
+        open_it(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_sealed_files_that_are_missing_foreign_or_damaged(
+    sealed: tuple[str, Sealed], folder: Path, tmp_path: Path
+) -> None:
+    name, held = sealed
+    whole = (folder / OPEN[name][1]).read_bytes()
+    changed = bytearray(whole)
+    changed[len(held.model) // 2] ^= 1
+    refuses(tmp_path / "none", name, "check the path")
+    refuses(tmp_path, name, "check the path")
+    for content in (b"", b"hello", b"<html>404</html>", held.model, whole[:-7], b"PK" * 40):
+        refuses(write(tmp_path, name, content), name, f"picosam2 export {name}")
+    refuses(write(tmp_path, name, bytes(changed)), name, "is damaged")
+
+
+def test_sealed_files_whose_model_is_none(sealed: tuple[str, Sealed], tmp_path: Path) -> None:
+    name, held = sealed
+    foreign = seal(b"no model" * 50, held.facts, held.facts["file"])
+    refuses(write(tmp_path, name, foreign), name, "cannot run")
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"input_size": 32}, "does not take crops of 32 pixels"),
+        ({"channels": 7}, "does not take crops of"),
+        ({"input_size": "wide"}, "does not say what it needs to"),
+        ({"channels": None}, "does not say what it needs to"),
+    ],
+)
+def test_sealed_files_that_say_what_is_not_so(
+    facts: dict[str, Any], says: str, sealed: tuple[str, Sealed], tmp_path: Path
+) -> None:
+    name, held = sealed
+    made = seal(held.model, {**held.facts, **facts}, held.facts["file"])
+    refuses(write(tmp_path, name, made), name, says)
+
+
+def test_a_sealed_file_of_the_other_runtime(folder: Path, tmp_path: Path) -> None:
+    for name, other in (("litert", "executorch"), ("executorch", "litert")):
+        if importlib.util.find_spec(PACKAGES[name]) is None:
+            continue
+        path = write(tmp_path, name, (folder / OPEN[other][1]).read_bytes())
+        refuses(path, name, f"is a model for {other}, not for {name}")
+
+
+# --- files that are not ours: ONNX --------------------------------------------------------------
 
 
 def graph(
@@ -250,29 +427,60 @@ def test_a_minimal_file_of_ours_is_opened(tmp_path: Path) -> None:
         (GOOD, {"output": "mask"}, "does not take crops of 96 pixels to logits"),
     ],
 )
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_foreign_onnx_files(
-    facts: str | None, changes: dict[str, Any], says: str, tmp_path: Path
+    name: str, facts: str | None, changes: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
+    needs(name)
     with pytest.raises(WeightsError, match=says):
-        OnnxRuntime(graph(tmp_path / "m.onnx", facts, **changes))
+        OPEN[name][0](graph(tmp_path / "m.onnx", facts, **changes))
 
 
-def test_damaged_and_missing_onnx_files(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_damaged_and_missing_onnx_files(name: str, folder: Path, tmp_path: Path) -> None:
+    needs(name)
+    open_it, _ = OPEN[name]
     data = (folder / "weights.onnx").read_bytes()
-    for name, content in (
+    for stem, content in (
         ("empty", b""),
         ("cut", data[: len(data) // 2]),
         ("text", b"hello"),
         ("page", b"<html>404</html>"),
     ):
-        path = tmp_path / f"{name}.onnx"
+        path = tmp_path / f"{stem}.onnx"
         path.write_bytes(content)
         with pytest.raises(WeightsError):
-            OnnxRuntime(path)
+            open_it(path)
     with pytest.raises(WeightsError, match="check the path"):
-        OnnxRuntime(tmp_path / "none.onnx")
+        open_it(tmp_path / "none.onnx")
     with pytest.raises(WeightsError, match="check the path"):
-        OnnxRuntime(tmp_path)
+        open_it(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("flags : sse2 avx avx2 fma", True),
+        ("flags : avx2 avx512f", True),
+        ("flags : avx2 avx512f avx512_vnni", False),
+        ("flags : avx2 avx_vnni", False),
+        ("flags : sse2 avx", False),
+        ("Features : fp asimd asimddp", False),
+        (None, False),
+    ],
+)
+def test_processors_whose_sums_overflow(
+    said: str | None, expected: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if said is not None:
+        file.write_text(f"processor : 0\n{said}\n")
+    assert _overflows(file) == expected
+    if expected:  # the exact way gives what a processor gives whose sums are exact anyhow
+        crops = crops_for(OnnxRuntime(folder / "weights-int8.onnx"), 3)
+        logits = OnnxRuntime(folder / "weights-int8.onnx")(crops)
+        monkeypatch.setattr("picosam2.runtime._overflows", lambda: True)
+        np.testing.assert_array_equal(OnnxRuntime(folder / "weights-int8.onnx")(crops), logits)
 
 
 # --- names and paths ----------------------------------------------------------------------------
@@ -282,8 +490,41 @@ def test_the_ending_chooses_the_runtime(folder: Path) -> None:
     assert load_runtime(folder / "weights.onnx").info.name == "onnx"
     assert load_runtime(folder / "weights.safetensors").info.name == "torch"
     assert load_runtime(folder / "weights.safetensors", "torch", threads=1).info.name == "torch"
-    with pytest.raises(WeightsError, match=r"torch runs no \.onnx file"):
-        load_runtime(folder / "weights.onnx", "torch")
+
+
+@pytest.mark.parametrize("name", ["openvino", "litert", "executorch"])
+def test_a_runtime_by_its_name(name: str, folder: Path) -> None:
+    needs(name)
+    file = folder / OPEN[name][1]
+    assert load_runtime(file, name, threads=1).info.name == name
+    assert load_runtime(file).info.name == (name if name != "openvino" else "onnx")
+
+
+@pytest.mark.parametrize("name", [name for name in RUNTIMES if name != "onnx"])
+def test_a_file_for_another_runtime(name: str, folder: Path) -> None:
+    """Told apart by name, so that no extra is needed to say it."""
+    for ending in {*ENDINGS.values()} - {ENDINGS[name]}:
+        with pytest.raises(WeightsError, match=rf"{name} runs no \{ending} file"):
+            load_runtime(folder / f"weights{ending}", name)
+
+
+@pytest.mark.parametrize("name", sorted(PACKAGES))
+def test_a_runtime_that_is_not_installed(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [m for m in sys.modules if m.split(".")[0] == PACKAGES[name]]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, PACKAGES[name], None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'picosam2\[{name}\]'"):
+        load_runtime(folder / OPEN[name][1], name)
+
+
+@pytest.mark.parametrize("name", ["litert", "executorch"])
+def test_shipped_weights_have_no_file_for_it(name: str) -> None:
+    if "default" not in shipped():
+        pytest.skip("no weights are shipped yet")
+    with pytest.raises(WeightsError, match=f"picosam2 export {name} --weights default --out"):
+        find_weights("default", name)
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
@@ -301,10 +542,36 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
 def test_shipped_weights_run(name: str) -> None:
     if name not in shipped():
         pytest.skip("no weights are shipped yet")
-    runtimes = [load_runtime(name, kind) for kind in ("onnx", "torch")]
-    crops = crops_for(runtimes[0], 4)
-    first, second = (runtime(crops) for runtime in runtimes)
-    np.testing.assert_allclose(first, second, atol=1e-2)
+    kinds = [k for k in shipped_files(name) if importlib.util.find_spec(PACKAGES.get(k, "onnx"))]
+    first, *others = (load_runtime(name, kind) for kind in kinds)
+    crops = crops_for(first, 4)
+    logits = first(crops)
+    assert np.isfinite(logits).all()
+    for other in others:
+        if in_8_bits(first):  # what is rounded, and when, differs from runtime to runtime
+            assert_near(other(crops), logits, first)
+        else:
+            np.testing.assert_allclose(other(crops), logits, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-int8")] or ["none"])
+def test_shipped_int8_is_the_shipped_network(name: str) -> None:
+    """It was made from the FP32 file beside it, is small, and masks the same pixels."""
+    if name not in shipped():
+        pytest.skip("no weights in 8 bits are shipped yet")
+    small, whole = find_weights(name), find_weights(name.removesuffix("-int8"))
+    assert read_facts(small)["quantization"]["fp32_sha256"] == sha256_file(whole), (
+        f"{small.name} was made from other weights: run `picosam2 quantize` again"
+    )
+    assert small.stat().st_size <= 1_400_000
+    one, other = Predictor(small, threads=1), Predictor(whole, threads=1)
+    facts = dict(one.runtime.info.facts)
+    del facts["quantization"]
+    assert facts == other.runtime.info.facts
+    prompts = [Prompt(box=found.box) for found in sample_objects()]
+    masks = [predictor(sample(), prompts=prompts) for predictor in (one, other)]
+    for a, b in zip(*masks, strict=True):
+        assert (a.mask & b.mask).sum() > 0.9 * (a.mask | b.mask).sum()
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,13 @@ def gradients(model: nn.Module, x: Tensor, precision: torch.dtype) -> tuple[Tens
 
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_same_outputs_and_gradients(kernel: int, stride: int, precision: torch.dtype) -> None:
+def test_same_outputs_and_gradients(
+    kernel: int, stride: int, dilation: int, precision: torch.dtype
+) -> None:
     torch.manual_seed(0)
-    plain = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False)
+    plain = nn.Conv2d(6, 6, kernel, stride, kernel // 2, dilation, groups=6, bias=False)
     quick = deepcopy(plain)
     quicken_depthwise(quick)
     x = torch.randn(3, 6, 11, 9)

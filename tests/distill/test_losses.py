@@ -128,11 +128,19 @@ temperatures = st.floats(0.25, 8)
 def test_equal_logits_give_no_teacher_term(form: str, temperature: float, seed: int) -> None:
     config = DistillConfig(form=form, temperature=temperature)
     logits = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(seed)) * 5
-    logits = logits.clamp(-config.clip, config.clip)
     found = teacher_term(logits, logits, config)
     torch.testing.assert_close(found, torch.zeros(3), rtol=0, atol=1e-4)
     other = teacher_term(logits + 1, logits, config)
     assert (other > found + 1e-6).all()
+
+
+def test_what_the_teacher_has_not_seen_is_background_and_no_more() -> None:
+    teacher = torch.full((1, 2, 2), -16.0)  # `cache.UNSEEN`
+    for form in TEACHER_TERMS:
+        config = DistillConfig(form=form, clip=8)
+        for sure in (-8.0, -9.0, -30.0):
+            assert teacher_term(torch.full((1, 2, 2), sure), teacher, config).item() < 1e-6
+        assert teacher_term(torch.full((1, 2, 2), 1.0), teacher, config).item() > 0.1
 
 
 @given(forms, temperatures, st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
@@ -157,7 +165,9 @@ def test_the_terms_pixel_by_pixel(form: str, pair: tuple[Tensor, Tensor]) -> Non
         + 1 - (2 * (p * q).sum((1, 2)) + 1) / ((p * p + q * q).sum((1, 2)) + 1),
         "soft": (q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()).mean((1, 2)),
     }[form]  # fmt: skip
-    torch.testing.assert_close(teacher_term(ours, theirs, DistillConfig(form=form)), expected)
+    torch.testing.assert_close(
+        teacher_term(ours, theirs, DistillConfig(form=form, clip=100)), expected
+    )
 
 
 def test_a_teacher_beyond_the_clip_is_taken_at_the_clip() -> None:
@@ -213,7 +223,7 @@ def loss_of(logits: Tensor, target: Tensor, teacher: Tensor | None, weights: lis
         teacher_BSS=teacher, trust_B=None if teacher is None else torch.tensor(weights),
     )  # fmt: skip
     config = TrainConfig(precision="fp32", bce=0.5, dice=0.5, balanced=True)
-    return compute_loss(Fixed(logits), batch, config, DistillConfig(form="paper"))[0]
+    return compute_loss(Fixed(logits), batch, config, DistillConfig(form="paper", clip=100))[0]
 
 
 def test_without_weight_it_is_exactly_the_supervised_loss(pair: tuple[Tensor, Tensor]) -> None:

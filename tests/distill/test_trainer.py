@@ -20,7 +20,7 @@ from helpers.tiny import SMALL_STORE, KnowsTheTruth, make_cache, make_store, tin
 from torch import nn
 
 from picosam2 import checkpoint
-from picosam2.checkpoint import load_weights, read_tensors, save_weights
+from picosam2.checkpoint import load_weights, read_tensors, save_weights, write_tensors
 from picosam2.data.augment import NO_AUGMENT, Batch
 from picosam2.data.batches import Feed, Sampler
 from picosam2.data.store import Store
@@ -149,7 +149,14 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(store: Store) -> None:
     torch.testing.assert_close(loss, 0.3 * parts["bce"] + 2.0 * parts["dice"])
 
 
-@pytest.mark.parametrize("model", [{"heads": ("iou",)}, {"stem": "stride2", "input_size": 64}])
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"heads": ("iou",)},
+        {"stem": "stride2", "input_size": 64},
+        {"dilation": 2, "attention": "self", "activation": "hard-swish", "down": "depthwise"},
+    ],
+)
 def test_variants_train_and_resume(model: dict[str, Any], store: Store, tmp_path: Path) -> None:
     recipe = tiny_recipe(samples=32)
     recipe = replace(recipe, model=replace(recipe.model, **model))
@@ -345,6 +352,18 @@ def test_resuming_from_a_damaged_checkpoint_says_so(store: Store, tmp_path: Path
         train(tiny_recipe(samples=16), store, out, resume=True)
 
 
+def test_a_checkpoint_from_before_a_setting_existed_goes_on(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(samples=16), store, out)
+    found = read_tensors(out / "checkpoint.safetensors")
+    for table, name in (("model", "kernel"), ("model", "down"), ("train", "schedule")):
+        del found.info["recipe"][table][name]
+    write_tensors(out / "checkpoint.safetensors", found.tensors, found.info)
+    train(tiny_recipe(samples=16), store, out, resume=True)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(tiny_recipe(samples=16, schedule="constant"), store, out, resume=True)
+
+
 def test_an_infinite_setting_survives_resuming(store: Store, tmp_path: Path) -> None:
     recipe = tiny_recipe(samples=8)
     assert recipe.augment.box_max_aspect == float("inf")
@@ -401,7 +420,7 @@ def test_a_failed_write_keeps_the_old_checkpoint(
         raise OSError("No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    run = trainer_module._Run(out, tiny_recipe(), store.fingerprint, ALONE, False)
+    run = trainer_module._Run(out, tiny_recipe(), store.fingerprint, ALONE, False, None)
     trainer = Trainer(tiny_recipe(samples=16), ALONE)
     run._settings = {}
     with pytest.raises(OSError, match="No space"):
@@ -539,4 +558,5 @@ def test_a_taught_run_goes_on_with_its_own_teacher_only(store: Store, tmp_path: 
     broken = load_weights(train(recipe, store, half, teacher=first, resume=True))
     for name, tensor in load_weights(whole).state_dict().items():
         assert torch.equal(tensor, broken.state_dict()[name]), name
-    assert read_tensors(whole).info["teacher"]["name"] == "first"
+    said = read_tensors(whole).info["teacher"]
+    assert said == {"fingerprint": "first", "cache": first.fingerprint}  # its name may be a path

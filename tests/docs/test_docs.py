@@ -84,7 +84,6 @@ def test_examples_are_of_commands(cli_pages: ModuleType) -> None:
     assert {path.stem for path in (DOCS / "cli" / "examples").glob("*.md")} <= known
 
 
-@pytest.mark.slow
 @needs_docs
 def test_builds_without_a_warning(tmp_path: Path) -> None:
     for module in ("sphinx", "myst_parser", "furo"):

@@ -17,6 +17,7 @@ from torch import nn
 from picosam2 import geometry
 from picosam2.checkpoint import load_weights, save_weights
 from picosam2.export import onnx as export_module
+from picosam2.export.imx500.check import check_file
 from picosam2.export.onnx import ExportError, export_onnx, fold_batchnorm, weights_facts
 from picosam2.files import sha256_file
 from picosam2.images import MEAN, PAD_RGB, STD
@@ -128,6 +129,49 @@ def test_folding_keeps_the_function(model: PicoSAM2) -> None:
     with torch.inference_mode():
         for name, expected in model.eval()(crops).items():
             torch.testing.assert_close(folded(crops)[name], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"down": "conv2"},
+        {"down": "depthwise"},
+        {"down": "maxpool", "blocks": 2},
+        {"down": "avgpool"},
+        {"down": "avgpool-conv1"},
+        {"kernel": 5, "activation": "hard-swish"},
+        {"activation": "silu"},
+        {"activation": "relu6"},
+        {"dilation": 2},
+        {"decoder": (6,)},
+        {"up": "bilinear"},
+        {"attention": "self"},
+        {"stem": "stride2", "attention": "channel", "heads": ("iou",)},
+    ],
+    ids=str,
+)
+def test_every_variant_exports_and_the_sensor_takes_it(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """`export_onnx` itself compares with PyTorch, batch norms folded."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        **{"widths": (4, 6), "bottleneck": 8, "decoder": (6, 4), "input_size": 32, **settings}
+    )
+    model = PicoSAM2(config)
+    for _ in range(3):
+        model.train()(torch.randn(8, 3, 32, 32) * 2 + 1)
+    path = tmp_path / "model.onnx"
+    assert export_onnx(model, path).largest_difference < 1e-4
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fold_batchnorm(model).modules())
+    crops = torch.randn(5, 3, 32, 32)
+    with torch.inference_mode():
+        expected = model.eval()(crops)["logits"]
+    (found,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
+        ["logits"], {"image": crops.numpy()}
+    )
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+    assert not check_file(path).problems
 
 
 def test_folding_a_strided_stem() -> None:

@@ -1,9 +1,10 @@
-"""The README's two pictures, made from the shipped weights and the bundled sample.
+"""The pictures of the README and the documentation, from the shipped weights and the sample.
 
     python tools/figures/readme.py --out docs/images
 
 hero.png: the sample, a click or box on each thing, and the masks that come back.
 window.png: how a click and a box become the crops that the network sees.
+everything.jpg: what everything mode finds in it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from picosam2 import geometry
+from picosam2.everything import everything
+from picosam2.formats import colours
 from picosam2.geometry import Window
 from picosam2.predictor import CLICK_CHANNEL, Predictor
 from picosam2.results import PALETTE, overlay
@@ -31,7 +34,7 @@ INK = "#1f2328"
 
 
 def main() -> None:
-    """Write both pictures."""
+    """Write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--weights", default="default")
@@ -40,6 +43,10 @@ def main() -> None:
     predictor = Predictor(args.weights)
     hero(predictor).save(args.out / "hero.png", optimize=True)
     window(predictor, args.out / "window.png")
+    found = everything(sample(), predictor)
+    overlay(sample(), found, colors=colours(len(found)), prompts=False).save(
+        args.out / "everything.jpg", quality=90
+    )
 
 
 def hero(predictor: Predictor) -> Image.Image:

@@ -23,6 +23,7 @@ from picosam2.cli.outputs import ENDINGS, MANY_PHOTOS, PER_OBJECT, Format, as_js
 from picosam2.errors import ConfigError, DataError, ImageError, PicoSAM2Error, PromptWarning
 
 if TYPE_CHECKING:
+    from picosam2.everything import Everything
     from picosam2.predictor import Predictor
     from picosam2.promptfiles import Asked, BoxesFormat, PromptFile
     from picosam2.prompts import Prompt
@@ -44,10 +45,11 @@ _WARNINGS_LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class Source:
-    """What is asked for in each photo: the same everywhere, or what a file says."""
+    """What is asked for in each photo: the same everywhere, what a file says, or everything."""
 
     everywhere: tuple[Asked, ...] | None = None
     file: PromptFile | None = None
+    everything: Everything | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """What a later run must share to go on with the same COCO file."""
 
@@ -117,7 +119,7 @@ def run(
     work = _Work(predictor, weights, source, place, tolerance)
     with _Book.open(place, settings, overwrite) as book:
         todo = [job for job in jobs if overwrite or not book.has(job)]
-        masks = 0
+        masks = photos_done = 0
         with progress("segmenting", "photos") as update:
             for done, (job, answer) in enumerate(_all(work, todo, workers), 1):
                 if isinstance(answer, PicoSAM2Error):
@@ -125,12 +127,13 @@ def run(
                 else:
                     book.add(answer.record)
                     masks += answer.masks
+                    photos_done += 1
                     problems += [f"{job.name}, {what}" for what in answer.problems]
                 update(done, len(todo))
         book.close(source)
     left = len(jobs) - len(todo)
     told = f", {left:,} were done already" if left else ""
-    print(f"{place.target}: {masks:,} masks of {len(todo):,} photos{told}")
+    print(f"{place.target}: {masks:,} masks of {photos_done:,} photos{told}")
     if problems:
         print(f"picosam2: {len(problems):,} were left out:", file=sys.stderr)
         print(*(f"  {line}" for line in problems), sep="\n", file=sys.stderr)
@@ -281,8 +284,12 @@ class _Work:
 
         picture = load_image(job.path)
         height, width = picture.shape[:2]
-        asked, problems = self._asked(job, height, width)
-        found = self.predictor(picture, prompts=[one.prompt for one in asked]) if asked else []
+        if self.source.everything is not None:
+            found, asked = self._everything(picture, self.source.everything)
+            problems: list[str] = []
+        else:
+            asked, problems = self._asked(job, height, width)
+            found = self.predictor(picture, prompts=[one.prompt for one in asked]) if asked else []
         record = {"name": job.name, "height": height, "width": width}
         if self.place.one_file:
             record["masks"] = [
@@ -291,6 +298,15 @@ class _Work:
         else:
             self._write(job, picture, found, asked)
         return _Answer(record, len(found), problems)
+
+    def _everything(
+        self, picture: Any, settings: Everything
+    ) -> tuple[list[Segmentation], list[Asked]]:
+        from picosam2.everything import everything
+        from picosam2.promptfiles import Asked
+
+        found = everything(picture, self.predictor, settings)
+        return found, [Asked(prompt=one.prompt) for one in found]
 
     def _asked(self, job: _Job, height: int, width: int) -> tuple[list[Asked], list[str]]:
         """What is asked for in a photo of that size, and what of it makes no sense."""
@@ -349,6 +365,7 @@ class _Work:
                     job.path.name,
                     picture,
                     group,
+                    prompts=self.source.everything is None,
                     labels=labels,
                     class_ids=[classes[label] for label in labels],
                     tolerance=self.tolerance,

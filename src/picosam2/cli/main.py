@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError
 
 from picosam2.cli import (
     calibrate,
+    camera,
     compare,
     data,
     demo,
@@ -78,6 +79,13 @@ app.command(
     name="track",
     usage="Usage: picosam2 track CLIP --point X,Y | --box X0,Y0,X1,Y1 --out FILE|DIR [OPTIONS]",
     sort_key=1,
+)
+app.command(
+    camera.camera,
+    name="camera",
+    usage="Usage: picosam2 camera NETWORK.rpk [OPTIONS]\n"
+    "       picosam2 camera --simulate PHOTO|CLIP [OPTIONS]",
+    sort_key=1.6,
 )
 app.command(demo.demo, name="demo", sort_key=1.7)
 app.command(serve.serve, name="serve", sort_key=1.8)

@@ -18,7 +18,8 @@ Weights = Annotated[
     str, Parameter(help="Shipped weights by name (`picosam2 weights` lists them), or a file.")
 ]
 RuntimeName = Annotated[
-    Literal["onnx", "torch"], Parameter(help="What runs the network; torch is an extra.")
+    Literal["onnx", "torch", "openvino", "litert", "executorch"],
+    Parameter(help="What runs the network; all but onnx are extras."),
 ]
 Threads = Annotated[
     int | None,

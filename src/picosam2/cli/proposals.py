@@ -20,9 +20,10 @@ def proposals(
     annotations: Annotated[Path, Parameter(metavar="FILE")],
     dataset: Literal["coco", "lvis"] = "coco",
     weights: Weights = "default",
-    points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 16,
+    points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 24,
+    crop_n_layers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     pred_iou_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
-    stability_score_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
+    stability_score_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.4,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     runtime: RuntimeName = "onnx",
@@ -31,15 +32,16 @@ def proposals(
     """Measure `picosam2 everything` on annotated photos.
 
     AR@100 is the average recall of the 100 best masks of a photo over IoU .50:.05:.95, without
-    classes, as COCO defines it. It takes the best by rank, so the filters are off unless they are
-    asked for. Beside it stand a grid of 91 boxes, filled, and the same boxes as prompts for the
-    network.
+    classes, as COCO defines it. It takes the best by rank, so none is dropped for its predicted IoU
+    unless that is asked for. Beside it stand a grid of 91 boxes, filled, and the same boxes as
+    prompts for the network.
 
     Args:
         images: The folder of the photos.
         annotations: Masks in COCO's or LVIS's format.
         dataset: The annotations' format.
         points_per_side: Clicks along each side of the photo.
+        crop_n_layers: Further grids with windows half as wide each time.
         pred_iou_thresh: Drop masks with a lower predicted IoU.
         stability_score_thresh: Drop masks that depend more on their threshold.
         limit: Measure the first photos only.
@@ -58,6 +60,7 @@ def proposals(
     photos = [photo for photo in read.photos if photo.instances][:limit]
     settings = Everything(
         points_per_side=points_per_side,
+        crop_n_layers=crop_n_layers,
         pred_iou_thresh=pred_iou_thresh,
         stability_score_thresh=stability_score_thresh,
         max_masks=100,

@@ -55,7 +55,7 @@ def quantize(
 
     config = CalibrationConfig(method=method, samples=samples, seed=seed, photos=photos)
     path, opened = find_weights(weights), Store(store)
-    with tempfile.TemporaryDirectory() as folder, progress("calibrating", "crops") as update:
+    with tempfile.TemporaryDirectory() as folder, progress("calibrating", "samples") as update:
         if path.suffix == ".safetensors":
             from picosam2.checkpoint import load_weights
             from picosam2.export.onnx import export_onnx, weights_facts
@@ -75,7 +75,7 @@ def quantize(
     rows = [
         ("file", f"{size(made.bytes)} (FP32: {size(made.fp32_bytes)})"),
         ("calibrated on", f"{made.crops:,} crops, by {made.method}"),
-        ("pixels of masks that change", tried),
+        ("masks differ by", tried),
         ("error of the logits", f"{made.compared.logit_error:.3f} (root mean square)"),
     ]
     rows += [

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli.options import RuntimeName, Threads, Weights
+from picosam2.errors import ConfigError
+
+if TYPE_CHECKING:
+    import socket
 
 PORT = 8428
 
@@ -48,12 +52,10 @@ def serve(
         seconds: Longest time for one request.
         threads: CPU threads for one run of the network.
     """
-    from picosam2.errors import ConfigError, require
+    from picosam2.errors import require
 
     for module in ("starlette", "uvicorn"):
         require(module, "serve")
-    import socket
-
     import uvicorn
 
     from picosam2.predictor import Predictor
@@ -67,15 +69,7 @@ def serve(
         sessions=max_sessions,
         seconds=seconds,
     )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise ConfigError(f"{host}:{port} cannot be listened on: {error}") from error
-    with listener:
+    with listen(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
         predictor = Predictor(weights, runtime=runtime, threads=threads)
         app = create_app(
@@ -102,3 +96,17 @@ def serve(
         except KeyboardInterrupt:  # uvicorn has finished what was under way
             print()
     return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address, to be closed by a `with`. `ConfigError` if it is not free."""
+    import socket
+
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(f"{host}:{port} cannot be listened on: {error}") from error
+    return listener

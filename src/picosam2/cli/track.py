@@ -82,7 +82,9 @@ def track(
     from picosam2.clips import open_frames
 
     with ExitStack() as stack:
-        source = stack.enter_context(open_frames(clip, size=_size(size), rate=rate))
+        source = stack.enter_context(
+            open_frames(clip, size=None if size is None else read_size(size), rate=rate)
+        )
         if source.length is not None and frame >= source.length:
             raise _no_such_frame(source, source.length, frame)
         from picosam2.predictor import Predictor
@@ -321,9 +323,8 @@ def _form(out: Path, form: Form | None) -> Form:
     return form
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
+def read_size(text: str) -> tuple[int, int]:
+    """Width and height, of "WxH". Raises `ConfigError`."""
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
         raise ConfigError(f"{text!r} is no size: write width x height, for instance 640x480")

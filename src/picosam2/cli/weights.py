@@ -11,8 +11,10 @@ def weights() -> None:
 
     rows = [("name", "runtime", "sha256", "size")]
     for name in shipped():
-        for runtime, path in shipped_files(name).items():
-            rows.append((name, runtime, sha256_file(path), size(path.stat().st_size)))
+        files = shipped_files(name)
+        for runtime in ("onnx", "torch"):  # the other runtimes take the first one's file
+            if path := files.get(runtime):
+                rows.append((name, runtime, sha256_file(path), size(path.stat().st_size)))
     if len(rows) == 1:
         print("no weights come with this build: give --weights a file")
         return

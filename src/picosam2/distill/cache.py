@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ RECORD = np.dtype(
     ]
 )
 """What is known of each row, beside its logits."""
+
+_UNFINISHED = re.compile(r"\.(?:cache|shard-(\d+)(?:\.\w+)?)-")  # see `files.atomic_write`
 
 _KINDS = {"logits": np.dtype(np.int8), "records": RECORD}
 
@@ -85,18 +88,22 @@ def claim(out: Path, plan: dict[str, Any], store: Store, *, rank: int = 0, world
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{out} cannot be a cache's folder: {error.strerror}") from error
-    for unfinished in out.glob(".shard-*-*"):
-        number = unfinished.name[7:12]
-        if number.isdigit() and int(number) % world == rank:
-            unfinished.unlink(missing_ok=True)
-    if (out / "cache.json").exists():
-        found = _read_plan(out)
-        if found["fingerprint"] != plan["fingerprint"]:
-            raise StoreError(_other(out, found, plan, store))
-    elif any(not path.name.startswith(".cache-") for path in out.iterdir()):
+    # Listed once: another process may write the plan at any moment.
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".cache-")}
+    if names and "cache.json" not in names:
         raise StoreError(f"{out} is not empty and holds no cache: choose another folder")
-    else:
+    if not names:
         write_json(out / "cache.json", plan)
+    found = _read_plan(out)
+    if found["fingerprint"] != plan["fingerprint"]:
+        raise StoreError(_other(out, found, plan, store))
+    for path in out.glob(".*"):
+        unfinished = _UNFINISHED.match(path.name)
+        if unfinished is None:
+            continue
+        shard = unfinished[1]  # None: of the plan, which any process may be writing
+        if world == 1 or (shard is not None and int(shard) % world == rank):
+            path.unlink(missing_ok=True)
 
 
 def _other(out: Path, found: dict[str, Any], plan: dict[str, Any], store: Store) -> str:

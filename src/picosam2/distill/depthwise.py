@@ -29,7 +29,7 @@ def _forward_of(module: nn.Conv2d) -> Any:
     def forward(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         assert bias is None, "the blocks' convolutions have no bias"
         out: Tensor = _Depthwise.apply(  # type: ignore[no-untyped-call]
-            x_BCHW, weight, module.stride, module.padding
+            x_BCHW, weight, module.stride, module.padding, module.dilation
         )
         return out
 
@@ -39,21 +39,28 @@ def _forward_of(module: nn.Conv2d) -> Any:
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_BCHW: Tensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]
+        ctx: Any,
+        x_BCHW: Tensor,
+        weight: Tensor,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
     ) -> Tensor:
         ctx.save_for_backward(x_BCHW, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x_BCHW, weight, None, stride, padding, 1, len(weight))
+        ctx.how = stride, padding, dilation
+        return F.conv2d(x_BCHW, weight, None, stride, padding, dilation, len(weight))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x_BCHW, weight = ctx.saved_tensors
 
         def gradients(kind: torch.dtype, wanted: tuple[bool, bool, bool]) -> Any:
             return torch.ops.aten.convolution_backward(
-                gradient.to(kind), x_BCHW.to(kind), weight.to(kind), None, ctx.stride, ctx.padding,
-                (1, 1), False, (0, 0), len(weight), wanted,
+                gradient.to(kind), x_BCHW.to(kind), weight.to(kind), None, *ctx.how,
+                False, (0, 0), len(weight), wanted,
             )  # fmt: skip
 
         of_x = of_weight = None
@@ -61,4 +68,4 @@ class _Depthwise(torch.autograd.Function):
             of_x = gradients(gradient.dtype, (True, False, False))[0].to(x_BCHW.dtype)
         if ctx.needs_input_grad[1]:
             of_weight = gradients(torch.float32, (False, True, False))[1].to(weight.dtype)
-        return of_x, of_weight, None, None
+        return of_x, of_weight, None, None, None

@@ -32,8 +32,10 @@ class DistillConfig:
     """w at full confidence, 0 to 1: the rest is left to the truth."""
     temperature: float = 1.0
     """Both logits are divided by it in the teacher's term, which is multiplied by its square."""
-    clip: float = 16.0
-    """The teacher's logits are cut to -clip..clip: how sure it is beyond that teaches nothing."""
+    clip: float = 8.0
+    """Where the teacher's logit is beyond -clip..clip, the student's may be anything beyond, too.
+    How sure a teacher is of what is clear teaches nothing; and what it has not seen, outside of its
+    window, counts as clear background."""
     ignore_disagreeing: bool = True
     """Leave a sample to the truth where the teacher clearly segmented another object."""
 
@@ -121,9 +123,11 @@ CONFIDENCES = ("predicted", "agreement", "product")
 
 
 def teacher_term(logits_BSS: Tensor, teacher_BSS: Tensor, config: DistillConfig) -> Tensor:
-    """How far the student is from its teacher, (B,). Zero for equal logits within the clip."""
-    scale = 1 / config.temperature
-    wanted_BSS = teacher_BSS.clamp(-config.clip, config.clip)
+    """How far the student is from its teacher, (B,). Zero for equal logits."""
+    scale, clip = 1 / config.temperature, config.clip
+    ours_BSS = logits_BSS.detach()
+    wanted_BSS = torch.where(teacher_BSS <= -clip, ours_BSS.clamp(max=-clip), teacher_BSS)
+    wanted_BSS = torch.where(teacher_BSS >= clip, ours_BSS.clamp(min=clip), wanted_BSS)
     term_B = TEACHER_TERMS[config.form](logits_BSS * scale, wanted_BSS * scale)
     return term_B * config.temperature**2
 

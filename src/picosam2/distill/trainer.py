@@ -370,9 +370,10 @@ class _Run:
         teacher: TeacherCache | None,
     ) -> None:
         self.out, self.recipe, self.store, self.group = out, recipe, store, group
-        self.teacher = (
-            None if teacher is None else {**teacher.teacher, "cache": teacher.fingerprint}
-        )
+        self.teacher = None
+        if teacher is not None:  # but for its name, which may be a path and so nobody's business
+            known = {key: value for key, value in teacher.teacher.items() if key != "name"}
+            self.teacher = {**known, "cache": teacher.fingerprint}
         self.checkpoint = out / "checkpoint.safetensors"
         self.weights = out / "weights.safetensors"
         self.metrics = out / "metrics.jsonl"
@@ -381,10 +382,10 @@ class _Run:
 
     def begin(self, trainer: Trainer, resume: bool) -> None:
         """Claim the folder, or go on from what is in it."""
-        settings = json.loads(json.dumps(asdict(self.recipe)).replace("Infinity", '"inf"'))
+        settings = _plain(self.recipe)
         if resume and self.checkpoint.exists():
             found = read_tensors(self.checkpoint)
-            if found.info.get("recipe") != settings:
+            if _complete(found.info.get("recipe"), settings) != settings:
                 raise CheckpointError(
                     f"{self.checkpoint} was made by another recipe: choose another --out"
                 )
@@ -460,6 +461,23 @@ def keep_memory() -> None:
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(top_pad, 2**28)
+
+
+def _complete(recipe: Any, settings: dict[str, Any]) -> Any:
+    """A checkpoint's recipe with the settings that did not exist yet, at their defaults."""
+    if not isinstance(recipe, dict):
+        return recipe
+    defaults = _plain(Recipe())
+    return {
+        table: {**defaults[table], **recipe[table]} if table in recipe else defaults[table]
+        for table in settings
+    }
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON can hold it."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(recipe)).replace("Infinity", '"inf"'))
+    return found
 
 
 def _step_of(line: str) -> float:

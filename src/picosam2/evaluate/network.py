@@ -20,6 +20,7 @@ from picosam2.files import sha256_file
 from picosam2.model import ModelConfig, PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.runtime import Runtime
+from picosam2.weights import SEALED
 
 
 def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:
@@ -67,6 +68,8 @@ def precision(path: Path) -> str:
         graph = require("onnx", "train").load(path).graph
         kinds = {node.op_type for node in graph.node}
         return "int8" if any("Quantize" in k or "Integer" in k for k in kinds) else "fp32"
+    if path.suffix in SEALED:
+        return "fp32"  # the only kind that is exported
     from picosam2.checkpoint import read_tensors
 
     kinds = {tensor.dtype for tensor in read_tensors(path).tensors.values()}

@@ -260,8 +260,10 @@ def load_model(where: str | os.PathLike[str], *, fetch: bool = False) -> tuple[A
             f"{folder} holds no model: it needs a config.json and a model.safetensors"
         )
     transformers = require("transformers", "sam2")
-    transformers.utils.logging.set_verbosity_error()  # errors are raised; the rest is chatter
+    # Errors are raised; the rest is chatter.
+    transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    require("huggingface_hub.utils.logging", "sam2").set_verbosity_error()
     try:
         config = transformers.AutoConfig.from_pretrained(where, local_files_only=local)
         family = FAMILIES[config.model_type]

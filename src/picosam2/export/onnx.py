@@ -44,7 +44,7 @@ class ExportError(PicoSAM2Error):
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """An ONNX file that was written, checked and compared."""
+    """A file that was written, checked and compared."""
 
     path: Path
     bytes: int

@@ -44,6 +44,7 @@ from picosam2.quantize.calibration import (
     observe,
     ranges,
 )
+from picosam2.quantize.layout import enlarged_by_copying, widened
 from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime
 
 TOLERANCE = 0.25
@@ -147,26 +148,27 @@ def quantize(
     model = onnx.load(weights)
     if is_int8(model):
         raise WeightsError(f"{weights} is in 8 bits already: give the FP32 weights it comes from")
+    facts = before.info.facts
     predictor = Predictor(before)
-    crops = choose_crops(store, predictor, config.samples, config.seed)
-    held_out = choose_crops(store, predictor, config.samples, config.seed, held_out=True)
-    photos = _photos(store, config.photos)
     told = progress or (lambda _what, _done, _total: None)
-    histograms = observe(
-        model,
-        crops.pixels,
-        threads=threads,
-        progress=lambda done, total: told("calibrating", done, total),
-    )
-    expected = _answers(before, held_out)
-    tried: dict[str, tuple[onnx.ModelProto, Compared]] = {}
-    wanted = tuple(METHODS) if config.method == AUTO else (config.method,)
-    with atomic_write(out) as temporary:
+    with atomic_write(out) as temporary:  # where nothing can be written, nothing is calibrated
+        crops = choose_crops(store, predictor, config.samples, config.seed)
+        held_out = choose_crops(store, predictor, config.samples, config.seed, held_out=True)
+        photos = _photos(store, config.photos)
+        histograms = observe(
+            model,
+            crops.pixels,
+            threads=threads,
+            progress=lambda done, total: told("calibrating", done, total),
+        )
+        expected = _answers(before, held_out)
+        tried: dict[str, tuple[onnx.ModelProto, Compared]] = {}
+        wanted = tuple(METHODS) if config.method == AUTO else (config.method,)
         for number, method in enumerate(wanted):
             graph = quantize_graph(model, ranges(histograms, method), crops.pixels[:1])
-            onnx.save(_described(graph, before, {}), temporary)
-            after = OnnxRuntime(temporary, threads=threads)
-            tried[method] = graph, _compare(expected, _answers(after, held_out))
+            onnx.save(described(graph, facts, {}), temporary)
+            found = _answers(OnnxRuntime(temporary, threads=threads), held_out)
+            tried[method] = graph, _compare(expected, found)
             told("comparing", number + 1, len(wanted))
         method = min(tried, key=lambda name: tried[name][1].disagreement)
         graph, compared = tried[method]
@@ -175,10 +177,10 @@ def quantize(
                 f"the INT8 logits are {compared.relative_error:.0%} of their spread away from the "
                 "FP32 ones: calibrate on more samples, or by another method"
             )
-        onnx.save(_described(graph, before, {}), temporary)
-        after = OnnxRuntime(temporary, threads=threads)
-        miou = _measure(predictor, Predictor(after), photos, told)
-        facts = {
+        onnx.save(described(graph, facts, {}), temporary)
+        after = Predictor(OnnxRuntime(temporary, threads=threads))
+        miou = _measure(predictor, after, photos, told)
+        quantization = {
             "format": "QDQ",
             "weights": "int8, symmetric, per channel",
             "activations": "uint8, asymmetric, per tensor",
@@ -194,7 +196,7 @@ def quantize(
                 for name, one in miou.items()
             },
         }
-        graph = _described(graph, before, facts)
+        described(graph, facts, quantization)
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, temporary)
         OnnxRuntime(temporary, threads=threads)  # what is left behind can be opened
@@ -224,8 +226,7 @@ def quantize_graph(
 
     `pixels` (1, S, S, 3) uint8 is any crop. The result holds no facts yet.
     """
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
+    plain = widened(model)
     # Tells onnxruntime that nothing is left to fold, which is so in files of ours.
     helper.set_model_props(plain, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
@@ -246,12 +247,17 @@ def quantize_graph(
                 }
             },
         )
-        return _tidied(onnx.load(target))
+        return _tidied(enlarged_by_copying(onnx.load(target)))
 
 
 def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph without what only takes room: long names, zeros of biases, shapes of tensors."""
+    """The graph without what only takes room: long names, zeros of biases, what nobody reads."""
     graph = model.graph
+    outputs = {output.name for output in graph.output}
+    read = {name for node in graph.node for name in node.input} | outputs
+    alive = [node for node in graph.node if not read.isdisjoint(node.output)]
+    del graph.node[:]
+    graph.node.extend(alive)
     integers = {
         one.name: one for one in graph.initializer if one.data_type == onnx.TensorProto.INT32
     }
@@ -259,19 +265,19 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
         # int32 is symmetric, and so it is without a zero point.
         if node.op_type == "DequantizeLinear" and node.input[0] in integers:
             del node.input[2:]
-    kept = {graph.input[0].name, *(output.name for output in graph.output), ""}
+    kept = {graph.input[0].name, *outputs, ""}
     used = {name for node in graph.node for name in node.input}
     names: dict[str, str] = {name: name for name in kept}
 
     def short(name: str) -> str:
         return names.setdefault(name, f"t{len(names)}")
 
-    for node in graph.node:
-        for list_ in (node.input, node.output):
-            list_[:] = [short(name) for name in list_]
-        layer = node.name.strip("/").split("/")
-        rounds = node.op_type in ("QuantizeLinear", "DequantizeLinear")
-        node.name = "" if rounds else ".".join(layer[-2:]).removesuffix(f".{node.op_type}")
+    for number, node in enumerate(graph.node):
+        for ends in (node.input, node.output):
+            ends[:] = [short(name) for name in ends]
+        # A convolution keeps its layer's name, for whoever reads a profile.
+        layer = node.name.removesuffix(f"/{node.op_type}").rpartition("/")[2]
+        node.name = layer if node.op_type == "Conv" else f"n{number}"
     constants = [one for one in graph.initializer if one.name in used]
     del graph.initializer[:], graph.value_info[:]
     for one in constants:
@@ -283,13 +289,13 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _described(
-    graph: onnx.ModelProto, before: Runtime, quantization: Mapping[str, Any]
+def described(
+    graph: onnx.ModelProto, facts: Mapping[str, Any], quantization: Mapping[str, Any]
 ) -> onnx.ModelProto:
-    """The graph with the FP32 file's facts, and those of its quantization."""
-    facts = {**before.info.facts, "quantization": dict(quantization)}
+    """`graph` itself, saying what the FP32 file says of itself, and how it was quantized."""
+    said = {**facts, "quantization": dict(quantization)}
     del graph.metadata_props[:]
-    helper.set_model_props(graph, {METADATA_KEY: json.dumps(facts, sort_keys=True)})
+    helper.set_model_props(graph, {METADATA_KEY: json.dumps(said, sort_keys=True)})
     return graph
 
 

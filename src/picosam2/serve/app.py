@@ -269,7 +269,7 @@ class _Server:
         for i in range(0, len(asked.prompts), step):
             if time.monotonic() > deadline:
                 raise RequestError(503, "this took too long: send fewer prompts")
-            prompts = [_cut(prompt, height, width) for prompt in asked.prompts[i : i + step]]
+            prompts = [cut_box(prompt, height, width) for prompt in asked.prompts[i : i + step]]
             yield from self._predictor(picture, prompts=prompts, multimask=asked.multimask)
 
     async def _run(self, work: Callable[[], _Result]) -> _Result:
@@ -417,7 +417,7 @@ def _format(value: Any) -> Literal["json", "mask", "overlay", "cutout"]:
     return cast(Literal["json", "mask", "overlay", "cutout"], value)
 
 
-def _cut(prompt: Prompt, height: int, width: int) -> Prompt:
+def cut_box(prompt: Prompt, height: int, width: int) -> Prompt:
     """The prompt with its box cut to the picture; one that lies outside is left to the check."""
     box = prompt.box
     if box is None or box.x1 <= 0 or box.y1 <= 0 or box.x0 >= width or box.y0 >= height:

@@ -1,0 +1,88 @@
+"""What does a teacher's cache cost a training step? Steps with and without it, in one run.
+
+    python benchmarks/distill.py --annotations instances_train2017.json --images train2017
+
+- supervised: a step of the training loop, its batch read and augmented as in training;
+- taught: the same with a teacher's cache, whose logits are read, cut and learned from.
+
+The teacher is the shipped network, through `picosam2 teach`'s own code.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from common import parser, ratio, report, take_turns, taken
+from feed import DEVICE, make_store, times
+
+from picosam2.data.batches import Feed, Lesson, Sampler
+from picosam2.data.readers import read_annotations
+from picosam2.data.store import SourceFiles, Store
+from picosam2.distill.cache import TeacherCache
+from picosam2.distill.config import Recipe, load_recipe
+from picosam2.distill.teach import teach
+from picosam2.distill.teachers import TeacherConfig, open_teacher
+from picosam2.distill.trainer import Processes, Trainer, keep_memory, lesson
+
+
+def steps(store: Store, recipe: Recipe, said: Lesson | None) -> Iterator[None]:
+    """Training steps, without end."""
+    trainer = Trainer(recipe, Processes(rank=0, world=1, device=DEVICE))
+    sampler = Sampler(store, recipe.train.batch, views=recipe.train.views)
+    feed = Feed(
+        store, sampler, recipe.augment, size=lambda step: recipe.model.input_size,
+        seed=0, stop=10**9, device=DEVICE, lesson=said,
+    )  # fmt: skip
+    for batch in feed:
+        trainer.train_step(batch)
+        yield
+
+
+def main() -> None:
+    """Make a store and its cache, take turns, print crops a second and the ratio."""
+    command = parser(__doc__)
+    command.add_argument("--annotations", type=Path, required=True)
+    command.add_argument("--images", type=Path, required=True)
+    command.add_argument("--dataset", default="coco")
+    command.add_argument("--photos", type=int, default=24, help="photos in the store")
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--steps", type=int, default=4, help="training steps in one turn")
+    options = command.parse_args()
+    keep_memory()
+    torch.set_num_threads(options.threads)
+    recipe = load_recipe("default-distill")
+    recipe = replace(recipe, train=replace(recipe.train, sources={}))
+    source = SourceFiles(
+        annotations=options.annotations, images=options.images, dataset=options.dataset
+    )
+    found = read_annotations(source.dataset, source.annotations, source.images).photos
+    photos = tuple(photo for photo in found if photo.instances)[: options.photos]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        store = make_store(source, photos, folder, recipe)
+        taught = SourceFiles(annotations=folder / "annotations.json", images=source.images)
+        teacher = open_teacher("checkpoint:default", TeacherConfig(device="cpu"))
+        teach(teacher, store, [taught], folder / "cache")
+        said = lesson(TeacherCache(folder / "cache", store), recipe.distill)
+        ways = {"supervised": steps(store, recipe, None), "taught": steps(store, recipe, said)}
+        turns: dict[str, Callable[[], None]] = {
+            name: times(options.steps, way.__next__) for name, way in ways.items()
+        }
+        seconds = take_turns(turns, options.rounds)
+    crops = options.steps * recipe.train.batch
+    numbers = {
+        f"{name} [crops/s]": crops / statistics.median(spent) for name, spent in seconds.items()
+    }
+    numbers["taught / supervised, time"] = ratio(seconds["taught"], seconds["supervised"])
+    limits = {"taught / supervised, time": ("<=", 1.1)}
+    report(numbers, limits, taken(("torch", "numpy")), options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Does teaching encode photos, not annotations? Encoder runs and time of both ways, in one run.
+
+    python benchmarks/teach.py --annotations instances_train2017.json --images train2017
+
+- teach: `picosam2 teach` from photos to a finished cache: each photo is opened and encoded once,
+  its prompts are decoded in batches, the logits resampled, kept in 8 bits and written;
+- published: for every annotation open the photo, encode it and decode one prompt, as a teacher
+  inside the training step does. Nothing is written.
+
+The teacher is a SAM 2 with the layers of `hiera-tiny` and random weights, so nothing is fetched. It
+sees `--side` pixels; the real one sees 1,024, where encoding takes a larger share of the time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from common import parser, ratio, report, take_turns, taken
+from feed import make_store
+
+from picosam2 import masks
+from picosam2.data.readers import read_annotations
+from picosam2.data.store import SourceFiles
+from picosam2.distill.config import load_recipe
+from picosam2.distill.sam_teachers import SamTeacher
+from picosam2.distill.teach import teach
+from picosam2.distill.teachers import Target, TeacherConfig
+from picosam2.evaluate.peers import FAMILIES
+from picosam2.images import load_image
+from picosam2.prompts import Box
+
+
+def random_sam2(side: int) -> Any:
+    """A Sam2Model with the default layers, `hiera-tiny`'s, for pictures of `side` pixels."""
+    vision = transformers.Sam2VisionConfig(
+        backbone_config={"model_type": "sam2_hiera_det_model", "image_size": [side, side]},
+        backbone_feature_sizes=[[side // step, side // step] for step in (4, 8, 16)],
+    )
+    prompt = transformers.Sam2PromptEncoderConfig(image_size=side)
+    torch.manual_seed(0)
+    return transformers.Sam2Model(
+        transformers.Sam2Config(vision_config=vision, prompt_encoder_config=prompt)
+    )
+
+
+def main() -> None:
+    """Take turns, print encoder runs, seconds and ratios."""
+    command = parser(__doc__)
+    command.add_argument("--annotations", type=Path, required=True)
+    command.add_argument("--images", type=Path, required=True)
+    command.add_argument("--dataset", default="coco")
+    command.add_argument("--photos", type=int, default=12, help="photos, from all over the file")
+    command.add_argument("--side", type=int, default=256, help="the teacher's input, pixels")
+    command.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--rounds", type=int, default=3)
+    options = command.parse_args()
+    torch.set_num_threads(options.threads)
+    source = SourceFiles(
+        annotations=options.annotations, images=options.images, dataset=options.dataset
+    )
+    found = read_annotations(source.dataset, source.annotations, source.images).photos
+    usable = tuple(photo for photo in found if photo.instances)
+    photos = usable[:: max(len(usable) // options.photos, 1)][: options.photos]
+    model = random_sam2(options.side)
+    encoded: list[int] = []
+    model.vision_encoder.register_forward_hook(lambda *_: encoded.append(1))
+    config = TeacherConfig(device="cpu", precision=options.precision)
+    teacher = SamTeacher(model, FAMILIES["sam2"], name="sam2:random", config=config)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        store = make_store(source, photos, folder, load_recipe("default"))
+        taught = SourceFiles(annotations=folder / "annotations.json", images=source.images)
+        number = count()
+
+        def whole() -> None:
+            teach(teacher, store, [taught], folder / f"cache-{next(number)}")
+
+        def published() -> None:
+            for photo in photos:
+                for instance in photo.instances:
+                    picture, truth = load_image(photo.path), instance.mask()
+                    box = Box(*(masks.bbox(truth) or ()))
+                    teacher(picture, [Target(box=box, point=masks.centre_point(truth))])
+
+        runs = {}
+        for name, way in (("teach", whole), ("published", published)):
+            encoded.clear()
+            way()
+            runs[name] = len(encoded)
+        seconds = take_turns({"teach": whole, "published": published}, options.rounds)
+    numbers = {
+        "masks a photo, of the whole file": sum(len(p.instances) for p in usable) / len(usable),
+        **{f"encoder runs a photo, {name}": runs[name] / len(photos) for name in runs},
+        "encoder runs, published / teach": runs["published"] / runs["teach"],
+        **{f"{name} [s a photo]": min(times) / len(photos) for name, times in seconds.items()},
+        "time, published / teach": ratio(seconds["published"], seconds["teach"]),
+    }
+    limits = {"encoder runs, published / teach": (">=", 5.0)}
+    report(numbers, limits, taken(("torch", "transformers", "numpy")), options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What the exports for devices share: pixels in, one crop, the file sealed, opened and compared.
+
+Unlike the ONNX file, these take the crop's pixels as they are (0..255) and normalise them in the
+graph, so that an app has no numbers to copy, and give the logits alone, of one crop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from picosam2.export.onnx import TOLERANCE, Exported, ExportError, described, fold_batchnorm
+from picosam2.files import atomic_write
+from picosam2.images import MEAN, PAD_RGB, STD, normalise
+from picosam2.model import PicoSAM2
+from picosam2.runtime import Runtime
+from picosam2.sealed import seal
+
+
+class PixelNetwork(nn.Module):
+    """A crop's pixels (1, 3, S, S) float 0..255 to logits (1, K, S', S'), batch norms folded."""
+
+    scale_C11: Tensor
+    shift_C11: Tensor
+
+    def __init__(self, model: PicoSAM2) -> None:
+        super().__init__()
+        self.network = fold_batchnorm(model)
+        std = torch.tensor(STD, dtype=torch.float64)[:, None, None]
+        mean = torch.tensor(MEAN, dtype=torch.float64)[:, None, None]
+        self.register_buffer("scale_C11", (1 / (255 * std)).float())
+        self.register_buffer("shift_C11", (mean / std).float())
+        self.eval()
+
+    def forward(self, pixels_13SS: Tensor) -> Tensor:
+        """Logits, not probabilities."""
+        logits: Tensor = self.network(pixels_13SS * self.scale_C11 - self.shift_C11)["logits"]
+        return logits
+
+
+def export_sealed(
+    model: PicoSAM2,
+    path: str | os.PathLike[str],
+    facts: Mapping[str, Any],
+    *,
+    file: Mapping[str, Any],
+    convert: Callable[[PixelNetwork], bytes],
+    open_it: Callable[[Path], Runtime],
+) -> Exported:
+    """Write `model` in a device's format to `path`, atomically, and prove that the file is it.
+
+    Args:
+        model: the weights.
+        path: the file to write.
+        facts: what is known of the weights.
+        file: what holds for this format alone: `runtime`, `input`, `output`.
+        convert: gives the bytes of the format.
+        open_it: opens the written file with the runtime that users open it with.
+
+    Raises:
+        ExportError: the file's logits differ from PyTorch's by more than `TOLERANCE`.
+    """
+    path = Path(path)
+    said = described(model, facts)
+    said["preprocessing"] = {"order": "RGB", "range": [0, 255], "pad": PAD_RGB}
+    side = model.config.input_size
+    crops = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+    was_training = model.training
+    with torch.inference_mode():
+        expected = model.eval()(torch.from_numpy(normalise(crops)))["logits"].numpy()
+    model.train(was_training)
+    data = seal(convert(PixelNetwork(model)), said, file)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+        difference = float(np.abs(open_it(temporary)(crops) - expected).max())
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"the exported file's logits differ from PyTorch's by {difference:g}: keep the "
+                "old file and report this"
+            )
+    return Exported(path=path, bytes=len(data), largest_difference=difference)

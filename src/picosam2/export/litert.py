@@ -1,0 +1,47 @@
+"""Weights to a LiteRT file (.tflite): write, describe, check and compare, in one function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from picosam2.errors import require
+from picosam2.export.device import PixelNetwork, export_sealed
+from picosam2.export.onnx import Exported
+from picosam2.litert_runtime import LiteRtRuntime
+from picosam2.model import PicoSAM2
+from picosam2.quiet import quietly
+
+FILE = {
+    "runtime": "litert",
+    "input": "(1, S, S, 3) float32: a crop's RGB pixels, 0..255",
+    "output": "(1, S', S', K) float32: logits; a mask is logits > 0",
+}
+
+
+def export_litert(
+    model: PicoSAM2, path: str | os.PathLike[str], facts: Mapping[str, Any] | None = None
+) -> Exported:
+    """Write `model` for LiteRT to `path`, atomically, and prove that it gives the same logits.
+
+    The graph takes one crop in its own layout, height, width, channel, as LiteRT's kernels do.
+
+    Raises:
+        MissingExtraError: the converter is not installed.
+        ExportError: the file's logits differ from PyTorch's.
+    """
+    return export_sealed(
+        model, path, facts or {}, file=FILE, convert=_convert, open_it=LiteRtRuntime
+    )
+
+
+def _convert(network: PixelNetwork) -> bytes:
+    with quietly():
+        converter = require("litert_torch", "export-litert")
+        side = network.network.config.input_size
+        inward = converter.to_channel_last_io(network, args=[0], outputs=[0]).eval()
+        made: bytes = converter.convert(inward, (torch.zeros(1, side, side, 3),)).model_content()
+    return made

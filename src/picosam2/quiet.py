@@ -1,0 +1,25 @@
+"""Large packages talk as they load and convert: of progress, and of what they will drop. Hush."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without Python's warnings, log records up to WARNING, and standard output, in every thread.
+
+    What a C++ library writes to the process's standard error itself is not held back.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,38 @@
+"""Make the files of `golden/runtimes`: untrained weights of every kind of network, as safetensors,
+LiteRT and ExecuTorch files.
+
+    PYTHONPATH=tests python tests/golden/make_runtimes.py
+
+They let the runtimes be tested where their converters, which are large, are not installed. Weights
+that are there are kept, so that a new format of one file leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+import torch
+from helpers.configs import CONFIGS, GOLDEN, golden
+
+from picosam2.checkpoint import load_weights, save_weights
+from picosam2.export.executorch import export_executorch
+from picosam2.export.litert import export_litert
+from picosam2.export.onnx import weights_facts
+from picosam2.model import PicoSAM2
+
+
+def main() -> None:
+    """Write what is missing and convert it all."""
+    GOLDEN.mkdir(exist_ok=True)
+    for name, config in CONFIGS.items():
+        weights = golden(name, ".safetensors")
+        if not weights.is_file():
+            torch.manual_seed(0)
+            model = PicoSAM2(config)
+            model.train()(torch.randn(8, 3, config.input_size, config.input_size))
+            save_weights(weights, model, {"name": name, "scorers": {}})
+        facts = weights_facts(weights)
+        print(export_litert(load_weights(weights), golden(name, ".tflite"), facts))
+        print(export_executorch(load_weights(weights), golden(name, ".pte"), facts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Does a teacher help? Equal trainings with and without one, measured by every protocol.
+
+    python tools/studies/distillation.py tools/studies/distillation.toml --stores STORES --out OUT \
+        --coco instances_val2017.json val2017 --lvis lvis_val.json val2017
+
+Each variant is trained with each of its seeds (`--only NAME` for one variant; a run goes on where
+it was stopped) and measured on COCO and LVIS. OUT/results.md compares it, object by object and with
+the intervals of `picosam2 compare`, with the variant `supervised`; OUT/results.svg shows the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from run import merged
+
+from picosam2.checkpoint import load_weights, read_tensors
+from picosam2.data.readers import read_annotations
+from picosam2.data.store import Store
+from picosam2.distill.cache import TeacherCache
+from picosam2.distill.config import Recipe, from_table
+from picosam2.distill.trainer import train
+from picosam2.evaluate.compare import compare
+from picosam2.evaluate.run import evaluate
+from picosam2.files import atomic_write, sha256_file, write_json, write_text
+from picosam2.predictor import Predictor
+from picosam2.torch_runtime import TorchRuntime
+
+PROTOCOLS = ("box", "click", "paper-point", "paper-roi")
+CONTROL = "supervised"
+
+
+def main() -> None:
+    """Run the study that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--stores", type=Path, required=True, help="folder of store and cache")
+    parser.add_argument("--out", type=Path, required=True)
+    for name in ("coco", "lvis"):
+        parser.add_argument(f"--{name}", type=Path, nargs=2, required=True, metavar=("FILE", "DIR"))
+    parser.add_argument("--only", help="train and measure this variant only")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    study = tomllib.loads(args.study.read_text())
+    photos = {
+        name: read_annotations(name, *getattr(args, name)).photos for name in ("coco", "lvis")
+    }
+    for name, variant in study["variants"].items():
+        if args.only in (None, name):
+            for seed in variant.get("seeds", study["seeds"]):
+                run(study, variant, seed, args.stores, args.out / f"{name}-{seed}", photos)
+    results = {
+        name: [
+            found
+            for seed in variant.get("seeds", study["seeds"])
+            if (found := read(args.out / f"{name}-{seed}"))
+        ]
+        for name, variant in study["variants"].items()
+    }
+    text = table(results)
+    write_text(args.out / "results.md", text)
+    plot(results, args.out / "results.svg")
+    print(text)
+
+
+def run(
+    study: Mapping[str, Any],
+    variant: Mapping[str, Any],
+    seed: int,
+    stores: Path,
+    folder: Path,
+    photos: Mapping[str, Any],
+) -> None:
+    """Train one variant with one seed and measure what came of it, unless that is done."""
+    weights, measured = folder / "weights.safetensors", folder / "measured.json"
+    if measured.exists():
+        return
+    table = merged(study["base"], variant, seed)
+    store = Store(stores / study["store"])
+    cache = TeacherCache(stores / study["cache"], store) if "distill" in variant else None
+    recipe = from_table(Recipe, table, where=folder.name)
+    train(recipe, store, folder, resume=True, teacher=cache)
+    facts = read_tensors(weights).info
+    runtime = TorchRuntime(load_weights(weights), weights_sha256=sha256_file(weights), facts=facts)
+    predictor = Predictor(runtime)
+    found = {}
+    for dataset, some in photos.items():
+        for protocol in PROTOCOLS:
+            result = evaluate(predictor, some, protocol=protocol, dataset=dataset).to_json()
+            found[f"{protocol} {dataset}"] = result
+            print(folder.name, dataset, protocol, f"{result['miou']:.4f}", flush=True)
+    write_json(measured, found)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The measurements of one run; nothing where there are none yet."""
+    path = folder / "measured.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def pooled(runs: Iterable[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """One result whose objects have the mean IoU of all runs."""
+    results = [one[key] for one in runs]
+    first = results[0]
+    items = [
+        {**item, "iou": float(np.mean([r["items"][i]["iou"] for r in results]))}
+        for i, item in enumerate(first["items"])
+    ]
+    return {**first, "items": items}
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """mIoU and hit rate by protocol, the spread over seeds, and the difference to the control."""
+    lines = [
+        "| protocol | data | variant | seeds | mIoU | spread | hit rate | against control | 95 % |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    control = results.get(CONTROL) or []
+    for key in next((list(runs[0]) for runs in results.values() if runs), []):
+        protocol, dataset = key.split()
+        for name, runs in results.items():
+            if not runs:
+                continue
+            scores = [one[key]["miou"] for one in runs]
+            hits = np.mean([one[key]["hit_rate"] for one in runs])
+            row = [f"`{protocol}`", dataset.upper(), name, f"{len(runs)}",
+                   f"{100 * np.mean(scores):.2f}", f"{100 * np.ptp(scores):.2f}",
+                   f"{100 * hits:.2f}"]  # fmt: skip
+            # The control with as many seeds, from the first: the same seeds on both sides.
+            same = control[: len(runs)]
+            if name != CONTROL and len(same) == len(runs):
+                found = compare(pooled(same, key), pooled(runs, key))
+                row += [f"{100 * found.difference:+.2f}",
+                        f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"]  # fmt: skip
+            else:
+                row += ["", ""]
+            lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(results: Mapping[str, Any], path: Path) -> None:
+    """Every variant's mIoU by protocol and data, one dot a seed."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    shown = {name: runs for name, runs in results.items() if runs}
+    if not shown:
+        return
+    keys = list(next(iter(shown.values()))[0])
+    figure, axes = plt.subplots(2, len(keys) // 2, figsize=(3 * len(keys) // 2, 6))
+    for axis, key in zip(axes.flat, keys, strict=True):
+        for place, runs in enumerate(shown.values()):
+            scores = [100 * one[key]["miou"] for one in runs]
+            axis.plot([place] * len(scores), scores, "o", color="tab:blue", alpha=0.5)
+            axis.plot([place - 0.3, place + 0.3], [np.mean(scores)] * 2, color="black")
+        axis.set_title(key)
+        axis.set_xticks(range(len(shown)), shown, rotation=60, ha="right")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("mIoU, %")
+    figure.tight_layout()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="svg")
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
