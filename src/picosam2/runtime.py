@@ -136,9 +136,8 @@ class OnnxRuntime:
                 "again"
             )
         self._input = inputs[0].name
-        if self._info.facts.get(
-            "exact"
-        ):  # it stands for another device's arithmetic: nothing is to be fused
+        if self._info.facts.get("exact"):
+            # It stands for another device's arithmetic: nothing is to be fused.
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             self._session = load()
 
