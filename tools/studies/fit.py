@@ -1,0 +1,76 @@
+"""Does a network fit too little or too much? Box IoU on training objects beside held-out ones.
+
+    python tools/studies/fit.py --store STORE --weights default RUN/weights.safetensors
+
+IoU of mask and truth on the plain 96-pixel crops of the store's view `box`, for the same random
+objects of its training and its validation part; of all sources, and of `--source` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from picosam2.checkpoint import load_weights
+from picosam2.data.augment import NO_AUGMENT, Draws, augment
+from picosam2.data.store import BOX, Store
+from picosam2.model import PicoSAM2
+from picosam2.weights import find_weights
+
+BATCH = 64
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--weights", nargs="+", required=True, help="shipped names or files")
+    parser.add_argument("--source", default="coco")
+    parser.add_argument("--objects", type=int, default=1200, help="of each part, at most")
+    args = parser.parse_args()
+    store = Store(args.store)
+    records = store.records
+    boxes = (store.kinds == BOX) & (records["view"] == store.view_names.index("box"))
+    of_source = np.array([name == args.source for name in store.source_names])[records["source"]]
+    print("| weights | objects | training | held out |\n|---|---|--:|--:|")
+    for name in args.weights:
+        model = load_weights(find_weights(name, "torch"))
+        for kind, wanted in (("all", boxes), (args.source, boxes & of_source)):
+            cells = []
+            for part in (~records["validation"], records["validation"]):
+                rows = np.flatnonzero(wanted & part)
+                count = min(len(rows), args.objects)
+                chosen = np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
+                cells.append(f"{100 * ious(model, store, chosen).mean():.1f} ({count})")
+            label = Path(name).parent.name if "/" in name else name
+            print(f"| {label} | {kind} | " + " | ".join(cells) + " |", flush=True)
+
+
+def ious(model: PicoSAM2, store: Store, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The IoU (N,) of mask and truth of rows (N,), on plain crops."""
+    found: list[float] = []
+    for start in range(0, len(rows), BATCH):
+        some = rows[start : start + BATCH]
+        windows = store.records["window"][some]
+        cut = augment(
+            torch.from_numpy(store.gather(some)),
+            torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float(),
+            torch.full((len(some),), BOX),
+            Draws.of(len(some), torch.Generator().manual_seed(0)),
+            NO_AUGMENT,
+            model.config.input_size,
+        )
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            logits = model(cut.image_B3SS)["logits"][:, BOX]
+        mask, truth = logits > 0, cut.target_BSS > 0.5
+        either = (mask | truth).sum((1, 2)).clamp_min(1)
+        found += ((mask & truth).sum((1, 2)) / either).tolist()
+    return np.array(found)
+
+
+if __name__ == "__main__":
+    main()
