@@ -153,6 +153,14 @@ VARIANTS = {
     "stem, input 256": (replace(PAPER, input_size=256, stem="stride2"), 5.47),
     "stem, input 320": (replace(PAPER, input_size=320, stem="stride2"), 7.82),
     "input 192": (replace(PAPER, input_size=192), 10.4),
+    "self-attention": (replace(PAPER, attention="self"), 3.70),
+    "SiLU": (replace(PAPER, activation="silu"), 3.56),
+    "hard-swish": (replace(PAPER, activation="hard-swish"), 3.56),
+    "max-pool": (replace(PAPER, down="maxpool"), 2.65),
+    "depthwise down": (replace(PAPER, down="depthwise"), 2.65),
+    "kernel 5": (replace(PAPER, kernel=5), 3.59),
+    "dilation": (replace(PAPER, dilation=2), 3.55),
+    "coarse head": (replace(PAPER, decoder=(192, 128)), 2.10),
     "width x2": (TWICE, 8.55),
 }
 """MiB that the converter's memory report says, or that it misses, from runs of the converter."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -354,13 +354,7 @@ def _memory(graph: _Graph) -> Iterator[LayerMemory]:
     for number, node in enumerate(graph.nodes):
         sources = graph.data(node)
         output = node.output[0]
-        merged = (
-            node.op_type in _IN_PLACE
-            and len(sources) == 1
-            and sources[0] not in graph.inputs
-            and len(graph.readers(sources[0])) == 1
-        )
-        if merged:
+        if _is_in_place(graph, node, sources, buffer):
             buffer[output] = buffer[sources[0]]
             shape = graph.shape(output, layer_of(node))
             size[buffer[output]] = max(size[buffer[output]], _bytes(shape))
@@ -386,6 +380,20 @@ def _memory(graph: _Graph) -> Iterator[LayerMemory]:
             waiting=sum(size[name] for name in waiting),
         )
         made.append(output)
+
+
+def _is_in_place(
+    graph: _Graph, node: NodeProto, sources: Sequence[str], buffer: Mapping[str, str]
+) -> bool:
+    """Whether a node works on what the layer before it is writing, and needs no memory itself."""
+    if len({buffer[name] for name in sources}) != 1 or sources[0] in graph.inputs:
+        return False
+    if len(sources) > 1:  # the second half of SiLU, x * sigmoid(x), or x * x
+        return node.op_type == "Mul"
+    others = [reader for reader in graph.readers(sources[0]) if reader is not node]
+    if node.op_type == "Sigmoid" and len(others) == 1:
+        return others[0].op_type == "Mul" and node.output[0] in others[0].input
+    return node.op_type in _IN_PLACE and not others
 
 
 def _bytes(shape: Sequence[int]) -> int:
