@@ -74,6 +74,37 @@ def test_from_sam2_to_a_cache(cli: Any, folder: Path, sam2: Path, tmp_path: Path
     assert "(box, truth; " in said.err
 
 
+def test_from_sam2_to_a_student(cli: Any, folder: Path, sam2: Path, tmp_path: Path) -> None:
+    """Teach, learn a few steps from the cache, and use what came of it."""
+    from picosam2.checkpoint import read_tensors
+
+    cache, out = tmp_path / "cache", tmp_path / "run"
+    assert cli(*words(folder, f"sam2:{sam2}", cache, "--agree", 0)).code == 0
+    training = (
+        "train", "--recipe", "debug", "--store", folder / "store", "--out", out, "--no-validate",
+        "--device", "cpu", "--set", "train.samples=32", "--set", "train.batch=8",
+        "--set", "train.log_every=1", "--set", "distill.confidence=predicted",
+    )  # fmt: skip
+    done = cli(*training, "--teacher", cache)
+    assert done.code == 0, done.err
+    told = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(told) == 4
+    assert all(line["teacher"] > 0 for line in told)
+    assert all(0 < line["trust"] < 1 for line in told)
+    weights = out / "weights.safetensors"
+    assert read_tensors(weights).info["teacher"]["prompt"] == "box"
+    photo = folder / "shapes-images" / "000.png"
+    made = cli("segment", photo, "--box", "20,20,70,60", "--weights", weights, "--out", tmp_path)
+    assert made.code == 0, made.err
+    assert (tmp_path / "000-overlay.png").exists()
+    again = cli(*training, "--resume")
+    assert again.code == 2
+    assert "taught by another teacher's cache, or by none" in again.err
+    stranger = cli(*training, "--teacher", folder / "store")
+    assert stranger.code == 2
+    assert "is not a teacher cache" in stranger.err
+
+
 def test_a_checkpoint_teaches(
     cli: Any, folder: Path, tiny_safetensors: Path, tmp_path: Path
 ) -> None:
