@@ -70,6 +70,12 @@ DNN_PARAMS = """<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
         </inputTensor>
       </inputTensors>
       <outputTensors>
+        <outputTensor ordinal="1" name="iou" numOfDimensions="1"
+                      bitsPerElement="8" shift="0" scale="9.765625E-4" format="signed">
+          <dimensions>
+            <dimension size="2" serializationOrder="0" ordinal="0" padding="0"/>
+          </dimensions>
+        </outputTensor>
         <outputTensor ordinal="0" name="logits" numOfDimensions="3"
                       bitsPerElement="8" shift="0" scale="0.125" format="signed">
           <dimensions>

@@ -30,10 +30,10 @@ pytestmark = [
 ]
 
 CONFIGS = {
-    "two channels": ModelConfig(widths=(16, 32, 48, 64), bottleneck=64, decoder=(64, 48, 32, 16),
+    "two channels": ModelConfig(widths=(32, 32, 48, 64), bottleneck=64, decoder=(64, 48, 32, 32),
                                 logits=2),
     "stem, attention and IoU": ModelConfig(
-        widths=(16, 32, 48, 64), bottleneck=64, decoder=(64, 48, 32, 16), logits=2,
+        widths=(32, 32, 48, 64), bottleneck=64, decoder=(64, 48, 32, 32), logits=2,
         input_size=192, stem="stride2", attention="channel", heads=("iou",),
     ),
 }  # fmt: skip
@@ -62,7 +62,8 @@ def test_from_weights_to_the_sensor(name: str, tmp_path: Path) -> None:
     assert (image["shape"], image["bits"], image["signed"], image["scale"]) == (
         [3, config.input_size, config.input_size], 8, False, 1.0,
     )  # fmt: skip
-    logits = made.report["outputs"][0]
+    logits, *more = made.report["outputs"]
+    assert [one["shape"] for one in more] == [[2] for _ in config.heads]
     half = 2 if config.stem == "stride2" else 1
     assert logits["shape"] == [2, config.input_size // half, config.input_size // half]
     assert logits["scale"] == made.report["quantization"]["outputs"]["logits"]["step"]

@@ -191,7 +191,8 @@ def test_reading_what_the_converter_wrote(folder: Path, fake_tools: FakeTools) -
     assert {file.name for file in made.files} == {"packerOut.zip", "dnnParams.xml"}
     assert made.memory.used / 2**20 == pytest.approx(3.55, abs=0.01)
     assert made.memory.used == 1_323_392 + 2_403_424 + 1024
-    (image,), (logits,) = made.inputs, made.outputs
+    (image,), (logits, iou) = made.inputs, made.outputs
+    assert (iou.name, iou.shape, iou.scale) == ("iou", (2,), 2**-10)
     assert (image.shape, image.bits, image.signed, image.scale) == ((3, 96, 96), 8, False, 1.0)
     assert (logits.bits, logits.signed, logits.scale) == (8, True, 0.125)
     assert logits.shape == (2, 96, 96)

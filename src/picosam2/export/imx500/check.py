@@ -164,8 +164,8 @@ def check_graph(model: onnx.ModelProto) -> Check:
         )
     graph = _Graph(model)
     problems = [problem for node in graph.nodes for problem in _problems(graph, node)]
-    layers = tuple(_memory(graph))
-    if not layers:
+    layers = (*_centring(graph), *_memory(graph))
+    if not graph.nodes:
         raise WeightsError("there is no layer in this graph")
     picture = sum(math.prod(graph.shape(name, "the input")) for name in graph.inputs)
     return Check(problems=tuple(problems), layers=layers, weights=_weights(graph), picture=picture)
@@ -343,6 +343,16 @@ _IN_PLACE = frozenset({
     "Identity", "LeakyRelu", "Relu", "Reshape", "Sigmoid", "Squeeze", "Transpose", "Unsqueeze",
 })  # fmt: skip
 """Operators that are done while the layer before them writes, where only they read it."""
+
+
+def _centring(graph: _Graph) -> Iterator[LayerMemory]:
+    """The convolution on the picture's own numbers that `raw_input` puts before the network."""
+    for name in graph.inputs:
+        shape = graph.shape(name, "the input")
+        size = _bytes(shape)
+        yield LayerMemory(
+            layer="centre", operator="Conv", shape=shape, inputs=size, output=size, waiting=0
+        )
 
 
 def _memory(graph: _Graph) -> Iterator[LayerMemory]:

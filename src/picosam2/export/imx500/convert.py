@@ -156,8 +156,7 @@ def read(folder: Path, log: Path) -> Converted:
             reserved=int(sizes.attrib["reservedMemorySize"]),
         )
         inputs, outputs = (
-            tuple(_tensor(one) for one in network.findall(f"{kind}Tensors/{kind}Tensor"))
-            for kind in ("input", "output")
+            _tensors(network.findall(f"{kind}Tensors/{kind}Tensor")) for kind in ("input", "output")
         )
     except (OSError, ElementTree.ParseError, KeyError, ValueError) as error:
         raise ConvertError(
@@ -167,14 +166,20 @@ def read(folder: Path, log: Path) -> Converted:
     return Converted(packed=packed, memory=memory, inputs=inputs, outputs=outputs, files=files)
 
 
+def _tensors(found: list[ElementTree.Element]) -> tuple[Tensor, ...]:
+    """In the order of their ordinals, which is not that of the file."""
+    return tuple(_tensor(one) for one in sorted(found, key=_ordinal))
+
+
+def _ordinal(found: ElementTree.Element) -> int:
+    return int(found.attrib["ordinal"])
+
+
 def _tensor(found: ElementTree.Element) -> Tensor:
-    sizes = sorted(
-        (int(one.attrib["ordinal"]), int(one.attrib["size"]))
-        for one in found.findall("dimensions/dimension")
-    )
+    dimensions = sorted(found.findall("dimensions/dimension"), key=_ordinal)
     return Tensor(
         name=found.attrib["name"],
-        shape=tuple(size for _, size in sizes),
+        shape=tuple(int(one.attrib["size"]) for one in dimensions),
         bits=int(found.attrib["bitsPerElement"]),
         signed=found.attrib["format"] == "signed",
         scale=float(found.attrib["scale"]),

@@ -122,7 +122,7 @@ def _agreement(quantization: Mapping[str, Any]) -> list[str]:
 
 def _steps(difference: Mapping[str, float], output: Mapping[str, Any]) -> str:
     steps = difference["largest"] / output["step"] if output["step"] else 0.0
-    return f"{steps:.3g} step{'s' if steps > 1.5 else ''}"
+    return f"{steps:.3g} step{'' if round(steps) == 1 else 's'}"
 
 
 def _measured(measured: Sequence[Mapping[str, Any]]) -> list[str]:
