@@ -57,7 +57,7 @@ def test_from_weights_to_the_sensor(name: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(made.folder / "packerOut.zip") as packed:
         assert json.loads(packed.read("manifest.json"))["Target"] == "IMX500"
     memory = made.report["memory"]
-    assert memory["used"] == pytest.approx(memory["estimated"], rel=0.05)
+    assert memory["used"] == pytest.approx(memory["estimated"], abs=150_000)  # of 8,388,608
     (image,) = made.report["inputs"]
     assert (image["shape"], image["bits"], image["signed"], image["scale"]) == (
         [3, config.input_size, config.input_size], 8, False, 1.0,
