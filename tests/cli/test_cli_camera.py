@@ -134,6 +134,7 @@ def test_the_page_is_served_until_ctrl_c(photo, tiny_onnx, tmp_path):
         process.kill()
         process.wait()
     assert process.returncode == 0, problems
-    assert problems == ""
+    # Random weights may find nothing in the box, if they got as far as that.
+    assert problems in ("", "picosam2: nothing is found there: point at it again\n")
     assert f"{out}: " in told
     assert out.is_file()
