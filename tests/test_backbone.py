@@ -100,7 +100,7 @@ def test_a_package_that_is_missing_empty_or_another(
 def test_settings_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="`widths`"):
         ModelConfig(encoder="efficientnet-lite2")
-    with pytest.raises(ConfigError, match="of its own"):
+    with pytest.raises(ConfigError, match="and stem, downsampling and blocks of its own"):
         ModelConfig(encoder="efficientnet-lite2", widths=WIDTHS, stem="stride2")
     with pytest.raises(ConfigError, match="multiple of 32"):
         ModelConfig(encoder="efficientnet-lite2", widths=WIDTHS, input_size=80)

@@ -97,11 +97,12 @@ def test_nothing_is_left_of_a_recording_that_failed(refused, tiny_onnx, tmp_path
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".mp4"]
 
 
-def test_the_page_is_served_until_ctrl_c(photo, tiny_onnx, tmp_path):
+def test_the_page_is_served_until_ctrl_c(photo, tmp_path):
     pytest.importorskip("uvicorn", reason="the page is an extra")
     pytest.importorskip("av", reason="video files need PyAV")
     out = tmp_path / "out.mp4"
-    words = ["camera", "--simulate", photo, "--port", "0", "--weights", tiny_onnx, "--record", out]
+    # The shipped weights: random ones would say, now and then, that they found nothing in the box.
+    words = ["camera", "--simulate", photo, "--port", "0", "--record", out]
     process = subprocess.Popen(
         [sys.executable, "-m", "picosam2", *map(str, words)],
         stdout=subprocess.PIPE,
@@ -134,7 +135,6 @@ def test_the_page_is_served_until_ctrl_c(photo, tiny_onnx, tmp_path):
         process.kill()
         process.wait()
     assert process.returncode == 0, problems
-    # Random weights may find nothing in the box, if they got as far as that.
-    assert problems in ("", "picosam2: nothing is found there: point at it again\n")
+    assert problems == ""
     assert f"{out}: " in told
     assert out.is_file()
