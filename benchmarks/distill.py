@@ -13,18 +13,16 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import parser, ratio, report, take_turns, taken
-from feed import DEVICE, make_store, times
+from common import ratio, report, take_turns, taken
+from feed import DEVICE, any_source, batches, make_store, photos_of, photos_parser, times
 
-from picosam2.data.batches import Feed, Lesson, Sampler
-from picosam2.data.readers import read_annotations
+from picosam2.data.batches import Lesson
 from picosam2.data.store import SourceFiles, Store
 from picosam2.distill.cache import TeacherCache
-from picosam2.distill.config import Recipe, load_recipe
+from picosam2.distill.config import Recipe
 from picosam2.distill.teach import teach
 from picosam2.distill.teachers import TeacherConfig, open_teacher
 from picosam2.distill.trainer import Processes, Trainer, keep_memory, lesson
@@ -33,36 +31,21 @@ from picosam2.distill.trainer import Processes, Trainer, keep_memory, lesson
 def steps(store: Store, recipe: Recipe, said: Lesson | None) -> Iterator[None]:
     """Training steps, without end."""
     trainer = Trainer(recipe, Processes(rank=0, world=1, device=DEVICE))
-    sampler = Sampler(store, recipe.train.batch, views=recipe.train.views)
-    feed = Feed(
-        store, sampler, recipe.augment, size=lambda step: recipe.model.input_size,
-        seed=0, stop=10**9, device=DEVICE, lesson=said,
-    )  # fmt: skip
-    for batch in feed:
+    for batch in batches(store, recipe, said):
         trainer.train_step(batch)
         yield
 
 
 def main() -> None:
     """Make a store and its cache, take turns, print crops a second and the ratio."""
-    command = parser(__doc__)
-    command.add_argument("--annotations", type=Path, required=True)
-    command.add_argument("--images", type=Path, required=True)
-    command.add_argument("--dataset", default="coco")
-    command.add_argument("--photos", type=int, default=24, help="photos in the store")
-    command.add_argument("--threads", type=int, default=2)
-    command.add_argument("--rounds", type=int, default=5)
+    command = photos_parser(__doc__, photos=24, rounds=5)
     command.add_argument("--steps", type=int, default=4, help="training steps in one turn")
     options = command.parse_args()
     keep_memory()
     torch.set_num_threads(options.threads)
-    recipe = load_recipe("default-distill")
-    recipe = replace(recipe, train=replace(recipe.train, sources={}))
-    source = SourceFiles(
-        annotations=options.annotations, images=options.images, dataset=options.dataset
-    )
-    found = read_annotations(source.dataset, source.annotations, source.images).photos
-    photos = tuple(photo for photo in found if photo.instances)[: options.photos]
+    recipe = any_source("default-distill")
+    source, photos = photos_of(options)
+    photos = photos[: options.photos]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         store = make_store(source, photos, folder, recipe)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle
@@ -27,7 +28,7 @@ from common import parser, ratio, report, take_turns, taken
 from PIL import Image
 
 from picosam2.data.augment import Batch
-from picosam2.data.batches import Feed, Sampler
+from picosam2.data.batches import Feed, Lesson, Sampler
 from picosam2.data.coco import Photo
 from picosam2.data.readers import read_annotations
 from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
@@ -41,12 +42,12 @@ from picosam2.images import MEAN, STD
 DEVICE = torch.device("cpu")
 
 
-def batches(store: Store, recipe: Recipe) -> Iterator[Batch]:
-    """Batches as training gets them, without end."""
+def batches(store: Store, recipe: Recipe, said: Lesson | None = None) -> Iterator[Batch]:
+    """Batches as training gets them, without end; with what a teacher says, if given."""
     sampler = Sampler(store, recipe.train.batch, views=recipe.train.views)
     feed = Feed(
         store, sampler, recipe.augment, size=lambda step: recipe.model.input_size,
-        seed=0, stop=10**9, device=DEVICE,
+        seed=0, stop=10**9, device=DEVICE, lesson=said,
     )  # fmt: skip
     yield from feed
 
@@ -82,27 +83,44 @@ def times(count: int, once: Callable[[], object]) -> Callable[[], None]:
     return turn
 
 
-def main() -> None:
-    """Make a store, take turns, print crops a second and ratios."""
-    command = parser(__doc__)
+def photos_parser(description: str | None, photos: int, rounds: int) -> ArgumentParser:
+    """A parser with the options of a benchmark on annotated photos, and their defaults."""
+    command = parser(description)
     command.add_argument("--annotations", type=Path, required=True)
     command.add_argument("--images", type=Path, required=True)
     command.add_argument("--dataset", default="coco")
-    command.add_argument("--recipe", default="default")
-    command.add_argument("--photos", type=int, default=64, help="photos in the store")
+    command.add_argument("--photos", type=int, default=photos, help="how many photos")
     command.add_argument("--threads", type=int, default=2)
-    command.add_argument("--rounds", type=int, default=5)
-    command.add_argument("--steps", type=int, default=4, help="training steps in one turn")
-    options = command.parse_args()
-    keep_memory()
-    torch.set_num_threads(options.threads)
-    recipe = load_recipe(options.recipe)
-    recipe = replace(recipe, train=replace(recipe.train, sources={}))
+    command.add_argument("--rounds", type=int, default=rounds)
+    return command
+
+
+def photos_of(options: Namespace) -> tuple[SourceFiles, tuple[Photo, ...]]:
+    """The source that the options name, and all of its photos that have an object."""
     source = SourceFiles(
         annotations=options.annotations, images=options.images, dataset=options.dataset
     )
     found = read_annotations(source.dataset, source.annotations, source.images).photos
-    photos = tuple(photo for photo in found if photo.instances)[: options.photos]
+    return source, tuple(photo for photo in found if photo.instances)
+
+
+def any_source(name: str) -> Recipe:
+    """The recipe of that name, for stores that need not have its sources."""
+    recipe = load_recipe(name)
+    return replace(recipe, train=replace(recipe.train, sources={}))
+
+
+def main() -> None:
+    """Make a store, take turns, print crops a second and ratios."""
+    command = photos_parser(__doc__, photos=64, rounds=5)
+    command.add_argument("--recipe", default="default")
+    command.add_argument("--steps", type=int, default=4, help="training steps in one turn")
+    options = command.parse_args()
+    keep_memory()
+    torch.set_num_threads(options.threads)
+    recipe = any_source(options.recipe)
+    source, photos = photos_of(options)
+    photos = photos[: options.photos]
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(source, photos, Path(folder), recipe)
         fixed = next(batches(store, recipe))

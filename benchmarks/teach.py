@@ -20,11 +20,10 @@ from typing import Any
 
 import torch
 import transformers
-from common import parser, ratio, report, take_turns, taken
-from feed import make_store
+from common import ratio, report, take_turns, taken
+from feed import make_store, photos_of, photos_parser
 
 from picosam2 import masks
-from picosam2.data.readers import read_annotations
 from picosam2.data.store import SourceFiles
 from picosam2.distill.config import load_recipe
 from picosam2.distill.sam_teachers import SamTeacher
@@ -50,22 +49,12 @@ def random_sam2(side: int) -> Any:
 
 def main() -> None:
     """Take turns, print encoder runs, seconds and ratios."""
-    command = parser(__doc__)
-    command.add_argument("--annotations", type=Path, required=True)
-    command.add_argument("--images", type=Path, required=True)
-    command.add_argument("--dataset", default="coco")
-    command.add_argument("--photos", type=int, default=12, help="photos, from all over the file")
+    command = photos_parser(__doc__, photos=12, rounds=3)  # photos from all over the file
     command.add_argument("--side", type=int, default=256, help="the teacher's input, pixels")
     command.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
-    command.add_argument("--threads", type=int, default=2)
-    command.add_argument("--rounds", type=int, default=3)
     options = command.parse_args()
     torch.set_num_threads(options.threads)
-    source = SourceFiles(
-        annotations=options.annotations, images=options.images, dataset=options.dataset
-    )
-    found = read_annotations(source.dataset, source.annotations, source.images).photos
-    usable = tuple(photo for photo in found if photo.instances)
+    source, usable = photos_of(options)
     photos = usable[:: max(len(usable) // options.photos, 1)][: options.photos]
     model = random_sam2(options.side)
     encoded: list[int] = []
