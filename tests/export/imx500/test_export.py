@@ -172,11 +172,18 @@ def test_a_failure_leaves_the_old_export_and_a_log(
         fake_tools.converter(CONVERTS.replace("packerOut.zip", "other.zip"))
     with pytest.raises((QuantizeError, ConvertError)) as caught:
         export()
-    log = tmp_path / "made" / "out.log"
+    log = tmp_path / "made" / "out-export.log"
     assert str(log) in str(caught.value)
     assert "$ " in log.read_text()
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {"out", "out.log"}
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"out", "out-export.log"}
     assert {path.name: path.read_bytes() for path in first.folder.iterdir()} == before
+
+
+def test_a_log_of_the_users_own_is_left_alone(export: Export, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "out.log").write_text("of `nohup picosam2 export ... > out.log`")
+    export()
+    assert "nohup" in (tmp_path / "made" / "out.log").read_text()
 
 
 def test_an_interruption_ends_the_converter_and_leaves_nothing(
@@ -195,7 +202,7 @@ def test_an_interruption_ends_the_converter_and_leaves_nothing(
         export(progress=interrupt)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
-    assert [path.name for path in (tmp_path / "made").iterdir()] == ["out.log"]
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["out-export.log"]
 
 
 def test_a_network_that_does_not_fit_is_refused_before_anything_is_fetched(

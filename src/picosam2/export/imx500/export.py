@@ -106,7 +106,7 @@ def export_imx500(
     predictor = Predictor(TorchRuntime(model, facts=facts))
     environment = prepare(tools, progress)
     crops = choose_crops(opened, predictor, config.samples, config.seed).pixels
-    log = out.absolute().with_name(f"{out.name}.log")
+    log = out.absolute().with_name(f"{out.name}-{LOG}")
     with _folder(out) as (made, work):
         log.unlink(missing_ok=True)
         quantized = quantize(
