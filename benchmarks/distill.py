@@ -43,7 +43,7 @@ def main() -> None:
     options = command.parse_args()
     keep_memory()
     torch.set_num_threads(options.threads)
-    recipe = any_source("default-distill")
+    recipe = any_source("unet-distill")
     source, photos = photos_of(options)
     photos = photos[: options.photos]
     with tempfile.TemporaryDirectory() as place:

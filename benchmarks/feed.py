@@ -113,7 +113,7 @@ def any_source(name: str) -> Recipe:
 def main() -> None:
     """Make a store, take turns, print crops a second and ratios."""
     command = photos_parser(__doc__, photos=64, rounds=5)
-    command.add_argument("--recipe", default="default")
+    command.add_argument("--recipe", default="unet")
     command.add_argument("--steps", type=int, default=4, help="training steps in one turn")
     options = command.parse_args()
     keep_memory()

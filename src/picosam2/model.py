@@ -175,12 +175,6 @@ def _paper_encoder(channels: int, config: ModelConfig) -> EncoderParts:
     return stages, downs, channels
 
 
-def _lite2_encoder(_channels: int, config: ModelConfig) -> EncoderParts:
-    """EfficientNet-Lite2, whose stages shrink the picture themselves."""
-    stages, last = backbone.lite2_stages()
-    return stages, [*(nn.Identity() for _ in stages[1:]), last], backbone.CHANNELS
-
-
 EncoderParts = tuple[Sequence[nn.Module], Sequence[nn.Module], int]
 """The stages, what leads from each to the next coarser one, and the channels after the last."""
 
@@ -199,9 +193,20 @@ class Encoder:
     """Fills stages and the last `down`, in this order, with weights learned on ImageNet."""
 
 
+def _lite_encoder(lite: backbone.Lite) -> Encoder:
+    """EfficientNet-Lite, whose stages shrink the picture themselves."""
+
+    def make(_channels: int, _config: ModelConfig) -> EncoderParts:
+        stages, last = backbone.lite_stages(lite)
+        return stages, [*(nn.Identity() for _ in stages[1:]), last], lite.channels
+
+    return Encoder(make, 2, lite.widths, partial(backbone.load_imagenet, lite))
+
+
 ENCODERS = {
     "paper": Encoder(_paper_encoder),
-    "efficientnet-lite2": Encoder(_lite2_encoder, 2, backbone.WIDTHS, backbone.load_imagenet),
+    "efficientnet-lite0": _lite_encoder(backbone.LITE0),
+    "efficientnet-lite2": _lite_encoder(backbone.LITE2),
 }
 
 
