@@ -23,7 +23,7 @@ from picosam2 import checkpoint
 from picosam2.checkpoint import load_weights, read_tensors, save_weights, write_tensors
 from picosam2.data.augment import NO_AUGMENT, Batch
 from picosam2.data.batches import Feed, Sampler
-from picosam2.data.store import Store
+from picosam2.data.store import CLICK, Store
 from picosam2.distill import trainer as trainer_module
 from picosam2.distill.config import Recipe, TrainConfig, load_recipe
 from picosam2.distill.losses import DistillConfig
@@ -36,6 +36,7 @@ from picosam2.distill.trainer import (
     compute_loss,
     learning_rate,
     lesson,
+    started_from,
     train,
 )
 from picosam2.errors import CheckpointError, ConfigError, WeightsError
@@ -238,6 +239,22 @@ def test_starting_from_weights(store: Store, tmp_path: Path) -> None:
     second = train(recipe, store, tmp_path / "second", init=first)
     before, after = read_tensors(first).tensors, read_tensors(second).tensors
     torch.testing.assert_close(before["head.weight"], after["head.weight"])
+
+
+def test_one_logit_channel_starts_from_that_of_clicks(store: Store, tmp_path: Path) -> None:
+    config = tiny_recipe().model
+    two = PicoSAM2(replace(config, logits=2)).eval()
+    path = tmp_path / "two.safetensors"
+    save_weights(path, two, {})
+    one = started_from(path, replace(config, logits=1))
+    crops = torch.randn(2, 3, config.input_size, config.input_size)
+    with torch.inference_mode():
+        torch.testing.assert_close(one(crops)["logits"][:, 0], two(crops)["logits"][:, CLICK])
+    recipe = tiny_recipe(samples=8)
+    train(replace(recipe, model=replace(config, logits=1)), store, tmp_path / "run", init=path)
+    three = replace(recipe, model=replace(config, logits=3))
+    with pytest.raises(ConfigError, match="another network"):
+        train(three, store, tmp_path / "three", init=path)
 
 
 def test_starting_from_another_network_is_refused(store: Store, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def main() -> None:
     results = {
         name: found
         for name, found in json.loads(args.results.read_text()).items()
-        if not name.startswith("large-") and any(args.protocol in seed for seed in found["seeds"])
+        if any(args.protocol in seed for seed in found["seeds"])
     }
     write_text(args.out, drawn(results, args.protocol))
 

@@ -46,7 +46,8 @@ def train(
         out: The run's folder.
         set: Change a setting of the recipe, for instance `train.lr=0.001`. Repeatable.
         resume: Go on with the run in that folder.
-        init: Start from these weights instead of new ones.
+        init: Start from these weights instead of new ones. Of two logit channels, a recipe with one
+            takes that of clicks.
         teacher: Learn from a teacher, too: the cache that `picosam2 teach` made for this store.
         device: Where to compute; auto takes a GPU if there is one.
         validate: Measure on the store's validation photos during the run.

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from torch.nn.parallel import DistributedDataParallel
 from picosam2.checkpoint import load_weights, read_tensors, save_weights, write_tensors
 from picosam2.data.augment import Batch
 from picosam2.data.batches import Feed, Lesson, Said, Sampler
-from picosam2.data.store import Store
+from picosam2.data.store import CLICK, Store
 from picosam2.distill.cache import STEP, TeacherCache
 from picosam2.distill.config import Recipe, TrainConfig
 from picosam2.distill.depthwise import quicken_depthwise
@@ -47,7 +47,7 @@ from picosam2.distill.losses import DistillConfig, iou_error, supervised, teache
 from picosam2.distill.syncbn import synchronise_batchnorm
 from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
 from picosam2.files import write_json, write_text
-from picosam2.model import ENCODERS, PicoSAM2
+from picosam2.model import ENCODERS, ModelConfig, PicoSAM2
 
 Validate = Callable[[PicoSAM2], dict[str, Any]]
 """Measures a model: names to numbers."""
@@ -153,6 +153,23 @@ def new_model(recipe: Recipe) -> PicoSAM2:
     if recipe.train.imagenet and fill:
         fill([*model.encoder, model.down[-1]])
     return model
+
+
+def started_from(path: Path, config: ModelConfig) -> PicoSAM2:
+    """The model in a weights file, to go on from as a network of `config`.
+
+    A network with one logit channel takes over that of clicks from one with two. Any other
+    difference is left for the trainer to refuse.
+    """
+    model = load_weights(path)
+    if model.config.heads or (model.config.logits, config.logits) != (2, 1):
+        return model
+    single = PicoSAM2(replace(model.config, logits=1)).eval()
+    state = model.state_dict()
+    for name in ("head.weight", "head.bias"):
+        state[name] = state[name][CLICK : CLICK + 1]
+    single.load_state_dict(state)
+    return single
 
 
 class Trainer:
@@ -281,7 +298,7 @@ def train(
 
     Args:
         resume: go on from the checkpoint in `out`, which must be of the same recipe and store.
-        init: weights to start from instead of new ones.
+        init: weights to start from instead of new ones; see `started_from`.
         teacher: what a teacher says of the store, to learn from by the recipe's `distill`.
         validate: measures the averaged model every `validate_every` steps and at the end.
         tensorboard: also write TensorBoard events (needs the extra).
@@ -300,7 +317,7 @@ def train(
                 "make `batch` a multiple of them"
             )
         run = _Run(out, recipe, store.fingerprint, group, tensorboard, teacher)
-        trainer = Trainer(recipe, group, load_weights(init) if init else None)
+        trainer = Trainer(recipe, group, started_from(init, recipe.model) if init else None)
         run.begin(trainer, resume)
         sampler = Sampler(
             store, config.batch, views=config.views, sources=config.sources,
