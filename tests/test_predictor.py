@@ -66,6 +66,29 @@ def test_a_box_is_one_window_and_its_paste() -> None:
     assert found.prompt == Prompt(box=Box(60, 80, 140, 160))
 
 
+def test_flip_is_the_mean_with_the_mirrored_crops_answer() -> None:
+    noise = np.random.default_rng(1).normal(0, 4, (1, 96, 96))
+
+    def answer(crop: np.ndarray, number: int) -> np.ndarray:
+        return noise * crop[..., 0].mean() + np.arange(96) * crop[:, :20, 1].mean()
+
+    runtime, picture, box = FakeRuntime(answer), two(), Box(60, 80, 170, 160)
+    (found,) = Predictor(runtime, flip=True)(picture, boxes=[(60, 80, 170, 160)])
+    ((plain, mirrored),) = runtime.asked
+    np.testing.assert_array_equal(mirrored, plain[:, ::-1])
+    mean = (answer(plain, 0) + answer(mirrored, 1)[..., ::-1]) / 2
+    expected = full_logits(mean[0], geometry.box_window(box))
+    np.testing.assert_allclose(found.logits, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_flip_of_a_mirrored_photo_is_the_mirrored_mask(tiny_onnx: Any) -> None:
+    predictor = Predictor(tiny_onnx, flip=True)
+    picture = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    (one,) = predictor(picture, boxes=[(60, 80, 140, 160)])
+    (other,) = predictor(picture[:, ::-1], boxes=[(WIDTH - 140, 80, WIDTH - 60, 160)])
+    np.testing.assert_allclose(other.logits[:, ::-1], one.logits, atol=1e-3)
+
+
 def test_pixels_that_no_window_saw_are_background() -> None:
     (found,) = Predictor(FakeRuntime(flat(5)))(two(), boxes=[(60, 80, 140, 160)])
     window = found.window

@@ -25,7 +25,7 @@ from picosam2.images import ImageSource, load_image
 from picosam2.masks import stability
 from picosam2.prompts import Box, Point, Prompt, as_prompts
 from picosam2.results import Segmentation
-from picosam2.runtime import Runtime
+from picosam2.runtime import FlipAverage, Runtime
 from picosam2.scorer import Scorer, features
 from picosam2.weights import load_runtime
 
@@ -68,15 +68,19 @@ class Predictor:
         *,
         runtime: str = "onnx",
         threads: int | None = None,
+        flip: bool = False,
     ) -> None:
         """Open weights by shipped name or path, or use a runtime that is open already.
+
+        With `flip` the network sees every crop mirrored, too, and the mean of both answers counts:
+        a little better, for twice the time.
 
         Raises:
             WeightsError: they cannot be found or used.
         """
         if isinstance(weights, str | os.PathLike):
             weights = load_runtime(weights, runtime, threads)
-        self.runtime: Runtime = weights
+        self.runtime: Runtime = FlipAverage(weights) if flip else weights
         facts = self.runtime.info.facts
         self._click_scorer = _scorer(facts, "click")
         self._box_scorer = _scorer(facts, "box")

@@ -159,6 +159,28 @@ class OnnxRuntime:
         return logits
 
 
+class FlipAverage:
+    """Another runtime that sees each crop twice, once mirrored, and answers with the mean.
+
+    Somewhat better masks for twice the time.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What it runs."""
+        return self._runtime.info
+
+    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32, any B >= 1."""
+        logits = self._runtime(np.concatenate([crops, crops[:, :, ::-1]]))
+        mean = logits[: len(crops)] + logits[len(crops) :, ..., ::-1]
+        mean *= 0.5
+        return mean
+
+
 def _overflows(info: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether this is an x86 processor that adds products of uint8 and int8 in 16 bits.
 

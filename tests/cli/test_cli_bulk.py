@@ -196,6 +196,8 @@ def test_another_run_does_not_mix_in(
     assert run([*command, "--point", "80,84"]) == 0
     assert run([*command, "--point", "224,72"]) == 2
     assert "other prompts" in capsys.readouterr().err
+    assert run([*command, "--point", "80,84", "--flip"]) == 2
+    assert "other prompts" in capsys.readouterr().err
     assert run([*command, "--point", "224,72", "--overwrite"]) == 0
     out.write_text('{"images": []}')
     assert run([*command, "--point", "224,72"]) == 2

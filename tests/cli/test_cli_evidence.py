@@ -75,6 +75,7 @@ def test_a_peer_that_is_not_there(refused, given, tmp_path):
     pytest.importorskip("transformers", reason="peers need the extra sam2")
     words = [*given[:4], "--weights", f"sam2:{tmp_path}"]
     assert "holds no model" in refused("eval", *words)
+    assert "of this project" in refused("eval", *words, "--flip")
 
 
 def test_pictures_of_photos_need_both(cli, given, refused, tmp_path):

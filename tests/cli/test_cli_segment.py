@@ -162,6 +162,15 @@ def test_json_has_everything(segment, photo, here, tiny_onnx):
     assert rle_decode(click["rle"]).sum() == click["area"]
 
 
+def test_flip_looks_at_the_mirrored_crop_too(cli, here):
+    words = ("segment", "sample", "--box", "310,303,396,394", "--threads", 1)
+    assert cli(*words, "--out", "once.json").code == 0
+    assert cli(*words, "--out", "twice.json", "--flip").code == 0
+    once, twice = (json.loads((here / name).read_text()) for name in ("once.json", "twice.json"))
+    assert once["weights"] == twice["weights"]
+    assert once["masks"][0]["rle"] != twice["masks"][0]["rle"]
+
+
 def test_the_word_sample(segment, here):
     assert segment("sample", "--point", "353,349", "-f", "json").code == 0
     assert json.loads((here / "sample.json").read_text())["size"] == [480, 640]

@@ -104,6 +104,7 @@ def run(
     weights: str,
     runtime: str,
     threads: int | None,
+    flip: bool = False,
 ) -> int:
     """Segment all photos; the exit code is 2 if something was left out."""
     from picosam2.cli.progress import progress
@@ -113,9 +114,11 @@ def run(
     listed = _find_photos(photos, place)
     jobs, problems = _jobs(listed, source)
     workers = threads or os.cpu_count() or 1
-    predictor = Predictor(weights, runtime=runtime, threads=1)
+    predictor = Predictor(weights, runtime=runtime, threads=1, flip=flip)
     sha256 = predictor.runtime.info.weights_sha256
     settings = {**source.settings, "weights": sha256, "tolerance": tolerance}
+    if flip:
+        settings["flip"] = flip
     work = _Work(predictor, weights, source, place, tolerance)
     with _Book.open(place, settings, overwrite) as book:
         todo = [job for job in jobs if overwrite or not book.has(job)]

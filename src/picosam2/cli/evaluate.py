@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import RuntimeName, Threads, Weights
+from picosam2.cli.options import Flip, RuntimeName, Threads, Weights
+from picosam2.errors import ConfigError
 
 if TYPE_CHECKING:
     from picosam2.data.coco import Photo
@@ -35,6 +36,7 @@ def evaluate(
     json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
+    flip: Flip = False,
 ) -> None:
     """Measure weights on annotated photos.
 
@@ -64,7 +66,7 @@ def evaluate(
     from picosam2.evaluate.run import evaluate as measure
     from picosam2.files import write_json
 
-    subject, facts = _open(weights, runtime, threads)
+    subject, facts = _open(weights, runtime, threads, flip)
     read = read_annotations(dataset, annotations, images)
     photos = read.photos
     if first is not None:
@@ -102,6 +104,7 @@ def evaluate(
             "files": {"annotations": annotations.name, "images": images.name},
             "first": first,
             "limit": limit,
+            "flip": flip,
             "crowds": read.crowds,
             "problems": problems,
         }
@@ -109,7 +112,7 @@ def evaluate(
 
 
 def _open(
-    weights: str, runtime: str, threads: int | None
+    weights: str, runtime: str, threads: int | None, flip: bool
 ) -> tuple[Predictor | Subject, dict[str, Any]]:
     """What to measure, and what the result file says of it."""
     from picosam2.evaluate import network
@@ -118,9 +121,11 @@ def _open(
     from picosam2.weights import find_weights
 
     if weights.startswith(PREFIX):
+        if flip:
+            raise ConfigError("--flip is for weights of this project")
         peer = Peer.load(weights.removeprefix(PREFIX))
         return peer, peer.facts()
-    predictor = Predictor(weights, runtime=runtime, threads=threads)
+    predictor = Predictor(weights, runtime=runtime, threads=threads, flip=flip)
     return predictor, network.weights_facts(weights, find_weights(weights, runtime), predictor)
 
 

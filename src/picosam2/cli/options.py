@@ -21,6 +21,14 @@ RuntimeName = Annotated[
     Literal["onnx", "torch", "openvino", "litert", "executorch"],
     Parameter(help="What runs the network; all but onnx are extras."),
 ]
+Flip = Annotated[
+    bool,
+    Parameter(
+        help="Look at every crop mirrored, too: a little better, for twice the time.",
+        negative=(),
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int | None,
     Parameter(

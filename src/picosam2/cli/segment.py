@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from picosam2.cli.options import RuntimeName, Threads, Weights
+from picosam2.cli.options import Flip, RuntimeName, Threads, Weights
 from picosam2.cli.outputs import ENDINGS, PER_OBJECT, Format, Tolerance, as_json, encode, tail
 from picosam2.errors import ConfigError, ImageError, PicoSAM2Error, PromptError
 
@@ -53,6 +53,7 @@ def segment(
     weights: Weights = "default",
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
+    flip: Flip = False,
 ) -> int:
     """Make masks of what points and boxes show in photos.
 
@@ -109,6 +110,7 @@ def segment(
             weights=str(weights),
             runtime=runtime,
             threads=threads,
+            flip=flip,
         )
     names = photo_names(photos)
     asked = read_prompts(point or (), box or (), one_object)
@@ -116,7 +118,7 @@ def segment(
 
     from picosam2.predictor import Predictor
 
-    predictor = Predictor(str(weights), runtime=runtime, threads=threads)
+    predictor = Predictor(str(weights), runtime=runtime, threads=threads, flip=flip)
     skipped = []
     for name in names:
         try:
