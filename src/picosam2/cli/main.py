@@ -16,6 +16,7 @@ from typing import TextIO
 from cyclopts import App, CycloptsError, MissingArgumentError
 
 from picosam2.cli import (
+    analyse,
     calibrate,
     camera,
     compare,
@@ -100,6 +101,7 @@ app.command(compare.compare, name="compare", sort_key=2)
 app.command(robustness.robustness, name="robustness", sort_key=2)
 app.command(proposals.proposals, name="proposals", sort_key=2)
 app.command(robustness.clicks, name="clicks", sort_key=2)
+app.command(analyse.analyse, name="analyse", sort_key=2)
 app.command(report_command.report, name="report", sort_key=2)
 app.command(data.app)
 app.command(teach.teach, name="teach", sort_key=3.5)

@@ -17,6 +17,9 @@ from picosam2.results import PALETTE, encode_picture
 _GAP = 4  # pixels between tiles
 _TINT = 0.5  # opacity
 
+BOTH, ONLY_TRUTH, ONLY_MASK = PALETTE[2], PALETTE[0], PALETTE[1]
+"""Green, blue and orange: how a mask is drawn beside the true one."""
+
 
 def contact_sheet(
     store: Store, out: Path, *, count: int = 48, view: str | None = None, seed: int = 0
@@ -47,6 +50,20 @@ def contact_sheet(
     sheet = grid(np.rint(tinted).astype(np.uint8), math.ceil(math.sqrt(1.5 * len(rows))))
     write_bytes(out, encode_picture(sheet, "PNG" if out.suffix.lower() == ".png" else "JPEG"))
     return len(rows)
+
+
+def agreement(
+    picture: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_], mask: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint8]:
+    """A picture (h, w, 3) uint8 RGB with two masks (h, w): `BOTH`, `ONLY_TRUTH`, `ONLY_MASK`."""
+    drawn = picture.astype(np.float32)
+    for part, colour in (
+        (truth & mask, BOTH),
+        (truth & ~mask, ONLY_TRUTH),
+        (~truth & mask, ONLY_MASK),
+    ):
+        drawn[part] += _TINT * (np.array(colour, np.float32) - drawn[part])
+    return np.rint(drawn).astype(np.uint8)
 
 
 def grid(tiles: npt.NDArray[np.uint8], columns: int) -> Image.Image:

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry, masks
-from picosam2.data.coco import Annotations, Instance, Photo, Problem
+from picosam2.data.coco import Annotations, Instance, Photo, Problem, read_coco
 from picosam2.data.readers import read_annotations
 from picosam2.data.split import dhash, split
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
@@ -636,6 +636,24 @@ class Store:
         for summary in sorted(self.path.glob("shard-*.json")):
             found += _read_summary(summary)["photos"]
         return found
+
+    def held_out(self) -> tuple[Photo, ...]:
+        """The photos that are kept for validation and their objects, source by source.
+
+        Photos without an object are left out.
+
+        Raises:
+            StoreError: the store keeps none.
+            DataError: what it keeps cannot be read.
+        """
+        if any(photo["validation"] for photo in self.photos):
+            read = read_coco(self.path / "validation.json", self.path / "validation")
+            if photos := tuple(photo for photo in read.photos if photo.instances):
+                return photos
+        raise StoreError(
+            f"{self.path} keeps no photos for validation to measure on: prepare it with "
+            "--validation 0.1"
+        )
 
     def gather(
         self, rows: npt.NDArray[np.integer], out: npt.NDArray[np.uint8] | None = None

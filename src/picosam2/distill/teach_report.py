@@ -18,20 +18,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from picosam2.data.sheet import caption, grid
+from picosam2.data.sheet import agreement, caption, grid
 from picosam2.data.store import Store
 from picosam2.distill.cache import STEP, TeacherCache
 from picosam2.errors import require
 from picosam2.evaluate.metrics import spearman
 from picosam2.files import write_bytes, write_json
-from picosam2.results import PALETTE, encode_picture
+from picosam2.results import encode_picture
 
 BINS = 10
 """Of the histogram, from 0 to 1."""
 
 _TILES, _COLUMNS = 24, 6
-_TINT = 0.5  # opacity
-_ONLY_TRUE, _ONLY_TAUGHT, _BOTH = PALETTE[0], PALETTE[1], PALETTE[2]
 
 
 def write_report(cache: TeacherCache, store: Store) -> dict[str, Any]:
@@ -134,15 +132,7 @@ def _draw_sheet(cache: TeacherCache, store: Store, rows: npt.NDArray[np.int64], 
     """Context crops with both masks: where they agree, the truth alone, the teacher alone."""
     tiles = []
     for row, crop, logits in zip(rows, store.gather(rows), cache.gather(rows), strict=True):
-        true, taught = crop[..., 3] > 127, logits > 0
-        picture = crop[..., :3].astype(np.float32)
-        for mask, colour in (
-            (true & taught, _BOTH),
-            (true & ~taught, _ONLY_TRUE),
-            (~true & taught, _ONLY_TAUGHT),
-        ):
-            picture[mask] += _TINT * (np.array(colour, np.float32) - picture[mask])
-        tile = Image.fromarray(np.rint(picture).astype(np.uint8))
+        tile = Image.fromarray(agreement(crop[..., :3], crop[..., 3] > 127, logits > 0))
         iou, expected = (float(cache.records[name][row]) for name in ("iou", "predicted_iou"))
         caption(tile, f"{iou:.2f}, expected {expected:.2f}")
         tiles.append(np.asarray(tile))

@@ -1,7 +1,8 @@
 """Masks compared along their outlines: boundary IoU (Cheng et al. 2021, arXiv 2103.16562).
 
 Plain IoU forgives a large object's outline almost anything. Boundary IoU compares only the pixels
-of each mask that lie within a given distance of its own outline.
+of each mask that lie within a given distance of its own outline. The morphology that this takes
+(erode, open, close, all with squares) is here, too.
 """
 
 from __future__ import annotations
@@ -41,6 +42,27 @@ def _all_around(mask: Mask, radius: int) -> Mask:
     if height > 2 * radius:
         eroded[radius : height - radius] = run[2 * radius :] > 2 * radius
     return eroded
+
+
+def opened(mask: Mask, radius: int) -> Mask:
+    """The pixels of `mask` (H, W) bool that some square of side 2 `radius` + 1 within it covers.
+
+    What is narrower than the square is gone.
+    """
+    outside = np.pad(~erode(mask, radius), radius, constant_values=True)
+    height, width = mask.shape
+    return ~erode(outside, radius)[radius : radius + height, radius : radius + width]
+
+
+def closed(mask: Mask, radius: int) -> Mask:
+    """`mask` (H, W) bool and the gaps in it that are narrower than 2 `radius` + 1 pixels.
+
+    What is outside the array is background.
+    """
+    height, width = mask.shape
+    edge = 2 * radius + 1
+    background = opened(np.pad(~mask, edge, constant_values=True), radius)
+    return ~background[edge : edge + height, edge : edge + width]
 
 
 def boundary_iou(a: Mask, b: Mask, *, width: int | None = None) -> float:

@@ -501,3 +501,35 @@ def click_curve(results: Sequence[Mapping[str, Any]]) -> str:
         axes.legend(loc="lower right", fontsize=8)
         axes.set_title("Corrective clicks")
         return _svg(figure)
+
+
+def by_class(
+    traits: Mapping[str, Sequence[tuple[str, int, float]]], miou: float, *, columns: int = 3
+) -> str:
+    """mIoU of each trait's classes (class, objects, mIoU); the line is that of all objects."""
+    named = list(traits.items())
+    rows = [named[start : start + columns] for start in range(0, len(named), columns)]
+    longest = [max(len(classes) for _, classes in row) for row in rows]
+    height = sum(0.24 * count + 0.62 for count in longest)
+    with _drawing(10.4, height, "by-class") as figure:
+        ratios = {"height_ratios": [count + 1.2 for count in longest]}
+        grid = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw=ratios)
+        for axes in grid.flat[len(named) :]:
+            axes.axis("off")
+        for axes, (title, classes) in zip(grid.flat, named, strict=False):
+            places = range(len(classes))
+            axes.barh(places, [value for _, _, value in classes], 0.72, color=OURS)
+            axes.axvline(miou, color=CITED, ls="--", lw=1.2)
+            labels = [f"{name} (n {count:,})" for name, count, _ in classes]
+            axes.set_yticks(places, labels, fontsize=8)
+            axes.set_xlim(0, 1)
+            axes.grid(visible=False, axis="y")
+            _percent(axes, "x")
+            axes.tick_params(axis="x", labelsize=7)
+            axes.set_title(title)
+        for row, count in zip(grid, longest, strict=True):
+            for axes in row:
+                axes.set_ylim(count - 0.4, -0.6)  # bars are as thick in the whole row
+        for axes in grid[-1]:
+            axes.set_xlabel("mIoU, %", fontsize=8)
+        return _svg(figure)

@@ -142,6 +142,19 @@ class Evaluation:
         return found | {k: None if v is None else round(v, 5) for k, v in numbers.items()}
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answered:
+    """What was measured of one photo, for whoever wants to look closer: one entry an object."""
+
+    photo: Photo
+    picture: Picture
+    """(H, W, 3) RGB uint8, as the network was given it."""
+    items: tuple[Item, ...]
+    regions: tuple[Region, ...]
+    """The answer that was measured; on the crop where the protocol prescribes a window."""
+    measured: tuple[Measured, ...]
+
+
 def evaluate(
     predictor: Predictor | Subject,
     photos: Iterable[Photo],
@@ -155,6 +168,7 @@ def evaluate(
     leak: Mapping[str, Any] | None = None,
     disturb_picture: Callable[[Picture, int], Picture] | None = None,
     disturb_item: Callable[[Item, int], Item] | None = None,
+    look: Callable[[Answered], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Measure `predictor` (or any other `Subject`) on the objects of `photos`.
@@ -175,6 +189,7 @@ def evaluate(
         disturb_picture: makes the picture worse before it is looked at: picture (H, W, 3) uint8 and
             photo id to a picture of the same size. Pixel baselines see what it gives, too.
         disturb_item: makes the prompt worse: item and annotation id to an item.
+        look: is shown each photo's answers when they are measured; nothing of them is kept.
         progress: is told how many objects each photo had.
 
     Raises:
@@ -204,9 +219,21 @@ def evaluate(
         started = time.perf_counter()
         answers = _answers(subject, picture, items, protocol)
         seconds += time.perf_counter() - started
+        found = []
         for instance, item, answer in zip(kept, items, answers, strict=True):
             pixels = _pixel_baselines(picture, item) if pixel_baselines else {}
-            measured.append(_measure(instance, item, answer, pixels))
+            found.append(_measure(instance, item, answer, pixels))
+        measured += found
+        if look:
+            look(
+                Answered(
+                    photo=photo,
+                    picture=picture,
+                    items=tuple(items),
+                    regions=tuple(answer.regions[0] for answer in answers),
+                    measured=tuple(found),
+                )
+            )
         if progress:
             progress(len(items))
     if not measured:

@@ -28,9 +28,9 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from picosam2.data.coco import Photo, read_coco
+from picosam2.data.coco import Photo
 from picosam2.data.store import Store
-from picosam2.errors import PicoSAM2Error, StoreError, WeightsError
+from picosam2.errors import PicoSAM2Error, WeightsError
 from picosam2.evaluate.run import evaluate
 from picosam2.files import atomic_write
 from picosam2.images import normalise
@@ -322,14 +322,7 @@ def _photos(store: Store, count: int) -> tuple[Photo, ...]:
     """Validation photos of the store with their objects, of every source."""
     from picosam2.distill.validation import spread
 
-    read = read_coco(store.path / "validation.json", store.path / "validation")
-    photos = spread([photo for photo in read.photos if photo.instances], count)
-    if not photos:
-        raise StoreError(
-            f"{store.path} keeps no photos for validation to measure on: prepare it with "
-            "--validation 0.1"
-        )
-    return photos
+    return spread(store.held_out(), count)
 
 
 def _measure(

@@ -1,0 +1,97 @@
+"""`picosam2 analyse`: where weights lose, on photos that they were not trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from picosam2.cli.options import RuntimeName, Threads, Weights
+
+if TYPE_CHECKING:
+    from picosam2.evaluate.analysis import Analysis
+
+
+def analyse(
+    *,
+    weights: Weights = "default",
+    store: Annotated[Path, Parameter(metavar="STORE")],
+    out: Annotated[Path, Parameter(metavar="PAGE.md")],
+    protocol: Literal["box", "click"] = "box",
+    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    runtime: RuntimeName = "onnx",
+    threads: Threads = None,
+) -> None:
+    """Show where weights lose: by traits of the objects, and by what their masks got wrong.
+
+    Measures the photos that a crop store keeps for validation and writes a page in Markdown: mIoU
+    and the share of the whole loss for each class of size, shape, source and surroundings; what was
+    wrong with the masks, by stated rules; and the worst fifty objects, in a picture beside it.
+
+    Args:
+        store: The store that the weights were trained on; its validation photos are measured.
+        out: The page to write. PAGE-worst.jpg and PAGE-classes.svg are written beside it.
+        protocol: Whether the object's true box or its centre point is the prompt.
+        limit: Measure at most so many objects, in photos spread over all sources.
+        json: Also write the numbers, of every object too, to this file.
+    """
+    from picosam2.cli.progress import progress
+    from picosam2.cli.report import name_problems
+    from picosam2.data.store import Store
+    from picosam2.errors import require
+    from picosam2.evaluate.analysis import analyse as measure
+    from picosam2.evaluate.analysis import spread_objects
+    from picosam2.evaluate.analysis_page import check_name, write_page
+    from picosam2.files import write_json
+    from picosam2.predictor import Predictor
+
+    check_name(out)
+    require("matplotlib", "train")
+    predictor = Predictor(weights, runtime=runtime, threads=threads)
+    photos = spread_objects(Store(store).held_out(), limit)
+    total = sum(len(photo.instances) for photo in photos)
+    total = total if limit is None else min(limit, total)
+    with progress(f"measuring {protocol}", "objects") as update:
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            update(done, total)
+
+        found = measure(predictor, photos, protocol=protocol, limit=limit, progress=advance)
+    problems = [f"{p.where}: {p.what}" for p in found.evaluation.problems]
+    # Names only: a page is read on other machines.
+    shown = Path(weights).name
+    words = ["picosam2 analyse", f"--weights {shown}", f"--store {store.name}"]
+    words += [f"--protocol {protocol}"] + ([f"--limit {limit}"] if limit is not None else [])
+    words += ([f"--runtime {runtime}"] if runtime != "onnx" else []) + [f"--out {out.name}"]
+    written = write_page(
+        found, out, command=" ".join(words), weights=Path(shown).stem, problems=problems
+    )
+    print(_table(found))
+    for file in (written.page, written.sheet, written.plot):
+        print(file)
+    name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
+    if json is not None:
+        write_json(json, {**found.to_json(), "limit": limit, "problems": problems})
+
+
+def _table(found: Analysis) -> str:
+    from picosam2.cli.report import columns
+
+    numbers = found.evaluation.to_json()
+    low, high = numbers["miou_ci95"]
+    lost = found.lost()
+    rows = [("cause", "objects", "of the loss", "under IoU 0.5")]
+    rows += [
+        (row.name, f"{row.n:,}", f"{row.loss:.1%}", f"{lost.get(row.name, 0):,}")
+        for row in found.by_cause()
+    ]
+    return (
+        f"{numbers['n']:,} objects in {numbers['photos']:,} photos, mIoU {numbers['miou']:.4f} "
+        f"(95 %: {low:.4f} to {high:.4f})\n{columns(rows)}"
+    )

@@ -1,0 +1,75 @@
+"""`analyse` on a tiny store: the page, the pictures beside it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from helpers.colour import write_colour_onnx
+from helpers.tiny import make_store, write_coco
+from PIL import Image
+
+pytest.importorskip("torch", reason="evaluation needs torch")
+pytest.importorskip("onnx", reason="makes its own weights with onnx")
+pytest.importorskip("matplotlib", reason="draws with matplotlib")
+pytest.importorskip("pycocotools")
+
+from picosam2.data.store import StoreConfig, prepare
+
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> tuple[object, ...]:
+    store = make_store(tmp_path, 10)
+    weights = write_colour_onnx(tmp_path / "colour.onnx")
+    return ("--store", store.path, "--weights", weights, "--threads", 1)
+
+
+@pytest.mark.parametrize("protocol", ["box", "click"])
+def test_a_page_with_its_pictures(cli, given, tmp_path, protocol):
+    out, numbers = tmp_path / "pages" / "errors.md", tmp_path / "errors.json"
+    done = cli("analyse", *given, "--protocol", protocol, "--out", out, "--json", numbers)
+    assert done.code == 0, done.err
+    names = [out, out.with_name("errors-worst.jpg"), out.with_name("errors-classes.svg")]
+    assert done.out.splitlines()[-3:] == [str(name) for name in names]
+    assert sorted(out.parent.iterdir()) == sorted(names)
+    page = out.read_text()
+    assert page.splitlines()[0] == (
+        "Made by `picosam2 analyse --weights colour.onnx --store store "
+        f"--protocol {protocol} --out errors.md`."
+    )
+    assert str(tmp_path) not in page + names[2].read_text()
+    for link in re.findall(r"\]\((.+?)\)", page):
+        assert (out.parent / link).is_file()
+    found = json.loads(numbers.read_text())
+    assert found["kind"] == "analysis"
+    assert found["protocol"] == protocol
+    assert found["n"] == len(found["items"]) == sum(row["n"] for row in found["causes"])
+    assert f"| 1 | shapes | {min(found['items'], key=lambda one: one['iou'])['file']} |" in page
+    with Image.open(names[1]) as sheet:
+        assert sheet.format == "JPEG"
+
+
+def test_the_same_page_again(cli, given, tmp_path):
+    for folder in ("a", "b"):
+        words = ("--limit", 2, "--out", tmp_path / folder / "errors.md")
+        assert cli("analyse", *given, *words).code == 0
+    for one in (tmp_path / "a").iterdir():
+        assert one.read_bytes() == (tmp_path / "b" / one.name).read_bytes()
+    assert "--limit 2" in (tmp_path / "a" / "errors.md").read_text()
+
+
+def test_what_cannot_be_analysed(refused, given, tmp_path):
+    out = ("--out", tmp_path / "errors.md")
+    store, weights = given[:2], given[2:4]
+    assert "end it in .md" in refused("analyse", *given, "--out", tmp_path / "errors.html")
+    assert "is not a crop store" in refused("analyse", "--store", tmp_path / "no", *weights, *out)
+    assert "no.onnx" in refused("analyse", *store, "--weights", tmp_path / "no.onnx", *out)
+    source = write_coco(tmp_path / "more", 2)
+    prepare([source], tmp_path / "none", StoreConfig(context=64, validation=0), workers=1)
+    said = refused("analyse", "--store", tmp_path / "none", *weights, *out)
+    assert "keeps no photos for validation" in said
+    assert not (tmp_path / "errors.md").exists()
