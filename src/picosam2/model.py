@@ -88,8 +88,16 @@ class ModelConfig:
     @property
     def unit(self) -> int:
         """Crops must be a multiple of this many pixels a side."""
-        stride = STEMS[self.stem].stride * ENCODERS[self.encoder].stride
-        return max(16, stride << len(self.widths))
+        return max(16, self._stride << len(self.widths))
+
+    @property
+    def output_size(self) -> int:
+        """Side of the logits."""
+        return self.input_size // self._stride
+
+    @property
+    def _stride(self) -> int:
+        return STEMS[self.stem].stride * ENCODERS[self.encoder].stride
 
 
 def block(inputs: int, outputs: int, config: ModelConfig, dilation: int = 1) -> nn.Sequential:
@@ -301,10 +309,10 @@ class PicoSAM2(nn.Module):
         )
 
     def forward(self, image_B3SS: Tensor) -> dict[str, Tensor]:
-        """Normalised crops (B, 3, S, S) float to {"logits": (B, K, S, S), and the extra heads}.
+        """Normalised crops (B, 3, S, S) float to {"logits": (B, K, S', S'), and the extra heads}.
 
-        With a stem or an encoder that starts at stride 2, the logits have half the input's side.
-        A mask is logits > 0.
+        S' is S, or half of it with a stem or an encoder that starts at stride 2. A mask is
+        logits > 0.
         """
         x_BCHW = self.stem(image_B3SS)
         skips = []

@@ -41,6 +41,12 @@ class RuntimeInfo:
     """Of the weights file."""
     facts: dict[str, Any] = field(default_factory=dict, repr=False)
     """Everything else the weights file says of itself: recipe, scores, scorers, geometry."""
+    output_size: int = 0
+    """Side of the logits; the crops' if it is not given."""
+
+    def __post_init__(self) -> None:
+        if not self.output_size:
+            object.__setattr__(self, "output_size", self.input_size)
 
 
 class Runtime(Protocol):
@@ -72,6 +78,7 @@ def info_of(
             channels=int(said["channels"]),
             weights_sha256=sha256_file(path),
             facts=said,
+            output_size=int(said.get("output_size", 0)),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(

@@ -36,6 +36,7 @@ class TorchRuntime:
             channels=model.config.logits,
             weights_sha256=weights_sha256,
             facts=facts or {},
+            output_size=model.config.output_size,
         )
 
     @classmethod

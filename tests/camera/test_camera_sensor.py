@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -231,6 +232,15 @@ def test_a_network_of_another_output(network, outputs, said):
         camera._sensor = SimpleNamespace(get_outputs=lambda _: outputs, config={})
         with pytest.raises(CameraError, match=said):
             camera.read()
+
+
+def test_logits_of_half_the_inputs_side(network):
+    info = replace(INFO, output_size=48)
+    sensor = SimulatedSensor(lambda _: SCENE, lambda crop: ramp(crop)[:, ::2, ::2], lag=0)
+    with opened(network, sensor, info) as camera:
+        while (found := camera.read().logits) is None:
+            pass
+        assert found.shape == (2, 48, 48)
 
 
 def test_one_channel_may_come_without_its_axis(network):

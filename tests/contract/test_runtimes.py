@@ -175,6 +175,7 @@ def test_it_says_what_it_runs(runtime: Runtime, folder: Path) -> None:
     info = runtime.info
     assert info.name in RUNTIMES
     assert info.input_size == config.input_size
+    assert info.output_size == config.output_size == runtime(crops_for(runtime, 1)).shape[-1]
     assert info.channels == config.logits
     file = folder / f"weights{ENDINGS[info.name]}"
     if in_8_bits(runtime):

@@ -4,7 +4,7 @@ import type { Client } from "./client";
 import { pixelsOf } from "./photo";
 import type { Tracked } from "./protocol";
 
-/** Frames are segmented at this long side: the network sees 96 x 96 of them anyway. */
+/** Frames are segmented at this long side: the network sees a small crop of them anyway. */
 const FRAME_SIDE = 640;
 
 export class CameraError extends Error {}

@@ -18,6 +18,8 @@ export interface ModelFacts {
   readonly name: string;
   readonly bytes: number;
   readonly inputSize: number;
+  /** Side of the logits. */
+  readonly outputSize: number;
   readonly channels: number;
   readonly mean: readonly number[];
   readonly std: readonly number[];
@@ -73,6 +75,7 @@ function interpret(said: unknown, name: string, bytes: number): ModelFacts {
     name: name.replace(/\.onnx$/, ""),
     bytes,
     inputSize: number(root["input_size"], "input_size"),
+    outputSize: number(root["output_size"] ?? root["input_size"], "output_size"),
     channels: number(root["channels"], "channels"),
     mean: numbers(preprocessing["mean"], "mean", 3),
     std: numbers(preprocessing["std"], "std", 3),

@@ -180,10 +180,11 @@ export class Predictor {
 
   private async maps(windows: readonly Window[], channel: number): Promise<Maps> {
     const { facts } = this.runtime;
-    const side = facts.inputSize;
-    const crops = new Uint8Array(windows.length * side * side * 3);
+    const { inputSize, outputSize: side } = facts;
+    const bytes = inputSize * inputSize * 3;
+    const crops = new Uint8Array(windows.length * bytes);
     windows.forEach((window, i) => {
-      crops.set(crop(this.picture, window, side, facts.pad), i * side * side * 3);
+      crops.set(crop(this.picture, window, inputSize, facts.pad), i * bytes);
     });
     const all = await this.runtime.run(crops, windows.length);
     const size = side * side;

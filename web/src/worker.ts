@@ -103,7 +103,7 @@ class Engine {
     const ladder = single ? await predictor.ladder(prompt.points[0]!) : null;
     return {
       mask,
-      alpha: softAlpha(region, bounds, window, this.need().facts.inputSize),
+      alpha: softAlpha(region, bounds, window, this.need().facts.outputSize),
       contours: polygons(mask, SMOOTHING).map(({ points }) => points),
       score: best.score,
       scales: ladder ? ladder.candidates.map((c, i) => thumbnail(c, ladder.maps, i)) : [],

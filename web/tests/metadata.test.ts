@@ -14,7 +14,7 @@ describe("a model's facts", () => {
     for (const graph of [0, 127, 128, 70000]) {
       const found = readFacts(onnxWith("picosam2", JSON.stringify(facts), graph), "default.onnx");
       expect(found.name).toBe("default");
-      expect(found.inputSize).toBe(96);
+      expect([found.inputSize, found.outputSize]).toEqual([128, 64]);
       expect(found.boxMaxAspect).toBe(Infinity);
       expect(found.clickScorer?.candidates).toBe(found.clickHalves.length);
       expect(found.boxScorer?.candidates).toBe(1);

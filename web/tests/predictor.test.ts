@@ -55,13 +55,18 @@ const facts = readFacts(onnxWith("picosam2", JSON.stringify(golden.facts)), "mad
 const arithmetic: Runtime = {
   facts,
   run(crops, batch) {
-    const size = facts.inputSize ** 2;
+    const { inputSize, outputSize: side } = facts;
+    const size = side * side;
     const out = new Float32Array(batch * 2 * size);
+    const level = (i: number) => 2 * crops[i * 3]! + crops[i * 3 + 1]! - crops[i * 3 + 2]!;
     for (let i = 0; i < batch * size; i++) {
-      const level = 2 * crops[i * 3]! + crops[i * 3 + 1]! - crops[i * 3 + 2]!;
-      const at = Math.floor(i / size) * 2 * size + (i % size);
-      out[at] = (level - 300) / 64;
-      out[at + size] = (level - 330) / 64;
+      const [of, y, x] = [Math.floor(i / size), Math.floor((i % size) / side), i % side];
+      const from = of * inputSize ** 2 + 2 * y * inputSize + 2 * x;
+      const four =
+        level(from) + level(from + 1) + level(from + inputSize) + level(from + inputSize + 1);
+      const at = of * 2 * size + (i % size);
+      out[at] = (four - 1200) / 256;
+      out[at + size] = (four - 1320) / 256;
     }
     return Promise.resolve(out);
   },
@@ -114,10 +119,10 @@ describe("the predictor", () => {
 describe("the scorer", () => {
   it("measures what Python measures", async () => {
     const windows = clickWindows(70.5, 60.5, HEIGHT, WIDTH, facts.clickHalves);
-    const side = facts.inputSize;
+    const side = facts.outputSize;
     const logits = new Float32Array(windows.length * side * side);
     for (const [i, window] of windows.entries()) {
-      const both = await arithmetic.run(crop(picture(), window, side, facts.pad), 1);
+      const both = await arithmetic.run(crop(picture(), window, facts.inputSize, facts.pad), 1);
       logits.set(both.subarray(side * side), i * side * side);
     }
     const got = features({ logits, side, windows }, HEIGHT, WIDTH);

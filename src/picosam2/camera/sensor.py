@@ -263,8 +263,8 @@ class AiCamera:
             )
 
     def _logits(self, outputs: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-        """The network's output as (K, S, S): it comes channels first or last, as it was packed."""
-        side, channels = self._info.input_size, self._info.channels
+        """The network's output as (K, S', S'): channels come first or last, as packed."""
+        side, channels = self._info.output_size, self._info.channels
         shapes = [np.shape(one) for one in outputs]
         if len(outputs) == 1:
             found = np.asarray(outputs[0], np.float32)

@@ -1,7 +1,7 @@
 """Weights to an ONNX file: write, describe, check and compare, in one function.
 
-The graph takes normalised crops `image` (B, 3, S, S) float32 and gives `logits` (B, K, S, S) and
-the extra heads, for any batch. What a runtime must know beside the graph - mean and standard
+The graph takes normalised crops `image` (B, 3, S, S) float32 and gives `logits` (B, K, S', S')
+and the extra heads, for any batch. What a runtime must know beside the graph - mean and standard
 deviation, the window rules, the scorers, where the weights come from - is JSON in the file's
 metadata, so that nothing has to be typed twice.
 """
@@ -58,6 +58,7 @@ def described(model: PicoSAM2, facts: Mapping[str, Any]) -> dict[str, Any]:
         **facts,
         "model": asdict(model.config),
         "input_size": model.config.input_size,
+        "output_size": model.config.output_size,
         "channels": model.config.logits,
         "preprocessing": {"order": "RGB", "mean": MEAN, "std": STD, "pad": PAD_RGB},
         "geometry": {

@@ -23,6 +23,7 @@ from picosam2.scorer import FEATURES, features
 PATH = Path(__file__).with_name("predictor.json")
 
 HEIGHT, WIDTH = 150, 210
+SIZE = 128  # of the network's input; its logits have half of it
 
 PROMPTS = {
     "a click": Prompt((Point(70.5, 60.5),)),
@@ -74,7 +75,8 @@ def scorer(count: int, seed: int) -> dict[str, Any]:
 def facts() -> dict[str, Any]:
     """What a weights file says of itself."""
     return {
-        "input_size": geometry.CROP_SIZE,
+        "input_size": SIZE,
+        "output_size": SIZE // 2,
         "channels": 2,
         "preprocessing": {"order": "RGB", "mean": MEAN, "std": STD, "pad": PAD_RGB},
         "geometry": {
@@ -87,18 +89,19 @@ def facts() -> dict[str, Any]:
 
 
 class Arithmetic:
-    """Logits from colours: 2 R + G - B, above a level that differs between the channels."""
+    """Logits from colours: 2 R + G - B of 2x2 pixels, above a level of each channel's own."""
 
     def __init__(self) -> None:
         said = facts()
         self.info = RuntimeInfo(
-            name="arithmetic", input_size=96, channels=2, weights_sha256="", facts=said
+            name="arithmetic", input_size=SIZE, channels=2, weights_sha256="", facts=said
         )
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         rgb = crops.astype(np.int64)
         level = 2 * rgb[..., 0] + rgb[..., 1] - rgb[..., 2]
-        return np.stack([(level - 300) / 64, (level - 330) / 64], 1).astype(np.float32)
+        four = level[:, ::2, ::2] + level[:, 1::2, ::2] + level[:, ::2, 1::2] + level[:, 1::2, 1::2]
+        return np.stack([(four - 1200) / 256, (four - 1320) / 256], 1).astype(np.float32)
 
 
 def make() -> dict[str, Any]:
@@ -119,7 +122,7 @@ def make() -> dict[str, Any]:
             }
         )
     windows = geometry.click_windows(Point(70.5, 60.5), HEIGHT, WIDTH)
-    logits = Arithmetic()(np.stack([geometry.crop(image, w) for w in windows]))[:, 1]
+    logits = Arithmetic()(np.stack([geometry.crop(image, w, SIZE) for w in windows]))[:, 1]
     measured = features(logits, windows, HEIGHT, WIDTH)
     return {
         "facts": facts(),
