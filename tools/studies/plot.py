@@ -42,31 +42,53 @@ def main() -> None:
 
 def drawn(results: dict[str, Any], protocol: str) -> str:
     """An SVG with one panel for each of `COSTS`."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 6.2), layout="constrained")
     panels = figure.subplots(1, len(COSTS), sharey=True)
+    scores = {
+        name: [100 * seed[protocol]["miou"] for seed in found["seeds"] if protocol in seed]
+        for name, found in results.items()
+    }
+    means = {name: sum(values) / len(values) for name, values in scores.items()}
+    first = next(iter(means))
     for axes, (cost, (label, unit)) in zip(panels, COSTS.items(), strict=True):
-        for index, (name, found) in enumerate(results.items()):
-            scores = [100 * seed[protocol]["miou"] for seed in found["seeds"] if protocol in seed]
-            mean, x = sum(scores) / len(scores), found["costs"][cost] / unit
-            colour = "#d9822b" if index == 0 else "#2f6fde"
-            if index == 0:
-                axes.axhline(mean, color=colour, lw=0.8, ls=":")
-            axes.plot([x, x], [min(scores), max(scores)], color=colour, lw=1.2)
-            axes.plot(x, mean, "o", color=colour, ms=5)
+        x = {name: found["costs"][cost] / unit for name, found in results.items()}
+        for name, mean in means.items():
+            colour = "#d9822b" if name == first else "#2f6fde"
+            axes.plot([x[name]] * 2, [min(scores[name]), max(scores[name])], color=colour, lw=1.2)
+            axes.plot(x[name], mean, "o", color=colour, ms=5)
+        axes.axhline(means[first], color="#d9822b", lw=0.8, ls=":")
+        for name, height in spread(x, means).items():
             axes.annotate(
-                name, (x, mean), (5, 3), textcoords="offset points", fontsize=6.5, color="#5b6678"
-            )
+                name, (x[name], means[name]), (x[name] + 0.04 * span(x), height),
+                fontsize=6.5, color="#5b6678", va="center",
+                arrowprops={"arrowstyle": "-", "color": "#c3cad5", "lw": 0.5, "shrinkB": 3},
+            )  # fmt: skip
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#eef1f5")
         axes.set_axisbelow(True)
-        axes.margins(x=0.18)
+        axes.margins(x=0.22)
     panels[0].set_ylabel(f"{protocol}, mIoU in %")
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "picosam2"}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
+
+
+def spread(x: dict[str, float], y: dict[str, float]) -> dict[str, float]:
+    """Heights for the names of points at `x` and `y`, from the lowest up, none on another."""
+    heights: dict[str, float] = {}
+    gap = span(y) / 42
+    for name in sorted(y, key=lambda name: y[name]):
+        near = [h for other, h in heights.items() if abs(x[other] - x[name]) < 0.35 * span(x)]
+        heights[name] = max([y[name], *(h + gap for h in near)])
+    return heights
+
+
+def span(values: dict[str, float]) -> float:
+    """From the least to the largest; 1 where they are the same."""
+    return max(values.values()) - min(values.values()) or 1.0
 
 
 if __name__ == "__main__":
