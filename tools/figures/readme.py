@@ -92,7 +92,8 @@ def window(predictor: Predictor, path: Path) -> None:
     for column, (one, title) in enumerate(zip(shown, titles, strict=True)):
         channel = CLICK_CHANNEL if column < 2 else 0
         logits = predictor.window_logits(picture, [one], channel)[0]
-        _panel(fig.add_subplot(grid[0, 5 + column]), geometry.crop(picture, one), title)
+        seen = geometry.crop(picture, one, predictor.runtime.info.input_size)
+        _panel(fig.add_subplot(grid[0, 5 + column]), seen, title)
         _panel(fig.add_subplot(grid[1, 5 + column]), _shaded(logits), "mask")
     fig.savefig(path, bbox_inches="tight", facecolor="white")
     plt.close(fig)

@@ -53,7 +53,7 @@ def _version() -> str:
 
 app = App(
     name="picosam2",
-    help="""Point at a thing, get its mask, with a network of 1.3 million parameters.
+    help="""Point at a thing, get its mask, with a network of 1.1 million parameters.
 
     A first mask: `picosam2 segment sample --point 353,349`.
 
