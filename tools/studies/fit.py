@@ -2,7 +2,7 @@
 
     python tools/studies/fit.py --store STORE --weights default RUN/weights.safetensors
 
-IoU of mask and truth on the plain 96-pixel crops of the store's view `box`, for the same random
+IoU of mask and truth on the plain crops of the store's view `box`, for the same random
 objects of its training and its validation part; of all sources, and of `--source` alone.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional as F
 
 from picosam2.checkpoint import load_weights
 from picosam2.data.augment import NO_AUGMENT, Draws, augment
@@ -66,7 +67,8 @@ def ious(model: PicoSAM2, store: Store, rows: npt.NDArray[np.int64]) -> npt.NDAr
         )
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             logits = model(cut.image_B3SS)["logits"][:, BOX]
-        mask, truth = logits > 0, cut.target_BSS > 0.5
+        covered = F.adaptive_avg_pool2d(cut.target_BSS, logits.shape[-1])
+        mask, truth = logits > 0, covered > 0.5
         either = (mask | truth).sum((1, 2)).clamp_min(1)
         found += ((mask & truth).sum((1, 2)) / either).tolist()
     return np.array(found)
