@@ -35,7 +35,8 @@ def main() -> None:
     objects = {one.name: one for one in sample_objects()}
     for name in (CLICKED, BOXED):
         picture = sample()
-        sensor = SimulatedSensor(lambda _, picture=picture: picture, network)
+        side = predictor.runtime.info.input_size
+        sensor = SimulatedSensor(lambda _, picture=picture: picture, network, side=side)
         camera = AiCamera(find_weights("default"), predictor.runtime.info, devices=sensor.devices)
         session = Session(camera, predictor)
         session.step()

@@ -14,6 +14,7 @@ import torch
 from helpers.tiny import SMALL_STORE, make_store, tiny_recipe
 from onnx import TensorProto, numpy_helper
 
+from picosam2.backbone import LITE0
 from picosam2.data.coco import read_coco
 from picosam2.data.store import Store
 from picosam2.errors import StoreError, WeightsError
@@ -179,6 +180,17 @@ def test_the_same_arguments_give_the_same_bytes(
 ) -> None:
     again = quantize(folder / "fp32.onnx", store, tmp_path / "again.onnx", CONFIG, threads=1)
     assert again.path.read_bytes() == made.path.read_bytes()
+
+
+def test_the_default_networks_encoder(store: Store, tmp_path: Path) -> None:
+    """Its blocks are alike inside, and every layer has a name of its own nevertheless."""
+    lite = {"encoder": "efficientnet-lite0", "widths": LITE0.widths, "decoder": (8, 8, 6, 6)}
+    export_onnx(tiny_model(**lite, input_size=32), tmp_path / "fp32.onnx", FACTS)
+    config = replace(CONFIG, method="minmax")
+    made = quantize(tmp_path / "fp32.onnx", store, tmp_path / "lite.onnx", config, threads=1)
+    names = [node.name for node in onnx.load(made.path).graph.node]
+    assert len(set(names)) == len(names)
+    assert "encoder.1.0.layers.0" in names
 
 
 def test_a_method_can_be_chosen(folder: Path, store: Store, tmp_path: Path) -> None:

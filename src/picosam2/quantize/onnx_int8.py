@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -276,8 +277,7 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
         for ends in (node.input, node.output):
             ends[:] = [short(name) for name in ends]
         # A convolution keeps its layer's name, for whoever reads a profile.
-        layer = node.name.removesuffix(f"/{node.op_type}").rpartition("/")[2]
-        node.name = layer if node.op_type == "Conv" else f"n{number}"
+        node.name = _layer(node) if node.op_type == "Conv" else f"n{number}"
     constants = [one for one in graph.initializer if one.name in used]
     del graph.initializer[:], graph.value_info[:]
     for one in constants:
@@ -287,6 +287,13 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
         graph.initializer.append(one)
     model.producer_name, model.producer_version = "picosam2", ""
     return model
+
+
+def _layer(node: onnx.NodeProto) -> str:
+    """The layer's name in the network: `a.0.b.1` of `/a/a.0/b/b.1/Conv`."""
+    parts = node.name.removesuffix(f"/{node.op_type}").strip("/").split("/")
+    inner = [one for one, after in pairwise(parts) if not after.startswith(one)]
+    return ".".join([*inner, parts[-1]])
 
 
 def described(
