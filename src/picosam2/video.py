@@ -192,6 +192,8 @@ class Tracker:
         crops = np.stack([geometry.crop(frame, window, info.input_size) for window in windows])
         logits = self.predictor.runtime(crops)[:, min(BOX_CHANNEL, info.channels - 1)]
         scores = self.predictor.box_scores(logits, windows, height, width)
+        if info.output_size != info.input_size:  # colours are compared pixel by pixel with logits
+            crops = np.stack([geometry.crop(frame, one, info.output_size) for one in windows])
         seen = zip(crops, logits, windows, scores, strict=True)
         return [
             [one.judge(*next(seen)) for _ in places]

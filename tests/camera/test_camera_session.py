@@ -66,6 +66,7 @@ def begin(tmp_path: Path) -> Callable[..., tuple[Session, SimulatedSensor]]:
 
     def make(predictor, scene, *, network_runs=None, settle=8, **how):
         runs = network_runs or (lambda crop: predictor.runtime(crop[None])[0])
+        how.setdefault("side", predictor.runtime.info.input_size)
         sensor = SimulatedSensor(scene, runs, **how)
         camera = AiCamera(network, predictor.runtime.info, devices=sensor.devices)
         return Session(camera, predictor, settle=settle), sensor
