@@ -156,7 +156,7 @@ def analyse(
         DataError: there was nothing to measure.
     """
     assert protocol in ("box", "click"), "the published protocols have no mask of the photo"
-    side = predictor.runtime.info.input_size
+    side = predictor.runtime.info.output_size
     cases: list[Case] = []
     tiles: dict[int, tuple[float, Picture]] = {}
 
