@@ -330,15 +330,30 @@ def prompt(*points: tuple[float, float, int], box: tuple[float, ...] | None = No
 ON_A, ON_B, OFF_B = (100.5, 120.5, 1), (165.5, 120.5, 1), (165.5, 120.5, 0)
 
 
-def test_a_candidate_that_agrees_with_every_point_beats_a_better_scored_one() -> None:
-    """Windows too small for both objects score best, but hold only one of the points."""
-    scores = np.linspace(0.9, 0.4, COUNT)
+def test_a_candidate_that_holds_every_point_beats_a_better_scored_one() -> None:
+    """Windows too small for both objects score better, but hold only one of the points."""
+    scores = np.linspace(0.8, 0.45, COUNT)
     scorers = {"click": fixed_scores(*scores), "box": fixed_scores(0.05)}
     runtime = FakeRuntime(reddish, scorers=scorers)
     (found,) = Predictor(runtime)(two(), prompts=[prompt(ON_A, ON_B)])
     assert found.mask[120, 100]
     assert found.mask[120, 165]
     assert masks.iou(found.mask, A | B) > 0.9
+
+
+@pytest.mark.parametrize(("fragment", "kept"), [(0.3, True), (0.88, False)])
+def test_a_covered_negative_point_costs_a_little(fragment: float, kept: bool) -> None:
+    """A mask that is a bit too large is cut, and not given up for a fragment that is not."""
+
+    def answer(crop: np.ndarray, number: int) -> np.ndarray:
+        return only_the_middle(crop, number) if number == 0 else reddish(crop)
+
+    scores = [fragment, *[0.1] * (COUNT - 2), 0.9]
+    scorers = {"click": fixed_scores(*scores), "box": fixed_scores(0.05)}
+    runtime = FakeRuntime(answer, scorers=scorers)
+    (found,) = Predictor(runtime)(photo(A | B), prompts=[prompt(ON_A, (124.5, 124.5, 0))])
+    assert not found.mask[124, 124]
+    assert (masks.area(found.mask) > 0.5 * masks.area(A)) == kept
 
 
 def test_the_box_around_several_points_is_tried() -> None:

@@ -22,6 +22,10 @@ import {
 import type { ModelFacts } from "./metadata";
 import { FEATURES, features, mapAt, type Maps } from "./scorer";
 
+/** What a missed positive and a covered negative point take off a score; as in predictor.py. */
+const MISSED_POINT = 0.4;
+const COVERED_POINT = 0.05;
+
 const BOX_CHANNEL = 0;
 const CLICK_CHANNEL = 1;
 
@@ -197,7 +201,7 @@ export class Predictor {
     return { logits, side, windows };
   }
 
-  /** Candidates that agree with all points first; the best one mended where it does not. */
+  /** Candidates by score and by points; the best one mended where it does not agree with one. */
   private combine(
     prompt: Prompt,
     found: readonly Candidate[],
@@ -206,9 +210,13 @@ export class Predictor {
     if (prompt.points.length + (prompt.box ? 1 : 0) === 1) return [...found];
     const wrong = (candidate: Candidate): Point[] =>
       prompt.points.filter((point) => point.positive !== candidate.covers(point));
-    const counted = found.map((candidate) => ({ candidate, wrong: wrong(candidate).length }));
-    const ordered = counted
-      .sort((a, b) => a.wrong - b.wrong || b.candidate.score - a.candidate.score)
+    const worth = (candidate: Candidate): number =>
+      wrong(candidate).reduce(
+        (left, point) => left - (point.positive ? MISSED_POINT : COVERED_POINT), candidate.score,
+      );
+    const ordered = found
+      .map((candidate) => ({ candidate, worth: worth(candidate) }))
+      .sort((a, b) => b.worth - a.worth)
       .map((item) => item.candidate);
     const best = ordered[0]!;
     if (wrong(best).length === 0) return ordered;
