@@ -37,8 +37,8 @@ MULTIMASKS = 3
 
 _TOGETHER = 10  # prompts whose windows share a batch; what they find is pasted at full size
 
-# What a positive point that a candidate misses takes off its score, and a negative one that it covers.
-# Where agreeing with all points came before any score, fragments won: docs/click.md.
+# What a positive point that a candidate misses takes off its score, and a negative one that it
+# covers. Where agreeing with all points came before any score, fragments won: docs/click.md.
 _MISSED_POINT, _COVERED_POINT = 0.4, 0.05
 
 
@@ -134,8 +134,8 @@ class Predictor:
         Several points of one prompt: the windows of every positive point are tried, and so is a box
         window around all of them; each positive point that a candidate misses takes much off its
         score, and each negative one that it covers a little. To the best one, the best mask of each
-        positive point that it still misses is added. Then, for each negative point still covered, the largest of its
-        own masks that spares the positive points is cut out.
+        positive point that it still misses is added. Then, for each negative point still covered,
+        the largest of its own masks that spares the positive points is cut out.
 
         Raises:
             ImageError: the photo cannot be read.

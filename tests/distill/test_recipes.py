@@ -121,7 +121,9 @@ def test_mistakes(text: str, says: str, tmp_path: Path) -> None:
 
 
 def test_no_such_recipe(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"use debug, default, paper, paper-finish, teacher, unet"):
+    with pytest.raises(
+        ConfigError, match=r"use debug, default, paper, paper-finish, teacher, unet"
+    ):
         load_recipe("papper")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_recipe(str(tmp_path / "none.toml"))
