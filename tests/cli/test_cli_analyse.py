@@ -53,6 +53,14 @@ def test_a_page_with_its_pictures(cli, given, tmp_path, protocol):
         assert sheet.format == "JPEG"
 
 
+def test_a_page_for_others_shows_no_photos(cli, given, tmp_path):
+    out = tmp_path / "pages" / "errors.md"
+    assert cli("analyse", *given, "--limit", 2, "--no-sheet", "--out", out).code == 0
+    assert sorted(one.name for one in out.parent.iterdir()) == ["errors-classes.svg", "errors.md"]
+    assert "--no-sheet" in out.read_text()
+    assert "worst.jpg" not in out.read_text()
+
+
 def test_the_same_page_again(cli, given, tmp_path):
     for folder in ("a", "b"):
         words = ("--limit", 2, "--out", tmp_path / folder / "errors.md")

@@ -21,6 +21,7 @@ def analyse(
     out: Annotated[Path, Parameter(metavar="PAGE.md")],
     protocol: Literal["box", "click"] = "box",
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    sheet: bool = True,
     json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
@@ -36,6 +37,8 @@ def analyse(
         out: The page to write. PAGE-worst.jpg and PAGE-classes.svg are written beside it.
         protocol: Whether the object's true box or its centre point is the prompt.
         limit: Measure at most so many objects, in photos spread over all sources.
+        sheet: Show the worst objects in a picture. It holds parts of the photos: leave it out of
+            pages for others if the photos are not yours to give.
         json: Also write the numbers, of every object too, to this file.
     """
     from picosam2.cli.progress import progress
@@ -68,13 +71,20 @@ def analyse(
     shown = Path(weights).name
     words = ["picosam2 analyse", f"--weights {shown}", f"--store {store.name}"]
     words += [f"--protocol {protocol}"] + ([f"--limit {limit}"] if limit is not None else [])
-    words += ([f"--runtime {runtime}"] if runtime != "onnx" else []) + [f"--out {out.name}"]
+    words += [f"--runtime {runtime}"] if runtime != "onnx" else []
+    words += ([] if sheet else ["--no-sheet"]) + [f"--out {out.name}"]
     written = write_page(
-        found, out, command=" ".join(words), weights=Path(shown).stem, problems=problems
+        found,
+        out,
+        command=" ".join(words),
+        weights=Path(shown).stem,
+        problems=problems,
+        with_sheet=sheet,
     )
     print(_table(found))
     for file in (written.page, written.sheet, written.plot):
-        print(file)
+        if file is not None:
+            print(file)
     name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
     if json is not None:
         write_json(json, {**found.to_json(), "limit": limit, "problems": problems})

@@ -31,7 +31,7 @@ class Written:
     """The files of a page."""
 
     page: Path
-    sheet: Path
+    sheet: Path | None
     plot: Path
 
 
@@ -46,7 +46,13 @@ def check_name(out: Path) -> None:
 
 
 def write_page(
-    found: Analysis, out: Path, *, command: str, weights: str, problems: Sequence[str] = ()
+    found: Analysis,
+    out: Path,
+    *,
+    command: str,
+    weights: str,
+    problems: Sequence[str] = (),
+    with_sheet: bool = True,
 ) -> Written:
     """Write the page to `out`, and beside it the sheet and the plot, named after it.
 
@@ -56,6 +62,7 @@ def write_page(
         command: what made it, without folders of this machine.
         weights: their name.
         problems: what was left out.
+        with_sheet: whether the worst objects are shown in a picture.
 
     Raises:
         ConfigError: `out` has another ending.
@@ -65,7 +72,7 @@ def write_page(
         name=f"{out.stem}-worst",
         caption="The worst objects: green where mask and truth agree, blue what was missed, orange "
         "what was wrongly taken. Rank, IoU and cause are below each.",
-        jpeg=draw_sheet(found.worst, found.tiles),
+        jpeg=draw_sheet(found.worst, found.tiles) if with_sheet else b"",
     )
     plot = Figure(
         name=f"{out.stem}-classes",
@@ -73,11 +80,14 @@ def write_page(
         svg=_plot(found),
     )
     written = Written(
-        page=out, sheet=out.with_name(sheet.file_name), plot=out.with_name(plot.file_name)
+        page=out,
+        sheet=out.with_name(sheet.file_name) if with_sheet else None,
+        plot=out.with_name(plot.file_name),
     )
-    write_bytes(written.sheet, sheet.jpeg)
+    if written.sheet is not None:
+        write_bytes(written.sheet, sheet.jpeg)
     write_text(written.plot, plot.svg)
-    blocks = _blocks(found, weights, sheet, plot, problems)
+    blocks = _blocks(found, weights, sheet if with_sheet else None, plot, problems)
     write_text(out, f"Made by `{command}`.\n\n" + to_markdown(blocks, folder="."))
     return written
 
@@ -113,7 +123,7 @@ def _plot(found: Analysis) -> str:
 
 
 def _blocks(
-    found: Analysis, weights: str, sheet: Figure, plot: Figure, problems: Sequence[str]
+    found: Analysis, weights: str, sheet: Figure | None, plot: Figure, problems: Sequence[str]
 ) -> list[Block]:
     numbers = found.evaluation.to_json()
     low, high = numbers["miou_ci95"]
@@ -164,7 +174,7 @@ def _blocks(
     worst = found.worst
     blocks += [
         Heading(text=f"The worst {len(worst)} objects"),
-        sheet,
+        *([sheet] if sheet is not None else []),
         Table(
             header=("rank", "source", "photo", "annotation", "cause", "IoU"),
             rows=tuple(
