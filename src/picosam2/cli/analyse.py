@@ -41,7 +41,7 @@ def analyse(
             pages for others if the photos are not yours to give.
         json: Also write the numbers, of every object too, to this file.
     """
-    from picosam2.cli.progress import progress
+    from picosam2.cli.progress import counted
     from picosam2.cli.report import name_problems
     from picosam2.data.store import Store
     from picosam2.errors import require
@@ -57,14 +57,7 @@ def analyse(
     photos = spread_objects(Store(store).held_out(), limit)
     total = sum(len(photo.instances) for photo in photos)
     total = total if limit is None else min(limit, total)
-    with progress(f"measuring {protocol}", "objects") as update:
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            update(done, total)
-
+    with counted(f"measuring {protocol}", "objects", total) as advance:
         found = measure(predictor, photos, protocol=protocol, limit=limit, progress=advance)
     problems = [f"{p.where}: {p.what}" for p in found.evaluation.problems]
     # Names only: a page is read on other machines.

@@ -59,7 +59,7 @@ def evaluate(
         jitter: Move the box's edges, or the click, by up to this share of the object's box.
         json: Also write the numbers, of every object too, to this file.
     """
-    from picosam2.cli.progress import progress
+    from picosam2.cli.progress import counted
     from picosam2.cli.report import name_problems
     from picosam2.data.readers import read_annotations
     from picosam2.evaluate.protocols import first_annotations
@@ -74,14 +74,7 @@ def evaluate(
     leaks = None if check_leak is None else _check_leak(photos, check_leak)
     total = sum(len(photo.instances) for photo in photos)
     total = total if limit is None else min(limit, total)
-    with progress(f"measuring {protocol}", "objects") as update:
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            update(done, total)
-
+    with counted(f"measuring {protocol}", "objects", total) as advance:
         result = measure(
             subject,
             photos,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -31,6 +31,20 @@ def progress(what: str, unit: str) -> Iterator[Update]:
             yield update
     else:
         yield _Lines(what, unit)
+
+
+@contextmanager
+def counted(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
+    """The same for work that tells how many more are done, of a `total` that is known."""
+    done = 0
+    with progress(what, unit) as update:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            update(done, total)
+
+        yield advance
 
 
 class _Lines:

@@ -108,7 +108,7 @@ def clicks(
     Args:
         clicks: How many clicks to give to each object.
     """
-    from picosam2.cli.progress import progress
+    from picosam2.cli.progress import counted
     from picosam2.cli.report import columns, name_problems
     from picosam2.data.readers import read_annotations
     from picosam2.evaluate.clicks import measure_clicks
@@ -122,14 +122,7 @@ def clicks(
     photos = read_annotations(dataset, annotations, images).photos
     total = sum(len(photo.instances) for photo in photos)
     total = total if limit is None else min(limit, total)
-    with progress("clicking", "objects") as update:
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            update(done, total)
-
+    with counted("clicking", "objects", total) as advance:
         result = measure_clicks(
             predictor,
             photos,
