@@ -127,6 +127,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], int, int]] = {
     ),
     # A second block in both stages: depthwise, pointwise, two batch norms.
     "blocks": ({"blocks": 2}, (36 + 16 + 16) + (54 + 36 + 24), 52 * 4096 + 90 * 1024),
+    # The same in both decoder stages, of 6 and 4 channels.
+    "decoder_blocks": (
+        {"decoder_blocks": 2}, (54 + 36 + 24) + (36 + 16 + 16), 90 * 1024 + 52 * 4096
+    ),
     # No decoder and no skip at 64x64: 6 to 4 channels, and 4 to 4 with a bias; the head sees 6.
     "coarse": (
         {"decoder": (6,)},
@@ -249,8 +253,9 @@ def test_samples_do_not_see_each_other_when_not_training() -> None:
         ({"activation": "mish"}, "`activation` must be one of relu, relu6, hard-swish, silu"),
         ({"down": "grouped"}, "`down` must be one of conv, conv2, depthwise, maxpool"),
         ({"up": "shuffle"}, "`up` must be one of nearest, bilinear"),
-        ({"blocks": 0}, "`blocks` and `dilation`"),
-        ({"dilation": 0}, "`blocks` and `dilation`"),
+        ({"blocks": 0}, "`decoder_blocks` and `dilation`"),
+        ({"dilation": 0}, "`decoder_blocks` and `dilation`"),
+        ({"decoder_blocks": 0}, "`decoder_blocks` and `dilation`"),
         (
             {"encoder": "efficientnet-lite2", "widths": (16, 24, 48, 120), "down": "maxpool"},
             "of its own",

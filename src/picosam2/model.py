@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class ModelConfig:
     """What the encoder stages are made of; see `ENCODERS`."""
     blocks: int = 1
     """Blocks in a row in each encoder stage of the paper's kind."""
+    decoder_blocks: int = 1
+    """Blocks in a row in each decoder stage."""
     kernel: int = 3
     """Side of the depthwise kernels; odd."""
     activation: str = "relu"
@@ -68,8 +71,8 @@ class ModelConfig:
                 raise ConfigError(f"`{name}` must be one of {', '.join(known)}")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ConfigError(f"`kernel` must be odd and at least 1, not {self.kernel}")
-        if min(self.blocks, self.dilation) < 1:
-            raise ConfigError("`blocks` and `dilation` must be at least 1")
+        if min(self.blocks, self.decoder_blocks, self.dilation) < 1:
+            raise ConfigError("`blocks`, `decoder_blocks` and `dilation` must be at least 1")
         fixed = ENCODERS[self.encoder].widths
         if fixed and (
             (self.widths, self.stem, self.down, self.blocks) != (fixed, "none", "conv", 1)
@@ -176,8 +179,8 @@ def _paper_encoder(channels: int, config: ModelConfig) -> EncoderParts:
     """Blocks, each stage followed by what halves the picture at the same width."""
     stages, downs = [], []
     for width in config.widths:
-        more = [layer for _ in range(config.blocks - 1) for layer in block(width, width, config)]
-        stages.append(nn.Sequential(*block(channels, width, config), *more))
+        more = [block(width, width, config) for _ in range(config.blocks - 1)]
+        stages.append(nn.Sequential(*block(channels, width, config), *chain(*more)))
         downs.append(DOWNS[config.down](width))
         channels = width
     return stages, downs, channels
@@ -299,7 +302,8 @@ class PicoSAM2(nn.Module):
         channels = config.bottleneck
         self.decoder, self.skip = nn.ModuleList(), nn.ModuleList()
         for width, skipped in zip(config.decoder, reversed(config.widths), strict=False):
-            self.decoder.append(block(channels, width, config))
+            more = [block(width, width, config) for _ in range(config.decoder_blocks - 1)]
+            self.decoder.append(nn.Sequential(*block(channels, width, config), *chain(*more)))
             self.skip.append(nn.Conv2d(skipped, width, 1))
             channels = width
         self.head = nn.Conv2d(channels, config.logits, 1)

@@ -237,6 +237,59 @@ def test_box_jitter_moves_each_edge_by_up_to_its_share() -> None:
     assert abs((spread[:, 0] + spread[:, 2]).mean() - 1) < 0.02  # on neither side more
 
 
+def test_so_many_boxes_are_exact_and_the_others_jittered_as_ever() -> None:
+    context = of_mask(rectangle(50, 60, 110, 100), 200)
+    _, plain = run(context, BOX)
+    shares = []
+    for exact in (0.0, 0.4):
+        config = replace(NO_AUGMENT, box_jitter=0.2, box_exact=exact)
+        _, target = run(context, BOX, config)
+        moved = (target - plain).abs().mean((1, 2))
+        shares.append((moved < 1e-4).float().mean())
+        assert moved.max() > 0.05
+    assert shares[0] < 0.02
+    assert 0.3 < shares[1] < 0.5
+
+
+# --- a neighbour behind -------------------------------------------------------------------------
+
+
+def two_kinds(count: int) -> np.ndarray:
+    """Contexts of turns of a red tall and a green wide thing on black."""
+    tall, wide = rectangle(65, 40, 95, 120), rectangle(40, 65, 120, 95)
+    contexts = []
+    for channel, mask in ((0, tall), (1, wide)):
+        colours = np.zeros((1, CONTEXT, CONTEXT, 3), np.uint8)
+        colours[0, mask, channel] = 255
+        contexts.append(with_mask(colours, mask)[0])
+    return np.stack(contexts * (count // 2))
+
+
+def test_a_neighbour_is_seen_behind_the_object_only() -> None:
+    config = replace(NO_AUGMENT, neighbour=1.0)
+    context = two_kinds(100)
+    plain, of_plain = run(context, CLICK)
+    image, target = run(context, CLICK, config)
+    assert torch.equal(target, of_plain)  # what is asked for stays what it was
+    inside = (target > 0.999)[..., None].expand_as(image)
+    torch.testing.assert_close(image[inside], plain[inside], rtol=0, atol=0.01)
+    foreign = torch.stack((image[0::2, ..., 1], image[1::2, ..., 0]))
+    seen = (foreign > 250).float().mean((2, 3))
+    assert (seen > 0.005).float().mean() > 0.8  # most are beside it, in part at least
+    assert seen.std() > 0.02  # at other places, of other sizes
+    assert image.min() > -0.01
+    assert image.max() < 255.01
+
+
+def test_partners_are_pairs_and_the_last_of_an_odd_batch_has_none() -> None:
+    config = replace(NO_AUGMENT, neighbour=1.0)
+    context = two_kinds(4)[:3]
+    plain, _ = run(context, CLICK)
+    image, _ = run(context, CLICK, config)
+    assert (image - plain).abs().amax((1, 2, 3))[:2].min() > 200
+    assert torch.equal(image[2], plain[2])
+
+
 # --- clicks -------------------------------------------------------------------------------------
 
 
@@ -480,7 +533,7 @@ def test_noise_has_no_mean_and_differs_between_samples() -> None:
     assert np.abs(similar).max() < 0.1
 
 
-@pytest.mark.parametrize("name", ["blur", "jpeg", "noise"])
+@pytest.mark.parametrize("name", ["blur", "jpeg", "noise", "neighbour"])
 def test_only_a_share_is_changed(name: str) -> None:
     plain, image = changed(replace(NO_AUGMENT, **{name: 0.25}), smooth(100))
     touched = np.abs(plain - image).max((1, 2, 3)) > 0.5
@@ -498,7 +551,7 @@ def test_only_a_share_is_changed(name: str) -> None:
         {"click_scale": (0.0, 0.5)}, {"click_scale": (0.5, 1.5)}, {"colour": -0.1}, {"grey": 2},
         {"blur": -1}, {"jpeg": 1.01}, {"noise": float("nan")}, {"box_growth": float("nan")},
         {"click_spread": float("nan")}, {"rotate": float("nan")}, {"box_jitter": float("nan")},
-        {"box_max_aspect": float("nan")},
+        {"box_max_aspect": float("nan")}, {"neighbour": 1.5}, {"box_exact": -0.1},
     ],
 )  # fmt: skip
 def test_impossible_settings(change: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import torch
 from helpers.tiny import SMALL_STORE, write_coco
 
 from picosam2.data.augment import NO_AUGMENT, AugmentConfig
-from picosam2.data.batches import Feed, Sampler
+from picosam2.data.batches import Feed, Resident, Sampler
 from picosam2.data.store import Store, prepare
 from picosam2.errors import ConfigError, StoreError
 
@@ -172,6 +172,17 @@ def test_processes_share_the_batch_of_one(store: Store) -> None:
             joined = torch.cat((getattr(first, name), getattr(second, name)))
             torch.testing.assert_close(joined, getattr(one, name), rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(np.concatenate((first.row_B, second.row_B)), one.row_B)
+
+
+def test_resident_crops_give_the_same_batches(store: Store) -> None:
+    known = Sampler(store, 8).known
+    assert not store.records["validation"][known].any()
+    assert (np.diff(known) > 0).all()
+    kept = Resident(store, known, torch.device("cpu"))
+    np.testing.assert_array_equal(kept.gather(known[::-3]).numpy(), store.gather(known[::-3]))
+    for one, other in zip(feed(store), feed(store, resident=True), strict=True):
+        for name in ("image_B3SS", "target_BSS", "kind_B"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
 
 
 def test_another_seed_is_another_augmentation(store: Store) -> None:

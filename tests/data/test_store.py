@@ -111,12 +111,12 @@ def test_the_windows_of_the_views(kept: Path) -> None:
         if store.views[record["view"]].kind == BOX:
             assert window.centre == pytest.approx((box.centre.x, box.centre.y))
             assert max(window.width, window.height) == pytest.approx(
-                2.2 * max(box.width, box.height)
+                1.8 * max(box.width, box.height)
             )
         else:
             assert window.centre == pytest.approx((point.x, point.y))
         if name == "box":
-            assert window.height == pytest.approx(2.2 * box.height)
+            assert window.height == pytest.approx(1.8 * box.height)
         else:
             assert window.width == pytest.approx(window.height)
         if name == "native":
@@ -522,4 +522,4 @@ def test_preparing_again_over_a_damaged_summary_says_so(kept: Path, folder: Path
 def test_a_view_without_a_limit_survives_json(kept: Path) -> None:
     text = (kept / "store" / "store.json").read_text()
     json.loads(text, parse_constant=pytest.fail)  # no Infinity
-    assert Store(kept / "store").views[0] == View(kind=BOX, extent=2.2, max_aspect=math.inf)
+    assert Store(kept / "store").views[0] == View(kind=BOX, extent=1.8, max_aspect=math.inf)

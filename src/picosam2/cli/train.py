@@ -32,6 +32,7 @@ def train(
     init: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
     teacher: Annotated[Path | None, Parameter(metavar="CACHE")] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    resident: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     validate: bool = True,
     tensorboard: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> None:
@@ -50,6 +51,7 @@ def train(
             takes that of clicks.
         teacher: Learn from a teacher, too: the cache that `picosam2 teach` made for this store.
         device: Where to compute; auto takes a GPU if there is one.
+        resident: Keep the store's crops in the device's memory: quicker on a GPU, if they fit.
         validate: Measure on the store's validation photos during the run.
         tensorboard: Also write events for TensorBoard.
     """
@@ -82,6 +84,7 @@ def train(
             init=None if init is None else find_weights(init, "torch"),
             teacher=None if teacher is None else TeacherCache(teacher, opened),
             device=device,
+            resident=resident,
             validate=shown.validate,
             tensorboard=tensorboard,
             on_step=on_step,

@@ -13,10 +13,9 @@ Shape suffixes: B batch, C the context's side, S the crop's side, N points of an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +30,7 @@ from picosam2.images import MEAN, PAD_RGB, STD
 
 _TRIES = 4  # places tried for a jittered click before it stays at the centre
 _UNIFORMS = 24
+_LATER_UNIFORMS = 4  # drawn last, so that the others stay what they were before there were these
 _NORMALS = 2 * _TRIES
 _SURELY_NOT = -16.0  # the teacher's logit where it saw nothing
 _TILE = 128  # side of the noise field that samples take shifted copies of
@@ -48,6 +48,8 @@ class AugmentConfig:
     """Share of the samples that are rotated."""
     box_jitter: float = 0.1
     """Each edge of the box moves by up to this share of its side."""
+    box_exact: float = 0.0
+    """Share of the samples whose box is exact instead."""
     box_growth: float = BOX_GROWTH
     """Window over box, as in prediction."""
     box_max_aspect: float = math.inf
@@ -66,9 +68,13 @@ class AugmentConfig:
     """Share of the samples put through JPEG's quantisation."""
     noise: float = 0.1
     """Share of the samples with sensor noise added."""
+    neighbour: float = 0.0
+    """Share of the samples that get the object of another one behind theirs, as a thing not meant
+    (after "simple copy-paste", Ghiasi et al. 2021, where the pasted object is the one to find)."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "rotate_share", "colour", "grey", "blur", "jpeg", "noise"):
+        shares = ("flip", "rotate_share", "box_exact", "grey", "blur", "jpeg", "noise", "neighbour")
+        for name in (*shares, "colour"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be from 0 to 1")
         if not 0 <= self.rotate <= 90 or not 0 <= self.box_jitter < 0.5:
@@ -85,7 +91,7 @@ class AugmentConfig:
 
 NO_AUGMENT = AugmentConfig(
     flip=0, rotate=0, rotate_share=0, box_jitter=0, click_spread=0, click_scale=(0.6, 0.6),
-    colour=0, grey=0, blur=0, jpeg=0, noise=0,
+    colour=0, grey=0, blur=0, jpeg=0, noise=0, neighbour=0,
 )  # fmt: skip
 """The plain windows: for validation on crops, and for the paper's recipe."""
 
@@ -126,25 +132,52 @@ class Draws:
     uniform_BU: Tensor
     normal_BN: Tensor
     tile_3TT: Tensor
+    host_BU: npt.NDArray[np.float32]
+    """`uniform_BU` where it was drawn: which samples to change is decided without asking a GPU."""
 
     @staticmethod
     def of(count: int, generator: torch.Generator) -> Draws:
         """Numbers for a global batch of `count` samples."""
-        return Draws(
-            torch.rand((count, _UNIFORMS), generator=generator),
-            torch.randn((count, _NORMALS), generator=generator),
-            torch.randn((3, _TILE, _TILE), generator=generator),
-        )
+        uniform_BU = torch.rand((count, _UNIFORMS), generator=generator)
+        normal_BN = torch.randn((count, _NORMALS), generator=generator)
+        tile_3TT = torch.randn((3, _TILE, _TILE), generator=generator)
+        later_BU = torch.rand((count, _LATER_UNIFORMS), generator=generator)
+        uniform_BU = torch.cat((uniform_BU, later_BU), 1)
+        return Draws(uniform_BU, normal_BN, tile_3TT, uniform_BU.numpy())
 
     def part(self, start: int, stop: int) -> Draws:
         """The numbers of samples `start` to `stop`: one process's share."""
-        return Draws(self.uniform_BU[start:stop], self.normal_BN[start:stop], self.tile_3TT)
+        return Draws(
+            self.uniform_BU[start:stop], self.normal_BN[start:stop], self.tile_3TT,
+            self.host_BU[start:stop],
+        )  # fmt: skip
 
     def to(self, device: torch.device) -> Draws:
         """The numbers on another device."""
         return Draws(
-            self.uniform_BU.to(device), self.normal_BN.to(device), self.tile_3TT.to(device)
-        )
+            self.uniform_BU.to(device), self.normal_BN.to(device), self.tile_3TT.to(device),
+            self.host_BU,
+        )  # fmt: skip
+
+
+class _Uniforms:
+    """Columns of a batch's uniform numbers, taken one after the other."""
+
+    def __init__(self, draws: Draws) -> None:
+        self._columns = zip(draws.uniform_BU.unbind(1), draws.host_BU.T, strict=True)
+
+    def __next__(self) -> Tensor:
+        return next(self._columns)[0]
+
+    def host(self) -> npt.NDArray[np.float32]:
+        """The next column, (B,), not on the GPU."""
+        column_B: npt.NDArray[np.float32] = next(self._columns)[1]
+        return column_B
+
+    def below(self, share: float) -> list[int]:
+        """The samples whose number in the next column is below `share`."""
+        rows: list[int] = np.flatnonzero(self.host() < share).tolist()
+        return rows
 
 
 def augment(
@@ -167,7 +200,7 @@ def augment(
         size: side of the crops.
         teacher_BCC: a teacher's logits on the contexts, float32, cut like the rest.
     """
-    uniform = iter(draws.uniform_BU.unbind(1))
+    uniform = _Uniforms(draws)
     turn_B22 = _turns(uniform, config)
     covered_BCC = context_BCC4[..., 3].contiguous() > 127
     extent_B2N = _outline(covered_BCC)
@@ -195,12 +228,17 @@ def augment(
         cut_B1SS = F.grid_sample(shifted_B1CC, grid_BSS2, align_corners=False)
         teacher_BSS = cut_B1SS[:, 0] + _SURELY_NOT
     # What lies outside the context came out black; few windows reach there.
-    beyond_B = (matrix_B22.abs().sum(2) + offset_B2.abs()).amax(1) > 1 - 1 / context_BCC4.shape[1]
-    if rows := beyond_B.nonzero().flatten().tolist():
+    rows: Any = slice(None)  # on a GPU, finding them out takes longer than doing all
+    if image_B3SS.device.type == "cpu":
+        reach_B = (matrix_B22.abs().sum(2) + offset_B2.abs()).amax(1)
+        rows = (reach_B > 1 - 1 / context_BCC4.shape[1]).nonzero().flatten().tolist()
+    if rows:
         outside = 1 - _inside(grid_BSS2[rows], context_BCC4.shape[1])
         image_B3SS[rows] += outside[:, None] * image_B3SS.new_tensor(PAD_RGB)[:, None, None]
+    target_BSS = cut_B4SS[:, 3] / 255
     image_B3SS = _photometric(image_B3SS, uniform, draws.tile_3TT, config)
-    return Cut(_normalise(image_B3SS), cut_B4SS[:, 3] / 255, teacher_BSS)
+    _put_behind(image_B3SS, target_BSS, uniform, config)
+    return Cut(_normalise(image_B3SS), target_BSS, teacher_BSS)
 
 
 def _grid(matrix_B22: Tensor, offset_B2: Tensor, size: int) -> Tensor:
@@ -232,7 +270,7 @@ def _log_uniform(uniform_B: Tensor, low: float, high: float) -> Tensor:
     return torch.exp(math.log(low) + uniform_B * (math.log(high) - math.log(low)))
 
 
-def _turns(uniform: Iterator[Tensor], config: AugmentConfig) -> Tensor:
+def _turns(uniform: _Uniforms, config: AugmentConfig) -> Tensor:
     """The isometries (B, 2, 2) in image pixels: a flip, then a rotation."""
     flip_B = torch.where(next(uniform) < config.flip, -1.0, 1.0)
     chosen_B = next(uniform) < config.rotate_share
@@ -264,7 +302,7 @@ def _box(
     extent_B2N: Tensor,
     half_B2: Tensor,
     turn_B22: Tensor,
-    uniform: Iterator[Tensor],
+    uniform: _Uniforms,
     config: AugmentConfig,
 ) -> tuple[Tensor, Tensor]:
     """The turned object's box, jittered: its low and high corner (B, 2), in image pixels."""
@@ -274,7 +312,8 @@ def _box(
     empty_B1 = ~torch.isfinite(low_B2).all(1, keepdim=True)
     low_B2 = torch.where(empty_B1, -half_B2 / 2, low_B2)
     high_B2 = torch.where(empty_B1, half_B2 / 2, high_B2)
-    amount_B1 = (next(uniform) * config.box_jitter)[:, None]
+    inexact_B = (next(uniform) - config.box_exact).clamp_min(0) / max(1 - config.box_exact, 1e-6)
+    amount_B1 = (inexact_B * config.box_jitter)[:, None]
     size_B2 = high_B2 - low_B2
     shifts = [torch.stack((next(uniform), next(uniform)), 1) * 2 - 1 for _ in range(2)]
     return low_B2 + shifts[0] * amount_B1 * size_B2, high_B2 + shifts[1] * amount_B1 * size_B2
@@ -300,28 +339,51 @@ def _click(
 
 
 def _photometric(
-    image_B3SS: Tensor, uniform: Iterator[Tensor], tile_3TT: Tensor, config: AugmentConfig
+    image_B3SS: Tensor, uniform: _Uniforms, tile_3TT: Tensor, config: AugmentConfig
 ) -> Tensor:
     """Colour for all, then blur, JPEG and noise for some. Values 0..255."""
     image_B3SS = _colour(image_B3SS, uniform, config)
     for share, change in ((config.blur, _blur), (config.jpeg, _jpeg)):
-        chosen_B, strength_B = next(uniform) < share, next(uniform)
-        if rows := chosen_B.nonzero().flatten().tolist():
+        rows, strength_B = uniform.below(share), next(uniform)
+        if rows:
             image_B3SS[rows] = change(image_B3SS[rows], strength_B[rows])
-    chosen_B, strength_B = next(uniform) < config.noise, next(uniform)
-    shift_x, shift_y = next(uniform), next(uniform)
+    rows, amount_B = uniform.below(config.noise), (2 + 10 * uniform.host()).tolist()
+    left_B, top_B = ((-(uniform.host() * _TILE).astype(int)) % _TILE for _ in range(2))
     side = image_B3SS.shape[2]
-    if rows := chosen_B.nonzero().flatten().tolist():
+    if rows:
         times = 1 + -(-side // _TILE)
         field = tile_3TT.repeat(1, times, times)
         for row in rows:
-            y, x = -int(shift_y[row] * _TILE) % _TILE, -int(shift_x[row] * _TILE) % _TILE
-            image_B3SS[row] += field[:, y : y + side, x : x + side] * (2 + 10 * strength_B[row])
+            x, y = left_B[row], top_B[row]
+            image_B3SS[row] += field[:, y : y + side, x : x + side] * amount_B[row]
         image_B3SS.clamp_(0, 255)
     return image_B3SS
 
 
-def _colour(image_B3SS: Tensor, uniform: Iterator[Tensor], config: AugmentConfig) -> Tensor:
+def _put_behind(
+    image_B3SS: Tensor, target_BSS: Tensor, uniform: _Uniforms, config: AugmentConfig
+) -> None:
+    """Put the object of a sample's partner behind its own, moved and scaled, into `image_B3SS`.
+
+    Partners are the samples 0 and 1, 2 and 3, and so on: processes that share a batch evenly never
+    part them.
+    """
+    last = len(image_B3SS) - 1
+    rows = [row for row in uniform.below(config.neighbour) if row ^ 1 <= last]
+    scale_B = _log_uniform(next(uniform), 0.6, 1.6)
+    move_B2 = torch.stack((next(uniform), next(uniform)), 1) * 1.6 - 0.8
+    if not rows:
+        return
+    partners = [row ^ 1 for row in rows]
+    seen_R4SS = torch.cat((image_B3SS[partners], target_BSS[partners, None]), 1)
+    matrix_R22 = torch.diag_embed((1 / scale_B[rows])[:, None].expand(-1, 2))
+    grid_RSS2 = _grid(matrix_R22, _apply(matrix_R22, -move_B2[rows]), image_B3SS.shape[2])
+    moved_R4SS = F.grid_sample(seen_R4SS, grid_RSS2, align_corners=False)
+    shown_R1SS = moved_R4SS[:, 3:] * (1 - target_BSS[rows])[:, None]
+    image_B3SS[rows] = image_B3SS[rows].lerp(moved_R4SS[:, :3], shown_R1SS)
+
+
+def _colour(image_B3SS: Tensor, uniform: _Uniforms, config: AugmentConfig) -> Tensor:
     """Gain, contrast, saturation and white balance as one 3x3 matrix and offset a sample."""
     luma_3 = image_B3SS.new_tensor((0.299, 0.587, 0.114))
     strength = config.colour
@@ -368,19 +430,25 @@ _TO_YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.081
 
 
 @cache
-def _jpeg_tables() -> tuple[Tensor, Tensor, Tensor]:
-    """The DCT-II of 8x8 tiles (64, 64), the quantisation table (64,), RGB to YCbCr (3, 3)."""
+def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The DCT-II of 8x8 tiles (64, 64), the quantisation table (64,), RGB to YCbCr and back (3, 3).
+
+    Made once for a device.
+    """
     k, n = torch.arange(8.0)[:, None], torch.arange(8.0)[None, :]
     dct = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
     dct[0] /= math.sqrt(2)
     table = torch.tensor(_QUANTISATION, dtype=torch.float32).flatten()
-    return torch.kron(dct, dct), table, torch.tensor(_TO_YCC)
+    to_ycc = torch.tensor(_TO_YCC)
+    tables = torch.kron(dct, dct), table, to_ycc, torch.linalg.inv(to_ycc)
+    dct2, table, to_ycc, to_rgb = (each.to(device) for each in tables)
+    return dct2, table, to_ycc, to_rgb
 
 
 def _jpeg(image_B3SS: Tensor, strength_B: Tensor) -> Tensor:
     """JPEG's blocking and ringing at qualities 85 down to 25 (no chroma subsampling)."""
     count, _, side, _ = image_B3SS.shape
-    dct, table, to_ycc = (t.to(image_B3SS.device) for t in _jpeg_tables())
+    dct, table, to_ycc, to_rgb = _jpeg_tables(image_B3SS.device)
     quality_B = 85 - 60 * strength_B
     scale_B = torch.where(quality_B < 50, 50 / quality_B, 2 - quality_B / 50)
     steps = (table * scale_B[:, None]).clamp_min(1)[:, None]
@@ -390,5 +458,5 @@ def _jpeg(image_B3SS: Tensor, strength_B: Tensor) -> Tensor:
     tiles = ycc.transpose(3, 4).reshape(count, -1, 64)
     coarse = (tiles @ dct.T).div_(steps).round_().mul_(steps)
     ycc = (coarse @ dct).view(count, 3, blocks, blocks, 8, 8).transpose(3, 4)
-    rgb: Tensor = (torch.linalg.inv(to_ycc) @ ycc.reshape(count, 3, -1)).view_as(padded) + 128
+    rgb: Tensor = (to_rgb @ ycc.reshape(count, 3, -1)).view_as(padded) + 128
     return rgb[:, :, :side, :side].clamp(0, 255)

@@ -76,6 +76,11 @@ class Sampler:
         """How many different rows there are to draw from."""
         return len(self._rows)
 
+    @property
+    def known(self) -> npt.NDArray[np.int64]:
+        """The different rows there are to draw from, rising."""
+        return self._rows
+
     def rows(self, step: int) -> npt.NDArray[np.int64]:
         """The rows (B,) of a step, from 0."""
         rows: npt.NDArray[np.int64]
@@ -98,12 +103,40 @@ class Sampler:
         return order
 
 
+class Resident:
+    """The crops of rows that may be drawn, kept in a GPU's memory: a batch costs no reading.
+
+    One H100 trains on more crops a second than a processor can copy (docs/training.md).
+    """
+
+    def __init__(self, store: Store, rows: npt.NDArray[np.int64], device: torch.device) -> None:
+        """Read the crops of `rows` (N,), rising, to `device`: N * C * C * 4 bytes."""
+        side = store.context
+        self._crops_NCC4 = torch.empty((len(rows), side, side, 4), dtype=torch.uint8, device=device)
+        self._place = np.full(len(store), -1, np.int64)
+        self._place[rows] = np.arange(len(rows))
+        chunk = max(1, 2**28 // (side * side * 4))
+
+        def read(start: int) -> None:
+            crops = torch.from_numpy(store.gather(rows[start : start + chunk]))
+            self._crops_NCC4[start : start + chunk] = crops
+
+        with ThreadPoolExecutor(thread_name_prefix="picosam2-resident") as pool:
+            list(pool.map(read, range(0, len(rows), chunk)))
+
+    def gather(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """The crops (B, C, C, 4) uint8 of rows (B,)."""
+        places = torch.from_numpy(self._place[rows])
+        return self._crops_NCC4[places.to(self._crops_NCC4.device)]
+
+
 class Feed:
     """Batches for the steps `start` to `stop`, made by threads while the model computes.
 
     `size` gives the crops' side at each step; `rank` and `world` give this process its contiguous
-    share of every global batch; `lesson` adds what a teacher says of the samples. `workers` threads
-    make batches, of which at most `ahead` are in the making or waiting.
+    share of every global batch; `lesson` adds what a teacher says of the samples. `resident` keeps
+    the crops in the memory of `device`. `workers` threads make batches, of which at most `ahead`
+    are in the making or waiting.
     """
 
     def __init__(
@@ -120,6 +153,7 @@ class Feed:
         world: int = 1,
         device: torch.device | None = None,
         lesson: Lesson | None = None,
+        resident: bool = False,
         workers: int = 2,
         ahead: int = 4,
     ) -> None:
@@ -128,6 +162,7 @@ class Feed:
         self._rank, self._world = rank, world
         self._device = device or torch.device("cpu")
         self._lesson = lesson
+        self._resident = Resident(store, sampler.known, self._device) if resident else None
         self._workers, self._ahead = workers, ahead
 
     def __iter__(self) -> Generator[Batch]:
@@ -158,7 +193,10 @@ class Feed:
         windows = self._store.records["window"][rows]
         half = torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float()
         kind = torch.from_numpy(self._store.kinds[rows]).to(self._device)
-        context = torch.from_numpy(self._store.gather(rows)).to(self._device, non_blocking=True)
+        if self._resident:
+            context = self._resident.gather(rows)
+        else:
+            context = torch.from_numpy(self._store.gather(rows)).to(self._device, non_blocking=True)
         said = self._lesson(rows) if self._lesson else None
         cut = augment(
             context, half.to(self._device), kind, draws, self._config, self._size(step),

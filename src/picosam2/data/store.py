@@ -92,8 +92,8 @@ class View:
 
 
 VIEWS: dict[str, View] = {
-    "box": View(kind=BOX, extent=2.2),
-    "box-square": View(kind=BOX, extent=2.2, max_aspect=1.0),
+    "box": View(kind=BOX, extent=1.8),
+    "box-square": View(kind=BOX, extent=1.8, max_aspect=1.0),
     "click-near": View(kind=CLICK, extent=1.7, least=0.045),
     "click-far": View(kind=CLICK, extent=3.8, least=0.1),
     "native": View(kind=CLICK, native=True),

@@ -66,6 +66,8 @@ class TrainConfig:
     """Seed of the weights, the order and the augmentation."""
     precision: str = "bf16"
     """bf16 (autocast) or fp32."""
+    channels_last: bool = True
+    """Keep activations channel by channel of a pixel; else plane by plane."""
     compile: bool = False
     """Compile the model with torch.compile."""
     log_every: int = 50

@@ -118,6 +118,11 @@ def channel(output_BK: Tensor, kind_B: Tensor) -> Tensor:
     return output_BK[torch.arange(len(kind_B), device=kind_B.device), kind_B]
 
 
+def memory_format(config: TrainConfig) -> torch.memory_format:
+    """How activations lie in memory."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
 def compute_loss(
     model: nn.Module, batch: Batch, config: TrainConfig, distill: DistillConfig | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -128,7 +133,7 @@ def compute_loss(
     """
     device = batch.image_B3SS.device.type
     with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
-        outputs = model(batch.image_B3SS.contiguous(memory_format=torch.channels_last))
+        outputs = model(batch.image_B3SS.contiguous(memory_format=memory_format(config)))
     logits_BSS = channel(outputs["logits"], batch.kind_B).float()
     # A network whose stem shrinks the picture answers on a coarser grid.
     target_BSS = F.adaptive_avg_pool2d(batch.target_BSS, logits_BSS.shape[-1])
@@ -187,7 +192,7 @@ class Trainer:
                 "make both the same"
             )
         self.model = model.to(group.device).train()
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=memory_format(config))  # type: ignore[call-overload]
         self.average = deepcopy(self.model).eval().requires_grad_(False)
         if group.device.type == "cpu" and config.precision == "bf16":
             quicken_depthwise(self.model)
@@ -290,6 +295,7 @@ def train(
     init: Path | None = None,
     teacher: TeacherCache | None = None,
     device: str = "auto",
+    resident: bool = False,
     validate: Validate | None = None,
     tensorboard: bool = False,
     on_step: Callable[[Progress], None] | None = None,
@@ -300,6 +306,7 @@ def train(
         resume: go on from the checkpoint in `out`, which must be of the same recipe and store.
         init: weights to start from instead of new ones; see `started_from`.
         teacher: what a teacher says of the store, to learn from by the recipe's `distill`.
+        resident: keep the crops in the device's memory; for a GPU, if they fit.
         validate: measures the averaged model every `validate_every` steps and at the end.
         tensorboard: also write TensorBoard events (needs the extra).
         on_step: told about every step.
@@ -326,7 +333,7 @@ def train(
         feed = Feed(
             store, sampler, recipe.augment, size=recipe.crop_size, seed=config.seed,
             start=trainer.step, stop=config.steps, rank=group.rank, world=group.world,
-            device=group.device,
+            device=group.device, resident=resident,
             lesson=None if teacher is None else lesson(teacher, recipe.distill),
         )  # fmt: skip
         clock, counted = time.perf_counter(), trainer.step
