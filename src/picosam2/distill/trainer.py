@@ -90,6 +90,8 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(name)
+        torch.backends.cudnn.benchmark = True  # shapes change once in a run, if at all
+        torch.backends.cudnn.benchmark_limit = 3  # trying all algorithms takes a minute
     if world == 1:
         yield Processes(rank=0, world=1, device=torch.device(name))
         return
