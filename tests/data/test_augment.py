@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from picosam2 import geometry
+from picosam2.data import augment as module
 from picosam2.data.augment import _QUANTISATION, NO_AUGMENT, AugmentConfig, Draws, augment
 from picosam2.data.store import BOX, CLICK
 from picosam2.errors import ConfigError
@@ -53,6 +54,12 @@ def run(
     assert target.shape == (count, size, size)
     assert image.dtype == target.dtype == torch.float32
     return levels(image), target
+
+
+@pytest.fixture
+def finely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resample as a GPU does it: not in steps of a 32nd of a pixel, nor in whole levels."""
+    monkeypatch.setattr(module, "_warp", module._sample)
 
 
 def noise(count: int = 1, seed: int = 0) -> np.ndarray:
@@ -164,7 +171,7 @@ def test_other_sizes_show_the_same_window(size: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [BOX, CLICK])
-def test_image_and_mask_go_through_the_same_grid(kind: int) -> None:
+def test_image_and_mask_go_through_the_same_grid(kind: int, finely: None) -> None:
     context = of_mask(ellipse(46, 24, 0.5), 48)
     config = replace(GEOMETRIC, rotate=25.0, rotate_share=1.0, click_spread=0.3)
     image, target = run(context, kind, config, half=(90.0, 60.0))
@@ -175,13 +182,29 @@ def test_image_and_mask_go_through_the_same_grid(kind: int) -> None:
     assert target.std((1, 2)).min() > 0.05
 
 
-def test_a_flip_mirrors_image_and_mask() -> None:
+def test_a_flip_mirrors_image_and_mask(finely: None) -> None:
     for kind in (BOX, CLICK):
         context = with_mask(noise(), ellipse(46, 24, 0.5))
         plain_image, plain = run(context, kind)
         image, target = run(context, kind, replace(NO_AUGMENT, flip=1.0))
         np.testing.assert_allclose(image.flip(2).numpy(), plain_image.numpy(), atol=0.05)
         np.testing.assert_allclose(target.flip(2).numpy(), plain.numpy(), atol=1e-3)
+
+
+def test_a_cpu_resamples_as_a_gpu_does_but_for_32nds_of_a_pixel_and_whole_levels() -> None:
+    context, half, kind = mixed(24)
+    draws = Draws.of(24, torch.Generator().manual_seed(2))
+    config = replace(GEOMETRIC, rotate=25.0, rotate_share=0.5, box_jitter=0.4)
+    seen = []
+    for resample in (module._warp, module._sample):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_warp", resample)
+            image, target, _ = augment(context, half, kind, draws, config)
+        seen.append(torch.cat((levels(image), target[..., None] * 255), 3))
+    away = (seen[0] - seen[1]).abs()
+    assert away.max() < 2 * 255 / 64 + 0.5  # half a step along both axes, half a level
+    assert 0.1 < away.mean() < 2  # of noise, where neighbours differ by 85 on the average
+    assert (seen[0][..., 3] - seen[1][..., 3]).abs().mean() < 0.2
 
 
 def test_about_half_are_flipped() -> None:
@@ -373,7 +396,7 @@ def test_a_process_gets_its_share_of_the_very_same_batch() -> None:
             torch.testing.assert_close(one, all_of_them[part], rtol=1e-4, atol=1e-4)
 
 
-def test_the_teachers_logits_are_cut_like_the_mask() -> None:
+def test_the_teachers_logits_are_cut_like_the_mask(finely: None) -> None:
     context, half, kind = mixed(12)
     coverage = context[..., 3].float()
     draws = Draws.of(12, torch.Generator().manual_seed(5))

@@ -3,12 +3,14 @@
     python tools/studies/fit.py --store STORE --weights default RUN/weights.safetensors
 
 IoU of mask and truth on the plain crops of the store's view `box`, for the same random
-objects of its training and its validation part; of all sources, and of `--source` alone.
+objects of its training and its validation part; of all sources, and of `--source` alone. The last
+column is the difference on the held-out objects to the first weights, and its standard error.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +34,16 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", required=True, help="shipped names or files")
     parser.add_argument("--source", default="coco")
     parser.add_argument("--objects", type=int, default=1200, help="of each part, at most")
+    parser.add_argument("--size", type=int, help="side of the crops, if not the network's")
+    parser.add_argument("--jitter", type=float, default=0.0, help="of the boxes, a share of a side")
     args = parser.parse_args()
     store = Store(args.store)
     records = store.records
     boxes = (store.kinds == BOX) & (records["view"] == store.view_names.index("box"))
     of_source = np.array([name == args.source for name in store.source_names])[records["source"]]
-    print("| weights | objects | training | held out |\n|---|---|--:|--:|")
+    first: dict[str, npt.NDArray[np.float64]] = {}
+    print("| weights | objects | training | held out | held out, difference |")
+    print("|---|---|--:|--:|--:|")
     for name in args.weights:
         model = load_weights(find_weights(name, "torch"))
         for kind, wanted in (("all", boxes), (args.source, boxes & of_source)):
@@ -46,13 +52,23 @@ def main() -> None:
                 rows = np.flatnonzero(wanted & part)
                 count = min(len(rows), args.objects)
                 chosen = np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
-                cells.append(f"{100 * ious(model, store, chosen).mean():.1f} ({count})")
+                found = 100 * ious(model, store, chosen, args.size, args.jitter)
+                cells.append(f"{found.mean():.1f} ({count})")
+            more = found - first.setdefault(kind, found)
+            cells.append(f"{more.mean():+.2f} ± {more.std() / len(more) ** 0.5:.2f}")
             label = Path(name).parent.name if "/" in name else name
             print(f"| {label} | {kind} | " + " | ".join(cells) + " |", flush=True)
 
 
-def ious(model: PicoSAM2, store: Store, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """The IoU (N,) of mask and truth of rows (N,), on plain crops."""
+def ious(
+    model: PicoSAM2,
+    store: Store,
+    rows: npt.NDArray[np.int64],
+    size: int | None = None,
+    jitter: float = 0.0,
+) -> npt.NDArray[np.float64]:
+    """The IoU (N,) of mask and truth of rows (N,), on plain crops; boxes are jittered the same."""
+    config = replace(NO_AUGMENT, box_jitter=jitter)
     found: list[float] = []
     for start in range(0, len(rows), BATCH):
         some = rows[start : start + BATCH]
@@ -61,9 +77,9 @@ def ious(model: PicoSAM2, store: Store, rows: npt.NDArray[np.int64]) -> npt.NDAr
             torch.from_numpy(store.gather(some)),
             torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float(),
             torch.full((len(some),), BOX),
-            Draws.of(len(some), torch.Generator().manual_seed(0)),
-            NO_AUGMENT,
-            model.config.input_size,
+            Draws.of(len(some), torch.Generator().manual_seed(start)),
+            config,
+            size or model.config.input_size,
         )
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             logits = model(cut.image_B3SS)["logits"][:, BOX]

@@ -58,7 +58,7 @@ def train(
     from picosam2.cli.progress import progress
     from picosam2.errors import require
 
-    for module in ("torch", "safetensors", "pycocotools", "matplotlib"):
+    for module in ("torch", "safetensors", "pycocotools", "cv2", "matplotlib"):
         require(module, "train")
     from picosam2.data.store import Store
     from picosam2.distill.cache import TeacherCache

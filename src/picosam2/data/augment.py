@@ -1,6 +1,6 @@
 """Context crops to training batches: whole batches at once in torch, on a CPU or a GPU.
 
-Image and mask go through one affine grid, which does the flip, the rotation, the jitter of the
+Image and mask go through one affine map, which does the flip, the rotation, the jitter of the
 prompt and the cut of the window in a single resampling. Colour, blur, JPEG and noise follow on the
 image alone.
 
@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -216,29 +217,49 @@ def augment(
     # Crop coordinates o in [-1, 1] to context coordinates: u = (turn^-1 (centre + window o)) / half
     back_B22 = turn_B22.transpose(1, 2) / half_B2[:, :, None]  # an isometry's inverse
     matrix_B22, offset_B2 = back_B22 * window_B2[:, None, :], _apply(back_B22, centre_B2)
-    grid_BSS2 = _grid(matrix_B22, offset_B2, size)
-    planes_B4CC = context_BCC4.permute(0, 3, 1, 2).to(
-        torch.float32, memory_format=torch.contiguous_format
-    )
-    cut_B4SS = F.grid_sample(planes_B4CC, grid_BSS2, align_corners=False)
+    resample = _warp if context_BCC4.device.type == "cpu" else _sample
+    cut_B4SS = resample(context_BCC4, matrix_B22, offset_B2, size)
     image_B3SS = cut_B4SS[:, :3]
     teacher_BSS = None
     if teacher_BCC is not None:  # shifted, so that the zeros outside mean "surely not the object"
+        grid_BSS2 = _grid(matrix_B22, offset_B2, size)
         shifted_B1CC = teacher_BCC[:, None] - _SURELY_NOT
         cut_B1SS = F.grid_sample(shifted_B1CC, grid_BSS2, align_corners=False)
         teacher_BSS = cut_B1SS[:, 0] + _SURELY_NOT
-    # What lies outside the context came out black; few windows reach there.
-    rows: Any = slice(None)  # on a GPU, finding them out takes longer than doing all
-    if image_B3SS.device.type == "cpu":
-        reach_B = (matrix_B22.abs().sum(2) + offset_B2.abs()).amax(1)
-        rows = (reach_B > 1 - 1 / context_BCC4.shape[1]).nonzero().flatten().tolist()
-    if rows:
-        outside = 1 - _inside(grid_BSS2[rows], context_BCC4.shape[1])
-        image_B3SS[rows] += outside[:, None] * image_B3SS.new_tensor(PAD_RGB)[:, None, None]
     target_BSS = cut_B4SS[:, 3] / 255
     image_B3SS = _photometric(image_B3SS, uniform, draws.tile_3TT, config)
     _put_behind(image_B3SS, target_BSS, uniform, config)
     return Cut(_normalise(image_B3SS), target_BSS, teacher_BSS)
+
+
+def _warp(context_BCC4: Tensor, matrix_B22: Tensor, offset_B2: Tensor, size: int) -> Tensor:
+    """`_sample` on a CPU, by OpenCV: in 32nds of a pixel, rounded to whole levels, and five times
+    as fast as `F.grid_sample`.
+    """
+    side = context_BCC4.shape[1]
+    shift_B2 = side / 2 * (matrix_B22.sum(2) * (1 / size - 1) + offset_B2 + 1) - 0.5
+    affine_B23 = torch.cat((matrix_B22 * (side / size), shift_B2[:, :, None]), 2).numpy()
+    contexts = context_BCC4.numpy()
+    cut_BSS4 = np.empty((len(contexts), size, size, 4), np.uint8)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    for context, affine, cut in zip(contexts, affine_B23, cut_BSS4, strict=True):
+        cv2.warpAffine(context, affine, (size, size), cut, flags, borderValue=(*PAD_RGB, 0))
+    return _planes(torch.from_numpy(cut_BSS4))
+
+
+def _sample(context_BCC4: Tensor, matrix_B22: Tensor, offset_B2: Tensor, size: int) -> Tensor:
+    """Bilinear samples of the contexts, (B, 4, S, S) float32; what lies outside is padding."""
+    grid_BSS2 = _grid(matrix_B22, offset_B2, size)
+    cut_B4SS = F.grid_sample(_planes(context_BCC4), grid_BSS2, align_corners=False)
+    outside_BSS = 1 - _inside(grid_BSS2, context_BCC4.shape[1])
+    padding_311 = cut_B4SS.new_tensor(PAD_RGB)[:, None, None]
+    cut_B4SS[:, :3] += outside_BSS[:, None] * padding_311
+    return cut_B4SS
+
+
+def _planes(image_BSS4: Tensor) -> Tensor:
+    """uint8 pixels (B, S, S, 4) to planes (B, 4, S, S) float32."""
+    return image_BSS4.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _grid(matrix_B22: Tensor, offset_B2: Tensor, size: int) -> Tensor:
