@@ -185,6 +185,13 @@ def test_resident_crops_give_the_same_batches(store: Store) -> None:
             assert torch.equal(getattr(one, name), getattr(other, name))
 
 
+def test_more_crops_than_the_memory_holds(store: Store) -> None:
+    count = 2**60 // (store.context**2 * 4)
+    rows = np.broadcast_to(np.int64(0), (count,))
+    with pytest.raises(ConfigError, match=r"GB, more than cpu has free: leave out --resident"):
+        Resident(store, rows, torch.device("cpu"))
+
+
 def test_another_seed_is_another_augmentation(store: Store) -> None:
     one, other = next(iter(feed(store))), next(iter(feed(store, seed=1)))
     assert not torch.equal(one.image_B3SS, other.image_B3SS)

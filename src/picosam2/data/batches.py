@@ -6,6 +6,7 @@ state, and processes that share a batch agree on it without a word.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -110,9 +111,20 @@ class Resident:
     """
 
     def __init__(self, store: Store, rows: npt.NDArray[np.int64], device: torch.device) -> None:
-        """Read the crops of `rows` (N,), rising, to `device`: N * C * C * 4 bytes."""
+        """Read the crops of `rows` (N,), rising, to `device`: N * C * C * 4 bytes.
+
+        Raises:
+            ConfigError: the device has not so much memory.
+        """
         side = store.context
-        self._crops_NCC4 = torch.empty((len(rows), side, side, 4), dtype=torch.uint8, device=device)
+        shape = len(rows), side, side, 4
+        try:
+            self._crops_NCC4 = torch.empty(shape, dtype=torch.uint8, device=device)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's allocator raises it
+            raise ConfigError(
+                f"the crops take {math.prod(shape) / 1e9:,.1f} GB, more than {device} has free: "
+                "leave out --resident"
+            ) from error
         self._place = np.full(len(store), -1, np.int64)
         self._place[rows] = np.arange(len(rows))
         chunk = max(1, 2**28 // (side * side * 4))
