@@ -43,7 +43,7 @@ graph = helper.make_graph(
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 for name in ("converted", "simulated"):
     onnx.save(model, request[name])
-same = {"largest": 0.0, "share": 0.0}
+same = {"largest": 0.0, "rms": 0.0, "share": 0.0}
 print(json.dumps({"result": {
     "versions": {"torch": "2.13.0", "model-compression-toolkit": "2.5.1"},
     "bits": {"8": len(state.files)},

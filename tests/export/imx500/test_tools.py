@@ -93,8 +93,8 @@ FAILURES = {
     "at once": ('import sys; print("ImportError", file=sys.stderr); sys.exit(1)', "ImportError"),
     "silence": ("import sys; sys.stdin.read()", "exit code 0"),
     "other files": (
-        FAKE_WORKER.replace("SIMULATED", '{"largest": 1.0, "share": 0.3}'),
-        "differ in `logits`: in 30.0% of its numbers, by up to 1 where one step is 0.125",
+        FAKE_WORKER.replace("SIMULATED", '{"largest": 1.0, "rms": 0.06, "share": 0.3}'),
+        r"differ in `logits`: in 30.0% of its numbers, by 0.060 .* where both are 0.100 away",
     ),
 }  # fmt: skip
 
@@ -168,7 +168,9 @@ def test_steps_and_differences() -> None:
     assert worker._step(output) == 0.25
     assert worker._step(np.zeros(3, np.float32)) == 0
     found = worker._difference(np.array([-1.0, 0.0, 0.5, 0.25, 2.0], np.float32), output)
-    assert found == {"largest": 0.25, "share": pytest.approx(0.2)}
+    assert found == {
+        "largest": 0.25, "rms": pytest.approx(0.25 / 5**0.5), "share": pytest.approx(0.2),
+    }  # fmt: skip
 
 
 # --- the converter ------------------------------------------------------------------------------

@@ -251,11 +251,15 @@ def _step(output: Any) -> float:
 
 
 def _difference(found: Any, expected: Any) -> dict[str, float]:
-    """The largest difference, and the share of numbers that differ at all."""
+    """The largest and the root mean square difference, and the share of numbers that differ."""
     import numpy as np
 
     difference = np.abs(found - expected)
-    return {"largest": float(difference.max()), "share": float(np.mean(difference > 1e-6))}
+    return {
+        "largest": float(difference.max()),
+        "rms": float(np.sqrt(np.mean(difference**2))),
+        "share": float(np.mean(difference > 1e-6)),
+    }
 
 
 def _bits(model: Any) -> dict[str, int]:
