@@ -12,7 +12,7 @@ copyright = author
 version = release = installed("picosam2")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "cli_pages"]
-exclude_patterns = ["_ext", "cli/examples"]
+exclude_patterns = ["_ext", "cli/examples", "runs"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 

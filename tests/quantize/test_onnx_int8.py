@@ -188,9 +188,16 @@ def test_the_default_networks_encoder(store: Store, tmp_path: Path) -> None:
     export_onnx(tiny_model(**lite, input_size=32), tmp_path / "fp32.onnx", FACTS)
     config = replace(CONFIG, method="minmax")
     made = quantize(tmp_path / "fp32.onnx", store, tmp_path / "lite.onnx", config, threads=1)
-    names = [node.name for node in onnx.load(made.path).graph.node]
+    graph = onnx.load(made.path).graph
+    names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
     assert "encoder.1.0.layers.0" in names
+    makers = {name: node for node in graph.node for name in node.output}
+    floats = {
+        node.name for node in graph.node if node.op_type == "Conv" and node.input[1] not in makers
+    }
+    # The first stage is not rounded: what it rounds wrong goes through everything.
+    assert floats == {"encoder.0.0", "encoder.0.3.layers.0", "encoder.0.3.layers.3"}
 
 
 def test_a_method_can_be_chosen(folder: Path, store: Store, tmp_path: Path) -> None:

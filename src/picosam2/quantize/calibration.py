@@ -34,6 +34,7 @@ PERCENTILE = 99.99
 _LEVELS = 256
 _BATCH = 16
 _STRIDE = 7  # of the values, one in so many is counted; prime to widths and channels
+_ABSORBED = (["Relu"], ["Clip"])
 _LEAST = 0.2  # of its context that a click's window must span, or there are too few true pixels
 
 Progress = Callable[[int, int], None]
@@ -222,8 +223,8 @@ def observe(
 def activations(model: onnx.ModelProto) -> list[str]:
     """The float tensors of a graph that are rounded: its input and what its nodes give.
 
-    What only a ReLU reads is not, since both become one operator; neither is an enlarged copy,
-    whose range must be that of its source.
+    What only a ReLU or ReLU6 reads is not, since both become one operator, whose range is that of
+    what comes out; neither is an enlarged copy, whose range must be that of its source.
     """
     graph = model.graph
     readers: dict[str, list[str]] = {}
@@ -234,7 +235,7 @@ def activations(model: onnx.ModelProto) -> list[str]:
     for node in graph.node:
         if node.op_type in ("Constant", "Resize"):
             continue
-        names += [name for name in node.output if readers.get(name) != ["Relu"]]
+        names += [name for name in node.output if readers.get(name) not in _ABSORBED]
     return names
 
 
