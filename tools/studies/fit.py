@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--source", default="coco")
     parser.add_argument("--objects", type=int, default=1200, help="of each part, at most")
     parser.add_argument("--size", type=int, help="side of the crops, if not the network's")
+    parser.add_argument("--cut", type=float, default=0.0, help="logits above it are the mask")
     parser.add_argument("--jitter", type=float, default=0.0, help="of the boxes, a share of a side")
     args = parser.parse_args()
     store = Store(args.store)
@@ -52,7 +53,7 @@ def main() -> None:
                 rows = np.flatnonzero(wanted & part)
                 count = min(len(rows), args.objects)
                 chosen = np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
-                found = 100 * ious(model, store, chosen, args.size, args.jitter)
+                found = 100 * ious(model, store, chosen, args.size, args.jitter, args.cut)
                 cells.append(f"{found.mean():.1f} ({count})")
             more = found - first.setdefault(kind, found)
             cells.append(f"{more.mean():+.2f} ± {more.std() / len(more) ** 0.5:.2f}")
@@ -66,6 +67,7 @@ def ious(
     rows: npt.NDArray[np.int64],
     size: int | None = None,
     jitter: float = 0.0,
+    cut: float = 0.0,
 ) -> npt.NDArray[np.float64]:
     """The IoU (N,) of mask and truth of rows (N,), on plain crops; boxes are jittered the same."""
     config = replace(NO_AUGMENT, box_jitter=jitter)
@@ -73,7 +75,7 @@ def ious(
     for start in range(0, len(rows), BATCH):
         some = rows[start : start + BATCH]
         windows = store.records["window"][some]
-        cut = augment(
+        crops = augment(
             torch.from_numpy(store.gather(some)),
             torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float(),
             torch.full((len(some),), BOX),
@@ -82,9 +84,9 @@ def ious(
             size or model.config.input_size,
         )
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            logits = model(cut.image_B3SS)["logits"][:, BOX]
-        covered = F.adaptive_avg_pool2d(cut.target_BSS, logits.shape[-1])
-        mask, truth = logits > 0, covered > 0.5
+            logits = model(crops.image_B3SS)["logits"][:, BOX]
+        covered = F.adaptive_avg_pool2d(crops.target_BSS, logits.shape[-1])
+        mask, truth = logits > cut, covered > 0.5
         either = (mask | truth).sum((1, 2)).clamp_min(1)
         found += ((mask & truth).sum((1, 2)) / either).tolist()
     return np.array(found)
