@@ -161,8 +161,9 @@ def make_store(
     some = folder / "annotations.json"
     some.write_text(json.dumps(document))
     views = tuple(recipe.train.views) or StoreConfig().views
-    context = 160 if "native" in views else recipe.model.input_size * 3 // 2  # docs/training.md
-    config = StoreConfig(views=views, context=context, validation=0.0)
+    config = StoreConfig(views=views, validation=0.0)
+    if "native" not in views:  # as many pixels as a box window needs: docs/training.md
+        config = replace(config, context=recipe.model.input_size * 3 // 2)
     prepare([replace(source, annotations=some)], folder / "store", config)
     return Store(folder / "store")
 

@@ -117,6 +117,12 @@ def block(inputs: int, outputs: int, config: ModelConfig, dilation: int = 1) -> 
     )
 
 
+def blocks_in_a_row(count: int, inputs: int, outputs: int, config: ModelConfig) -> nn.Sequential:
+    """So many blocks one after the other, in one flat sequence of layers."""
+    blocks = [block(outputs if index else inputs, outputs, config) for index in range(count)]
+    return nn.Sequential(*chain(*blocks))
+
+
 class ChannelAttention(nn.Module):
     """Squeeze-and-excitation (Hu et al. 2018) on the bottleneck, reduction 16."""
 
@@ -179,8 +185,7 @@ def _paper_encoder(channels: int, config: ModelConfig) -> EncoderParts:
     """Blocks, each stage followed by what halves the picture at the same width."""
     stages, downs = [], []
     for width in config.widths:
-        more = [block(width, width, config) for _ in range(config.blocks - 1)]
-        stages.append(nn.Sequential(*block(channels, width, config), *chain(*more)))
+        stages.append(blocks_in_a_row(config.blocks, channels, width, config))
         downs.append(DOWNS[config.down](width))
         channels = width
     return stages, downs, channels
@@ -302,8 +307,7 @@ class PicoSAM2(nn.Module):
         channels = config.bottleneck
         self.decoder, self.skip = nn.ModuleList(), nn.ModuleList()
         for width, skipped in zip(config.decoder, reversed(config.widths), strict=False):
-            more = [block(width, width, config) for _ in range(config.decoder_blocks - 1)]
-            self.decoder.append(nn.Sequential(*block(channels, width, config), *chain(*more)))
+            self.decoder.append(blocks_in_a_row(config.decoder_blocks, channels, width, config))
             self.skip.append(nn.Conv2d(skipped, width, 1))
             channels = width
         self.head = nn.Conv2d(channels, config.logits, 1)

@@ -1,8 +1,8 @@
-"""Does a network fit too little or too much? Box IoU on training objects beside held-out ones.
+"""Does a network fit too little or too much? IoU on training objects beside held-out ones.
 
     python tools/studies/fit.py --store STORE --weights default RUN/weights.safetensors
 
-IoU of mask and truth on the plain crops of the store's view `box`, for the same random
+IoU of mask and truth on the plain crops of a view of the store (`--view`), for the same random
 objects of its training and its validation part; of all sources, and of `--source` alone. The last
 column is the difference on the held-out objects to the first weights, and its standard error.
 """
@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from picosam2.checkpoint import load_weights
 from picosam2.data.augment import NO_AUGMENT, Draws, augment
-from picosam2.data.store import BOX, Store
+from picosam2.data.store import Store
+from picosam2.distill.trainer import channel
 from picosam2.model import PicoSAM2
 from picosam2.weights import find_weights
 
@@ -32,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--weights", nargs="+", required=True, help="shipped names or files")
+    parser.add_argument("--view", default="box")
     parser.add_argument("--source", default="coco")
     parser.add_argument("--objects", type=int, default=1200, help="of each part, at most")
     parser.add_argument("--size", type=int, help="side of the crops, if not the network's")
@@ -40,14 +42,14 @@ def main() -> None:
     args = parser.parse_args()
     store = Store(args.store)
     records = store.records
-    boxes = (store.kinds == BOX) & (records["view"] == store.view_names.index("box"))
+    of_view = records["view"] == store.view_names.index(args.view)
     of_source = np.array([name == args.source for name in store.source_names])[records["source"]]
     first: dict[str, npt.NDArray[np.float64]] = {}
     print("| weights | objects | training | held out | held out, difference |")
     print("|---|---|--:|--:|--:|")
     for name in args.weights:
         model = load_weights(find_weights(name, "torch"))
-        for kind, wanted in (("all", boxes), (args.source, boxes & of_source)):
+        for kind, wanted in (("all", of_view), (args.source, of_view & of_source)):
             cells = []
             for part in (~records["validation"], records["validation"]):
                 rows = np.flatnonzero(wanted & part)
@@ -74,17 +76,17 @@ def ious(
     found: list[float] = []
     for start in range(0, len(rows), BATCH):
         some = rows[start : start + BATCH]
-        windows = store.records["window"][some]
+        windows, kind = store.records["window"][some], torch.from_numpy(store.kinds[some])
         crops = augment(
             torch.from_numpy(store.gather(some)),
             torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float(),
-            torch.full((len(some),), BOX),
+            kind,
             Draws.of(len(some), torch.Generator().manual_seed(start)),
             config,
             size or model.config.input_size,
         )
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            logits = model(crops.image_B3SS)["logits"][:, BOX]
+            logits = channel(model(crops.image_B3SS)["logits"], kind)
         covered = F.adaptive_avg_pool2d(crops.target_BSS, logits.shape[-1])
         mask, truth = logits > cut, covered > 0.5
         either = (mask | truth).sum((1, 2)).clamp_min(1)

@@ -107,7 +107,7 @@ class Sampler:
 class Resident:
     """The crops of rows that may be drawn, kept in a GPU's memory: a batch costs no reading.
 
-    One H100 trains on more crops a second than a processor can copy (docs/training.md).
+    One H200 trains on more crops a second than a processor can copy (docs/training.md).
     """
 
     def __init__(self, store: Store, rows: npt.NDArray[np.int64], device: torch.device) -> None:

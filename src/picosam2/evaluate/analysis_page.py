@@ -68,12 +68,7 @@ def write_page(
         ConfigError: `out` has another ending.
     """
     check_name(out)
-    sheet = Figure(
-        name=f"{out.stem}-worst",
-        caption="The worst objects: green where mask and truth agree, blue what was missed, orange "
-        "what was wrongly taken. Rank, IoU and cause are below each.",
-        jpeg=draw_sheet(found.worst, found.tiles) if with_sheet else b"",
-    )
+    sheet = _sheet(found, f"{out.stem}-worst") if with_sheet else None
     plot = Figure(
         name=f"{out.stem}-classes",
         caption="mIoU by class of each trait. The dashed line is the mIoU of all objects.",
@@ -81,15 +76,24 @@ def write_page(
     )
     written = Written(
         page=out,
-        sheet=out.with_name(sheet.file_name) if with_sheet else None,
+        sheet=out.with_name(sheet.file_name) if sheet else None,
         plot=out.with_name(plot.file_name),
     )
-    if written.sheet is not None:
+    if sheet and written.sheet:
         write_bytes(written.sheet, sheet.jpeg)
     write_text(written.plot, plot.svg)
-    blocks = _blocks(found, weights, sheet if with_sheet else None, plot, problems)
+    blocks = _blocks(found, weights, sheet, plot, problems)
     write_text(out, f"Made by `{command}`.\n\n" + to_markdown(blocks, folder="."))
     return written
+
+
+def _sheet(found: Analysis, name: str) -> Figure:
+    return Figure(
+        name=name,
+        caption="The worst objects: green where mask and truth agree, blue what was missed, orange "
+        "what was wrongly taken. Rank, IoU and cause are below each.",
+        jpeg=draw_sheet(found.worst, found.tiles),
+    )
 
 
 def draw_sheet(worst: Sequence[Case], tiles: Mapping[int, Picture]) -> bytes:
