@@ -2,7 +2,7 @@
 
     python benchmarks/baseline_settings.py --annotations instances_train2017.json --images train2017
 
-The best of each goes into `picosam2.evaluate.baselines`, so that baselines are not tuned on what
+The best of each goes into `picosam2.evaluation.baselines`, so that baselines are not tuned on what
 they are measured on.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from picosam2 import masks
-from picosam2.data.readers import read_annotations
+from picosam2.data.datasets import read_annotations
 from picosam2.errors import DataError, ImageError
-from picosam2.evaluate import baselines
+from picosam2.evaluation import baselines
 from picosam2.images import load_image
 
 RADII = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)

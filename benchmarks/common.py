@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from picosam2.evaluate.network import machine
+from picosam2.evaluation.network_facts import machine
 
 
 def taken(packages: tuple[str, ...]) -> dict[str, Any]:

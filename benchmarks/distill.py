@@ -21,11 +21,11 @@ from feed import DEVICE, any_source, batches, make_store, photos_of, photos_pars
 
 from picosam2.data.batches import Lesson
 from picosam2.data.store import SourceFiles, Store
-from picosam2.distill.cache import TeacherCache
-from picosam2.distill.config import Recipe
-from picosam2.distill.teach import teach
-from picosam2.distill.teachers import TeacherConfig, open_teacher
-from picosam2.distill.trainer import Processes, Trainer, keep_memory, lesson
+from picosam2.distillation.cache import TeacherCache
+from picosam2.distillation.teach import teach
+from picosam2.distillation.teachers import TeacherConfig, open_teacher
+from picosam2.training.config import Recipe
+from picosam2.training.trainer import Processes, Trainer, keep_memory, lesson
 
 
 def steps(store: Store, recipe: Recipe, said: Lesson | None) -> Iterator[None]:

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry
-from picosam2.data.readers import read_annotations
+from picosam2.data.datasets import read_annotations
 from picosam2.errors import DataError, ImageError
-from picosam2.evaluate.network import machine
-from picosam2.evaluate.protocols import true_box
-from picosam2.evaluate.run import evaluate
+from picosam2.evaluation.network_facts import machine
+from picosam2.evaluation.protocols import true_box
+from picosam2.evaluation.run import evaluate
 from picosam2.images import load_image
 from picosam2.predictor import Predictor
 

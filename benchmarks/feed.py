@@ -30,14 +30,14 @@ from PIL import Image
 from picosam2.data.augment import Batch
 from picosam2.data.batches import Feed, Lesson, Sampler
 from picosam2.data.coco import Photo
-from picosam2.data.readers import read_annotations
+from picosam2.data.datasets import read_annotations
 from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
-from picosam2.distill.config import Recipe, load_recipe
-from picosam2.distill.trainer import Processes, Trainer, keep_memory
 from picosam2.errors import DataError
-from picosam2.evaluate.protocols import make_item
+from picosam2.evaluation.protocols import make_item
 from picosam2.geometry import CROP_SIZE
 from picosam2.images import MEAN, STD
+from picosam2.training.config import Recipe, load_recipe
+from picosam2.training.trainer import Processes, Trainer, keep_memory
 
 DEVICE = torch.device("cpu")
 

@@ -19,8 +19,8 @@ from common import parser, ratio, report, take_turns, taken
 from picosam2 import Predictor, geometry, sample
 from picosam2.images import normalise
 from picosam2.prompts import Box
-from picosam2.runtime import OnnxRuntime
-from picosam2.weights import find_weights
+from picosam2.runtimes.onnx import OnnxRuntime
+from picosam2.runtimes.weights import find_weights
 
 BOX = Box(310, 303, 396, 394)  # the mug of the sample picture
 

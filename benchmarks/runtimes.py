@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 from common import parser, ratio, take_turns, taken
 
-from picosam2.cli.report import columns
-from picosam2.data.readers import read_annotations
-from picosam2.evaluate.run import evaluate
+from picosam2.cli._text import columns
+from picosam2.data.datasets import read_annotations
+from picosam2.evaluation.run import evaluate
 from picosam2.predictor import Predictor
-from picosam2.runtime import Runtime
-from picosam2.weights import ENDINGS, SEALED, find_weights, load_runtime
+from picosam2.runtimes.onnx import Runtime
+from picosam2.runtimes.weights import ENDINGS, SEALED, find_weights, load_runtime
 
 FIRST = "onnx"
 PACKAGES = {
@@ -119,8 +119,8 @@ def find_file(weights: str, runtime: str, folder: Path) -> Path | None:
     if runtime == "litert" and find_spec("litert_torch") is None:
         print(f"litert: {path} is not there, nor litert-torch to make it", file=sys.stderr)
         return None
-    from picosam2.checkpoint import load_weights
     from picosam2.export.onnx import export_onnx, weights_facts
+    from picosam2.models.checkpoint import load_weights
 
     source = find_weights(weights, "torch")
     export: Callable[..., object] = export_onnx

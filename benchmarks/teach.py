@@ -25,13 +25,13 @@ from feed import make_store, photos_of, photos_parser
 
 from picosam2 import masks
 from picosam2.data.store import SourceFiles
-from picosam2.distill.config import load_recipe
-from picosam2.distill.sam_teachers import SamTeacher
-from picosam2.distill.teach import teach
-from picosam2.distill.teachers import Target, TeacherConfig
-from picosam2.evaluate.peers import FAMILIES
+from picosam2.distillation.sam import SamTeacher
+from picosam2.distillation.teach import teach
+from picosam2.distillation.teachers import Target, TeacherConfig
+from picosam2.evaluation.peers import FAMILIES
 from picosam2.images import load_image
 from picosam2.prompts import Box
+from picosam2.training.config import load_recipe
 
 
 def random_sam2(side: int) -> Any:

@@ -46,7 +46,7 @@ function weight() {
 
 async function demo() {
   const code =
-    "from picosam2.demo_server import DemoServer, find_site\n" +
+    "from picosam2.apps.demo import DemoServer, find_site\n" +
     "s = DemoServer(find_site(), 0)\nprint(s.url, flush=True)\ns.serve_forever()";
   const child = spawn(PYTHON, ["-c", code], { stdio: ["ignore", "pipe", "inherit"] });
   const url = await new Promise((done) => child.stdout.once("data", (data) => done(String(data).trim())));

@@ -16,8 +16,8 @@ settings.load_profile("picosam2")
 def tiny_safetensors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained weights of a network of a few hundred parameters, always the same."""
     torch = pytest.importorskip("torch", reason="makes its own weights with torch")
-    from picosam2.checkpoint import save_weights
-    from picosam2.model import ModelConfig, PicoSAM2
+    from picosam2.models.checkpoint import save_weights
+    from picosam2.models.network import ModelConfig, PicoSAM2
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -31,8 +31,8 @@ def tiny_safetensors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_onnx(tiny_safetensors: Path) -> Path:
     """The same weights as ONNX."""
     pytest.importorskip("onnx", reason="exports its own weights with onnx")
-    from picosam2.checkpoint import load_weights
     from picosam2.export.onnx import export_onnx, weights_facts
+    from picosam2.models.checkpoint import load_weights
 
     path = tiny_safetensors.with_suffix(".onnx")
     export_onnx(load_weights(tiny_safetensors), path, weights_facts(tiny_safetensors))

@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from picosam2.api import segment as segment
     from picosam2.errors import PicoSAM2Error as PicoSAM2Error
     from picosam2.errors import PromptWarning as PromptWarning
     from picosam2.geometry import Window as Window
     from picosam2.images import load_image as load_image
     from picosam2.predictor import Predictor as Predictor
+    from picosam2.predictor import segment as segment
     from picosam2.prompts import Box as Box
     from picosam2.prompts import Point as Point
     from picosam2.prompts import Prompt as Prompt
@@ -39,7 +39,7 @@ _HOMES = {
     "load_image": "picosam2.images",
     "overlay": "picosam2.results",
     "sample": "picosam2.samples",
-    "segment": "picosam2.api",
+    "segment": "picosam2.predictor",
 }
 
 __all__ = [

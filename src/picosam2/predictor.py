@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,11 @@ from picosam2.errors import PromptError, WeightsError
 from picosam2.geometry import OUTSIDE_LOGIT, Region, Window
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import stability
-from picosam2.prompts import Box, Point, Prompt, as_prompts
+from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_prompts
 from picosam2.results import Segmentation
-from picosam2.runtime import FlipAverage, Runtime
+from picosam2.runtimes.onnx import FlipAverage, Runtime
+from picosam2.runtimes.weights import load_runtime
 from picosam2.scorer import Scorer, features
-from picosam2.weights import load_runtime
 
 BOX_CHANNEL, CLICK_CHANNEL = 0, 1
 """The logit channels of a two-channel network; a network with one uses it for both."""
@@ -340,6 +341,40 @@ class Predictor:
         crops = np.stack([geometry.crop(picture, window, info.input_size) for window in windows])
         logits = self.runtime(crops)
         return logits[:, min(channel, info.channels - 1)]
+
+
+def segment(
+    image: ImageSource,
+    *,
+    points: Points | None = None,
+    boxes: Boxes | None = None,
+    prompts: Sequence[Prompt] | None = None,
+    multimask: bool = False,
+    weights: str | os.PathLike[str] = "default",
+) -> list[Segmentation]:
+    """Masks of one picture: `Predictor(weights)(image, ...)`, the weights kept for the next call.
+
+    Args:
+        image: a path, bytes, a PIL image or an array; see `load_image`.
+        points: (N, 2) of x, y pixels, one object each.
+        boxes: (N, 4) of x0, y0, x1, y1 pixels, one object each.
+        prompts: objects that need more than one point, or a box with points.
+        multimask: three masks of different scale for each point instead of one.
+        weights: a shipped name or a path. A file that was replaced after its first use is not
+            read again: make a new `Predictor` then.
+
+    Raises:
+        ImageError: the picture cannot be read.
+        PromptError: a prompt lies outside the picture, or there is none.
+        WeightsError: the weights cannot be found or used.
+    """
+    predictor = _opened(os.fspath(weights))
+    return predictor(image, points=points, boxes=boxes, prompts=prompts, multimask=multimask)
+
+
+@lru_cache(maxsize=2)
+def _opened(weights: str) -> Predictor:
+    return Predictor(weights)
 
 
 def _scorer(facts: dict[str, Any], kind: str) -> Scorer | None:

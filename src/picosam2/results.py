@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageFilter
 
 from picosam2 import masks
+from picosam2._files import atomic_write
 from picosam2.errors import ConfigError, DataError, ImageError
-from picosam2.files import atomic_write
 from picosam2.geometry import CROP_SIZE, Window
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import Polygon

@@ -4,7 +4,7 @@ A click knows no scale, so the network answers for several windows around it and
 learned: a small perceptron sees all candidates of a click together - how sure each is, whether it
 leaves its window, how far neighbouring scales agree - and predicts each one's IoU with the object
 that was meant. It runs outside the sensor, in NumPy. Boxes have a scorer of the same kind for their
-one mask. `distill.fit_scorer` trains them on validation photos; they travel in the weights file.
+one mask. `training.scorers` fits them on validation photos; they travel in the weights file.
 """
 
 from __future__ import annotations

@@ -21,26 +21,25 @@ import torch
 from helpers.configs import CONFIGS, golden
 from onnx import TensorProto, helper
 
-from picosam2.checkpoint import load_weights
+from picosam2._files import sha256_file
 from picosam2.errors import ImageError, MissingExtraError, PicoSAM2Error, WeightsError
-from picosam2.executorch_runtime import ExecuTorchRuntime
 from picosam2.export.imx500.raw_input import RawInput
+from picosam2.export.int8.calibration import observe, ranges
+from picosam2.export.int8.onnx_int8 import described, quantize_graph
 from picosam2.export.onnx import described as said_of
 from picosam2.export.onnx import export_onnx, weights_facts
-from picosam2.files import sha256_file
 from picosam2.images import normalise
-from picosam2.litert_runtime import LiteRtRuntime
-from picosam2.model import PicoSAM2
-from picosam2.openvino_runtime import OpenVinoRuntime
+from picosam2.models.checkpoint import load_weights
+from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.prompts import Prompt
-from picosam2.quantize.calibration import observe, ranges
-from picosam2.quantize.onnx_int8 import described, quantize_graph
-from picosam2.runtime import METADATA_KEY, OnnxRuntime, Runtime, _overflows
-from picosam2.samples import sample, sample_objects
-from picosam2.sealed import Sealed, read_sealed, seal
-from picosam2.torch_runtime import TorchRuntime
-from picosam2.weights import (
+from picosam2.runtimes.executorch import ExecuTorchRuntime
+from picosam2.runtimes.litert import LiteRtRuntime
+from picosam2.runtimes.onnx import METADATA_KEY, OnnxRuntime, Runtime, _overflows
+from picosam2.runtimes.openvino import OpenVinoRuntime
+from picosam2.runtimes.packaged import Sealed, read_sealed, seal
+from picosam2.runtimes.torch import TorchRuntime
+from picosam2.runtimes.weights import (
     ENDINGS,
     RUNTIMES,
     find_weights,
@@ -49,6 +48,7 @@ from picosam2.weights import (
     shipped,
     shipped_files,
 )
+from picosam2.samples import sample, sample_objects
 
 # How to open a runtime, and the file that it opens.
 OPEN: dict[str, tuple[Callable[[Path], Runtime], str]] = {
@@ -480,7 +480,7 @@ def test_processors_whose_sums_overflow(
     if expected:  # the exact way gives what a processor gives whose sums are exact anyhow
         crops = crops_for(OnnxRuntime(folder / "weights-int8.onnx"), 3)
         logits = OnnxRuntime(folder / "weights-int8.onnx")(crops)
-        monkeypatch.setattr("picosam2.runtime._overflows", lambda: True)
+        monkeypatch.setattr("picosam2.runtimes.onnx._overflows", lambda: True)
         np.testing.assert_array_equal(OnnxRuntime(folder / "weights-int8.onnx")(crops), logits)
 
 

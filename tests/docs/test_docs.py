@@ -13,11 +13,11 @@ from types import ModuleType
 
 import pytest
 
-from picosam2.weights import shipped
+from picosam2.runtimes.weights import shipped
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if ">>> " in path.read_text("utf-8"))
-MODULES = ["picosam2", "picosam2.predictor", "picosam2.formats", "picosam2.everything"]
+MODULES = ["picosam2", "picosam2.predictor", "picosam2.io.formats", "picosam2.tasks.everything"]
 
 needs_docs = pytest.mark.skipif(not DOCS.is_dir(), reason="the documentation is not here")
 needs_weights = pytest.mark.skipif("default" not in shipped(), reason="no weights are shipped yet")

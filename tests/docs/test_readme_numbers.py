@@ -15,7 +15,7 @@ def test_the_readme_says_what_the_report_measured() -> None:
     if not REPORT.is_file():
         pytest.skip("no report is committed: picosam2 report ... --out docs/report")
     pytest.importorskip("torch", reason="reports need the extra train")
-    from picosam2.evaluate.report import BEGIN, END, readme_block
+    from picosam2.reports.report import BEGIN, END, readme_block
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.count(BEGIN) == readme.count(END) == 1, f"the README lacks {BEGIN} or {END}"

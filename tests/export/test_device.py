@@ -12,18 +12,18 @@ import torch
 from helpers.configs import CONFIGS, golden
 from helpers.fakes import FakeRuntime
 
-from picosam2.checkpoint import load_weights
 from picosam2.errors import MissingExtraError
 from picosam2.export.device import PixelNetwork, export_sealed
 from picosam2.export.executorch import export_executorch
 from picosam2.export.litert import export_litert
 from picosam2.export.onnx import Exported, ExportError, weights_facts
 from picosam2.images import normalise
-from picosam2.model import PicoSAM2
-from picosam2.runtime import Runtime
-from picosam2.sealed import read_sealed
-from picosam2.torch_runtime import TorchRuntime
-from picosam2.weights import SEALED
+from picosam2.models.checkpoint import load_weights
+from picosam2.models.network import PicoSAM2
+from picosam2.runtimes.onnx import Runtime
+from picosam2.runtimes.packaged import read_sealed
+from picosam2.runtimes.torch import TorchRuntime
+from picosam2.runtimes.weights import SEALED
 
 EXPORTS: dict[str, tuple[Callable[..., Exported], str]] = {
     "litert": (export_litert, "litert_torch"),

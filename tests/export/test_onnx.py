@@ -15,14 +15,14 @@ from onnx import numpy_helper
 from torch import nn
 
 from picosam2 import geometry
-from picosam2.checkpoint import load_weights, save_weights
+from picosam2._files import sha256_file
 from picosam2.export import onnx as export_module
 from picosam2.export.imx500.check import check_file
 from picosam2.export.onnx import ExportError, export_onnx, fold_batchnorm, weights_facts
-from picosam2.files import sha256_file
 from picosam2.images import MEAN, PAD_RGB, STD
-from picosam2.model import ModelConfig, PicoSAM2
-from picosam2.runtime import METADATA_KEY
+from picosam2.models.checkpoint import load_weights, save_weights
+from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.runtimes.onnx import METADATA_KEY
 
 CONFIG = ModelConfig(
     widths=(4, 6), bottleneck=8, decoder=(6, 4), logits=2, input_size=32, heads=("iou",),

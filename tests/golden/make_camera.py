@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from picosam2.camera.sensor import SENSOR_SIZE, AiCamera
-from picosam2.camera.session import Session
-from picosam2.camera.simulated import SimulatedSensor, eight_bit
+from picosam2.apps.camera.sensor import SENSOR_SIZE, AiCamera
+from picosam2.apps.camera.session import Session
+from picosam2.apps.camera.simulated import SimulatedSensor, eight_bit
 from picosam2.predictor import Predictor
+from picosam2.runtimes.weights import find_weights
 from picosam2.samples import sample, sample_objects
-from picosam2.weights import find_weights
 
 RECORDED = Path(__file__).with_name("camera.npz")
 CLICKED, BOXED = "apple", "mug"

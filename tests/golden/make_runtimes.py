@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 from helpers.configs import CONFIGS, GOLDEN, golden
 
-from picosam2.checkpoint import load_weights, save_weights
 from picosam2.export.executorch import export_executorch
 from picosam2.export.litert import export_litert
 from picosam2.export.onnx import weights_facts
-from picosam2.model import PicoSAM2
+from picosam2.models.checkpoint import load_weights, save_weights
+from picosam2.models.network import PicoSAM2
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from picosam2.geometry import CROP_SIZE
-from picosam2.runtime import METADATA_KEY, RuntimeInfo
+from picosam2.runtimes.onnx import METADATA_KEY, RuntimeInfo
 
 SHARPNESS, NEAR = 0.25, 24.0
 """A logit is SHARPNESS * (NEAR - the distance of the colours), summed over R, G and B."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from picosam2.model import ModelConfig
+from picosam2.models.network import ModelConfig
 
 CONFIGS = {
     "one channel": ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6, 4)),

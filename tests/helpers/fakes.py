@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from picosam2.runtime import RuntimeInfo
+from picosam2.runtimes.onnx import RuntimeInfo
 from picosam2.scorer import FEATURES, Scorer
 
 Answer = Callable[[np.ndarray, int], np.ndarray]

@@ -12,9 +12,9 @@ from PIL import Image
 
 from picosam2 import masks
 from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
-from picosam2.distill import cache
-from picosam2.distill.config import Recipe, TrainConfig
-from picosam2.model import ModelConfig
+from picosam2.distillation import cache
+from picosam2.models.network import ModelConfig
+from picosam2.training.config import Recipe, TrainConfig
 
 HEIGHT, WIDTH = 72, 96
 SMALL_STORE = StoreConfig(context=64, validation=0.3, photos_per_shard=3)

@@ -16,8 +16,8 @@ from tiny import tiny_recipe
 from torch import nn
 
 from picosam2.data.store import Store
-from picosam2.distill.syncbn import synchronise_batchnorm
-from picosam2.distill.trainer import Progress, processes, train
+from picosam2.training.syncbn import synchronise_batchnorm
+from picosam2.training.trainer import Progress, processes, train
 
 
 def check_batch_norm(report: Path) -> None:

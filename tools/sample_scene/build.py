@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
-from picosam2.files import write_bytes, write_json
+from picosam2._files import write_bytes, write_json
 from picosam2.masks import bbox, centre_point
 
 LICENCE = "Apache-2.0; modelled and rendered for this project, see tools/sample_scene"

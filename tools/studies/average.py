@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from picosam2.checkpoint import load_weights, read_tensors, save_weights
+from picosam2.models.checkpoint import load_weights, read_tensors, save_weights
 
 
 def main() -> None:

@@ -21,17 +21,17 @@ import numpy as np
 import torch
 from run import merged
 
-from picosam2.checkpoint import load_weights, read_tensors
-from picosam2.data.readers import read_annotations
+from picosam2._files import atomic_write, sha256_file, write_json, write_text
+from picosam2.data.datasets import read_annotations
 from picosam2.data.store import Store
-from picosam2.distill.cache import TeacherCache
-from picosam2.distill.config import Recipe, from_table
-from picosam2.distill.trainer import train
-from picosam2.evaluate.compare import compare
-from picosam2.evaluate.run import evaluate
-from picosam2.files import atomic_write, sha256_file, write_json, write_text
+from picosam2.distillation.cache import TeacherCache
+from picosam2.evaluation.compare import compare
+from picosam2.evaluation.run import evaluate
+from picosam2.models.checkpoint import load_weights, read_tensors
 from picosam2.predictor import Predictor
-from picosam2.torch_runtime import TorchRuntime
+from picosam2.runtimes.torch import TorchRuntime
+from picosam2.training.config import Recipe, from_table
+from picosam2.training.trainer import train
 
 PROTOCOLS = ("box", "click", "paper-point", "paper-roi")
 CONTROL = "supervised"

@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from picosam2.files import write_text
+from picosam2._files import write_text
 
 COSTS = {
     "sensor_bytes": ("memory in the sensor, MiB (estimate)", 2**20),

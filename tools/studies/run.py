@@ -25,20 +25,20 @@ from typing import Any
 
 import torch
 
-from picosam2.checkpoint import load_weights
-from picosam2.costs import stage_costs
-from picosam2.data.readers import read_annotations
+from picosam2._files import write_json, write_text
+from picosam2.data.datasets import read_annotations
 from picosam2.data.store import Store
-from picosam2.distill.config import Recipe, from_table
-from picosam2.distill.trainer import train, window_rules
-from picosam2.evaluate.compare import compare
-from picosam2.evaluate.run import evaluate
+from picosam2.evaluation.compare import compare
+from picosam2.evaluation.run import evaluate
 from picosam2.export.imx500.check import check_file
 from picosam2.export.onnx import export_onnx, weights_facts
-from picosam2.files import write_json, write_text
-from picosam2.model import PicoSAM2
+from picosam2.models.checkpoint import load_weights
+from picosam2.models.costs import stage_costs
+from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
-from picosam2.runtime import OnnxRuntime
+from picosam2.runtimes.onnx import OnnxRuntime
+from picosam2.training.config import Recipe, from_table
+from picosam2.training.trainer import train, window_rules
 
 
 def main() -> None:

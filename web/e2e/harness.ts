@@ -16,7 +16,7 @@ const CHROMIUM = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
 export function missing(): string | null {
   if (!existsSync(join(SITE, "index.html"))) return "the page is not built: npm run build";
   if (!existsSync(CHROMIUM)) return `there is no browser at ${CHROMIUM}: set CHROMIUM`;
-  const probe = spawnSync(PYTHON, ["-c", "import picosam2.demo_server"], { encoding: "utf8" });
+  const probe = spawnSync(PYTHON, ["-c", "import picosam2.apps.demo"], { encoding: "utf8" });
   if (probe.status !== 0) return `${PYTHON} cannot import picosam2: set PICOSAM2_PYTHON`;
   return null;
 }
@@ -29,7 +29,7 @@ export interface Served {
 /** `picosam2 demo`'s server on a free port. */
 export async function demoServer(): Promise<Served> {
   const code = [
-    "from picosam2.demo_server import DemoServer, find_site",
+    "from picosam2.apps.demo import DemoServer, find_site",
     "server = DemoServer(find_site(), 0)",
     "print(server.url, flush=True)",
     "server.serve_forever()",

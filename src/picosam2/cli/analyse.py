@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import RuntimeName, Threads, Weights
+from picosam2.cli._options import RuntimeName, Threads, Weights
 
 if TYPE_CHECKING:
-    from picosam2.evaluate.analysis import Analysis
+    from picosam2.evaluation.analysis import Analysis
 
 
 def analyse(
@@ -41,15 +41,15 @@ def analyse(
             pages for others if the photos are not yours to give.
         json: Also write the numbers, of every object too, to this file.
     """
-    from picosam2.cli.progress import counted
-    from picosam2.cli.report import name_problems
+    from picosam2._files import write_json
+    from picosam2.cli._progress import counted
+    from picosam2.cli._text import name_problems
     from picosam2.data.store import Store
     from picosam2.errors import require
-    from picosam2.evaluate.analysis import analyse as measure
-    from picosam2.evaluate.analysis import spread_objects
-    from picosam2.evaluate.analysis_page import check_name, write_page
-    from picosam2.files import write_json
+    from picosam2.evaluation.analysis import analyse as measure
+    from picosam2.evaluation.analysis import spread_objects
     from picosam2.predictor import Predictor
+    from picosam2.reports.analysis_page import check_name, write_page
 
     check_name(out)
     require("matplotlib", "train")
@@ -84,7 +84,7 @@ def analyse(
 
 
 def _table(found: Analysis) -> str:
-    from picosam2.cli.report import columns
+    from picosam2.cli._text import columns
 
     numbers = found.evaluation.to_json()
     low, high = numbers["miou_ci95"]

@@ -19,15 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from picosam2.cli.outputs import ENDINGS, MANY_PHOTOS, PER_OBJECT, Format, as_json, encode, tail
+from picosam2.cli._outputs import ENDINGS, MANY_PHOTOS, PER_OBJECT, Format, as_json, encode, tail
 from picosam2.errors import ConfigError, DataError, ImageError, PicoSAM2Error, PromptWarning
 
 if TYPE_CHECKING:
-    from picosam2.everything import Everything
+    from picosam2.io.prompt_files import Asked, BoxesFormat, PromptFile
     from picosam2.predictor import Predictor
-    from picosam2.promptfiles import Asked, BoxesFormat, PromptFile
     from picosam2.prompts import Prompt
     from picosam2.results import Segmentation
+    from picosam2.tasks.everything import Everything
 
 ENDINGS_OF_PHOTOS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
@@ -74,8 +74,8 @@ def source_of(
     boxes_format: BoxesFormat | None,
 ) -> Source:
     """What the options ask for. `ConfigError` for none or both, `DataError` for a bad file."""
-    from picosam2.files import sha256_file
-    from picosam2.promptfiles import Asked, read_boxes, read_prompt_file
+    from picosam2._files import sha256_file
+    from picosam2.io.prompt_files import Asked, read_boxes, read_prompt_file
 
     if prompts is not None and boxes is not None:
         raise ConfigError("give --prompts or --boxes, not both")
@@ -107,7 +107,7 @@ def run(
     flip: bool = False,
 ) -> int:
     """Segment all photos; the exit code is 2 if something was left out."""
-    from picosam2.cli.progress import progress
+    from picosam2.cli._progress import progress
     from picosam2.predictor import Predictor
 
     place = _Place.of(out, format)
@@ -305,8 +305,8 @@ class _Work:
     def _everything(
         self, picture: Any, settings: Everything
     ) -> tuple[list[Segmentation], list[Asked]]:
-        from picosam2.everything import everything
-        from picosam2.promptfiles import Asked
+        from picosam2.io.prompt_files import Asked
+        from picosam2.tasks.everything import everything
 
         found = everything(picture, self.predictor, settings)
         return found, [Asked(prompt=one.prompt) for one in found]
@@ -333,7 +333,7 @@ class _Work:
         return found, problems
 
     def _annotation(self, one: Segmentation, asked: Asked) -> dict[str, Any]:
-        from picosam2.formats import coco_annotation
+        from picosam2.io.formats import coco_annotation
 
         entry = coco_annotation(
             one,
@@ -350,8 +350,8 @@ class _Work:
     def _write(
         self, job: _Job, picture: Any, found: Sequence[Segmentation], asked: Sequence[Asked]
     ) -> None:
+        from picosam2._files import write_bytes
         from picosam2.cli.segment import document
-        from picosam2.files import write_bytes
 
         labels = [one.label for one in asked]
         classes = self.source.yolo_classes
@@ -436,7 +436,7 @@ class _Book:
         return cls(place, settings, records)
 
     def __enter__(self) -> _Book:
-        from picosam2.files import write_bytes
+        from picosam2._files import write_bytes
 
         if self._place.one_file:
             part = _part(self._place.target)
@@ -466,8 +466,8 @@ class _Book:
 
     def close(self, source: Source) -> None:
         """All photos are done: write the whole file, or the classes that YOLO's numbers mean."""
-        from picosam2.files import write_bytes, write_text
-        from picosam2.promptfiles import CLASSES
+        from picosam2._files import write_bytes, write_text
+        from picosam2.io.prompt_files import CLASSES
 
         if self._stream is not None:
             self._stream.close()
@@ -518,7 +518,7 @@ def _document(
     records: dict[str, dict[str, Any]], source: Source, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """The COCO file. Numbers of photos, objects and classes are those of the prompts' file."""
-    from picosam2.formats import coco_document
+    from picosam2.io.formats import coco_document
 
     categories = source.categories
     numbers = source.file.image_ids if source.file else {}

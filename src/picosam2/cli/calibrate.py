@@ -30,20 +30,20 @@ def calibrate(
         half: Keep the weights in 16 bits, which halves the file.
         threads: Threads of the network; by default as many as there are cores.
     """
-    from picosam2.cli.progress import progress
+    from picosam2.cli._progress import progress
     from picosam2.errors import require
 
     for module in ("torch", "safetensors", "onnx", "pycocotools"):
         require(module, "train")
     import tempfile
 
-    from picosam2.checkpoint import load_weights, read_tensors, save_weights
     from picosam2.data.coco import read_coco
     from picosam2.data.store import Store
-    from picosam2.distill.scorers import ScorerConfig, collect, fit
     from picosam2.export.onnx import export_onnx
+    from picosam2.models.checkpoint import load_weights, read_tensors, save_weights
     from picosam2.predictor import Predictor
-    from picosam2.runtime import OnnxRuntime
+    from picosam2.runtimes.onnx import OnnxRuntime
+    from picosam2.training.scorers import ScorerConfig, collect, fit
 
     Store(store)  # says what is wrong with it, if anything
     model, facts = load_weights(weights), read_tensors(weights).info

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import Weights
+from picosam2.cli._options import Weights
 from picosam2.errors import CameraError, ConfigError
 
 if TYPE_CHECKING:
     import socket
 
-    from picosam2.camera.sensor import Devices
-    from picosam2.camera.session import Session, Shown
+    from picosam2.apps.camera.sensor import Devices
+    from picosam2.apps.camera.session import Session, Shown
     from picosam2.predictor import Predictor
 
 PORT = 8429
@@ -89,7 +89,7 @@ def camera(
     if not page and frames is None and record is None:
         raise ConfigError("--no-page has nothing to show: add --record FILE, or --frames N")
     if record is not None:
-        from picosam2.clips import check_video_name
+        from picosam2.io.video_files import check_video_name
 
         check_video_name(record)
     if page:
@@ -98,11 +98,11 @@ def camera(
         for module in ("starlette", "uvicorn"):
             require(module, "serve")
 
-    from picosam2.camera.sensor import AiCamera, Devices
-    from picosam2.camera.session import Session
-    from picosam2.camera.view import Tally
+    from picosam2.apps.camera.sensor import AiCamera, Devices
+    from picosam2.apps.camera.session import Session
+    from picosam2.apps.camera.view import Tally
     from picosam2.predictor import Predictor
-    from picosam2.weights import find_weights
+    from picosam2.runtimes.weights import find_weights
 
     with ExitStack() as stack:
         listener = stack.enter_context(listen(host, port)) if page else None
@@ -173,8 +173,8 @@ def _serve(
     """The page here, the camera in a thread of its own; until either ends."""
     import uvicorn
 
-    from picosam2.camera.page import Feed, create_app
-    from picosam2.serve.app import LOCAL_NAMES
+    from picosam2.apps.camera.page import Feed, create_app
+    from picosam2.apps.http.app import LOCAL_NAMES
 
     name = f"[{host}]" if ":" in host else host
     feed = Feed()
@@ -215,7 +215,7 @@ def _serve(
 
 def _simulated(source: str, predictor: Predictor, *, paced: bool) -> Devices:
     """Stands for picamera2 and a sensor that sees a photo or clip."""
-    from picosam2.camera.simulated import SimulatedSensor, scene_of
+    from picosam2.apps.camera.simulated import SimulatedSensor, scene_of
 
     runtime = predictor.runtime
     sensor = SimulatedSensor(
@@ -231,9 +231,9 @@ def _recorder(stack: ExitStack, path: Path, rate: float) -> Callable[[Shown], No
     """Writes what is shown to a video, which is there once the stack is left, whole."""
     import numpy as np
 
-    from picosam2.camera.view import picture
-    from picosam2.clips import VideoWriter
-    from picosam2.files import atomic_write
+    from picosam2._files import atomic_write
+    from picosam2.apps.camera.view import picture
+    from picosam2.io.video_files import VideoWriter
 
     writer = stack.enter_context(VideoWriter(stack.enter_context(atomic_write(path)), rate))
     begun: list[float] = []

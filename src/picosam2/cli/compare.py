@@ -25,9 +25,9 @@ def compare(
         b: The result in question.
         json: Also write the numbers to this file.
     """
-    from picosam2.evaluate.compare import compare as paired
-    from picosam2.evaluate.compare import read_result
-    from picosam2.files import write_json
+    from picosam2._files import write_json
+    from picosam2.evaluation.compare import compare as paired
+    from picosam2.evaluation.compare import read_result
 
     found = paired(read_result(a), read_result(b))
     print(found)

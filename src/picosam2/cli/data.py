@@ -35,7 +35,7 @@ def download(
         mirror: Another server with the same paths.
         keep_archives: Keep the zip files after unpacking.
     """
-    from picosam2.cli.progress import progress
+    from picosam2.cli._progress import progress
     from picosam2.data.download import download as fetch
 
     with progress(f"fetching {dataset}", "bytes") as update:
@@ -90,9 +90,9 @@ def prepare(
         seed: Of the split.
         workers: Processes; by default as many as there are cores.
     """
-    from picosam2.cli.options import given_sources
-    from picosam2.cli.progress import progress
-    from picosam2.cli.report import name_problems
+    from picosam2.cli._options import given_sources
+    from picosam2.cli._progress import progress
+    from picosam2.cli._text import name_problems
     from picosam2.data.store import StoreConfig
     from picosam2.data.store import prepare as write
 
@@ -160,7 +160,7 @@ def show(
         view: Only crops of this view.
         seed: Which crops are drawn.
     """
-    from picosam2.data.sheet import contact_sheet
+    from picosam2.data.contact_sheet import contact_sheet
     from picosam2.data.store import Store as Opened
 
     drawn = contact_sheet(Opened(store), out, count=count, view=view, seed=seed)

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import Weights
+from picosam2.cli._options import Weights
 
 
 def demo(
@@ -28,7 +28,7 @@ def demo(
     """
     import webbrowser
 
-    from picosam2.demo_server import DemoServer, find_site
+    from picosam2.apps.demo import DemoServer, find_site
 
     with DemoServer(find_site(weights), port) as server:
         print(f"{server.url}\nCtrl C stops it.", flush=True)

@@ -9,8 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import RuntimeName, Threads, Weights
-from picosam2.cli.outputs import Format, Tolerance
+from picosam2.cli._options import RuntimeName, Threads, Weights
+from picosam2.cli._outputs import Format, Tolerance
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Share = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
@@ -65,13 +65,13 @@ def everything(
             numbered PNGs, outlines, labels, or a mask or cut-out of each object.
         overwrite: In a run over a folder, do again what is done.
     """
-    from picosam2.cli.progress import progress
+    from picosam2.cli._progress import progress
     from picosam2.cli.segment import Place, photo_names, read_photo, write_groups
     from picosam2.errors import PicoSAM2Error
-    from picosam2.everything import Everything
-    from picosam2.everything import everything as find
     from picosam2.images import load_image
     from picosam2.predictor import Predictor
+    from picosam2.tasks.everything import Everything
+    from picosam2.tasks.everything import everything as find
 
     settings = Everything(
         points_per_side=points_per_side,

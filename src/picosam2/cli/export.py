@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import Threads
+from picosam2.cli._options import Threads
 
 if TYPE_CHECKING:
     from picosam2.export.imx500.check import Check
@@ -74,10 +74,10 @@ def _export(
     """Write the file of a runtime; `converters` are the modules it takes and their extras."""
     from importlib import import_module
 
-    from picosam2.cli.report import size
+    from picosam2.cli._text import size
     from picosam2.errors import ConfigError, require
-    from picosam2.quiet import quietly
-    from picosam2.weights import ENDINGS, find_weights
+    from picosam2.runtimes._muted import quietly
+    from picosam2.runtimes.weights import ENDINGS, find_weights
 
     if out.suffix.lower() != ENDINGS[runtime]:
         raise ConfigError(f"{out} is no name for {article} file: end it in {ENDINGS[runtime]}")
@@ -85,8 +85,8 @@ def _export(
     with quietly():
         for module, extra in needed.items():
             require(module, extra)
-    from picosam2.checkpoint import load_weights
     from picosam2.export.onnx import Exported, weights_facts
+    from picosam2.models.checkpoint import load_weights
 
     path = find_weights(weights, "torch")
     export = getattr(import_module(f"picosam2.export.{runtime}"), f"export_{runtime}")
@@ -137,7 +137,7 @@ def imx500(
         lvis: The same on an LVIS annotation file and the folder with COCO's photos.
         tools: Where the tools' environment is kept; by default ~/.cache/picosam2.
     """
-    from picosam2.cli.progress import progress
+    from picosam2.cli._progress import progress
     from picosam2.errors import ConfigError, require
 
     require("onnx", "train")
@@ -150,10 +150,10 @@ def imx500(
         raise ConfigError("give --store and --out, or --check: see `picosam2 export imx500 --help`")
     for module in ("torch", "safetensors", "pycocotools"):
         require(module, "train")
-    from picosam2.data.readers import read_annotations
+    from picosam2.data.datasets import read_annotations
     from picosam2.export.imx500.export import Photos, export_imx500
     from picosam2.export.imx500.quantize import QuantizeConfig
-    from picosam2.weights import find_weights
+    from picosam2.runtimes.weights import find_weights
 
     data = [
         Photos(dataset=name, annotations=read_annotations(name, *given))
@@ -189,7 +189,7 @@ def _check(weights: str, recipe: str | None, changes: list[str]) -> None:
     """Print what the sensor makes of a network. `ConvertError` if it does not take it."""
     from picosam2.errors import ConfigError, require
     from picosam2.export.imx500.check import check_file, mib, refuse
-    from picosam2.weights import find_weights
+    from picosam2.runtimes.weights import find_weights
 
     if changes and recipe is None:
         raise ConfigError("--set changes a recipe: give --recipe too")
@@ -199,10 +199,10 @@ def _check(weights: str, recipe: str | None, changes: list[str]) -> None:
     else:
         for module in ("torch", "safetensors"):
             require(module, "train")
-        from picosam2.checkpoint import load_weights
         from picosam2.cli.train import changed_recipe
         from picosam2.export.imx500.export import check_model
-        from picosam2.model import PicoSAM2
+        from picosam2.models.checkpoint import load_weights
+        from picosam2.models.network import PicoSAM2
 
         if path is not None:
             found = check_model(load_weights(path))
@@ -224,7 +224,7 @@ def _check(weights: str, recipe: str | None, changes: list[str]) -> None:
 
 def _layers(found: Check) -> str:
     """What is in memory while each layer runs."""
-    from picosam2.cli.report import columns
+    from picosam2.cli._text import columns
     from picosam2.export.imx500.check import mib
 
     rows = [("layer", "operator", "gives", "MiB then")]

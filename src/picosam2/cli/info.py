@@ -10,7 +10,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from picosam2.model import ModelConfig
+    from picosam2.models.network import ModelConfig
 
 _LINE = 88  # characters; longer facts are taken apart or counted
 
@@ -30,7 +30,7 @@ def info(
         recipe: The network that this recipe trains.
     """
     from picosam2.errors import ConfigError, MissingExtraError, require
-    from picosam2.weights import find_weights, read_facts, shipped
+    from picosam2.runtimes.weights import find_weights, read_facts, shipped
 
     if weights is not None and recipe is not None:
         raise ConfigError("weights have a network already: give --weights or --recipe, not both")
@@ -56,8 +56,8 @@ def info(
 
 
 def _config(facts: dict[str, Any] | None, recipe: str | None) -> ModelConfig:
-    from picosam2.distill.config import from_table, load_recipe
-    from picosam2.model import ModelConfig
+    from picosam2.models.network import ModelConfig
+    from picosam2.training.config import from_table, load_recipe
 
     if recipe is not None:
         return load_recipe(recipe).model
@@ -67,8 +67,8 @@ def _config(facts: dict[str, Any] | None, recipe: str | None) -> ModelConfig:
 
 
 def _print_facts(path: Path, facts: dict[str, Any]) -> None:
-    from picosam2.cli.report import size
-    from picosam2.files import sha256_file
+    from picosam2._files import sha256_file
+    from picosam2.cli._text import size
 
     print(path.name)
     print(f"  size: {size(path.stat().st_size)}")
@@ -93,9 +93,9 @@ def _described(facts: dict[str, Any], indent: str) -> list[str]:
 
 
 def _print_table(config: ModelConfig) -> None:
-    from picosam2.cli.report import columns
-    from picosam2.costs import stage_costs
-    from picosam2.model import PicoSAM2
+    from picosam2.cli._text import columns
+    from picosam2.models.costs import stage_costs
+    from picosam2.models.network import PicoSAM2
 
     costs = stage_costs(PicoSAM2(config))
     rows = [("stage", "output", "parameters", "MACs (M)", "fp32 (KiB)", "int8 (KiB)")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from picosam2.cli.options import Threads, Weights
+from picosam2.cli._options import Threads, Weights
 
 
 def labelme(
@@ -21,6 +21,6 @@ def labelme(
     Args:
         arguments: What labelme takes: a photo or a folder, and its own options.
     """
-    from picosam2.label_tools import run_labelme
+    from picosam2.apps.labelme import run_labelme
 
     run_labelme(arguments, weights, threads)

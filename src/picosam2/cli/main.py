@@ -22,14 +22,12 @@ from picosam2.cli import (
     compare,
     data,
     demo,
-    evaluate,
     everything,
     export,
     info,
     labelme,
     proposals,
     quantize,
-    report_command,
     robustness,
     segment,
     serve,
@@ -39,6 +37,8 @@ from picosam2.cli import (
     version,
     weights,
 )
+from picosam2.cli import eval as evaluate
+from picosam2.cli import report as report_command
 from picosam2.errors import PicoSAM2Error, PromptWarning
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141

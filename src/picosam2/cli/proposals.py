@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import RuntimeName, Threads, Weights
+from picosam2.cli._options import RuntimeName, Threads, Weights
 
 if TYPE_CHECKING:
-    from picosam2.evaluate.proposals import Proposals
+    from picosam2.evaluation.proposals import Proposals
 
 
 def proposals(
@@ -47,13 +47,13 @@ def proposals(
         limit: Measure the first photos only.
         json: Also write the numbers to this file.
     """
-    from picosam2.cli.progress import progress
-    from picosam2.cli.report import name_problems
-    from picosam2.data.readers import read_annotations
-    from picosam2.evaluate.proposals import measure
-    from picosam2.everything import Everything
-    from picosam2.files import write_json
+    from picosam2._files import write_json
+    from picosam2.cli._progress import progress
+    from picosam2.cli._text import name_problems
+    from picosam2.data.datasets import read_annotations
+    from picosam2.evaluation.proposals import measure
     from picosam2.predictor import Predictor
+    from picosam2.tasks.everything import Everything
 
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     read = read_annotations(dataset, annotations, images)
@@ -77,7 +77,7 @@ def proposals(
 
 
 def _table(result: Proposals) -> str:
-    from picosam2.cli.report import columns
+    from picosam2.cli._text import columns
 
     rows: list[tuple[str, ...]] = [
         ("", "AR@1", "AR@10", "AR@100", "small", "medium", "large", "masks", "s/photo")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import Threads, Weights
+from picosam2.cli._options import Threads, Weights
 
 
 def quantize(
@@ -37,10 +37,10 @@ def quantize(
         seed: Which crops: the same seed chooses the same.
         photos: Validation photos to measure mIoU on, of all sources; 0 takes all.
     """
-    from picosam2.cli.progress import progress
-    from picosam2.cli.report import columns, size
+    from picosam2.cli._progress import progress
+    from picosam2.cli._text import columns, size
     from picosam2.errors import ConfigError, require
-    from picosam2.weights import find_weights
+    from picosam2.runtimes.weights import find_weights
 
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out} is no name for an ONNX file: end it in .onnx")
@@ -49,16 +49,16 @@ def quantize(
     import tempfile
 
     from picosam2.data.store import Store
-    from picosam2.quantize.calibration import CalibrationConfig
-    from picosam2.quantize.onnx_int8 import LOSS_LIMIT
-    from picosam2.quantize.onnx_int8 import quantize as run
+    from picosam2.export.int8.calibration import CalibrationConfig
+    from picosam2.export.int8.onnx_int8 import LOSS_LIMIT
+    from picosam2.export.int8.onnx_int8 import quantize as run
 
     config = CalibrationConfig(method=method, samples=samples, seed=seed, photos=photos)
     path, opened = find_weights(weights), Store(store)
     with tempfile.TemporaryDirectory() as folder, progress("calibrating", "samples") as update:
         if path.suffix == ".safetensors":
-            from picosam2.checkpoint import load_weights
             from picosam2.export.onnx import export_onnx, weights_facts
+            from picosam2.models.checkpoint import load_weights
 
             exported = Path(folder) / f"{path.stem}.onnx"
             export_onnx(load_weights(path), exported, weights_facts(path))

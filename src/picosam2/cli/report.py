@@ -1,37 +1,96 @@
-"""Plain text for a person: aligned columns, lists that end somewhere, sizes."""
+"""`picosam2 report`: results as one page, with figures, baselines and published figures."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-_NAMED = 10  # problems that are named; the rest are counted
+from cyclopts import Parameter
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Rows as aligned columns: the first `left` of them to the left, the others to the right."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    from picosam2.predictor import Predictor
 
 
-def name_problems(problems: Sequence[str], heading: str) -> None:
-    """Say on stderr what was left out: the first few by name, the rest by their number."""
-    if not problems:
-        return
-    print(f"picosam2: {heading}:", file=sys.stderr)
-    for problem in problems[:_NAMED]:
-        print(f"  {problem}", file=sys.stderr)
-    if len(problems) > _NAMED:
-        print(f"  and {len(problems) - _NAMED:,} more", file=sys.stderr)
+def report(
+    runs: Annotated[list[Path], Parameter(metavar="RUN.json", negative="")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(metavar="DIR")],
+    images: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    annotations: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    dataset: Literal["coco", "lvis"] = "coco",
+    readme: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+) -> None:
+    """Make a report of results: report.html (one file, no network), report.md and report.json.
+
+    RUN.json are files written by the option --json of `eval`, `robustness`, `clicks` and
+    `proposals`. The comparison in pictures segments the bundled sample picture; with --images and
+    --annotations it shows photos of the first `box` run instead, chosen by rank.
+
+    Args:
+        out: The folder for the report.
+        images: Photos for the comparison in pictures; they become part of the report.
+        annotations: Their masks, as given to `eval`.
+        dataset: The annotations' format.
+        readme: Also rewrite the part of this file between its two report marks.
+    """
+    from picosam2.errors import ConfigError
+    from picosam2.evaluation.compare import read_result
+    from picosam2.reports import qualitative
+    from picosam2.reports import report as reports
+
+    if (images is None) != (annotations is None):
+        raise ConfigError("pictures of photos need both --images and --annotations")
+    results = [read_result(path) for path in runs]
+    collected = reports.collect(results)
+    models = _models(results)
+    sheet, sheet_of = b"", ""
+    boxed = [one for one in results if one["kind"] == "evaluation" and one["protocol"] == "box"]
+    if models and images is not None and annotations is not None:
+        from picosam2.data.datasets import read_annotations
+
+        if not boxed:
+            raise ConfigError("pictures of photos need a result of `eval --protocol box`")
+        photos = read_annotations(dataset, annotations, images).photos
+        sheet = qualitative.contact_sheet(qualitative.of_photos(boxed[0]["items"], photos, models))
+        sheet_of = dataset.upper()
+    elif models:
+        sheet = qualitative.contact_sheet(qualitative.of_sample(models))
+        sheet_of = "the bundled sample picture"
+    written = reports.write_report(collected, out, sheet=sheet, sheet_of=sheet_of)
+    print(written.html)
+    if readme is not None:
+        reports.update_readme(readme, collected)
+        print(readme)
 
 
-def size(count: int) -> str:
-    """A file's bytes as MB (of 1,000,000 bytes)."""
-    return f"{count / 1e6:,.2f} MB"
+def _models(results: Sequence[Mapping[str, Any]]) -> dict[str, Predictor]:
+    """The networks of the runs that are still where they were, by a short name; at most three."""
+    from picosam2.errors import WeightsError
+    from picosam2.predictor import Predictor
+    from picosam2.runtimes.weights import find_weights
+
+    found: dict[str, Predictor] = {}
+    seen: set[str] = set()
+    for result in results:
+        weights = result.get("weights")
+        if not weights or weights["sha256"] in seen or weights["runtime"] == "transformers":
+            continue
+        seen.add(weights["sha256"])
+        try:
+            predictor = Predictor(find_weights(weights["name"], weights["runtime"]))
+        except WeightsError as error:
+            print(f"picosam2: no pictures of {weights['name']}: {error}", file=sys.stderr)
+            continue
+        if predictor.runtime.info.weights_sha256 != weights["sha256"]:
+            print(
+                f"picosam2: no pictures of {weights['name']}: its file has changed since",
+                file=sys.stderr,
+            )
+            continue
+        if len(found) < 3:
+            found[f"{Path(str(weights['name'])).stem} {weights['precision']}"] = predictor
+    return found

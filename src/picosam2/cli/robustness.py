@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import RuntimeName, Threads, Weights
+from picosam2.cli._options import RuntimeName, Threads, Weights
 
 Images = Annotated[Path, Parameter(metavar="DIR", help="The folder of the photos.")]
 AnnotationFile = Annotated[
@@ -46,15 +46,15 @@ def robustness(
         curve: Only these curves, for instance --curve box-jitter --curve jpeg.
         protocol: Only this protocol.
     """
-    from picosam2.cli.progress import progress
-    from picosam2.cli.report import columns
-    from picosam2.data.readers import read_annotations
-    from picosam2.evaluate.network import weights_facts
-    from picosam2.evaluate.robustness import CURVES
-    from picosam2.evaluate.robustness import robustness as measure
-    from picosam2.files import write_json
+    from picosam2._files import write_json
+    from picosam2.cli._progress import progress
+    from picosam2.cli._text import columns
+    from picosam2.data.datasets import read_annotations
+    from picosam2.evaluation.network_facts import weights_facts
+    from picosam2.evaluation.robustness import CURVES
+    from picosam2.evaluation.robustness import robustness as measure
     from picosam2.predictor import Predictor
-    from picosam2.weights import find_weights
+    from picosam2.runtimes.weights import find_weights
 
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     facts = weights_facts(weights, find_weights(weights, runtime), predictor)
@@ -108,14 +108,14 @@ def clicks(
     Args:
         clicks: How many clicks to give to each object.
     """
-    from picosam2.cli.progress import counted
-    from picosam2.cli.report import columns, name_problems
-    from picosam2.data.readers import read_annotations
-    from picosam2.evaluate.clicks import measure_clicks
-    from picosam2.evaluate.network import weights_facts
-    from picosam2.files import write_json
+    from picosam2._files import write_json
+    from picosam2.cli._progress import counted
+    from picosam2.cli._text import columns, name_problems
+    from picosam2.data.datasets import read_annotations
+    from picosam2.evaluation.clicks import measure_clicks
+    from picosam2.evaluation.network_facts import weights_facts
     from picosam2.predictor import Predictor
-    from picosam2.weights import find_weights
+    from picosam2.runtimes.weights import find_weights
 
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     facts = weights_facts(weights, find_weights(weights, runtime), predictor)

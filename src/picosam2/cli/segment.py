@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from picosam2.cli.options import Flip, RuntimeName, Threads, Weights
-from picosam2.cli.outputs import ENDINGS, PER_OBJECT, Format, Tolerance, as_json, encode, tail
+from picosam2.cli._options import Flip, RuntimeName, Threads, Weights
+from picosam2.cli._outputs import ENDINGS, PER_OBJECT, Format, Tolerance, as_json, encode, tail
 from picosam2.errors import ConfigError, ImageError, PicoSAM2Error, PromptError
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class Place:
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a result; never over a photo of this call."""
-        from picosam2.files import write_bytes
+        from picosam2._files import write_bytes
 
         if self.stream:
             sys.stdout.buffer.write(data)

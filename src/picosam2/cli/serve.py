@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import RuntimeName, Threads, Weights
+from picosam2.cli._options import RuntimeName, Threads, Weights
 from picosam2.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def serve(
         require(module, "serve")
     import uvicorn
 
+    from picosam2.apps.http.app import LOCAL_NAMES, create_app
+    from picosam2.apps.http.limits import Limits
     from picosam2.predictor import Predictor
-    from picosam2.serve.app import LOCAL_NAMES, create_app
-    from picosam2.serve.limits import Limits
 
     limits = Limits(
         body=round(max_body_mb * 1e6),

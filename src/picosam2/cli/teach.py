@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 if TYPE_CHECKING:
-    from picosam2.distill.teach import Told
+    from picosam2.distillation.teach import Told
 
 Given = Annotated[list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")]
 
@@ -56,19 +56,19 @@ def teach(
         precision: What the teacher computes with.
         limit_shards: Stop after so many parts; the same command without it goes on.
     """
-    from picosam2.cli.options import given_sources
-    from picosam2.cli.progress import progress
-    from picosam2.cli.report import name_problems
+    from picosam2.cli._options import given_sources
+    from picosam2.cli._progress import progress
+    from picosam2.cli._text import name_problems
     from picosam2.errors import require
 
     for module in ("torch", "safetensors", "pycocotools", "matplotlib"):
         require(module, "train")
     from picosam2.data.store import Store
-    from picosam2.distill.cache import TeacherCache
-    from picosam2.distill.teach import teach as run
-    from picosam2.distill.teach_report import describe, write_report
-    from picosam2.distill.teachers import TeacherConfig, open_teacher
-    from picosam2.distill.trainer import keep_memory
+    from picosam2.distillation.cache import TeacherCache
+    from picosam2.distillation.report import describe, write_report
+    from picosam2.distillation.teach import teach as run
+    from picosam2.distillation.teachers import TeacherConfig, open_teacher
+    from picosam2.training.trainer import keep_memory
 
     keep_memory()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

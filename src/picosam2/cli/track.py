@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli.options import RuntimeName, Threads, Weights
+from picosam2.cli._options import RuntimeName, Threads, Weights
 from picosam2.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from picosam2.clips import Frame, FrameSource
+    from picosam2.io.video_files import Frame, FrameSource
     from picosam2.predictor import Predictor
     from picosam2.prompts import Prompt
-    from picosam2.video import Tracked
+    from picosam2.tasks.tracking import Tracked
 
 Form: TypeAlias = Literal["overlay", "masks", "json"]
 
@@ -79,7 +79,7 @@ def track(
     prompts = read_prompts(point or (), box or (), one_object)
     form = _form(out, format)
 
-    from picosam2.clips import open_frames
+    from picosam2.io.video_files import open_frames
 
     with ExitStack() as stack:
         source = stack.enter_context(
@@ -105,8 +105,8 @@ def _follow(
     limit: int | None,
     sink: _Sink,
 ) -> None:
-    from picosam2.cli.progress import progress
-    from picosam2.video import Tracker
+    from picosam2.cli._progress import progress
+    from picosam2.tasks.tracking import Tracker
 
     tracker = Tracker(predictor)
     total = source.length if limit is None else min(limit, source.length or limit)
@@ -188,8 +188,8 @@ class _Overlay(_Sink):
     """The video with the masks drawn on it."""
 
     def begin(self) -> None:
-        from picosam2.clips import VideoWriter
-        from picosam2.files import atomic_write
+        from picosam2._files import atomic_write
+        from picosam2.io.video_files import VideoWriter
 
         if Path(self._source.name).resolve() == self._out.resolve():
             raise ConfigError(f"{self._out} is the clip itself: choose another --out")
@@ -206,8 +206,8 @@ class _Masks(_Sink):
     def write(self, frame: Frame, found: Sequence[Tracked] | None) -> None:
         import numpy as np
 
-        from picosam2.files import write_bytes
-        from picosam2.formats import indexed_png
+        from picosam2._files import write_bytes
+        from picosam2.io.formats import indexed_png
 
         empty = np.zeros(frame.pixels.shape[:2], np.bool_)
         masks = [one.mask for one in found] if found else [empty for _ in self._prompts]
@@ -239,7 +239,7 @@ class _Json(_Sink):
             self._scores[number].append(round(one.score, 4) if one else 0.0)
 
     def finish(self) -> None:
-        from picosam2.files import write_json
+        from picosam2._files import write_json
 
         height, width = self._shape
         length = len(self._times)
@@ -309,7 +309,7 @@ def draw(pixels: npt.NDArray[np.uint8], found: Sequence[Tracked]) -> npt.NDArray
 
 def _form(out: Path, form: Form | None) -> Form:
     """What `out` is to hold, or `ConfigError` if its name does not suit that."""
-    from picosam2.clips import VIDEO_ENDINGS, check_video_name
+    from picosam2.io.video_files import VIDEO_ENDINGS, check_video_name
 
     ending = out.suffix.lower()
     if form is None:

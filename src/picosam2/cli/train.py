@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from picosam2.data.store import Store
-    from picosam2.distill.config import Recipe
-    from picosam2.distill.trainer import Progress
-    from picosam2.model import PicoSAM2
+    from picosam2.models.network import PicoSAM2
+    from picosam2.training.config import Recipe
+    from picosam2.training.trainer import Progress
 
 
 def train(
@@ -55,15 +55,15 @@ def train(
         validate: Measure on the store's validation photos during the run.
         tensorboard: Also write events for TensorBoard.
     """
-    from picosam2.cli.progress import progress
+    from picosam2.cli._progress import progress
     from picosam2.errors import require
 
     for module in ("torch", "safetensors", "pycocotools", "cv2", "matplotlib"):
         require(module, "train")
     from picosam2.data.store import Store
-    from picosam2.distill.cache import TeacherCache
-    from picosam2.distill.trainer import train as run
-    from picosam2.weights import find_weights
+    from picosam2.distillation.cache import TeacherCache
+    from picosam2.runtimes.weights import find_weights
+    from picosam2.training.trainer import train as run
 
     chosen = changed_recipe(recipe, set or ())
     opened = Store(store)
@@ -102,7 +102,7 @@ def changed_recipe(name: str, changes: Sequence[str]) -> Recipe:
     """
     from dataclasses import asdict
 
-    from picosam2.distill.config import Recipe, from_table, load_recipe
+    from picosam2.training.config import Recipe, from_table, load_recipe
 
     recipe = load_recipe(name)
     if not changes:
@@ -138,7 +138,7 @@ class _Shown:
     """What a run shows of itself beside its progress: measurements and pictures."""
 
     def __init__(self, store: Store, recipe: Recipe, out: Path, wanted: bool) -> None:
-        from picosam2.distill.validation import Validation
+        from picosam2.training.validation import Validation
 
         self.note = ""
         self._out, self._due = out, False
@@ -162,7 +162,7 @@ class _Shown:
 
     def draw(self) -> None:
         """Draw the curves of the metrics that were written."""
-        from picosam2.distill.pictures import draw_curves
+        from picosam2.training.figures import draw_curves
 
         self._due = False
         metrics = self._out / "metrics.jsonl"

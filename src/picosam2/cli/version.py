@@ -9,7 +9,7 @@ def version() -> None:
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
-    from picosam2.cli.report import columns
+    from picosam2.cli._text import columns
 
     rows = [("picosam2", installed("picosam2")), ("python", platform.python_version())]
     for package in ("numpy", "pillow", "onnxruntime", "torch"):

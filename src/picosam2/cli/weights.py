@@ -5,9 +5,9 @@ from __future__ import annotations
 
 def weights() -> None:
     """List the weights that come with the package: name, runtime, SHA-256 and size."""
-    from picosam2.cli.report import columns, size
-    from picosam2.files import sha256_file
-    from picosam2.weights import shipped, shipped_files
+    from picosam2._files import sha256_file
+    from picosam2.cli._text import columns, size
+    from picosam2.runtimes.weights import shipped, shipped_files
 
     rows = [("name", "runtime", "sha256", "size")]
     for name in shipped():

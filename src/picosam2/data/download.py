@@ -27,9 +27,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final, NoReturn
 from urllib.parse import urlsplit
 
+from picosam2._files import sha256_file, write_json
 from picosam2.data.paths import stays_inside
 from picosam2.errors import ConfigError, DataError
-from picosam2.files import sha256_file, write_json
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, the bytes done, and the bytes in all (None: unknown)."""

@@ -35,11 +35,11 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry, masks
+from picosam2._files import atomic_write, sha256_file, write_bytes, write_json
 from picosam2.data.coco import Annotations, Instance, Photo, Problem, read_coco
-from picosam2.data.readers import read_annotations
+from picosam2.data.datasets import read_annotations
 from picosam2.data.split import dhash, split
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
-from picosam2.files import atomic_write, sha256_file, write_bytes, write_json
 from picosam2.geometry import Window
 from picosam2.images import load_image
 from picosam2.prompts import Box, Point

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from picosam2._files import atomic_write
 from picosam2.export.onnx import TOLERANCE, Exported, ExportError, described, fold_batchnorm
-from picosam2.files import atomic_write
 from picosam2.images import MEAN, PAD_RGB, STD, normalise
-from picosam2.model import PicoSAM2
-from picosam2.runtime import Runtime
-from picosam2.sealed import seal
+from picosam2.models.network import PicoSAM2
+from picosam2.runtimes.onnx import Runtime
+from picosam2.runtimes.packaged import seal
 
 
 class PixelNetwork(nn.Module):

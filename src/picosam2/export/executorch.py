@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from picosam2.errors import require
-from picosam2.executorch_runtime import ExecuTorchRuntime
 from picosam2.export.device import PixelNetwork, export_sealed
 from picosam2.export.onnx import Exported
-from picosam2.model import PicoSAM2
-from picosam2.quiet import quietly
+from picosam2.models.network import PicoSAM2
+from picosam2.runtimes._muted import quietly
+from picosam2.runtimes.executorch import ExecuTorchRuntime
 
 FILE = {
     "runtime": "executorch",

@@ -11,9 +11,9 @@ import torch
 from picosam2.errors import require
 from picosam2.export.device import PixelNetwork, export_sealed
 from picosam2.export.onnx import Exported
-from picosam2.litert_runtime import LiteRtRuntime
-from picosam2.model import PicoSAM2
-from picosam2.quiet import quietly
+from picosam2.models.network import PicoSAM2
+from picosam2.runtimes._muted import quietly
+from picosam2.runtimes.litert import LiteRtRuntime
 
 FILE = {
     "runtime": "litert",

@@ -25,11 +25,11 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from picosam2 import geometry
+from picosam2._files import atomic_write, sha256_file
 from picosam2.errors import PicoSAM2Error
-from picosam2.files import atomic_write, sha256_file
 from picosam2.images import MEAN, PAD_RGB, STD
-from picosam2.model import PicoSAM2
-from picosam2.runtime import METADATA_KEY
+from picosam2.models.network import PicoSAM2
+from picosam2.runtimes.onnx import METADATA_KEY
 
 OPSET = 17
 """Old enough for the runtimes in use on devices, new enough for everything the network has."""
@@ -135,6 +135,6 @@ def fold_batchnorm(model: PicoSAM2) -> PicoSAM2:
 
 def weights_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What an exported file should say of the safetensors file it was made from."""
-    from picosam2.checkpoint import read_tensors
+    from picosam2.models.checkpoint import read_tensors
 
     return {**read_tensors(path).info, "source_sha256": sha256_file(path)}

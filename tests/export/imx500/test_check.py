@@ -28,8 +28,8 @@ from picosam2.export.imx500.check import (
     refuse,
 )
 from picosam2.export.imx500.export import check_model
-from picosam2.model import ModelConfig, PicoSAM2
-from picosam2.weights import find_weights, shipped
+from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.runtimes.weights import find_weights, shipped
 
 PAPER = ModelConfig()
 MIB = 1024**2

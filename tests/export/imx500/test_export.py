@@ -15,18 +15,18 @@ import torch
 from helpers.imx500 import CONVERTS, FAKE_WORKER, FakeTools
 from helpers.tiny import make_store
 
-from picosam2.checkpoint import save_weights
+from picosam2._files import sha256_file
 from picosam2.data.coco import read_coco
 from picosam2.errors import ConfigError, PicoSAM2Error, WeightsError
-from picosam2.evaluate.protocols import PROTOCOLS
+from picosam2.evaluation.protocols import PROTOCOLS
 from picosam2.export.imx500 import export as module
 from picosam2.export.imx500.check import ConvertError
 from picosam2.export.imx500.environment import ToolsError
 from picosam2.export.imx500.export import Exported, Photos, export_imx500
 from picosam2.export.imx500.quantize import QuantizeConfig, QuantizeError
 from picosam2.export.imx500.report import CLOCK, latency_ms
-from picosam2.files import sha256_file
-from picosam2.model import ModelConfig, PicoSAM2
+from picosam2.models.checkpoint import save_weights
+from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.predictor import Predictor
 
 SMALL = ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6, 4), logits=2, input_size=32)

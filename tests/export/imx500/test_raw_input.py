@@ -8,8 +8,8 @@ import torch
 
 from picosam2.export.imx500.raw_input import RawInput
 from picosam2.images import PAD_RGB
-from picosam2.model import ModelConfig, PicoSAM2
-from picosam2.torch_runtime import TorchRuntime
+from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.runtimes.torch import TorchRuntime
 
 CONFIGS = {
     "one channel": ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6, 4)),

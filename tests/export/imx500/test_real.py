@@ -15,12 +15,12 @@ import pytest
 import torch
 from helpers.tiny import make_store
 
-from picosam2.checkpoint import load_weights, save_weights
 from picosam2.export.imx500.export import export_imx500
 from picosam2.export.imx500.quantize import QuantizeConfig
-from picosam2.model import ModelConfig, PicoSAM2
-from picosam2.runtime import OnnxRuntime
-from picosam2.torch_runtime import TorchRuntime
+from picosam2.models.checkpoint import load_weights, save_weights
+from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.runtimes.onnx import OnnxRuntime
+from picosam2.runtimes.torch import TorchRuntime
 
 TOOLS = os.environ.get("PICOSAM2_IMX500_TOOLS")
 

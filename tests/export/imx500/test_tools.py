@@ -19,8 +19,8 @@ from picosam2.export.imx500.check import ConvertError
 from picosam2.export.imx500.convert import convert
 from picosam2.export.imx500.environment import ToolsError
 from picosam2.export.imx500.quantize import QuantizeConfig, QuantizeError, quantize
-from picosam2.model import ModelConfig, PicoSAM2
-from picosam2.runtime import OnnxRuntime
+from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.runtimes.onnx import OnnxRuntime
 
 CONFIG = ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6, 4), logits=2, input_size=32)
 

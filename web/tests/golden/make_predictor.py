@@ -2,7 +2,7 @@
 
 The network is stood in for by arithmetic on the crop, so that the file depends on no weights: what
 is compared is everything around the network. Run `python web/tests/golden/make_predictor.py` after
-a deliberate change of the predictor; `tests/test_demo.py` compares the package with the file.
+a deliberate change of the predictor; `tests/apps/test_demo.py` compares the package with the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from picosam2 import geometry, masks
 from picosam2.images import MEAN, PAD_RGB, STD
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Point, Prompt
-from picosam2.runtime import RuntimeInfo
+from picosam2.runtimes.onnx import RuntimeInfo
 from picosam2.scorer import FEATURES, features
 
 PATH = Path(__file__).with_name("predictor.json")

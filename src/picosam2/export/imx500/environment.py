@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from picosam2._files import write_json
 from picosam2.errors import PicoSAM2Error
 from picosam2.export.imx500.processes import last_words, run
-from picosam2.files import write_json
 
 PINS = (
     "torch==2.13.0",

@@ -12,26 +12,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from picosam2.checkpoint import load_weights
-from picosam2.costs import stage_costs
+from picosam2._files import sha256_file, write_json, write_text
 from picosam2.data.coco import Annotations
 from picosam2.data.store import Store
 from picosam2.errors import ConfigError, WeightsError
-from picosam2.evaluate.compare import compare
-from picosam2.evaluate.protocols import PROTOCOLS
-from picosam2.evaluate.run import evaluate
+from picosam2.evaluation.compare import compare
+from picosam2.evaluation.protocols import PROTOCOLS
+from picosam2.evaluation.run import evaluate
 from picosam2.export.imx500.check import Check, check_file, refuse
 from picosam2.export.imx500.convert import convert
 from picosam2.export.imx500.environment import Progress, find_java, prepare
 from picosam2.export.imx500.quantize import QuantizeConfig, quantize
 from picosam2.export.imx500.report import FILE, HOW_LATENCY, TEXT, latency_ms, markdown
+from picosam2.export.int8.calibration import choose_crops
 from picosam2.export.onnx import export_onnx, weights_facts
-from picosam2.files import sha256_file, write_json, write_text
-from picosam2.model import PicoSAM2
+from picosam2.models.checkpoint import load_weights
+from picosam2.models.costs import stage_costs
+from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
-from picosam2.quantize.calibration import choose_crops
-from picosam2.runtime import OnnxRuntime
-from picosam2.torch_runtime import TorchRuntime
+from picosam2.runtimes.onnx import OnnxRuntime
+from picosam2.runtimes.torch import TorchRuntime
 
 LOG, SIMULATED = "export.log", "simulated.onnx"
 

@@ -18,8 +18,8 @@ from picosam2.export.imx500 import worker
 from picosam2.export.imx500.environment import Environment, Progress
 from picosam2.export.imx500.processes import last_words, run
 from picosam2.export.onnx import described
-from picosam2.model import PicoSAM2
-from picosam2.runtime import METADATA_KEY
+from picosam2.models.network import PicoSAM2
+from picosam2.runtimes.onnx import METADATA_KEY
 
 OPSET = 20
 """The first with GELU as one operator, and the newest that tracing writes."""

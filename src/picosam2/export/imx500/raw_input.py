@@ -9,7 +9,7 @@ The centred colours are scaled so that each just fills -1..1, a power of two as 
 quantizers want it: one step is then 1.03 (red) to 1.19 (blue) of the 255 of the picture.
 Normalised numbers reach from -2.1 to 2.6 and would be cut into steps of 1.8.
 
-Shape suffixes as in `picosam2.model`.
+Shape suffixes as in `picosam2.models.network`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from picosam2.images import MEAN, STD
-from picosam2.model import PicoSAM2
+from picosam2.models.network import PicoSAM2
 
 _FILLED = 127 / 128
 """The largest number of eight signed bits, where 1 is the next power of two."""

@@ -165,7 +165,7 @@ def _network(request: dict[str, Any]) -> Any:
     import torch
 
     from picosam2.export.imx500.raw_input import RawInput
-    from picosam2.model import ModelConfig, PicoSAM2
+    from picosam2.models.network import ModelConfig, PicoSAM2
 
     table: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in request["model"].items()

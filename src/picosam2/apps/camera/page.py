@@ -1,0 +1,243 @@
+"""The live view in a browser: a stream of pictures out, clicks and boxes in.
+
+A page rather than a window, because many Pis have no screen: it is served on 127.0.0.1, and from
+another computer it is reached through `ssh -L`. Pictures are JPEGs in a multipart stream, which
+every browser shows in an `<img>`. Nothing is drawn or encoded while nobody looks.
+
+Pages of other sites get nothing: the Host header must be one of the server's own names, requests
+that a browser marks as coming from elsewhere are refused, and commands need a content type that
+browsers do not send across sites.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import AsyncIterator, Collection
+from importlib import resources
+from typing import Any
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from picosam2.apps.camera.session import Session, Shown
+from picosam2.apps.camera.view import Tally, picture
+from picosam2.apps.http.app import LOCAL_NAMES, cut_box
+from picosam2.errors import PicoSAM2Error, PromptError
+from picosam2.prompts import Prompt
+from picosam2.results import encode_picture
+
+_BOUNDARY = "frame"
+_MAX_BODY = 4096  # bytes of a command
+_POLICY = (
+    "default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'nonce-{nonce}'; "
+    "script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Feed:
+    """The last frame, for whoever looks. `publish` is called by the camera's thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._encoding = threading.Lock()
+        self._shown: Shown | None = None
+        self._encoded: tuple[int, bytes] = (-1, b"")
+        self._closed = False
+        self.tally = Tally()
+
+    @property
+    def shown(self) -> Shown | None:
+        """What the last frame was."""
+        return self._shown
+
+    def publish(self, shown: Shown) -> None:
+        """A new frame is there."""
+        with self._changed:
+            self._shown = shown
+            self.tally.add(shown)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """No more frames will come."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def after(self, index: int, timeout: float = 1.0) -> tuple[int, bytes] | None:
+        """The newest frame's number and JPEG, once it is not `index`; None once closed.
+
+        After `timeout` seconds without one, the old frame again.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._closed or (self._shown is not None and self._shown.frame.index != index)
+                ),
+                timeout,
+            )
+            shown = self._shown
+            if self._closed:
+                return None
+        if shown is None:
+            return index, b""
+        with self._encoding:  # once for all who look
+            if self._encoded[0] != shown.frame.index:
+                data = encode_picture(picture(shown), "JPEG")
+                self._encoded = shown.frame.index, data
+            return self._encoded
+
+
+def create_app(
+    session: Session,
+    feed: Feed,
+    *,
+    hosts: Collection[str] = LOCAL_NAMES,
+    simulated: bool = False,
+) -> Starlette:
+    """The ASGI application.
+
+    Args:
+        session: what takes the clicks.
+        feed: where its frames are published.
+        hosts: the names in the Host header that are answered, without a port.
+        simulated: whether to say on the page that there is no sensor.
+    """
+    page = _Page(session, feed, simulated)
+    return Starlette(
+        routes=[
+            Route("/", page.index, methods=["GET"]),
+            Route("/stream", page.stream, methods=["GET"]),
+            Route("/state", page.state, methods=["GET"]),
+            Route("/do", page.do, methods=["POST"]),
+        ],
+        middleware=[Middleware(_OwnPageOnly, hosts=frozenset(hosts))],
+    )
+
+
+class _OwnPageOnly:
+    """Answers the server's own page and programs on this machine, not pages of other sites."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Request(scope).headers
+            name = headers.get("host", "")
+            if not name.endswith("]"):
+                name = name.rpartition(":")[0] or name
+            refused = None
+            if name.lower() not in self._hosts:
+                refused = _error(421, "this server does not go by that name: use its own address")
+            elif headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+                refused = _error(403, "this camera is for its own page only")
+            if refused is not None:
+                await refused(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class _Page:
+    def __init__(self, session: Session, feed: Feed, simulated: bool) -> None:
+        self._session, self._feed, self._simulated = session, feed, simulated
+        folder = resources.files("picosam2.apps.camera")
+        self._html = (folder / "page.html").read_text("utf-8")
+
+    async def index(self, request: Request) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        return HTMLResponse(
+            self._html.replace("{nonce}", nonce),
+            headers={
+                "content-security-policy": _POLICY.format(nonce=nonce),
+                "cache-control": "no-store",
+                "referrer-policy": "no-referrer",
+                "x-content-type-options": "nosniff",
+            },
+        )
+
+    async def stream(self, request: Request) -> Response:
+        return StreamingResponse(
+            self._pictures(),
+            media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}",
+            headers={"cache-control": "no-store", "x-content-type-options": "nosniff"},
+        )
+
+    async def _pictures(self) -> AsyncIterator[bytes]:
+        index = -1
+        while (found := await anyio.to_thread.run_sync(self._feed.after, index)) is not None:
+            fresh, data = found
+            if fresh != index and data:
+                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}"
+                yield f"{head}\r\n\r\n".encode() + data + b"\r\n"
+            index = fresh
+
+    async def state(self, request: Request) -> Response:
+        return JSONResponse(self._state(), headers={"cache-control": "no-store"})
+
+    def _state(self) -> dict[str, Any]:
+        shown, tally = self._feed.shown, self._feed.tally
+        tracked = shown.tracked if shown is not None else None
+        kpi = tally.kpi
+        return {
+            "state": shown.state if shown is not None else "starting",
+            "step": shown.step if shown is not None else None,
+            "score": round(tracked.score, 3) if tracked is not None and tracked.found else None,
+            "note": self._session.note,
+            "scale": self._session.scale,
+            "scales": self._session.scales,
+            "rate": round(tally.rate, 1),
+            "dnn_ms": None if kpi is None else round(kpi[0], 2),
+            "dsp_ms": None if kpi is None else round(kpi[1], 2),
+            "simulated": self._simulated,
+        }
+
+    async def do(self, request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            return _error(415, "send a JSON object as application/json")
+        body = b""
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > _MAX_BODY:
+                    return _error(413, f"a command has at most {_MAX_BODY:,} bytes")
+        except ClientDisconnect:
+            return _error(400, "the client went away")
+        try:
+            self._do(json.loads(body))
+        except (ValueError, RecursionError):
+            return _error(400, "the body is no JSON")
+        except PicoSAM2Error as error:
+            return _error(400, str(error))
+        return JSONResponse(self._state())
+
+    def _do(self, command: Any) -> None:
+        """Do what the page asks for; the last case says what that may be."""
+        session = self._session
+        match command:
+            case {"point": point, **rest} if not rest:
+                session.point(Prompt.from_json({"points": [point]}).points[0])
+            case {"box": corners, **rest} if not rest and corners is not None:
+                box = cut_box(Prompt.from_json({"box": corners}), *session.frame_size).box
+                assert box is not None
+                session.box(box)
+            case {"scale": int() | None as scale, **rest} if not rest and scale is not True:
+                session.scale = scale
+            case {"forget": True, **rest} if not rest:
+                session.forget()
+            case _:
+                raise PromptError(
+                    'send {"point": [x, y]}, {"box": [x0, y0, x1, y1]}, {"scale": n} or '
+                    '{"forget": true}'
+                )
+
+
+def _error(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"error": message}, status_code=status)

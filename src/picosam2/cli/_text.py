@@ -1,0 +1,37 @@
+"""Plain text for a person: aligned columns, lists that end somewhere, sizes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+_NAMED = 10  # problems that are named; the rest are counted
+
+
+def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Rows as aligned columns: the first `left` of them to the left, the others to the right."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def name_problems(problems: Sequence[str], heading: str) -> None:
+    """Say on stderr what was left out: the first few by name, the rest by their number."""
+    if not problems:
+        return
+    print(f"picosam2: {heading}:", file=sys.stderr)
+    for problem in problems[:_NAMED]:
+        print(f"  {problem}", file=sys.stderr)
+    if len(problems) > _NAMED:
+        print(f"  and {len(problems) - _NAMED:,} more", file=sys.stderr)
+
+
+def size(count: int) -> str:
+    """A file's bytes as MB (of 1,000,000 bytes)."""
+    return f"{count / 1e6:,.2f} MB"

@@ -1,0 +1,154 @@
+"""`picosam2 eval`: how good weights are on photos with masks, beside baselines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from picosam2.cli._options import Flip, RuntimeName, Threads, Weights
+from picosam2.errors import ConfigError
+
+if TYPE_CHECKING:
+    from picosam2.data.coco import Photo
+    from picosam2.evaluation.leak_check import Leaks
+    from picosam2.evaluation.models import Subject
+    from picosam2.evaluation.run import Evaluation
+    from picosam2.predictor import Predictor
+
+
+def evaluate(
+    *,
+    images: Annotated[Path, Parameter(metavar="DIR")],
+    annotations: Annotated[Path, Parameter(metavar="FILE")],
+    dataset: Literal["coco", "lvis"] = "coco",
+    protocol: Literal["box", "click", "paper-point", "paper-roi"] = "box",
+    weights: Weights = "default",
+    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    first: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    check_leak: Annotated[Path | None, Parameter(metavar="STORE")] = None,
+    pixel_baselines: Annotated[bool, Parameter(negative="")] = False,
+    jitter: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
+    json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    runtime: RuntimeName = "onnx",
+    threads: Threads = None,
+    flip: Flip = False,
+) -> None:
+    """Measure weights on annotated photos.
+
+    `box` and `click` are what a user gets: the object's true box or its centre point is the
+    prompt, and IoU is measured on the whole photo. `paper-point` and `paper-roi` repeat the
+    published measurements on the crop. Crowds and empty masks are skipped.
+
+    --weights sam2:FOLDER measures another model of the SAM family, from a local folder in Hugging
+    Face's format (extra `sam2`).
+
+    Args:
+        images: The folder of the photos.
+        annotations: Masks in COCO's or LVIS's format.
+        dataset: The annotations' format.
+        protocol: Which prompt each object gives, and where IoU is measured.
+        limit: Measure the first objects only, photo by photo.
+        first: Measure only the first annotations of the file, as published results do (1000).
+        check_leak: Warn if photos measured on are in this training store.
+        pixel_baselines: Also flood fill and GrabCut, which take their time (extra `baselines`).
+        jitter: Move the box's edges, or the click, by up to this share of the object's box.
+        json: Also write the numbers, of every object too, to this file.
+    """
+    from picosam2._files import write_json
+    from picosam2.cli._progress import counted
+    from picosam2.cli._text import name_problems
+    from picosam2.data.datasets import read_annotations
+    from picosam2.evaluation.protocols import first_annotations
+    from picosam2.evaluation.run import evaluate as measure
+
+    subject, facts = _open(weights, runtime, threads, flip)
+    read = read_annotations(dataset, annotations, images)
+    photos = read.photos
+    if first is not None:
+        photos = tuple(first_annotations(annotations, photos, first))
+    leaks = None if check_leak is None else _check_leak(photos, check_leak)
+    total = sum(len(photo.instances) for photo in photos)
+    total = total if limit is None else min(limit, total)
+    with counted(f"measuring {protocol}", "objects", total) as advance:
+        result = measure(
+            subject,
+            photos,
+            protocol=protocol,
+            dataset=dataset,
+            limit=limit,
+            jitter=jitter,
+            pixel_baselines=pixel_baselines,
+            weights=facts,
+            leak=None if leaks is None else leaks.to_json(),
+            progress=advance,
+        )
+    if leaks is not None and leaks.warning:
+        print(f"picosam2: warning: {leaks.warning}", file=sys.stderr)
+    print(_table(result))
+    problems = [f"{p.where}: {p.what}" for p in (*read.problems, *result.problems)]
+    name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
+    if json is not None:
+        more = {
+            "files": {"annotations": annotations.name, "images": images.name},
+            "first": first,
+            "limit": limit,
+            "flip": flip,
+            "crowds": read.crowds,
+            "problems": problems,
+        }
+        write_json(json, {**result.to_json(), **more})
+
+
+def _open(
+    weights: str, runtime: str, threads: int | None, flip: bool
+) -> tuple[Predictor | Subject, dict[str, Any]]:
+    """What to measure, and what the result file says of it."""
+    from picosam2.evaluation import network_facts as network
+    from picosam2.evaluation.peers import PREFIX, Peer
+    from picosam2.predictor import Predictor
+    from picosam2.runtimes.weights import find_weights
+
+    if weights.startswith(PREFIX):
+        if flip:
+            raise ConfigError("--flip is for weights of this project")
+        peer = Peer.load(weights.removeprefix(PREFIX))
+        return peer, peer.facts()
+    predictor = Predictor(weights, runtime=runtime, threads=threads, flip=flip)
+    return predictor, network.weights_facts(weights, find_weights(weights, runtime), predictor)
+
+
+def _check_leak(photos: Sequence[Photo], store: Path) -> Leaks:
+    from picosam2.data.store import Store
+    from picosam2.evaluation.leak_check import check_leaks
+
+    return check_leaks(photos, Store(store))
+
+
+def _table(result: Evaluation) -> str:
+    from picosam2.cli._text import columns
+
+    found = result.to_json()
+    low, high = found["miou_ci95"]
+    rows = [
+        ("objects", f"{found['n']:,} in {found['photos']:,} photos"),
+        ("mIoU", f"{_number(found['miou'])} (95 %: {_number(low)} to {_number(high)})"),
+        ("hit rate", _number(found["hit_rate"])),
+        ("boundary IoU", _number(found["boundary_iou"])),
+        ("best candidate", _number(found["best_candidate"])),
+        *((f"{name} objects", _number(value)) for name, value in found["by_size"].items()),
+        *((f"baseline {name}", _number(value)) for name, value in found["baselines"].items()),
+        ("score's rank correlation", _number(found["score"]["spearman"])),
+        ("score's calibration error", _number(found["score"]["calibration_error"])),
+        ("ms per prompt", f"{found['ms_per_prompt']:.1f}"),
+        ("weights", found["weights_sha256"][:16]),
+    ]
+    return f"{found['protocol']} on {found['dataset']}\n{columns(rows, left=2)}"
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,1 +1,0 @@
-"""Training: losses, configuration and the trainer."""

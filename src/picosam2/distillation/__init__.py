@@ -1,0 +1,1 @@
+"""Teachers, their cached answers, and how good those are."""

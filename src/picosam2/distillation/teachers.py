@@ -1,0 +1,215 @@
+"""Teachers: large models that say what a photo's objects are, for the student to learn from.
+
+A teacher sees a whole photo at its full size, once, with all of the objects that are asked about,
+and answers each with logits on a window of the photo. It owns its preprocessing. `open_teacher`
+knows the kinds:
+
+    checkpoint:NAME|FILE   weights of this project, through the window around each object's box
+    sam2:FOLDER|HUB-ID     SAM 2 or 2.1 in `transformers`; likewise sam: (the first) and edgetam:
+    onnx:FOLDER            SAM as encoder.onnx and decoder.onnx; or onnx:ENCODER,DECODER
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2.errors import ConfigError, WeightsError
+from picosam2.geometry import Window
+from picosam2.masks import Mask
+from picosam2.predictor import BOX_CHANNEL, Predictor
+from picosam2.prompts import Box, Point
+from picosam2.runtimes.onnx import OnnxRuntime, Runtime
+from picosam2.runtimes.weights import find_weights
+
+PROMPTS = ("box", "point", "both")
+CHOICES = ("predicted", "truth")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Target:
+    """One object that a teacher is asked about, in pixels of the photo."""
+
+    box: Box
+    point: Point
+    """Its centre point."""
+    mask: Mask | None = None
+    """The true mask (H, W) bool, if it is known."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Taught:
+    """A teacher's answer: logits (h, w) float32 over `window`, and the IoU it expects of them.
+
+    What is outside the window, the teacher has not seen. Nothing vouches for finite numbers.
+    """
+
+    logits: npt.NDArray[np.float32]
+    window: Window
+    predicted_iou: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """How a teacher is asked."""
+
+    prompt: str = "box"
+    """What the teacher is shown of an object: its box, its centre point, or both."""
+    choose: str = "predicted"
+    """Which of several masks counts: the one with the highest predicted IoU, or by the truth."""
+    device: str = "auto"
+    """Where it runs: auto, cpu or cuda."""
+    precision: str = "bf16"
+    """Numbers it computes with: fp32, or bf16 by autocast."""
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("prompt", PROMPTS),
+            ("choose", CHOICES),
+            ("precision", ("fp32", "bf16")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"`{name}` must be one of {', '.join(known)}")
+
+
+class Teacher(Protocol):
+    """Answers for all objects of one photo at a time."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that its answers depend on: weights, configuration, how it is asked."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it is asked, for people; in JSON's types."""
+
+    def __call__(self, photo: npt.NDArray[np.uint8], targets: Sequence[Target]) -> list[Taught]:
+        """One answer for each target of `photo` (H, W, 3) RGB uint8, in order."""
+
+
+class CheckpointTeacher:
+    """Weights of this project, for instance of a wider network with a larger input.
+
+    Each object is seen through the window around its box that the weights were trained on, by the
+    logit channel of boxes; the expected IoU is that of their scorer, or else SAM's stability.
+    """
+
+    def __init__(self, runtime: Runtime, *, name: str, precision: str = "fp32") -> None:
+        """Ask a runtime that is open already; `precision` is what it computes with.
+
+        Raises:
+            WeightsError: the weights take no boxes.
+        """
+        self._predictor = Predictor(runtime)
+        self.name = name
+        info = runtime.info
+        if info.facts.get("click_windows") == "native":
+            raise WeightsError(
+                f"{name} was trained on windows of the photo's own pixels around clicks, and "
+                "cannot teach boxes: choose other weights"
+            )
+        self.settings = {
+            "prompt": "box",
+            "input_size": info.input_size,
+            "precision": precision,
+            "expects": "stability" if "box" not in info.facts.get("scorers", {}) else "scorer",
+        }
+        self.fingerprint = fingerprint(weights=info.weights_sha256, **self.settings)
+
+    @classmethod
+    def load(cls, weights: str, config: TeacherConfig) -> CheckpointTeacher:
+        """Shipped weights by name, or a file. `WeightsError` if they cannot be used."""
+        name = f"checkpoint:{weights}"
+        if config.prompt != "box":
+            raise ConfigError(f"{name} answers boxes: leave --prompt out, or say --prompt box")
+        path = find_weights(weights, "torch")
+        if path.suffix == ".onnx":
+            return cls(OnnxRuntime(path), name=name)
+        from picosam2.runtimes.torch import TorchRuntime
+
+        runtime = TorchRuntime.load(
+            path, device=torch_device(config.device), precision=config.precision
+        )
+        return cls(runtime, name=name, precision=config.precision)
+
+    def __call__(self, photo: npt.NDArray[np.uint8], targets: Sequence[Target]) -> list[Taught]:
+        """One answer for each target, all windows in one batch."""
+        if not targets:
+            return []
+        windows = [self._predictor.box_window(target.box) for target in targets]
+        logits = self._predictor.window_logits(photo, windows, BOX_CHANNEL)
+        scores = self._predictor.box_scores(logits, windows, *photo.shape[:2])
+        return [
+            Taught(logits=one, window=window, predicted_iou=float(score))
+            for one, window, score in zip(logits, windows, scores, strict=True)
+        ]
+
+
+def torch_device(name: str) -> str:
+    """The device that `auto`, `cpu` or `cuda` means to this process."""
+    import os
+
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError("there is no GPU that torch can use: say --device cpu")
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return name
+
+
+def fingerprint(**facts: Any) -> str:
+    """SHA-256 of facts in JSON's types, in hexadecimal."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _sam(kind: str) -> Callable[[str, TeacherConfig], Teacher]:
+    def load(where: str, config: TeacherConfig) -> Teacher:
+        from picosam2.distillation.sam import SamTeacher
+
+        return SamTeacher.load(kind, where, config)
+
+    return load
+
+
+def _onnx(where: str, config: TeacherConfig) -> Teacher:
+    from picosam2.distillation.sam import OnnxTeacher
+
+    return OnnxTeacher.load(where, config)
+
+
+TEACHERS: dict[str, Callable[[str, TeacherConfig], Teacher]] = {
+    "checkpoint": CheckpointTeacher.load,
+    "sam2": _sam("sam2"),
+    "sam": _sam("sam"),
+    "edgetam": _sam("edgetam"),
+    "onnx": _onnx,
+}
+"""Opens the teacher that stands behind `KIND:` in a specification, by its kind."""
+
+
+def open_teacher(spec: str, config: TeacherConfig | None = None) -> Teacher:
+    """The teacher that `spec`, "KIND:WHERE", means.
+
+    Raises:
+        ConfigError: no such kind, or it cannot be asked like that.
+        WeightsError: the model is missing, damaged or of another kind.
+        MissingExtraError: what runs it is not installed.
+    """
+    kind, colon, where = spec.partition(":")
+    if not colon or kind not in TEACHERS or not where:
+        known = ", ".join(f"{name}:..." for name in TEACHERS)
+        raise ConfigError(f"{spec!r} names no teacher: write one of {known}")
+    return TEACHERS[kind](where, config or TeacherConfig())

@@ -1,1 +1,0 @@
-"""Measuring weights: protocols, metrics and baselines."""

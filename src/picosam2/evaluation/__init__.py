@@ -1,0 +1,1 @@
+"""Measuring weights: protocols, metrics, baselines, peers."""

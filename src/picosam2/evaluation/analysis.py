@@ -1,0 +1,259 @@
+"""Where weights lose: over many objects, by their traits and by what was wrong with their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2 import geometry
+from picosam2.data.coco import Photo
+from picosam2.data.contact_sheet import agreement
+from picosam2.evaluation.causes import CAUSES, TRAITS, cause_of, traits_of
+from picosam2.evaluation.protocols import Item, true_box
+from picosam2.evaluation.run import Answered, Evaluation, Measured, evaluate
+from picosam2.geometry import Region, Window
+from picosam2.masks import Mask
+from picosam2.predictor import Predictor
+from picosam2.prompts import Point
+from picosam2.training.validation import spread
+
+Picture = npt.NDArray[np.uint8]
+
+LOW_IOU = 0.5
+"""An object under this IoU counts as lost: the least at which COCO counts a mask as found."""
+
+WORST = 50
+"""Objects that are named one by one, and shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One object: how well it was found, its traits, and what its mask got wrong."""
+
+    annotation: int
+    photo: int
+    file: str
+    """The photo's file name."""
+    source: str
+    iou: float
+    recall: float
+    precision: float
+    """1 for an empty mask: nothing was wrongly taken."""
+    cause: str
+    traits: Mapping[str, float]
+    """The value of each of `TRAITS`."""
+
+    @property
+    def loss(self) -> float:
+        """What it lacks to a perfect mask, 0..1."""
+        return 1 - self.iou
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The objects of one class: how many, how good, and how much of everything they are."""
+
+    name: str
+    n: int
+    miou: float
+    share: float
+    """Of all objects."""
+    loss: float
+    """Of the whole loss, the sum of 1 - IoU; 0 where nothing was lost."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Analysis:
+    """What was found of all objects; `to_json` gives the result file."""
+
+    evaluation: Evaluation
+    cases: tuple[Case, ...]
+    tiles: Mapping[int, Picture]
+    """Pictures (T, T, 3) uint8 of the worst objects, by annotation."""
+
+    @property
+    def worst(self) -> list[Case]:
+        """The `WORST` objects of the smallest IoU, worst first."""
+        return sorted(self.cases, key=lambda one: one.iou)[:WORST]
+
+    def by_trait(self) -> dict[str, list[Row]]:
+        """Rows of each trait's classes that hold objects, in order; sources by their loss."""
+        found = {}
+        for name, trait in TRAITS.items():
+            keys = [trait.class_of(one.traits[name]) for one in self.cases]
+            found[name] = rows(self.cases, keys, trait.classes)
+        sources = [one.source for one in self.cases]
+        by_source = rows(self.cases, sources, dict.fromkeys(sources))
+        found["source"] = sorted(by_source, key=lambda row: -row.loss)
+        return found
+
+    def by_cause(self) -> list[Row]:
+        """Rows of the causes that were seen, of all objects."""
+        return rows(self.cases, [one.cause for one in self.cases], CAUSES)
+
+    def lost(self) -> dict[str, int]:
+        """How many objects are under `LOW_IOU`, by cause."""
+        low = [one.cause for one in self.cases if one.iou < LOW_IOU]
+        return {name: low.count(name) for name in CAUSES if name in low}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers: the result file of `picosam2 analyse`."""
+        found = self.evaluation.to_json()
+        kept = ("protocol", "n", "photos", "miou", "miou_ci95", "weights_sha256", "skipped")
+        return {
+            "kind": "analysis",
+            **{name: found[name] for name in kept},
+            "traits": {k: [asdict(row) for row in table] for k, table in self.by_trait().items()},
+            "causes": [asdict(row) for row in self.by_cause()],
+            "low_iou": LOW_IOU,
+            "lost": self.lost(),
+            "items": [asdict(one) for one in self.cases],
+        }
+
+
+def rows(cases: Sequence[Case], keys: Sequence[str], names: Iterable[str]) -> list[Row]:
+    """One row for each of `names` that is the key of some case; each case has a key."""
+    total = sum(one.loss for one in cases)
+    found = []
+    for name in names:
+        chosen = [one for one, theirs in zip(cases, keys, strict=True) if theirs == name]
+        if chosen:
+            lost = sum(one.loss for one in chosen)
+            found.append(
+                Row(
+                    name=name,
+                    n=len(chosen),
+                    miou=1 - lost / len(chosen),
+                    share=len(chosen) / len(cases),
+                    loss=lost / total if total else 0.0,
+                )
+            )
+    return found
+
+
+def analyse(
+    predictor: Predictor,
+    photos: Sequence[Photo],
+    *,
+    protocol: str = "box",
+    limit: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Analysis:
+    """Measure `predictor` on the objects of `photos` and look at what each mask got wrong.
+
+    Args:
+        predictor: what is measured.
+        photos: photos with their objects.
+        protocol: `box` or `click`, whose masks are of the whole photo.
+        limit: take the first objects only.
+        progress: is told how many objects each photo had.
+
+    Raises:
+        DataError: there was nothing to measure.
+    """
+    assert protocol in ("box", "click"), "the published protocols have no mask of the photo"
+    side = predictor.runtime.info.output_size
+    cases: list[Case] = []
+    tiles: dict[int, tuple[float, Picture]] = {}
+
+    def look(answered: Answered) -> None:
+        truths = [item.mask for item in answered.items]
+        for index, (item, region, measured) in enumerate(
+            zip(answered.items, answered.regions, answered.measured, strict=True)
+        ):
+            mask = _whole(region, item.mask.shape)
+            others = truths[:index] + truths[index + 1 :]
+            window = predictor.box_window(true_box(item.mask))
+            case = _case(answered.photo, item, mask, others, measured, window, side)
+            cases.append(case)
+            # Pictures of all would not fit in memory; of those so far worst, they do.
+            if len(tiles) < WORST or case.iou < max(iou for iou, _ in tiles.values()):
+                tiles[case.annotation] = case.iou, _tile(answered.picture, item.mask, mask)
+            if len(tiles) > WORST:
+                del tiles[max(reversed(tiles), key=lambda one: tiles[one][0])]
+
+    evaluation = evaluate(
+        predictor,
+        photos,
+        protocol=protocol,
+        dataset="validation",
+        limit=limit,
+        look=look,
+        progress=progress,
+    )
+    return Analysis(
+        evaluation=evaluation,
+        cases=tuple(cases),
+        tiles={key: tile for key, (_, tile) in tiles.items()},
+    )
+
+
+def spread_objects(photos: Sequence[Photo], limit: int | None) -> tuple[Photo, ...]:
+    """Whole photos at even distances in their order, as many as hold at most `limit` objects.
+
+    At least one photo; None: all of them. So every source is there, and every photo's rivals.
+    """
+    if limit is None:
+        return tuple(photos)
+    count = len(photos)
+    while count > 1 and sum(len(one.instances) for one in spread(photos, count)) > limit:
+        count -= 1
+    return spread(photos, count)
+
+
+def _whole(region: Region, shape: tuple[int, ...]) -> Mask:
+    mask = np.zeros(shape, np.bool_)
+    mask[region.rows, region.columns] = region.logits > 0
+    return mask
+
+
+def _case(
+    photo: Photo,
+    item: Item,
+    mask: Mask,
+    others: Sequence[Mask],
+    measured: Measured,
+    window: Window,
+    side: int,
+) -> Case:
+    both = int(np.count_nonzero(mask & item.mask))
+    found = int(np.count_nonzero(mask))
+    traits = traits_of(item.mask, window, side) | {"rivals": float(measured.rivals)}
+    return Case(
+        annotation=measured.annotation,
+        photo=photo.id,
+        file=photo.path.name,
+        source=photo.source,
+        iou=measured.iou,
+        recall=both / int(np.count_nonzero(item.mask)),
+        precision=both / found if found else 1.0,
+        cause=cause_of(item.mask, mask, others, window, side),
+        traits={name: traits[name] for name in TRAITS},
+    )
+
+
+TILE = 144
+"""Side of the worst objects' pictures, in pixels."""
+
+_SURROUNDINGS, _LEAST = 1.6, 48.0  # a tile shows so many times the object, and so many pixels
+
+
+def _tile(picture: Picture, truth: Mask, mask: Mask) -> Picture:
+    """The object's surroundings (T, T, 3) uint8, with the mask drawn beside the true one."""
+    box, (height, width) = true_box(truth), truth.shape
+    side = min(max(max(box.width, box.height) * _SURROUNDINGS, _LEAST), max(height, width))
+    # Moved into the photo, so that as little as can be of a tile is padding.
+    x = _inside(box.centre.x, side / 2, width)
+    y = _inside(box.centre.y, side / 2, height)
+    window = geometry.point_window(Point(x, y), side / 2)
+    seen = [geometry.crop_mask(one, window, TILE) > 0.5 for one in (truth, mask)]
+    return agreement(geometry.crop(picture, window, TILE), *seen)
+
+
+def _inside(centre: float, half: float, length: float) -> float:
+    """The centre moved so that `half` on either side of it is inside, or else as much as can be."""
+    return min(max(centre, half), length - half) if 2 * half <= length else length / 2

@@ -1,0 +1,126 @@
+"""Did a change help? Two result files of the same objects, paired."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picosam2.errors import DataError
+from picosam2.evaluation import metrics
+
+KINDS = ("evaluation", "robustness", "clicks", "proposals")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """B minus A over the objects that both measured. IoU is between 0 and 1."""
+
+    protocol: str
+    n: int
+    photos: int
+    only_a: int
+    only_b: int
+    a: float
+    b: float
+    difference: float
+    low: float
+    """Of the 95 % bootstrap interval of the difference, over photos."""
+    high: float
+    better: float
+    """Share of objects whose IoU rose by more than 0.01."""
+    worse: float
+    by_size: dict[str, float | None]
+    """The difference in each of COCO's size classes."""
+
+    @property
+    def verdict(self) -> str:
+        """What may be said."""
+        if self.low > 0:
+            return "B is better"
+        if self.high < 0:
+            return "B is worse"
+        return "no difference can be shown"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {**vars(self), "verdict": self.verdict}
+
+    def __str__(self) -> str:
+        sizes = ", ".join(
+            f"{name} {value:+.4f}" for name, value in self.by_size.items() if value is not None
+        )
+        left_out = self.only_a + self.only_b
+        lines = [
+            f"protocol {self.protocol}: {self.n} objects on {self.photos} photos",
+            f"mIoU A {self.a:.4f}   B {self.b:.4f}",
+            f"B - A {self.difference:+.4f}   95 % interval over photos "
+            f"{self.low:+.4f} to {self.high:+.4f}",
+            f"objects better {self.better:.1%}, worse {self.worse:.1%}   ({sizes})",
+            self.verdict,
+        ]
+        if left_out:
+            lines.insert(1, f"left out: {left_out} objects that only one of the files has")
+        return "\n".join(lines)
+
+
+def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A result file of `eval`, `robustness`, `clicks` or `proposals`. `DataError` if it is none."""
+    try:
+        found = json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"there is no result file {path}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no JSON file") from error
+    if not isinstance(found, dict) or found.get("kind") not in KINDS:
+        raise DataError(f"{path} is no result file: write one with `picosam2 eval --json FILE`")
+    return found
+
+
+def compare(a: dict[str, Any], b: dict[str, Any]) -> Comparison:
+    """Compare two results of `eval` object by object.
+
+    Raises:
+        DataError: they measured by different protocols or share no object.
+    """
+    for name, result in (("first", a), ("second", b)):
+        if result.get("kind") != "evaluation":
+            raise DataError(f"the {name} file holds no scores of objects: pass results of `eval`")
+    if (a["protocol"], a["dataset"]) != (b["protocol"], b["dataset"]):
+        raise DataError(
+            f"{a['protocol']} on {a['dataset']} and {b['protocol']} on {b['dataset']} cannot be "
+            "compared: measure both by the same protocol on the same data"
+        )
+    try:
+        of_a = {item["annotation"]: item for item in a["items"]}
+        of_b = {item["annotation"]: item for item in b["items"]}
+        shared = sorted(of_a.keys() & of_b.keys())
+        before = np.array([of_a[key]["iou"] for key in shared], float)
+        after = np.array([of_b[key]["iou"] for key in shared], float)
+        photos = np.array([of_a[key]["photo"] for key in shared], np.int64)
+        areas = np.array([of_a[key]["area"] for key in shared], float)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"a result file has broken items ({error}): measure again") from error
+    if not shared:
+        raise DataError("the two results share no object: measure both on the same photos")
+    change = after - before
+    low, high = metrics.interval(change, photos)
+    return Comparison(
+        protocol=a["protocol"],
+        n=len(shared),
+        photos=len(set(photos)),
+        only_a=len(of_a) - len(shared),
+        only_b=len(of_b) - len(shared),
+        a=float(before.mean()),
+        b=float(after.mean()),
+        difference=float(change.mean()),
+        low=low,
+        high=high,
+        better=float((change > 0.01).mean()),
+        worse=float((change < -0.01).mean()),
+        by_size=metrics.by_size(change, areas),
+    )

@@ -1,0 +1,99 @@
+"""What is said of weights beside their scores: size, precision, costs, speed and machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from picosam2._files import sha256_file
+from picosam2.errors import ConfigError, require
+from picosam2.models.costs import stage_costs
+from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.predictor import Predictor
+from picosam2.runtimes.onnx import Runtime
+from picosam2.runtimes.weights import SEALED
+from picosam2.training.config import from_table
+
+
+def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:
+    """The network's configuration, from what a weights file says of itself; None if it is not ours.
+
+    The file may hold any graph that answers like ours, so that is no error.
+    """
+    table = facts.get("model")
+    try:
+        return from_table(ModelConfig, table, where="model") if isinstance(table, dict) else None
+    except ConfigError:
+        return None
+
+
+def weights_facts(name: str, path: Path, predictor: Predictor) -> dict[str, Any]:
+    """What a report says of weights: `name` as it was given, size, precision, cost, speed.
+
+    `path` is their file. The speed is of the bare network on one crop, in this process.
+    """
+    info = predictor.runtime.info
+    config = config_of(info.facts)
+    found: dict[str, Any] = {
+        "name": name,
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "runtime": info.name,
+        "precision": precision(path),
+        "ms_per_crop": time_crop(predictor.runtime),
+        "machine": machine(),
+    }
+    if config is not None:
+        stages = stage_costs(PicoSAM2(config))
+        found |= {
+            "parameters": sum(stage.parameters for stage in stages),
+            "macs": sum(stage.macs for stage in stages),
+            "model": asdict(config),
+        }
+    return found
+
+
+def precision(path: Path) -> str:
+    """`int8` for an ONNX file with quantised nodes, else `fp32` (`fp16` for half safetensors)."""
+    if path.suffix == ".onnx":
+        graph = require("onnx", "train").load(path).graph
+        kinds = {node.op_type for node in graph.node}
+        return "int8" if any("Quantize" in k or "Integer" in k for k in kinds) else "fp32"
+    if path.suffix in SEALED:
+        return "fp32"  # the only kind that is exported
+    from picosam2.models.checkpoint import read_tensors
+
+    kinds = {tensor.dtype for tensor in read_tensors(path).tensors.values()}
+    return "fp16" if torch.float16 in kinds else "fp32"
+
+
+def time_crop(runtime: Runtime, *, repeats: int = 30) -> float:
+    """Median milliseconds of the network on one crop, after three to warm up."""
+    side = runtime.info.input_size
+    crop = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+    times = []
+    for _ in range(repeats + 3):
+        started = time.perf_counter()
+        runtime(crop)
+        times.append(time.perf_counter() - started)
+    return 1000 * float(np.median(times[3:]))
+
+
+def machine() -> dict[str, Any]:
+    """The processor that times were taken on."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        pass
+    return {"processor": name, "cores": os.cpu_count() or 1, "system": platform.system()}

@@ -1,0 +1,271 @@
+"""How many of a photo's objects are among the first 100 masks of everything mode: AR@100.
+
+Average recall (Hosang et al., "What makes for effective detection proposals?", 2016) as COCO
+measures it, through COCOeval and without classes: the share of objects that a mask meets, averaged
+over IoU thresholds .50:.05:.95. Masks are ranked by their predicted IoU. Beside it stand a grid of
+boxes that looks at no pixel, and the same boxes as prompts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2 import masks
+from picosam2.data.coco import Photo, Problem
+from picosam2.errors import DataError, PicoSAM2Error, require
+from picosam2.evaluation.baselines import filled_box
+from picosam2.images import load_image
+from picosam2.predictor import Predictor
+from picosam2.prompts import Box
+from picosam2.tasks.everything import Everything, everything
+
+GRID_LEVELS = 6
+"""The grid of boxes has 1, 4, 9, ... boxes; with six levels 91, as many as fit into 100."""
+
+MAX_MASKS = (1, 10, 100)
+_SIZES = ("all", "small", "medium", "large")
+
+Picture = npt.NDArray[np.uint8]
+Ranked = list[tuple[dict[str, Any], float]]
+"""Masks as RLE and their scores, in any order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """Average recall of one method."""
+
+    at: dict[int, float]
+    """By the number of masks a photo."""
+    by_size: dict[str, float | None]
+    """AR@100 of small, medium and large objects, in COCO's sense; None if there are none."""
+    masks_per_photo: float
+    seconds_per_photo: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            **{f"ar@{count}": value for count, value in self.at.items()},
+            "by_size": dict(self.by_size),
+            "masks_per_photo": self.masks_per_photo,
+            "seconds_per_photo": self.seconds_per_photo,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposals:
+    """What was measured; `to_json` gives the result file of `picosam2 proposals`."""
+
+    objects: int
+    photos: int
+    weights_sha256: str
+    settings: Everything
+    methods: dict[str, Recall]
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            "kind": "proposals",
+            "n": self.objects,
+            "photos": self.photos,
+            "weights_sha256": self.weights_sha256,
+            "settings": vars(self.settings),
+            "methods": {name: found.to_json() for name, found in self.methods.items()},
+            "problems": [f"{one.where}: {one.what}" for one in self.problems],
+        }
+
+
+def measure(
+    predictor: Predictor,
+    photos: Iterable[Photo],
+    settings: Everything | None = None,
+    *,
+    limit: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Proposals:
+    """Everything mode and both grids of boxes on the objects of `photos`.
+
+    Args:
+        predictor: what is measured.
+        photos: photos with their objects; those without an object are passed over.
+        settings: of everything mode.
+        limit: take the first photos only.
+        progress: is told how many photos are done.
+
+    Raises:
+        DataError: there was nothing to measure.
+        MissingExtraError: pycocotools is not installed.
+    """
+    require("pycocotools.cocoeval", "train")
+    chosen = settings or Everything()
+    methods: dict[str, Callable[[Picture], Ranked]] = {
+        "everything": lambda picture: _everything(picture, predictor, chosen),
+        "grid of boxes": _grid,
+        "grid of boxes as prompts": lambda picture: _prompted_grid(picture, predictor),
+    }
+    ranked: dict[str, list[Ranked]] = {name: [] for name in methods}
+    seconds = dict.fromkeys(methods, 0.0)
+    truths: list[list[dict[str, Any]]] = []
+    problems: list[Problem] = []
+    for photo in photos:
+        if limit is not None and len(truths) == limit:
+            break
+        try:
+            picture = load_image(photo.path)
+            objects = _objects(photo, picture, problems)
+        except PicoSAM2Error as error:
+            problems.append(Problem(where=f"photo {photo.path.name}", what=str(error)))
+            continue
+        if not objects:
+            continue
+        truths.append(objects)
+        for name, method in methods.items():
+            started = time.perf_counter()
+            ranked[name].append(method(picture))
+            seconds[name] += time.perf_counter() - started
+        if progress:
+            progress(len(truths))
+    if not truths:
+        raise DataError("there was nothing to measure: check the annotations and the photo folder")
+    return Proposals(
+        objects=sum(map(len, truths)),
+        photos=len(truths),
+        weights_sha256=predictor.runtime.info.weights_sha256,
+        settings=chosen,
+        methods={
+            name: average_recall(truths, found, seconds[name] / len(truths))
+            for name, found in ranked.items()
+        },
+        problems=tuple(problems),
+    )
+
+
+def average_recall(
+    truths: Sequence[Sequence[dict[str, Any]]],
+    ranked: Sequence[Ranked],
+    seconds_per_photo: float = 0.0,
+) -> Recall:
+    """Average recall over photos: `truths` are each one's objects, one or more, as
+    {"rle", "area"}.
+
+    The last word has pycocotools' COCOeval, with `useCats` off.
+    """
+    evaluated = _cocoeval(truths, ranked)
+    recall = evaluated.eval["recall"]  # (thresholds, classes, sizes, numbers of masks)
+
+    def mean(size: int, count: int) -> float | None:
+        values = recall[:, :, size, count]
+        values = values[values > -1]
+        return float(values.mean()) if values.size else None
+
+    return Recall(
+        at={count: mean(0, index) or 0.0 for index, count in enumerate(MAX_MASKS)},
+        by_size={name: mean(i, len(MAX_MASKS) - 1) for i, name in enumerate(_SIZES) if i},
+        masks_per_photo=float(np.mean([len(found) for found in ranked])),
+        seconds_per_photo=seconds_per_photo,
+    )
+
+
+def _cocoeval(truths: Sequence[Sequence[dict[str, Any]]], ranked: Sequence[Ranked]) -> Any:
+    coco = require("pycocotools.coco", "train").COCO
+    sizes = [some[0]["rle"]["size"] for some in truths]
+    images = [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(sizes, 1)]
+    objects = [(number, one) for number, some in enumerate(truths, 1) for one in some]
+    answers = [(number, one) for number, some in enumerate(ranked, 1) for one in some]
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
+        truth, answer = coco(), coco()
+        truth.dataset = {
+            "images": images,
+            "categories": [{"id": 1, "name": "object"}],
+            "annotations": [
+                _entry(i, number, one["rle"], one["area"])
+                for i, (number, one) in enumerate(objects, 1)
+            ],
+        }
+        answer.dataset = {
+            "images": images,
+            "categories": truth.dataset["categories"],
+            "annotations": [
+                _entry(i, number, rle, masks.area(masks.rle_decode(rle))) | {"score": score}
+                for i, (number, (rle, score)) in enumerate(answers, 1)
+            ],
+        }
+        truth.createIndex()
+        answer.createIndex()
+        evaluated = require("pycocotools.cocoeval", "train").COCOeval(truth, answer, "segm")
+        evaluated.params.useCats = 0
+        evaluated.params.maxDets = list(MAX_MASKS)
+        evaluated.evaluate()
+        evaluated.accumulate()
+    return evaluated
+
+
+def _entry(number: int, image: int, rle: dict[str, Any], area: float) -> dict[str, Any]:
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": 1,
+        "iscrowd": 0,
+        "area": float(area),
+        "segmentation": rle,
+    }
+
+
+def _objects(photo: Photo, picture: Picture, problems: list[Problem]) -> list[dict[str, Any]]:
+    found = []
+    for instance in photo.instances:
+        try:
+            mask = instance.mask()
+            if mask.shape != picture.shape[:2]:
+                raise DataError("its mask has another size than the photo")
+        except PicoSAM2Error as error:
+            problems.append(Problem(where=f"annotation {instance.id}", what=str(error)))
+            continue
+        found.append({"rle": masks.rle_encode(mask), "area": instance.area})
+    return found
+
+
+def grid_of_boxes(height: int, width: int) -> list[Box]:
+    """Boxes over a photo, coarse to fine: on level n, n x n of them, 1.5 / n of its sides long."""
+    boxes = []
+    for level in range(1, GRID_LEVELS + 1):
+        half_w, half_h = 0.75 * width / level, 0.75 * height / level
+        middles = (np.arange(level) + 0.5) / level
+        for y in (middles * height).tolist():
+            for x in (middles * width).tolist():
+                boxes.append(
+                    Box(
+                        max(x - half_w, 0),
+                        max(y - half_h, 0),
+                        min(x + half_w, width),
+                        min(y + half_h, height),
+                    )
+                )
+    return boxes
+
+
+def _everything(picture: Picture, predictor: Predictor, settings: Everything) -> Ranked:
+    return [(one.rle(), one.score) for one in everything(picture, predictor, settings)]
+
+
+def _grid(picture: Picture) -> Ranked:
+    height, width = picture.shape[:2]
+    boxes = grid_of_boxes(height, width)
+    return [
+        (masks.rle_encode(filled_box(box, height, width)), 1 / (rank + 1))
+        for rank, box in enumerate(boxes)
+    ]
+
+
+def _prompted_grid(picture: Picture, predictor: Predictor) -> Ranked:
+    height, width = picture.shape[:2]
+    found = predictor.boxes(picture, grid_of_boxes(height, width))
+    return [(masks.rle_encode(one.mask(height, width)), one.score) for one in found]

@@ -1,0 +1,392 @@
+"""Measure weights on photos with masks, by one protocol, beside baselines on the same objects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2 import geometry
+from picosam2.data.coco import Instance, Photo, Problem
+from picosam2.errors import DataError, PicoSAM2Error
+from picosam2.evaluation import baselines, metrics
+from picosam2.evaluation.baselines import Patch
+from picosam2.evaluation.boundary import boundary_iou
+from picosam2.evaluation.models import Subject, subject_of
+from picosam2.evaluation.protocols import Item, count_rivals, make_item
+from picosam2.geometry import Region, Window
+from picosam2.images import load_image
+from picosam2.predictor import Predictor
+
+Mask = npt.NDArray[np.bool_]
+Picture = npt.NDArray[np.uint8]
+
+GEOMETRIC = ("box", "ellipse", "disc")
+"""The baselines that look at no pixel; always measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was seen of one object. IoU is between 0 and 1."""
+
+    annotation: int
+    photo: int
+    area: float
+    iou: float
+    score: float
+    """The predicted IoU."""
+    best: float
+    """IoU of the best candidate by truth; of the mask itself where there is only one."""
+    box: float
+    """IoU of the filled box."""
+    ellipse: float
+    disc: float
+    boundary: float | None = None
+    """Boundary IoU of the mask (Cheng et al. 2021)."""
+    rivals: int = 0
+    """How many other measured objects share its window."""
+    pixels: Mapping[str, float] = field(default_factory=dict)
+    """IoU of the baselines that look at the photo, by name, where they were asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores over many objects; `to_json` gives the result file."""
+
+    protocol: str
+    dataset: str
+    weights_sha256: str
+    jitter: float
+    ms_per_prompt: float
+    measured: tuple[Measured, ...]
+    problems: tuple[Problem, ...]
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of the weights; see `network.weights_facts`."""
+    leak: Mapping[str, Any] | None = None
+    """What the leak check found; see `leaks.Leaks.to_json`."""
+
+    def column(self, name: str) -> npt.NDArray[np.float64]:
+        """One field of every object, (N,)."""
+        return np.array([getattr(one, name) for one in self.measured], float)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers: the result file of `picosam2 eval`. What is not known is null."""
+        ious = self.column("iou")
+        low, high = metrics.interval(ious, self._photos())
+        return {
+            "kind": "evaluation",
+            "protocol": self.protocol,
+            "dataset": self.dataset,
+            "n": len(ious),
+            "photos": len(set(self._photos())),
+            "jitter": self.jitter,
+            "miou": float(ious.mean()),
+            "miou_ci95": [low, high],
+            "hit_rate": metrics.hit_rate(ious),
+            "boundary_iou": self._mean([one.boundary for one in self.measured]),
+            "best_candidate": float(self.column("best").mean()),
+            "by_size": metrics.by_size(ious, self.column("area")),
+            "by_rivals": metrics.by_rivals(ious, self.column("rivals")),
+            "baselines": {
+                name: float(np.mean([self._baseline(one, name) for one in self.measured]))
+                for name in self._baseline_names()
+            },
+            "score": self._score(),
+            "ms_per_prompt": self.ms_per_prompt,
+            "weights_sha256": self.weights_sha256,
+            "weights": dict(self.weights),
+            "leak": None if self.leak is None else dict(self.leak),
+            "skipped": len(self.problems),
+            "items": [self._item(one) for one in self.measured],
+        }
+
+    def _photos(self) -> npt.NDArray[np.int64]:
+        return np.array([one.photo for one in self.measured], np.int64)
+
+    def _score(self) -> dict[str, Any]:
+        """How far the predicted IoU can be believed; nulls where the protocol has no scores."""
+        scores, ious = self.column("score"), self.column("iou")
+        if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(ious) == 0:
+            return {"spearman": None, "calibration_error": None, "reliability": []}
+        return {
+            "spearman": metrics.spearman(scores, ious),
+            "calibration_error": metrics.calibration_error(scores, ious),
+            "reliability": [asdict(one) for one in metrics.reliability(scores, ious)],
+        }
+
+    def _baseline_names(self) -> list[str]:
+        return [*GEOMETRIC, *self.measured[0].pixels]
+
+    @staticmethod
+    def _baseline(one: Measured, name: str) -> float:
+        return float(getattr(one, name) if name in GEOMETRIC else one.pixels[name])
+
+    @staticmethod
+    def _mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
+
+    def _item(self, one: Measured) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "annotation": one.annotation,
+            "photo": one.photo,
+            "area": one.area,
+            "rivals": one.rivals,
+        }
+        numbers = {"iou": one.iou, "score": one.score, "boundary": one.boundary}
+        numbers |= {name: self._baseline(one, name) for name in self._baseline_names()}
+        return found | {k: None if v is None else round(v, 5) for k, v in numbers.items()}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answered:
+    """What was measured of one photo, for whoever wants to look closer: one entry an object."""
+
+    photo: Photo
+    picture: Picture
+    """(H, W, 3) RGB uint8, as the network was given it."""
+    items: tuple[Item, ...]
+    regions: tuple[Region, ...]
+    """The answer that was measured; on the crop where the protocol prescribes a window."""
+    measured: tuple[Measured, ...]
+
+
+def evaluate(
+    predictor: Predictor | Subject,
+    photos: Iterable[Photo],
+    *,
+    protocol: str,
+    dataset: str = "coco",
+    limit: int | None = None,
+    jitter: float = 0.0,
+    pixel_baselines: bool = False,
+    weights: Mapping[str, Any] | None = None,
+    leak: Mapping[str, Any] | None = None,
+    disturb_picture: Callable[[Picture, int], Picture] | None = None,
+    disturb_item: Callable[[Item, int], Item] | None = None,
+    look: Callable[[Answered], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Measure `predictor` (or any other `Subject`) on the objects of `photos`.
+
+    Each photo is decoded once and its prompts go through the network together. A photo or mask that
+    cannot be read is left out and named in `problems`.
+
+    Args:
+        predictor: what is measured.
+        photos: photos with their objects.
+        protocol: one of `protocols.PROTOCOLS`.
+        dataset: its name, for the result file.
+        limit: take the first objects only.
+        jitter: of the prompt; see `make_item`.
+        pixel_baselines: also flood fill and GrabCut, which take longer than the network and need
+            the extra `baselines`.
+        weights, leak: facts for the result file.
+        disturb_picture: makes the picture worse before it is looked at: picture (H, W, 3) uint8 and
+            photo id to a picture of the same size. Pixel baselines see what it gives, too.
+        disturb_item: makes the prompt worse: item and annotation id to an item.
+        look: is shown each photo's answers when they are measured; nothing of them is kept.
+        progress: is told how many objects each photo had.
+
+    Raises:
+        DataError: there was nothing to measure.
+        MissingExtraError: `pixel_baselines` without OpenCV.
+    """
+    subject = subject_of(predictor)
+    measured: list[Measured] = []
+    problems: list[Problem] = []
+    seconds = 0.0
+    for photo in photos:
+        room = None if limit is None else limit - len(measured)
+        if room is not None and room <= 0:
+            break
+        try:
+            picture = load_image(photo.path)
+        except PicoSAM2Error as error:
+            problems.append(Problem(where=f"photo {photo.path.name}", what=str(error)))
+            continue
+        kept, items = _items(photo, picture, protocol, jitter, problems, room)
+        if not items:
+            continue
+        if disturb_picture is not None:
+            picture = disturb_picture(picture, photo.id)
+        if disturb_item is not None:
+            items = [disturb_item(item, one.id) for one, item in zip(kept, items, strict=True)]
+        started = time.perf_counter()
+        answers = _answers(subject, picture, items, protocol)
+        seconds += time.perf_counter() - started
+        found = []
+        for instance, item, answer in zip(kept, items, answers, strict=True):
+            pixels = _pixel_baselines(picture, item) if pixel_baselines else {}
+            found.append(_measure(instance, item, answer, pixels))
+        measured += found
+        if look:
+            look(
+                Answered(
+                    photo=photo,
+                    picture=picture,
+                    items=tuple(items),
+                    regions=tuple(answer.regions[0] for answer in answers),
+                    measured=tuple(found),
+                )
+            )
+        if progress:
+            progress(len(items))
+    if not measured:
+        raise DataError("there was nothing to measure: check the annotations and the photo folder")
+    return Evaluation(
+        protocol=protocol,
+        dataset=dataset,
+        weights_sha256=subject.weights_sha256,
+        jitter=jitter,
+        ms_per_prompt=1000 * seconds / len(measured),
+        measured=tuple(measured),
+        problems=tuple(problems),
+        weights=weights or {},
+        leak=leak,
+    )
+
+
+def _items(
+    photo: Photo,
+    picture: Picture,
+    protocol: str,
+    jitter: float,
+    problems: list[Problem],
+    room: int | None,
+) -> tuple[list[Instance], list[Item]]:
+    kept: list[Instance] = []
+    truths: list[Mask] = []
+    for instance in photo.instances[:room]:
+        try:
+            mask = instance.mask()
+            if mask.shape != picture.shape[:2]:
+                raise DataError("its mask has another size than the photo")
+        except PicoSAM2Error as error:
+            problems.append(Problem(where=f"annotation {instance.id}", what=str(error)))
+            continue
+        kept.append(instance)
+        truths.append(mask)
+    items = [
+        replace(make_item(protocol, mask, jitter=jitter, seed=instance.id), rivals=rivals)
+        for instance, mask, rivals in zip(kept, truths, count_rivals(truths), strict=True)
+    ]
+    return kept, items
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What the network says of one item: candidates, best first, on the pixels that count."""
+
+    regions: Sequence[Region]
+    score: float
+
+
+def _answers(
+    subject: Subject, picture: Picture, items: Sequence[Item], protocol: str
+) -> list[_Answer]:
+    if protocol == "box":
+        boxes = subject.boxes(picture, [item.box for item in items])
+        return [_Answer([found.region], found.score) for found in boxes]
+    if protocol == "click":
+        clicks = subject.clicks(picture, [item.point for item in items])
+        return [_Answer([c.region for c in found], found[0].score) for found in clicks]
+    return [_Answer([Region(0, 0, one)], 0.0) for one in subject.windows(picture, items)]
+
+
+def _pixel_baselines(picture: Picture, item: Item) -> dict[str, Mask]:
+    """GrabCut from the box, or flood fill and GrabCut from the click: full masks by name."""
+    if item.prompt.box is not None:
+        return {"grabcut": baselines.grabcut_box(picture, item.prompt.box)}
+    point = item.point
+    return {
+        "flood": baselines.flood(picture, point),
+        "grabcut": baselines.grabcut_disc(picture, point),
+    }
+
+
+def _measure(
+    instance: Instance, item: Item, answer: _Answer, pixels: Mapping[str, Mask]
+) -> Measured:
+    if item.window is not None:
+        return _measure_on_crop(instance, item, item.window, answer, pixels)
+    height, width = item.mask.shape
+    area = int(item.mask.sum())
+    shapes = {
+        "box": baselines.box_patch(item.box, height, width),
+        "ellipse": baselines.ellipse_patch(item.box, height, width),
+        "disc": baselines.disc_patch(item.point, height, width),
+    }
+    ious = [region.iou(item.mask, area) for region in answer.regions]
+    return Measured(
+        annotation=instance.id,
+        photo=instance.image_id,
+        area=float(area),
+        iou=ious[0],
+        score=answer.score,
+        best=max(ious),
+        boundary=_region_boundary(answer.regions[0], item.mask),
+        rivals=item.rivals,
+        pixels={name: _iou(guess, item.mask) for name, guess in pixels.items()},
+        **{name: _patch_iou(shape, item.mask, area) for name, shape in shapes.items()},
+    )
+
+
+def _measure_on_crop(
+    instance: Instance,
+    item: Item,
+    window: Window,
+    answer: _Answer,
+    pixels: Mapping[str, Mask],
+) -> Measured:
+    """The published protocols measure on the crop; so the baselines are seen through it too."""
+    height, width = item.mask.shape
+    logits = answer.regions[0].logits
+    guesses = {
+        "box": baselines.filled_box(item.box, height, width),
+        "ellipse": baselines.inscribed_ellipse(item.box, height, width),
+        "disc": baselines.disc(item.point, height, width),
+        **pixels,
+    }
+
+    def seen(mask: Mask) -> Mask:
+        covered: Mask = geometry.crop_mask(mask, window, len(logits)) > 0.5
+        return covered
+
+    truth = seen(item.mask)
+    iou = _iou(logits > 0, truth)
+    found = {name: _iou(seen(guess), truth) for name, guess in guesses.items()}
+    return Measured(
+        annotation=instance.id,
+        photo=instance.image_id,
+        area=float(item.mask.sum()),
+        iou=iou,
+        score=answer.score,
+        best=iou,
+        boundary=boundary_iou(logits > 0, truth),
+        rivals=item.rivals,
+        pixels={name: found[name] for name in pixels},
+        **{name: found[name] for name in GEOMETRIC},
+    )
+
+
+def _region_boundary(region: Region, truth: Mask) -> float:
+    full = np.zeros(truth.shape, np.bool_)
+    full[region.rows, region.columns] = region.logits > 0
+    return boundary_iou(full, truth)
+
+
+def _patch_iou(patch: Patch, truth: Mask, area: int) -> float:
+    """IoU of a shape with a true mask of that area, looking at the shape's part only."""
+    both = int(np.count_nonzero(patch.mask & truth[patch.rows, patch.columns]))
+    union = area + int(np.count_nonzero(patch.mask)) - both
+    return both / union if union else 1.0
+
+
+def _iou(a: Mask, b: Mask) -> float:
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 1.0

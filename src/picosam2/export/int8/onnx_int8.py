@@ -1,0 +1,368 @@
+"""FP32 weights to an INT8 ONNX file: calibrate, write, check and compare, in one function.
+
+The graph is ONNX's QDQ form, which onnxruntime and most other runtimes fuse into integer operators:
+weights in int8 with one scale per channel, symmetric; activations in uint8 with one scale and zero
+point per tensor (x86 processors have fast instructions for just this pair); biases in int32. Input
+and output stay float32, so the file takes and gives what the FP32 one does, and holds the same
+facts: windows, scorers, preprocessing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+from picosam2._files import atomic_write
+from picosam2.data.coco import Photo
+from picosam2.data.store import Store
+from picosam2.errors import PicoSAM2Error, WeightsError
+from picosam2.evaluation.run import evaluate
+from picosam2.export.int8.calibration import (
+    AUTO,
+    METHODS,
+    CalibrationConfig,
+    Crops,
+    choose_crops,
+    observe,
+    ranges,
+)
+from picosam2.export.int8.layout import enlarged_by_copying, widened
+from picosam2.images import normalise
+from picosam2.predictor import Predictor
+from picosam2.runtimes.onnx import METADATA_KEY, OnnxRuntime, Runtime
+
+TOLERANCE = 0.25
+"""Largest error of the logits, as a share of their spread, at which a file is still written."""
+
+LOSS_LIMIT = 0.005
+"""A loss of mIoU above this is worth a warning."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how far it is, and of how many."""
+
+
+class QuantizeError(PicoSAM2Error):
+    """An INT8 file that does not do what the FP32 weights do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """The INT8 network beside the FP32 one on the same crops."""
+
+    logit_error: float
+    """Root mean square difference of the logits."""
+    relative_error: float
+    """The same as a share of the logits' own standard deviation."""
+    disagreement: float
+    """1 - IoU of the two masks, mean over crops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """mIoU on the same objects of validation photos by one protocol, before and after."""
+
+    fp32: float
+    int8: float
+    objects: int
+
+    @property
+    def change(self) -> float:
+        """What INT8 gains; negative if it loses."""
+        return self.int8 - self.fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """An INT8 file that was written, checked and compared."""
+
+    path: Path
+    bytes: int
+    fp32_bytes: int
+    crops: int
+    """Crops it was calibrated on."""
+    method: str
+    """How its ranges were chosen."""
+    compared: Compared
+    tried: Mapping[str, float]
+    """The disagreement of every method that was tried."""
+    miou: Mapping[str, Change] = field(default_factory=dict)
+    """By protocol."""
+
+
+class _Once(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    """One input. The ranges come from `calibration`; this only lets `quantize_static` begin."""
+
+    def __init__(self, name: str, image: npt.NDArray[np.float32]) -> None:
+        self._waiting = [{name: image}]
+
+    def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        return self._waiting.pop() if self._waiting else None
+
+
+def quantize(
+    weights: str | os.PathLike[str],
+    store: Store,
+    out: str | os.PathLike[str],
+    config: CalibrationConfig | None = None,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Quantized:
+    """Write FP32 weights as INT8 ONNX to `out`, atomically, and measure what they lose.
+
+    Ranges come from crops of the store's training part. The choice of `auto`, the errors and the
+    mIoU come from its validation part. The file is the same for the same arguments.
+
+    Args:
+        weights: an ONNX file in FP32 that this project exported.
+        store: the store that they were trained on.
+        out: the file to write.
+        config: what to calibrate on, and how.
+        threads: threads of the networks.
+        progress: told what is being done, how far it is, and of how many.
+
+    Raises:
+        WeightsError: no weights of ours, or in 8 bits already.
+        StoreError: the store lacks the views or the validation photos that this takes.
+        QuantizeError: the logits are too far from the FP32 ones to be of use.
+    """
+    config = config or CalibrationConfig()
+    weights, out = Path(weights), Path(out)
+    before = OnnxRuntime(weights, threads=threads)
+    model = onnx.load(weights)
+    if is_int8(model):
+        raise WeightsError(f"{weights} is in 8 bits already: give the FP32 weights it comes from")
+    facts = before.info.facts
+    predictor = Predictor(before)
+    told = progress or (lambda _what, _done, _total: None)
+    with atomic_write(out) as temporary:  # where nothing can be written, nothing is calibrated
+        crops = choose_crops(store, predictor, config.samples, config.seed)
+        held_out = choose_crops(store, predictor, config.samples, config.seed, held_out=True)
+        photos = _photos(store, config.photos)
+        histograms = observe(
+            model,
+            crops.pixels,
+            threads=threads,
+            progress=lambda done, total: told("calibrating", done, total),
+        )
+        expected = _answers(before, held_out)
+        tried: dict[str, tuple[onnx.ModelProto, Compared]] = {}
+        wanted = tuple(METHODS) if config.method == AUTO else (config.method,)
+        for number, method in enumerate(wanted):
+            graph = quantize_graph(model, ranges(histograms, method), crops.pixels[:1])
+            onnx.save(described(graph, facts, {}), temporary)
+            found = _answers(OnnxRuntime(temporary, threads=threads), held_out)
+            tried[method] = graph, _compare(expected, found)
+            told("comparing", number + 1, len(wanted))
+        method = min(tried, key=lambda name: tried[name][1].disagreement)
+        graph, compared = tried[method]
+        if not compared.relative_error <= TOLERANCE:
+            raise QuantizeError(
+                f"the INT8 logits are {compared.relative_error:.0%} of their spread away from the "
+                "FP32 ones: calibrate on more samples, or by another method"
+            )
+        onnx.save(described(graph, facts, {}), temporary)
+        after = Predictor(OnnxRuntime(temporary, threads=threads))
+        miou = _measure(predictor, after, photos, told)
+        quantization = {
+            "format": "QDQ",
+            "weights": "int8, symmetric, per channel",
+            "activations": "uint8, asymmetric, per tensor",
+            "method": method,
+            "crops": len(crops.pixels),
+            "seed": config.seed,
+            "store": store.fingerprint,
+            "fp32_sha256": before.info.weights_sha256,
+            "logit_error": round(compared.logit_error, 5),
+            "disagreement": {name: round(one.disagreement, 5) for name, (_, one) in tried.items()},
+            "miou": {
+                name: {"fp32": round(one.fp32, 5), "int8": round(one.int8, 5), "n": one.objects}
+                for name, one in miou.items()
+            },
+        }
+        described(graph, facts, quantization)
+        onnx.checker.check_model(graph, full_check=True)
+        onnx.save(graph, temporary)
+        OnnxRuntime(temporary, threads=threads)  # what is left behind can be opened
+    return Quantized(
+        path=out,
+        bytes=out.stat().st_size,
+        fp32_bytes=weights.stat().st_size,
+        crops=len(crops.pixels),
+        method=method,
+        compared=compared,
+        tried={name: one.disagreement for name, (_, one) in tried.items()},
+        miou=miou,
+    )
+
+
+def is_int8(model: onnx.ModelProto) -> bool:
+    """Whether a graph rounds to integers somewhere."""
+    return any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+
+
+def quantize_graph(
+    model: onnx.ModelProto,
+    found: Mapping[str, tuple[float, float]],
+    pixels: npt.NDArray[np.uint8],
+) -> onnx.ModelProto:
+    """The QDQ form of an FP32 graph, with these ranges of its activations (`ranges`).
+
+    `pixels` (1, S, S, 3) uint8 is any crop. The result holds no facts yet.
+    """
+    plain = widened(model)
+    # Tells onnxruntime that nothing is left to fold, which is so in files of ours.
+    helper.set_model_props(plain, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(plain, source)
+        quantize_static(
+            str(source),
+            str(target),
+            _Once(model.graph.input[0].name, normalise(pixels)),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=_early(plain),
+            extra_options={
+                "TensorQuantOverrides": {
+                    name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+                    for name, (low, high) in found.items()
+                }
+            },
+        )
+        return _tidied(enlarged_by_copying(onnx.load(target)))
+
+
+def _early(model: onnx.ModelProto) -> list[str]:
+    """The nodes that stay in FP32: the first stage of an encoder with ReLU6, which is EfficientNet.
+
+    Its first depthwise convolution has weights up to 20, which enlarge what the picture's own
+    convolution rounds: that made a quarter of all error. Both have few channels, and take no longer
+    in FP32 (docs/quantize.md).
+    """
+    stage = [node for node in model.graph.node if node.name.startswith("/encoder.0/")]
+    return [node.name for node in stage] if any(n.op_type == "Clip" for n in stage) else []
+
+
+def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph without what only takes room: long names, zeros of biases, what nobody reads."""
+    graph = model.graph
+    outputs = {output.name for output in graph.output}
+    read = {name for node in graph.node for name in node.input} | outputs
+    alive = [node for node in graph.node if not read.isdisjoint(node.output)]
+    del graph.node[:]
+    graph.node.extend(alive)
+    integers = {
+        one.name: one for one in graph.initializer if one.data_type == onnx.TensorProto.INT32
+    }
+    for node in graph.node:
+        # int32 is symmetric, and so it is without a zero point.
+        if node.op_type == "DequantizeLinear" and node.input[0] in integers:
+            del node.input[2:]
+    kept = {graph.input[0].name, *outputs, ""}
+    used = {name for node in graph.node for name in node.input}
+    names: dict[str, str] = {name: name for name in kept}
+
+    def short(name: str) -> str:
+        return names.setdefault(name, f"t{len(names)}")
+
+    for number, node in enumerate(graph.node):
+        for ends in (node.input, node.output):
+            ends[:] = [short(name) for name in ends]
+        # A convolution keeps its layer's name, for whoever reads a profile.
+        node.name = _layer(node) if node.op_type == "Conv" else f"n{number}"
+    constants = [one for one in graph.initializer if one.name in used]
+    del graph.initializer[:], graph.value_info[:]
+    for one in constants:
+        one.name = short(one.name)
+        if not one.HasField("raw_data"):  # a list of numbers takes more
+            one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one), one.name))
+        graph.initializer.append(one)
+    model.producer_name, model.producer_version = "picosam2", ""
+    return model
+
+
+def _layer(node: onnx.NodeProto) -> str:
+    """The layer's name in the network: `a.0.b.1` of `/a/a.0/b/b.1/Conv`."""
+    parts = node.name.removesuffix(f"/{node.op_type}").strip("/").split("/")
+    inner = [one for one, after in pairwise(parts) if not after.startswith(one)]
+    return ".".join([*inner, parts[-1]])
+
+
+def described(
+    graph: onnx.ModelProto, facts: Mapping[str, Any], quantization: Mapping[str, Any]
+) -> onnx.ModelProto:
+    """`graph` itself, saying what the FP32 file says of itself, and how it was quantized."""
+    said = {**facts, "quantization": dict(quantization)}
+    del graph.metadata_props[:]
+    helper.set_model_props(graph, {METADATA_KEY: json.dumps(said, sort_keys=True)})
+    return graph
+
+
+def _answers(runtime: Runtime, crops: Crops) -> npt.NDArray[np.float32]:
+    """The logits (N, S', S') of the channel that answers for each crop."""
+    logits = runtime(crops.pixels)
+    found: npt.NDArray[np.float32] = logits[np.arange(len(logits)), crops.channels]
+    return found
+
+
+def _compare(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> Compared:
+    error = float(np.sqrt(np.mean((expected - found) ** 2, dtype=np.float64)))
+    one, other = expected > 0, found > 0
+    both, either = (one & other).sum((1, 2)), (one | other).sum((1, 2))
+    agreement = np.where(either > 0, both / np.maximum(either, 1), 1.0)
+    return Compared(
+        logit_error=error,
+        relative_error=error / max(float(expected.std(dtype=np.float64)), 1e-12),
+        disagreement=1 - float(agreement.mean()),
+    )
+
+
+def _photos(store: Store, count: int) -> tuple[Photo, ...]:
+    """Validation photos of the store with their objects, of every source."""
+    from picosam2.training.validation import spread
+
+    return spread(store.held_out(), count)
+
+
+def _measure(
+    before: Predictor, after: Predictor, photos: tuple[Photo, ...], told: Progress
+) -> dict[str, Change]:
+    """mIoU of both by the protocols that the weights are made for."""
+    native = before.runtime.info.facts.get("click_windows") == "native"
+    protocols = ("click",) if native else ("box", "click")
+    total = 2 * sum(len(photo.instances) for photo in photos)
+    found = {}
+    for protocol in protocols:
+        done, miou, objects = 0, [], 0
+
+        def advance(count: int, protocol: str = protocol) -> None:
+            nonlocal done
+            done += count
+            told(f"measuring {protocol}", done, total)
+
+        for predictor in (before, after):
+            result = evaluate(predictor, photos, protocol=protocol, progress=advance)
+            miou.append(float(result.column("iou").mean()))
+            objects = len(result.measured)
+        found[protocol] = Change(fp32=miou[0], int8=miou[1], objects=objects)
+    return found

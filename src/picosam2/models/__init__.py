@@ -1,0 +1,1 @@
+"""The network: its definition, encoders, checkpoints and costs."""

@@ -1,0 +1,104 @@
+"""Weights and training checkpoints: safetensors with a JSON header, written atomically.
+
+Both are one file, so that tensors and what is said of them cannot part. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from picosam2._files import atomic_write
+from picosam2.errors import CheckpointError, ConfigError, WeightsError
+from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.training.config import from_table
+
+_KEY = "picosam2"  # of the JSON text in a file's header
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """What one file holds: tensors by name, and JSON-like facts about them."""
+
+    tensors: dict[str, Tensor]
+    info: dict[str, Any]
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], info: Mapping[str, Any]
+) -> None:
+    """Write tensors and facts to one file, atomically."""
+    solid = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(solid, temporary, {_KEY: json.dumps(info, sort_keys=True)})
+
+
+def read_tensors(path: str | os.PathLike[str]) -> Tensors:
+    """Read what `write_tensors` wrote. `CheckpointError` if missing, damaged or foreign."""
+    try:
+        with safe_open(path, "pt") as file:
+            info = json.loads((file.metadata() or {})[_KEY])
+            if not isinstance(info, dict):
+                raise ValueError("its description is no table")
+            return Tensors({name: file.get_tensor(name) for name in file.keys()}, info)  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no file {path}") from error
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({error})") from error
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} was not written by this project: it names no model"
+        ) from error
+
+
+def save_weights(
+    path: str | os.PathLike[str], model: PicoSAM2, info: Mapping[str, Any], *, half: bool = False
+) -> None:
+    """Write a model's weights, its configuration and facts such as recipe and scores.
+
+    `half` rounds floating-point tensors to fp16, which halves the file.
+    """
+    tensors = {
+        name: tensor.half() if half and tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    write_tensors(path, tensors, {**info, "model": asdict(model.config)})
+
+
+def load_weights(path: str | os.PathLike[str]) -> PicoSAM2:
+    """The model in a weights file, fp32, in evaluation mode.
+
+    Raises:
+        WeightsError: missing, damaged, of another project or of another architecture.
+    """
+    if not Path(path).exists():
+        raise WeightsError(f"there are no weights at {path}: check the path")
+    try:
+        found = read_tensors(path)
+        if "model" not in found.info:
+            raise WeightsError(f"{path} names no model: a run keeps its weights.safetensors apart")
+        with torch.device("meta"):  # what a stranger's file describes takes no memory yet
+            model = PicoSAM2(from_table(ModelConfig, found.info["model"], where="model"))
+        wanted = model.state_dict()
+        tensors = {
+            name: tensor.to(wanted[name].dtype) if name in wanted else tensor
+            for name, tensor in found.tensors.items()
+        }
+        model.load_state_dict(tensors, assign=True)
+    except (CheckpointError, ConfigError, TypeError) as error:
+        raise WeightsError(f"{path} holds no PicoSAM2 weights: {error}") from error
+    except (RuntimeError, OverflowError) as error:
+        raise WeightsError(f"{path} holds weights of another architecture") from error
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(f"{path} holds numbers that are not finite, in {name}")
+    return model.float().eval()

@@ -1,0 +1,1 @@
+"""What runs the network: one protocol and its implementations, and the weights that ship."""

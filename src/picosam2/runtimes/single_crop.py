@@ -1,0 +1,49 @@
+"""What runtimes of devices share: crops go through one by one, each thread with its own session.
+
+A batch gains nothing where one crop keeps the cores busy, and a model of fixed shape is what the
+accelerators of phones and microcontrollers can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2.images import check_crops
+from picosam2.runtimes.onnx import RuntimeInfo
+
+Session: TypeAlias = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+"""One crop (1, S, S, 3) RGB uint8 to its logits (K, S', S') float32, an array of its own.
+
+Used by one thread at a time.
+"""
+
+
+class OneCropRuntime:
+    """Runs crops one by one. Each of several threads has a session while it needs one."""
+
+    def __init__(self, info: RuntimeInfo, start: Callable[[], Session]) -> None:
+        """`start` opens a session; one is opened now, so that what is wrong shows at once."""
+        self._info = info
+        self._start = start
+        self._idle = [start()]
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What it runs."""
+        return self._info
+
+    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32."""
+        check_crops(crops)
+        try:
+            session = self._idle.pop()
+        except IndexError:  # all are at work, in other threads
+            session = self._start()
+        try:
+            return np.stack([session(crops[i : i + 1]) for i in range(len(crops))])
+        finally:
+            self._idle.append(session)

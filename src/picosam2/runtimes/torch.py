@@ -1,0 +1,82 @@
+"""The runtime that runs a PyTorch model: for training's own measurements, and to compare with."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from picosam2._files import sha256_file
+from picosam2.images import normalise
+from picosam2.models.checkpoint import load_weights, read_tensors
+from picosam2.models.network import PicoSAM2
+from picosam2.runtimes.onnx import RuntimeInfo
+
+
+class TorchRuntime:
+    """Runs a `PicoSAM2` in evaluation mode."""
+
+    def __init__(
+        self,
+        model: PicoSAM2,
+        *,
+        weights_sha256: str = "",
+        facts: dict[str, Any] | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        """Run `model` where it is. `precision`: fp32, or bf16 by autocast."""
+        self._model = model
+        self._bf16 = precision == "bf16"
+        self._info = RuntimeInfo(
+            name="torch",
+            input_size=model.config.input_size,
+            channels=model.config.logits,
+            weights_sha256=weights_sha256,
+            facts=facts or {},
+            output_size=model.config.output_size,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
+    ) -> TorchRuntime:
+        """The weights in a safetensors file. `WeightsError` if they cannot be used."""
+        if threads is not None:
+            torch.set_num_threads(threads)
+        model = load_weights(path)
+        model.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(
+            model,
+            weights_sha256=sha256_file(path),
+            facts=read_tensors(path).info,
+            precision=precision,
+        )
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What it runs."""
+        return self._info
+
+    @torch.inference_mode()
+    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32."""
+        device = next(self._model.parameters()).device
+        was_training = self._model.training
+        self._model.eval()
+        parts = []
+        for start in range(0, len(crops), 64):
+            batch = torch.from_numpy(normalise(crops[start : start + 64])).to(device)
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
+                logits = self._model(batch)["logits"]
+            parts.append(logits.float().cpu())
+        self._model.train(was_training)
+        return torch.cat(parts).numpy()

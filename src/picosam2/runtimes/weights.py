@@ -1,0 +1,136 @@
+"""Which weights file a name or path means, and the runtime that runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from picosam2.errors import WeightsError, require
+from picosam2.runtimes.onnx import METADATA_KEY, OnnxRuntime, Runtime
+from picosam2.runtimes.packaged import read_sealed
+
+RUNTIMES = ("onnx", "torch", "openvino", "litert", "executorch")
+ENDINGS = {
+    "onnx": ".onnx",
+    "torch": ".safetensors",
+    "openvino": ".onnx",
+    "litert": ".tflite",
+    "executorch": ".pte",
+}
+"""The file that a runtime runs, by its ending."""
+
+SEALED = {".tflite": "litert", ".pte": "executorch"}
+"""File endings of `runtimes.packaged`, and the runtime of each. None ships with the package."""
+
+
+def shipped() -> list[str]:
+    """The names of the weights that come with the package."""
+    folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
+    return sorted({path.stem for path in folder.glob("*.onnx")})
+
+
+def shipped_files(name: str) -> dict[str, Path]:
+    """The files of shipped weights, by the runtime that takes them; none if there are none."""
+    folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
+    found = {runtime: folder / f"{name}{ENDINGS[runtime]}" for runtime in RUNTIMES}
+    return {runtime: path for runtime, path in found.items() if path.is_file()}
+
+
+def find_weights(name: str | os.PathLike[str], runtime: str = "onnx") -> Path:
+    """The file of shipped weights (`default`, `default-int8`, `paper`), or a path as it is.
+
+    Raises:
+        WeightsError: no such weights.
+    """
+    if runtime not in RUNTIMES:
+        raise WeightsError(f"there is no runtime {runtime!r}: use {' or '.join(RUNTIMES)}")
+    path = Path(name)
+    if path.suffix:
+        if not path.is_file():
+            raise WeightsError(f"there are no weights at {path}: check the path")
+        return path
+    if str(name) not in shipped():
+        known = ", ".join(shipped()) or "none"
+        raise WeightsError(f"there are no weights named {name}: use {known}, or a path to a file")
+    files = shipped_files(str(name))
+    if runtime in files:
+        return files[runtime]
+    ending = ENDINGS[runtime]
+    if ending in SEALED and "torch" in files:  # an export starts from its file
+        raise WeightsError(
+            f"the weights {name} do not come as a {ending} file: make one with `picosam2 "
+            f"export {runtime} --weights {name} --out {name}{ending}` and give its path"
+        )
+    raise WeightsError(
+        f"the weights {name} do not come for {runtime}: use the runtime {' or '.join(files)}"
+    )
+
+
+def load_runtime(
+    weights: str | os.PathLike[str] = "default", runtime: str = "onnx", threads: int | None = None
+) -> Runtime:
+    """Open weights, by shipped name or path, with a runtime; all but `onnx` are extras.
+
+    With `onnx`, the file's ending chooses the runtime: `.safetensors` runs in torch, `.tflite` in
+    LiteRT, `.pte` in ExecuTorch. Raises `WeightsError`, or `MissingExtraError` without the extra.
+    """
+    path = find_weights(weights, runtime)
+    suffix = path.suffix.lower()
+    owner = next((name for name, ending in ENDINGS.items() if ending == suffix), "onnx")
+    if runtime == "onnx":
+        runtime = owner
+    elif suffix != ENDINGS[runtime]:
+        made = f", or make one that it runs with `picosam2 export {runtime}`"
+        raise WeightsError(
+            f"{runtime} runs no {suffix} file: give {path} to the runtime {owner}"
+            + (made if ENDINGS[runtime] in SEALED else "")
+        )
+    return _open(path, runtime, threads)
+
+
+def _open(path: Path, runtime: str, threads: int | None) -> Runtime:
+    if runtime == "torch":
+        require("torch", "train")
+        require("safetensors", "train")
+        from picosam2.runtimes.torch import TorchRuntime
+
+        return TorchRuntime.load(path, threads=threads)
+    if runtime == "openvino":
+        from picosam2.runtimes.openvino import OpenVinoRuntime
+
+        return OpenVinoRuntime(path, threads=threads)
+    if runtime == "litert":
+        from picosam2.runtimes.litert import LiteRtRuntime
+
+        return LiteRtRuntime(path, threads=threads)
+    if runtime == "executorch":
+        from picosam2.runtimes.executorch import ExecuTorchRuntime
+
+        return ExecuTorchRuntime(path, threads=threads)
+    return OnnxRuntime(path, threads=threads)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a weights file of any runtime says of itself. Needs no torch, and no extra.
+
+    Raises:
+        WeightsError: it is damaged, or not of this project.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SEALED:
+        return read_sealed(path, SEALED[suffix]).facts
+    if suffix != ".safetensors":
+        return OnnxRuntime(path, threads=1).info.facts
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("it is cut short")
+            header = json.loads(stream.read(length))
+        facts: dict[str, Any] = json.loads(header["__metadata__"][METADATA_KEY])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} holds no PicoSAM2 weights: {error}") from error
+    return facts

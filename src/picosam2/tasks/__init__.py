@@ -1,0 +1,1 @@
+"""What is made of many predictions: everything mode and tracking."""

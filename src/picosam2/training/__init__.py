@@ -1,0 +1,1 @@
+"""The trainer, its recipes, losses and validation."""

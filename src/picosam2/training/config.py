@@ -1,0 +1,196 @@
+"""Recipes: what a training does, a TOML file with the tables model, augment, train, distill."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from picosam2.data.augment import AugmentConfig
+from picosam2.errors import ConfigError
+from picosam2.models.network import ENCODERS, ModelConfig
+from picosam2.training.losses import DistillConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the network is trained."""
+
+    samples: int = 400_000
+    """Training samples in all."""
+    batch: int = 64
+    """Samples in one step, over all processes."""
+    lr: float = 3e-3
+    """Highest learning rate of AdamW."""
+    final_lr: float = 0.01
+    """Learning rate at the end, as a share of the highest."""
+    warmup: int = 300
+    """Steps of linear warm-up."""
+    schedule: str = "cosine"
+    """After the warm-up: cosine, or constant."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay, on weights of two and more dimensions."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 leaves it as it is."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights, which is validated and shipped; 0: none."""
+    bce: float = 1.0
+    """Weight of the binary cross-entropy."""
+    balanced: bool = False
+    """Whether object and background weigh the same in it."""
+    dice: float = 1.0
+    """Weight of the Dice loss."""
+    iou: float = 1.0
+    """Weight of the IoU head's squared error, for networks that have the head."""
+    views: dict[str, float] = field(default_factory=dict)
+    """Views to train on, with their share of the samples; empty: all of the store's, equally."""
+    sources: dict[str, float] = field(default_factory=dict)
+    """How often an object of a source is drawn, against 1 for the sources not named."""
+    whole_epochs: bool = False
+    """Every view once an epoch, in random order, instead of drawing with replacement."""
+    imagenet: bool = False
+    """Start the encoder from its ImageNet weights, for an encoder that has some."""
+    coarse_size: int = 64
+    """Side of the crops in the first `coarse_share` of the steps: smaller is faster."""
+    coarse_share: float = 0.0
+    """Share of the steps, from the first, at `coarse_size` (progressive resizing)."""
+    seed: int = 0
+    """Seed of the weights, the order and the augmentation."""
+    precision: str = "bf16"
+    """bf16 (autocast) or fp32."""
+    channels_last: bool = True
+    """Keep activations channel by channel of a pixel; else plane by plane."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    validate_every: int = 1000
+    """Steps between validations; 0: only at the end."""
+    validation_photos: int = 60
+    """Photos of the store's validation part to measure on during the run; 0: all."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "batch", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"`{name}` must be at least 1")
+        for name in ("warmup", "clip", "weight_decay", "validate_every", "validation_photos"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"`{name}` must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError("`seed` must be from 0 to 4294967295")
+        if min(self.bce, self.dice, self.iou) < 0 or not self.bce + self.dice > 0:
+            raise ConfigError(
+                "the losses' weights must not be negative, nor `bce` and `dice` both 0"
+            )
+        if not 0 < self.lr <= 1 or not 0 <= self.final_lr <= 1 or not 0 <= self.ema < 1:
+            raise ConfigError("`lr` must be in (0, 1], `final_lr` in [0, 1], `ema` in [0, 1)")
+        if self.coarse_size < 16 or self.coarse_size % 16 or not 0 <= self.coarse_share <= 1:
+            raise ConfigError("`coarse_size` must be a multiple of 16, `coarse_share` in [0, 1]")
+        for name, known in (("schedule", ("cosine", "constant")), ("precision", ("bf16", "fp32"))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"`{name}` must be one of {', '.join(known)}")
+        if any(share < 0 for share in (*self.views.values(), *self.sources.values())):
+            raise ConfigError("the shares in `views` and `sources` must not be negative")
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return -(-self.samples // self.batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole training: the network, what is done to its data, and how it learns."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+
+    def __post_init__(self) -> None:
+        if self.train.coarse_share and self.train.coarse_size % self.model.unit:
+            raise ConfigError(
+                f"`coarse_size` must be a multiple of {self.model.unit} for this network"
+            )
+        if self.train.imagenet and not ENCODERS[self.model.encoder].pretrained:
+            raise ConfigError(f"the encoder {self.model.encoder} has no `imagenet` weights")
+
+    def crop_size(self, step: int) -> int:
+        """Side of the crops at a step, from 0."""
+        early = step < self.train.coarse_share * self.train.steps
+        return self.train.coarse_size if early else self.model.input_size
+
+
+def load_recipe(name: str) -> Recipe:
+    """The packaged recipe of that name, or the one in a TOML file.
+
+    Raises:
+        ConfigError: no such recipe, not TOML, an unknown key or an impossible value.
+    """
+    packaged = resources.files("picosam2") / "recipes" / f"{name}.toml"
+    path = Path(name)
+    try:
+        if path.suffix == ".toml":
+            table = tomllib.loads(path.read_text())
+        elif packaged.is_file():
+            table = tomllib.loads(packaged.read_text())
+        else:
+            raise ConfigError(f"there is no recipe {name!r}: use {', '.join(recipes())} or a .toml")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the recipe {name} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the recipe {name} is not TOML: {error}") from error
+    return from_table(Recipe, table, where=name)
+
+
+def recipes() -> list[str]:
+    """The names of the packaged recipes."""
+    folder = resources.files("picosam2") / "recipes"
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
+
+
+def from_table(kind: type[T], table: Any, *, where: str) -> T:
+    """A configuration dataclass from a table, with every key and type checked.
+
+    Raises:
+        ConfigError: an unknown key or a value of the wrong type; the message names it and `where`.
+    """
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}: expected a table of settings, not {table!r}")
+    hints = typing.get_type_hints(kind)
+    if unknown := [key for key in table if key not in hints]:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; there are {', '.join(hints)}")
+    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_table(typing.cast(type[Any], hint), value, where=where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and isinstance(value, list | tuple):
+        variadic = arguments[-1] is Ellipsis
+        if variadic or len(value) == len(arguments):
+            items = [arguments[0]] * len(value) if variadic else arguments
+            return tuple(_value(i, v, where) for i, v in zip(items, value, strict=True))
+    if origin is dict and isinstance(value, Mapping):
+        return {str(k): _value(arguments[1], v, where) for k, v in value.items()}
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is float and is_number and not math.isnan(value):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    expected = hint.__name__ if isinstance(hint, type) else str(hint)
+    raise ConfigError(f"{where} must be {expected}, not {value!r}")

@@ -1,0 +1,125 @@
+"""Pictures of a run: how it goes (`curves.png`) and what it sees (`validation.png`)."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from picosam2 import geometry
+from picosam2._files import write_bytes
+from picosam2.data.coco import Instance, Photo
+from picosam2.data.contact_sheet import caption, grid
+from picosam2.errors import PicoSAM2Error, require
+from picosam2.evaluation.protocols import true_box
+from picosam2.images import load_image
+from picosam2.masks import centre_point, iou
+from picosam2.predictor import Predictor
+from picosam2.prompts import Prompt
+from picosam2.results import PALETTE, Segmentation, encode_picture, overlay
+
+_OBJECTS = 12  # of as many photos, in validation.png
+_TILE = 192  # pixels a side
+_SURROUNDINGS = 1.4  # a tile shows this many times the object's longer side
+
+_LOSS, _BOX, _CLICK = ("#0072b2", "#d55e00", "#009e73")  # of the palette of Okabe and Ito
+
+
+def draw_curves(metrics: Path, out: Path) -> None:
+    """Draw the loss and the validation mIoU of a run over its samples.
+
+    `metrics` is the run's metrics.jsonl; half a line at its end is passed over. Needs matplotlib.
+    """
+    lines = _lines(metrics)
+    losses = [(x["samples"], x["loss"]) for x in lines if "loss" in x]
+    found = [(x["samples"], x["validation"]) for x in lines if "validation" in x]
+    figure = require("matplotlib.figure", "train").Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(*_transposed(losses), color=_LOSS, linewidth=1)
+    left.set(title="training loss", xlabel="samples", xlim=(0, None), ylim=(0, None))
+    for key, colour, label in (
+        ("box_miou", _BOX, "box"),
+        ("click_miou", _CLICK, "click"),
+        ("click_best", _CLICK, "click, best candidate"),
+    ):
+        points = [(samples, one[key]) for samples, one in found if key in one]
+        style = ":" if key == "click_best" else "-"
+        right.plot(*_transposed(points), style, color=colour, marker=".", label=label)
+    right.set(title="validation mIoU, whole photos", xlabel="samples")
+    right.set(xlim=(0, None), ylim=(0, 1))
+    right.legend(loc="lower right")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    write_bytes(out, buffer.getvalue())
+
+
+def _lines(metrics: Path) -> list[dict[str, Any]]:
+    found = []
+    for text in metrics.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:  # the run was killed while it wrote
+            continue
+        if isinstance(line, dict) and "samples" in line:
+            found.append(line)
+    return found
+
+
+def _transposed(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def draw_validation(predictor: Predictor, photos: Sequence[Photo], out: Path) -> None:
+    """Draw the same objects every time: the true mask, the mask from the box, and from the click.
+
+    One object of each of `_OBJECTS` photos at most: the largest that is no more than a quarter of
+    its photo, or else the smallest.
+    """
+    tiles: list[npt.NDArray[np.uint8]] = []
+    chosen = np.linspace(0, len(photos) - 1, min(_OBJECTS, len(photos))).round().astype(int)
+    for photo in (photos[index] for index in chosen):
+        try:
+            picture = load_image(photo.path)
+            mask = _telling(photo).mask()
+        except PicoSAM2Error:  # named by the evaluation that came before
+            continue
+        if mask.shape == picture.shape[:2]:
+            tiles += _row(predictor, picture, mask)
+    if tiles:
+        write_bytes(out, encode_picture(grid(np.stack(tiles), 6), "PNG"))
+
+
+def _telling(photo: Photo) -> Instance:
+    ordered = sorted(photo.instances, key=lambda one: one.area)
+    fitting = [one for one in ordered if one.area <= photo.height * photo.width / 4]
+    return fitting[-1] if fitting else ordered[0]
+
+
+def _row(
+    predictor: Predictor, picture: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_]
+) -> list[npt.NDArray[np.uint8]]:
+    """Three tiles (T, T, 3) uint8 of one object."""
+    box, point = true_box(truth), centre_point(truth)
+    by_box, by_click = predictor(picture, points=[point], boxes=[box])[::-1]
+    true = Segmentation(mask=truth, score=1.0, prompt=Prompt(box=box))
+    centre, half = box.centre, max(box.width, box.height) * _SURROUNDINGS / 2
+    window = geometry.point_window(centre, half)
+    tiles = []
+    for text, colour, one in (
+        ("truth", PALETTE[0], true),
+        (f"box {iou(by_box.mask, truth):.2f}", PALETTE[1], by_box),
+        (f"click {iou(by_click.mask, truth):.2f}", PALETTE[2], by_click),
+    ):
+        drawn = np.asarray(overlay(picture, [one], colors=[colour]))
+        tile = Image.fromarray(geometry.crop(drawn, window, _TILE))
+        caption(tile, text)
+        tiles.append(np.asarray(tile))
+    return tiles

@@ -1,0 +1,230 @@
+"""Fitting the scorers: which window of a click was right, and how good a mask is.
+
+Every object of held-out photos is clicked (at its centre point and at random places on it) and
+boxed (exactly and with jitter); the IoU of every candidate's final mask with the truth is what the
+scorers learn to predict from the candidates' features. Photos that the network was trained on would
+make it look surer than it is, so the store's validation photos are used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from picosam2 import geometry
+from picosam2.data.coco import Photo
+from picosam2.errors import ConfigError, DataError, PicoSAM2Error
+from picosam2.evaluation.metrics import calibration_error, spearman
+from picosam2.evaluation.protocols import make_item
+from picosam2.images import load_image
+from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Candidate, Predictor
+from picosam2.prompts import Point
+from picosam2.scorer import FEATURES, Scorer, features
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerConfig:
+    """How the scorers are fitted."""
+
+    clicks: int = 3
+    """Clicks on each object: its centre point, then random places near it."""
+    spread: float = 0.25
+    """How far the random clicks are from the centre point, as a share of the object's box."""
+    box_jitter: float = 0.15
+    """Jitter of the second box of each object."""
+    hidden: int = 32
+    """Width of the hidden layer."""
+    epochs: tuple[int, ...] = (30, 80, 200)
+    """Passes over the examples; of several, the one that chooses best in cross-validation."""
+    weight_decay: float = 3e-3
+    """AdamW's weight decay; the examples are few."""
+    folds: int = 5
+    """Parts, by photo, of the cross-validation that the report comes from."""
+    seed: int = 0
+    """Seed of the clicks, the jitter and the weights."""
+
+    def __post_init__(self) -> None:
+        if not self.epochs or min(self.clicks, self.hidden, *self.epochs) < 1 or self.folds < 2:
+            raise ConfigError("`clicks`, `hidden` and `epochs` must be at least 1, `folds` 2")
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What the scorers learn from: (E, N, F) features, (E, N) IoU, (E,) photo and weight."""
+
+    features: Floats
+    ious: Floats
+    photos: npt.NDArray[np.int64]
+    weights: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A scorer, and what cross-validation by photo says of it."""
+
+    scorer: Scorer
+    chosen: float
+    """Mean IoU of the candidates it chooses."""
+    best: float
+    """Mean IoU of the best candidates by truth."""
+    spearman: float
+    """Rank correlation of the chosen one's predicted and true IoU."""
+    calibration_error: float
+
+    def report(self) -> dict[str, float | None]:
+        """Its numbers; None where one is not defined."""
+        names = ("chosen", "best", "spearman", "calibration_error")
+        numbers = {name: float(getattr(self, name)) for name in names}
+        return {name: None if math.isnan(x) else x for name, x in numbers.items()}
+
+
+def collect(
+    predictor: Predictor,
+    photos: Sequence[Photo],
+    config: ScorerConfig | None = None,
+    *,
+    source_weights: dict[str, float] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Examples, Examples]:
+    """Examples of clicks and of boxes from photos with masks; `progress(done, total)` in photos.
+
+    Raises:
+        DataError: no photo could be used.
+    """
+    config = config or ScorerConfig()
+    clicks: list[tuple[Floats, list[float], int, float]] = []
+    boxes: list[tuple[Floats, list[float], int, float]] = []
+    for done, photo in enumerate(photos):
+        weight = (source_weights or {}).get(photo.source, 1.0)
+        try:
+            picture = load_image(photo.path)
+            truths = [instance.mask() for instance in photo.instances]
+        except PicoSAM2Error:
+            continue  # named when the store was prepared
+        for number, truth in enumerate(truths):
+            seed = config.seed + 1000 * photo.instances[number].id
+            for index in range(config.clicks):
+                jitter = config.spread if index else 0.0
+                point = make_item("click", truth, jitter=jitter, seed=seed + index).point
+                found, ious = _click_example(predictor, picture, truth, point)
+                clicks.append((found, ious, photo.id, weight))
+            for index in range(2):
+                jitter = config.box_jitter if index else 0.0
+                item = make_item("box", truth, jitter=jitter, seed=seed + index)
+                window = predictor.box_window(item.box)
+                logits = predictor.window_logits(picture, [window], BOX_CHANNEL)
+                region = geometry.paste_region(logits[0], window, *truth.shape)
+                found = features(logits, [window], *truth.shape)
+                boxes.append((found, [region.iou(truth)], photo.id, weight))
+        if progress:
+            progress(done + 1, len(photos))
+    if not clicks:
+        raise DataError("no photo could be used to fit the scorers: check the store's validation")
+    return _examples(clicks), _examples(boxes)
+
+
+def _click_example(
+    predictor: Predictor,
+    picture: npt.NDArray[np.uint8],
+    truth: npt.NDArray[np.bool_],
+    point: Point,
+) -> tuple[Floats, list[float]]:
+    """The features of a click's candidates, and the IoU of what each would end as."""
+    height, width = truth.shape
+    windows = predictor.click_windows(point, height, width)
+    logits = predictor.window_logits(picture, windows, CLICK_CHANNEL)
+    first = [
+        Candidate(window, geometry.paste_region(one, window, height, width), 0.0)
+        for window, one in zip(windows, logits, strict=True)
+    ]
+    final = predictor.second_pass(picture, first)
+    return features(logits, windows, height, width), [c.region.iou(truth) for c in final]
+
+
+def _examples(found: Sequence[tuple[Floats, list[float], int, float]]) -> Examples:
+    return Examples(
+        features=np.stack([one[0] for one in found]),
+        ious=np.array([one[1] for one in found], np.float32),
+        photos=np.array([one[2] for one in found]),
+        weights=np.array([one[3] for one in found], np.float32),
+    )
+
+
+def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
+    """A scorer fitted on all examples, with the scores that cross-validation by photo gives."""
+    config = config or ScorerConfig()
+    tried = [_cross_validate(examples, config, epochs) for epochs in config.epochs]
+    return max(tried, key=lambda fitted: fitted.chosen)
+
+
+def _cross_validate(examples: Examples, config: ScorerConfig, epochs: int) -> Fitted:
+    photos = np.unique(examples.photos)
+    folds = np.random.default_rng(config.seed).permutation(len(photos)) % config.folds
+    fold = folds[np.searchsorted(photos, examples.photos)]
+    predicted = np.zeros_like(examples.ious)
+    for index in range(config.folds):
+        if (fold == index).any() and (fold != index).any():
+            scorer = _fit(examples, fold != index, config, epochs)
+            predicted[fold == index] = scorer(examples.features[fold == index])
+    rows = np.arange(len(predicted))
+    choice = predicted.argmax(1)
+    score, iou = predicted[rows, choice], examples.ious[rows, choice]
+    return Fitted(
+        scorer=_fit(examples, np.ones(len(fold), bool), config, epochs),
+        chosen=float(np.average(iou, weights=examples.weights)),
+        best=float(np.average(examples.ious.max(1), weights=examples.weights)),
+        spearman=spearman(score, iou),
+        calibration_error=calibration_error(score, iou),
+    )
+
+
+def _fit(
+    examples: Examples, rows: npt.NDArray[np.bool_], config: ScorerConfig, epochs: int
+) -> Scorer:
+    """One perceptron: cross-entropy of the predicted with the true IoU, which calibrates it."""
+    torch.manual_seed(config.seed)
+    x_EI = torch.from_numpy(examples.features[rows]).flatten(1)
+    iou_EN = torch.from_numpy(examples.ious[rows])
+    weight_E1 = torch.from_numpy(examples.weights[rows])[:, None]
+    mean_I, scale_I = x_EI.mean(0), 1 / x_EI.std(0).clamp_min(0.05)
+    x_EI = (x_EI - mean_I) * scale_I
+    candidates = iou_EN.shape[1]
+    net = nn.Sequential(
+        nn.Linear(x_EI.shape[1], config.hidden), nn.ReLU(), nn.Linear(config.hidden, candidates)
+    )
+    optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=config.weight_decay)
+    batch = 256
+    steps = epochs * max(len(x_EI) // batch, 1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(config.seed)
+    for _ in range(steps):
+        chosen = torch.randint(len(x_EI), (batch,), generator=generator)
+        raw_EN = net(x_EI[chosen])
+        loss = F.binary_cross_entropy_with_logits(raw_EN, iou_EN[chosen], weight_E1[chosen])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    first, last = net[0], net[2]
+    arrays: dict[str, Any] = {
+        "mean": mean_I,
+        "scale": scale_I,
+        "hidden": first.weight.T,
+        "hidden_bias": first.bias,
+        "out": last.weight.T,
+        "out_bias": last.bias,
+    }
+    scorer = Scorer(**{name: value.detach().numpy().copy() for name, value in arrays.items()})
+    assert scorer.out.shape == (config.hidden, candidates)
+    assert x_EI.shape[1] == candidates * len(FEATURES)
+    return scorer

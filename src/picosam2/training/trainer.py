@@ -1,0 +1,519 @@
+"""The training loop: a recipe and a store in, weights and a run folder out.
+
+    RUN/recipe.json           the recipe as it was understood
+    RUN/metrics.jsonl         a line every `log_every` steps and one a validation
+    RUN/checkpoint.safetensors  everything needed to go on, replaced atomically
+    RUN/weights.safetensors   the averaged weights of the last checkpoint
+    RUN/curves.png            loss and mIoU so far
+    RUN/validation.png        the same validation objects every time, with their masks
+
+Steps are a pure function of the recipe's seed and the step number (`data.batches`), so a run that
+was killed and resumed on the same machine gives the same weights as an unbroken one.
+
+Shape suffixes: B batch, K logit channels, S side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from picosam2._files import write_json, write_text
+from picosam2.data.augment import Batch
+from picosam2.data.batches import Feed, Lesson, Said, Sampler
+from picosam2.data.store import CLICK, Store
+from picosam2.distillation.cache import STEP, TeacherCache
+from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
+from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
+from picosam2.models.network import ENCODERS, ModelConfig, PicoSAM2
+from picosam2.training.config import Recipe, TrainConfig
+from picosam2.training.depthwise import quicken_depthwise
+from picosam2.training.losses import DistillConfig, iou_error, supervised, teacher_term, trust
+from picosam2.training.syncbn import synchronise_batchnorm
+
+Validate = Callable[[PicoSAM2], dict[str, Any]]
+"""Measures a model: names to numbers."""
+
+
+class TrainingError(PicoSAM2Error):
+    """Training went wrong in a way that going on would only hide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What is told after every step."""
+
+    step: int
+    steps: int
+    loss: float
+    samples_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """This process among those that `torchrun` started; alone without it."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+
+@contextmanager
+def processes(device: str = "auto") -> Iterator[Processes]:
+    """Join the other processes of a `torchrun`, if there are any. `device`: auto, cpu or cuda."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    name = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(name)
+        torch.backends.cudnn.benchmark = True  # shapes change once in a run, if at all
+        torch.backends.cudnn.benchmark_limit = 3  # trying all algorithms takes a minute
+    if world == 1:
+        yield Processes(rank=0, world=1, device=torch.device(name))
+        return
+    dist.init_process_group("nccl" if name.startswith("cuda") else "gloo")
+    try:
+        yield Processes(rank=rank, world=world, device=torch.device(name))
+    finally:
+        dist.destroy_process_group()
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The learning rate of a step, from 0: linear warm-up, then cosine or constant."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return config.lr
+    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    cosine = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+    return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
+
+
+def channel(output_BK: Tensor, kind_B: Tensor) -> Tensor:
+    """Each sample's channel of an output (B, K, ...): its kind of prompt's, or the only one."""
+    if output_BK.shape[1] == 1:
+        return output_BK[:, 0]
+    return output_BK[torch.arange(len(kind_B), device=kind_B.device), kind_B]
+
+
+def memory_format(config: TrainConfig) -> torch.memory_format:
+    """How activations lie in memory."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def compute_loss(
+    model: nn.Module, batch: Batch, config: TrainConfig, distill: DistillConfig | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The batch's loss and its named parts, each a mean over the samples.
+
+    With a teacher in the batch, every sample's supervised loss gives way to the teacher's term by
+    the teacher's weight in that sample.
+    """
+    device = batch.image_B3SS.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
+        outputs = model(batch.image_B3SS.contiguous(memory_format=memory_format(config)))
+    logits_BSS = channel(outputs["logits"], batch.kind_B).float()
+    # A network whose stem shrinks the picture answers on a coarser grid.
+    target_BSS = F.adaptive_avg_pool2d(batch.target_BSS, logits_BSS.shape[-1])
+    losses = supervised(logits_BSS, target_BSS, balanced=config.balanced)
+    total = torch.stack([getattr(config, n) * loss_B for n, loss_B in losses.items()]).sum(0)
+    if batch.teacher_BSS is not None and batch.trust_B is not None:
+        teacher_BSS = F.adaptive_avg_pool2d(batch.teacher_BSS, logits_BSS.shape[-1])
+        term_B = teacher_term(logits_BSS, teacher_BSS, distill or DistillConfig())
+        total = batch.trust_B * term_B + (1 - batch.trust_B) * total
+        losses |= {"teacher": term_B, "trust": batch.trust_B}
+    if "iou" in outputs:
+        predicted_B = channel(outputs["iou"], batch.kind_B).float()
+        losses["iou"] = iou_error(predicted_B, logits_BSS, target_BSS)
+        total = total + config.iou * losses["iou"]
+    return total.mean(), {name: loss_B.mean() for name, loss_B in losses.items()}
+
+
+def new_model(recipe: Recipe) -> PicoSAM2:
+    """New weights, drawn from torch's seed; the encoder's from ImageNet if the recipe says so."""
+    model = PicoSAM2(recipe.model)
+    fill = ENCODERS[recipe.model.encoder].pretrained
+    if recipe.train.imagenet and fill:
+        fill([*model.encoder, model.down[-1]])
+    return model
+
+
+def started_from(path: Path, config: ModelConfig) -> PicoSAM2:
+    """The model in a weights file, to go on from as a network of `config`.
+
+    A network with one logit channel takes over that of clicks from one with two. Any other
+    difference is left for the trainer to refuse.
+    """
+    model = load_weights(path)
+    if model.config.heads or (model.config.logits, config.logits) != (2, 1):
+        return model
+    single = PicoSAM2(replace(model.config, logits=1)).eval()
+    state = model.state_dict()
+    for name in ("head.weight", "head.bias"):
+        state[name] = state[name][CLICK : CLICK + 1]
+    single.load_state_dict(state)
+    return single
+
+
+class Trainer:
+    """Model, averaged model and optimizer of one run, and how they take a step."""
+
+    def __init__(self, recipe: Recipe, group: Processes, model: PicoSAM2 | None = None) -> None:
+        """Start from `model`, or from new weights drawn with the recipe's seed."""
+        config = recipe.train
+        torch.manual_seed(config.seed)
+        self.recipe, self.group = recipe, group
+        model = model if model is not None else new_model(recipe)
+        if model.config != recipe.model:
+            raise ConfigError(
+                "the weights to start from are of another network than the recipe's [model]: "
+                "make both the same"
+            )
+        self.model = model.to(group.device).train()
+        self.model.to(memory_format=memory_format(config))  # type: ignore[call-overload]
+        self.average = deepcopy(self.model).eval().requires_grad_(False)
+        if group.device.type == "cpu" and config.precision == "bf16":
+            quicken_depthwise(self.model)
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": config.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
+            lr=config.lr,
+        )
+        self.step = 0
+        self.loss = 0.0
+        self._wrapped: nn.Module = self.model
+        if group.world > 1:
+            synchronise_batchnorm(self.model)
+            self._wrapped = DistributedDataParallel(self.model, broadcast_buffers=False)
+        if config.compile:
+            self._wrapped = torch.compile(self._wrapped)  # type: ignore[assignment]
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One optimizer step; its loss, parts, gradient norm and learning rate.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite; nothing is changed then.
+        """
+        config = self.recipe.train
+        rate = learning_rate(self.step, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss, parts = compute_loss(self._wrapped, batch, config, self.recipe.distill)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
+        told = torch.stack([loss, *parts.values(), norm]).detach()
+        if self.group.world > 1:  # the gradient is that of all processes; so is what is told
+            dist.all_reduce(told)
+            told /= self.group.world
+        values = told.tolist()
+        if not all(math.isfinite(value) for value in values):
+            raise TrainingError(
+                f"loss or gradient stopped being finite at step {self.step} (loss {values[0]}): "
+                "lower `lr`, or train in fp32"
+            )
+        self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        self.loss = values[0]
+        return {"loss": values[0], **dict(zip(parts, values[1:-1], strict=True)),
+                "grad_norm": values[-1], "lr": rate}  # fmt: skip
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Exponential moving average of weights and statistics, quicker in the first steps."""
+        decay = min(self.recipe.train.ema, (1 + self.step) / (10 + self.step))
+        kept, new = self.average.state_dict(), self.model.state_dict()
+        floats = [name for name in kept if kept[name].is_floating_point()]
+        torch._foreach_lerp_([kept[n] for n in floats], [new[n] for n in floats], 1 - decay)
+        for name in kept.keys() - set(floats):
+            kept[name].copy_(new[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor needed to go on."""
+        names = [name for name, _ in self.model.named_parameters()]
+        state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        state |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for name, parameter in zip(names, self.model.parameters(), strict=True):
+            for key, value in self.optimizer.state[parameter].items():
+                state[f"optimizer.{key}.{name}"] = value
+        return state
+
+    def load_state(self, state: dict[str, Tensor], step: int) -> None:
+        """Go on from `state` at `step`. `CheckpointError` if it is another network's."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+        try:
+            self.model.load_state_dict(part("model."))
+            self.average.load_state_dict(part("average."))
+            for name, parameter in self.model.named_parameters():
+                self.optimizer.state[parameter] = {
+                    key: state[f"optimizer.{key}.{name}"].to(
+                        parameter.device if key != "step" else "cpu"
+                    )
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError(f"the checkpoint is of another network: {error}") from error
+        self.step = step
+
+
+def train(
+    recipe: Recipe,
+    store: Store,
+    out: Path,
+    *,
+    resume: bool = False,
+    init: Path | None = None,
+    teacher: TeacherCache | None = None,
+    device: str = "auto",
+    resident: bool = False,
+    validate: Validate | None = None,
+    tensorboard: bool = False,
+    on_step: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Train a recipe on a store into the folder `out`; the path of the weights.
+
+    Args:
+        resume: go on from the checkpoint in `out`, which must be of the same recipe and store.
+        init: weights to start from instead of new ones; see `started_from`.
+        teacher: what a teacher says of the store, to learn from by the recipe's `distill`.
+        resident: keep the crops in the device's memory; for a GPU, if they fit.
+        validate: measures the averaged model every `validate_every` steps and at the end.
+        tensorboard: also write TensorBoard events (needs the extra).
+        on_step: told about every step.
+
+    Raises:
+        CheckpointError: `out` holds a run and `resume` is not set, or a run of something else.
+        TrainingError: a number stopped being finite.
+    """
+    config = recipe.train
+    keep_memory()
+    with processes(device) as group:
+        if config.batch % group.world:
+            raise ConfigError(
+                f"a batch of {config.batch} cannot be shared by {group.world} processes: "
+                "make `batch` a multiple of them"
+            )
+        run = _Run(out, recipe, store.fingerprint, group, tensorboard, teacher)
+        trainer = Trainer(recipe, group, started_from(init, recipe.model) if init else None)
+        run.begin(trainer, resume)
+        sampler = Sampler(
+            store, config.batch, views=config.views, sources=config.sources,
+            whole_epochs=config.whole_epochs, seed=config.seed,
+        )  # fmt: skip
+        feed = Feed(
+            store, sampler, recipe.augment, size=recipe.crop_size, seed=config.seed,
+            start=trainer.step, stop=config.steps, rank=group.rank, world=group.world,
+            device=group.device, resident=resident,
+            lesson=None if teacher is None else lesson(teacher, recipe.distill),
+        )  # fmt: skip
+        clock, counted = time.perf_counter(), trainer.step
+        with closing(iter(feed)) as batches:
+            for batch in batches:
+                metrics = trainer.train_step(batch)
+                step, last = trainer.step, trainer.step == config.steps
+                if step % config.log_every == 0 or last:
+                    seconds = time.perf_counter() - clock
+                    speed = (step - counted) * config.batch / seconds
+                    run.log({"step": step, "samples": step * config.batch, **metrics,
+                             "samples_per_s": round(speed, 1)})  # fmt: skip
+                    clock, counted = time.perf_counter(), step
+                if on_step and group.first:
+                    on_step(Progress(step=step, steps=config.steps, loss=metrics["loss"],
+                                     samples_per_s=run.speed))  # fmt: skip
+                due = bool(config.validate_every) and step % config.validate_every == 0
+                if validate and group.first and (due or last):
+                    started = time.perf_counter()
+                    run.log({"step": step, "samples": step * config.batch,
+                             "validation": validate(trainer.average)})  # fmt: skip
+                    clock += time.perf_counter() - started
+                if step % config.save_every == 0 or last:
+                    run.save(trainer)
+        return run.weights
+
+
+def lesson(teacher: TeacherCache, config: DistillConfig) -> Lesson:
+    """What the teacher says of a batch's rows, weighed as `config` has it."""
+    weights = trust(teacher.records, config)
+
+    def said(rows: npt.NDArray[np.int64]) -> Said:
+        logits = torch.from_numpy(teacher.gather(rows)).float() * STEP
+        return Said(logits, torch.from_numpy(weights[rows]))
+
+    return said
+
+
+def window_rules(recipe: Recipe) -> dict[str, float | None]:
+    """What prediction must know of the windows that a recipe trains on; null is no limit."""
+    limit = recipe.augment.box_max_aspect
+    return {
+        "box_growth": recipe.augment.box_growth,
+        "box_max_aspect": limit if math.isfinite(limit) else None,
+    }
+
+
+class _Run:
+    """The run's folder. Only the first process writes."""
+
+    def __init__(
+        self,
+        out: Path,
+        recipe: Recipe,
+        store: str,
+        group: Processes,
+        tensorboard: bool,
+        teacher: TeacherCache | None,
+    ) -> None:
+        self.out, self.recipe, self.store, self.group = out, recipe, store, group
+        self.teacher = None
+        if teacher is not None:  # but for its name, which may be a path and so nobody's business
+            known = {key: value for key, value in teacher.teacher.items() if key != "name"}
+            self.teacher = {**known, "cache": teacher.fingerprint}
+        self.checkpoint = out / "checkpoint.safetensors"
+        self.weights = out / "weights.safetensors"
+        self.metrics = out / "metrics.jsonl"
+        self.speed = 0.0
+        self._board = _tensorboard(out) if tensorboard and group.first else None
+
+    def begin(self, trainer: Trainer, resume: bool) -> None:
+        """Claim the folder, or go on from what is in it."""
+        settings = _plain(self.recipe)
+        if resume and self.checkpoint.exists():
+            found = read_tensors(self.checkpoint)
+            if _complete(found.info.get("recipe"), settings) != settings:
+                raise CheckpointError(
+                    f"{self.checkpoint} was made by another recipe: choose another --out"
+                )
+            if found.info.get("store") != self.store:
+                raise CheckpointError(
+                    f"{self.checkpoint} was trained on another store: choose another --out"
+                )
+            if found.info.get("teacher") != self.teacher:
+                raise CheckpointError(
+                    f"{self.checkpoint} was taught by another teacher's cache, or by none: give "
+                    "the same --teacher, or choose another --out"
+                )
+            trainer.load_state(found.tensors, int(found.info["step"]))
+            if self.group.first:
+                self._forget_after(trainer.step)
+        elif self.checkpoint.exists() or self.metrics.exists():
+            if not resume:
+                raise CheckpointError(
+                    f"{self.out} holds a run: add --resume, or choose another --out"
+                )
+            self._forget_after(0)  # it was stopped before its first checkpoint
+        self._settings = settings
+        if self.group.first:
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_json(self.out / "recipe.json", settings)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop the metrics of steps that will be taken again."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text().splitlines(keepends=True)
+            write_text(self.metrics, "".join(x for x in lines if _step_of(x) <= step))
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one line of metrics."""
+        self.speed = line.get("samples_per_s", self.speed)
+        if not self.group.first:
+            return
+        with self.metrics.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+        if self._board:
+            for name, value in {**line, **line.get("validation", {})}.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(name, value, line["step"])
+            self._board.flush()
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint and the averaged weights."""
+        if not self.group.first:
+            return
+        info = {
+            "recipe": self._settings,
+            "store": self.store,
+            "step": trainer.step,
+            "geometry": window_rules(self.recipe),
+            "teacher": self.teacher,
+            "click_windows": "native" if set(self.recipe.train.views) == {"native"} else "ladder",
+        }
+        write_tensors(self.checkpoint, trainer.state(), info)
+        save_weights(self.weights, trainer.average, info)
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory: a step's arrays are as large as the last one's.
+
+    By default every large array is mapped anew and faulted in page by page, which took half of a
+    step's time where it was measured (docs/training.md).
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mmap_max, trim_threshold, top_pad = -4, -1, -2
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**28)
+
+
+def _complete(recipe: Any, settings: dict[str, Any]) -> Any:
+    """A checkpoint's recipe with the settings that did not exist yet, at their defaults."""
+    if not isinstance(recipe, dict):
+        return recipe
+    defaults = _plain(Recipe())
+    return {
+        table: {**defaults[table], **recipe[table]} if table in recipe else defaults[table]
+        for table in settings
+    }
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON can hold it."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(recipe)).replace("Infinity", '"inf"'))
+    return found
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # half a line, written when the run was killed
+
+
+def _tensorboard(out: Path) -> Any:
+    from picosam2.errors import require
+
+    return require("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(out / "tensorboard"))

@@ -1,0 +1,72 @@
+"""Measuring during a training: the averaged weights, on whole photos that it never trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picosam2.data.coco import Photo, read_coco
+from picosam2.data.store import Store
+from picosam2.evaluation.run import evaluate
+from picosam2.models.network import PicoSAM2
+from picosam2.predictor import Predictor
+from picosam2.runtimes.torch import TorchRuntime
+from picosam2.training.config import Recipe
+from picosam2.training.figures import draw_validation
+
+
+class Validation:
+    """Measures a model by the protocols `box` and `click` on photos of a store's validation part.
+
+    Call it with a model to get plain numbers: box_miou, click_miou, click_best (mIoU of the best
+    candidate by truth), objects and photos.
+    """
+
+    def __init__(self, store: Store, recipe: Recipe, picture: Path | None = None) -> None:
+        """Choose the photos: `validation_photos` of the recipe, spread evenly over all of them.
+
+        Args:
+            picture: where to draw the same few objects after each measurement (.png).
+
+        Raises:
+            DataError: the store's validation part cannot be read.
+        """
+        usable: list[Photo] = []
+        if any(photo["validation"] for photo in store.photos):
+            found = read_coco(store.path / "validation.json", store.path / "validation")
+            usable = [photo for photo in found.photos if photo.instances]
+        self.photos = spread(usable, recipe.train.validation_photos)
+        self._picture = picture
+        # Weights that only ever saw the photo's own pixels are asked for the same.
+        trained = recipe.train.views or dict.fromkeys(store.view_names, 1.0)
+        views = {name for name, share in trained.items() if share > 0}
+        self._facts = {"click_windows": "native"} if views == {"native"} else {}
+
+    def __call__(self, model: PicoSAM2) -> dict[str, Any]:
+        """Measure `model`, and draw the picture."""
+        predictor = Predictor(TorchRuntime(model, facts=self._facts))
+        box = evaluate(predictor, self.photos, protocol="box")
+        click = evaluate(predictor, self.photos, protocol="click")
+        if self._picture is not None:
+            draw_validation(predictor, self.photos, self._picture)
+        return {
+            "box_miou": float(box.column("iou").mean()),
+            "click_miou": float(click.column("iou").mean()),
+            "click_best": float(click.column("best").mean()),
+            "objects": len(box.measured),
+            "photos": len(self.photos),
+        }
+
+
+def spread(photos: Sequence[Photo], count: int) -> tuple[Photo, ...]:
+    """`count` photos at even distances in their order, so that every source is among them; 0: all.
+
+    A store's photos stand source by source; the first ones would be of one source only.
+    """
+    if not count or count >= len(photos):
+        return tuple(photos)
+    chosen = np.linspace(0, len(photos) - 1, count).round().astype(int)
+    return tuple(photos[index] for index in chosen)

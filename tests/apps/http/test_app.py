@@ -1,0 +1,383 @@
+"""The server, called in this process: answers, errors, limits, sessions, and hostile input."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+pytest.importorskip("starlette", reason="the server is an extra")
+pytest.importorskip("httpx2", reason="Starlette's test client needs httpx2")
+
+from starlette.testclient import TestClient
+
+from picosam2.apps.http.app import create_app
+from picosam2.apps.http.limits import Limits
+from picosam2.apps.http.sessions import Sessions
+from picosam2.errors import ConfigError
+from picosam2.masks import rle_decode
+from picosam2.predictor import Predictor
+
+HEIGHT, WIDTH = 40, 60
+LIMITS = Limits(body=60_000, pixels=10_000, prompts=4, points=6, sessions=2, session_pixels=9_000)
+JPEG = {"content-type": "image/jpeg"}
+
+
+def picture_bytes(height: int = HEIGHT, width: int = WIDTH, kind: str = "PNG") -> bytes:
+    y, x = np.mgrid[:height, :width]
+    disc = (x - width / 2) ** 2 + (y - height / 2) ** 2 < (height / 4) ** 2
+    pixels = np.where(disc[..., None], (220, 60, 40), (40, 90, 60)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_onnx: Path) -> Predictor:
+    return Predictor(tiny_onnx, threads=1)
+
+
+@pytest.fixture(scope="module")
+def client(predictor: Predictor) -> Iterator[TestClient]:
+    with TestClient(create_app(predictor, LIMITS), base_url="http://127.0.0.1:8428") as client:
+        yield client
+
+
+@pytest.fixture
+def session(client: TestClient) -> str:
+    name: str = client.post("/v1/sessions", content=picture_bytes(), headers=JPEG).json()["session"]
+    return name
+
+
+def test_a_picture_and_a_point(client):
+    answer = client.post("/v1/segment?point=30,20", content=picture_bytes(), headers=JPEG)
+    assert answer.status_code == 200
+    value = answer.json()
+    assert (value["width"], value["height"]) == (WIDTH, HEIGHT)
+    (mask,) = value["masks"]
+    assert mask["prompt"] == {"points": [[30, 20, 1]]}
+    assert rle_decode(mask["rle"]).shape == (HEIGHT, WIDTH)
+    assert 0 <= mask["score"] <= 1
+
+
+def test_json_is_the_same_as_the_query(client):
+    by_query = client.post(
+        "/v1/segment?point=30,20&box=20,10,40,30", content=picture_bytes(), headers=JPEG
+    )
+    asked = {
+        "image": base64.b64encode(picture_bytes()).decode(),
+        "prompts": [{"points": [[30, 20]]}, {"box": [20, 10, 40, 30]}],
+    }
+    by_json = client.post("/v1/segment", json=asked)
+    assert by_json.status_code == 200
+    assert by_json.json() == by_query.json()
+
+
+def test_the_answers_are_the_predictor_s(client, predictor):
+    asked = {"prompts": [{"points": [[30, 20], [5, 5, 0]]}], "multimask": True,
+             "image": base64.b64encode(picture_bytes()).decode()}  # fmt: skip
+    answer = client.post("/v1/segment", json=asked).json()
+    from picosam2.prompts import Point, Prompt
+
+    prompt = Prompt((Point(30, 20), Point(5, 5, False)))
+    found = predictor(picture_bytes(), prompts=[prompt], multimask=True)
+    assert answer["masks"] == json.loads(json.dumps([one.to_json() for one in found]))
+
+
+@pytest.mark.parametrize(("form", "mode"), [("mask", "L"), ("overlay", "RGB"), ("cutout", "RGBA")])
+def test_pictures(client, form, mode):
+    url = f"/v1/segment?box=20,10,40,30&format={form}"
+    answer = client.post(url, content=picture_bytes(), headers=JPEG)
+    assert answer.headers["content-type"] == "image/png"
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        assert picture.size == (WIDTH, HEIGHT)
+        assert picture.mode == mode
+
+
+def test_several_masks_are_an_indexed_picture(client):
+    url = "/v1/segment?box=20,10,40,30&point=5,5&format=mask"
+    answer = client.post(url, content=picture_bytes(), headers=JPEG)
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        assert picture.mode == "P"
+
+
+def test_a_session_needs_no_second_upload(client, session):
+    url = f"/v1/sessions/{session}/segment"
+    for point in ([30, 20], [5, 5]):
+        answer = client.post(url, json={"prompts": [{"points": [point]}]})
+        assert answer.status_code == 200
+        assert len(answer.json()["masks"]) == 1
+    assert client.delete(f"/v1/sessions/{session}").status_code == 204
+    assert client.delete(f"/v1/sessions/{session}").status_code == 404
+    assert client.post(url, json={"prompts": [{"points": [[3, 3]]}]}).status_code == 404
+
+
+def test_sessions_are_few_and_the_oldest_goes(client):
+    names = [
+        client.post("/v1/sessions", content=picture_bytes(), headers=JPEG).json()["session"]
+        for _ in range(3)
+    ]
+    asked = {"prompts": [{"points": [[3, 3]]}]}
+    states = [client.post(f"/v1/sessions/{n}/segment", json=asked).status_code for n in names]
+    assert states == [404, 200, 200]
+
+
+def test_sessions_expire_and_stay_within_their_pixels():
+    now = [0.0]
+    sessions = Sessions(LIMITS, clock=lambda: now[0])
+    picture = np.zeros((50, 100, 3), np.uint8)
+    first = sessions.add(picture)
+    second = sessions.add(picture)  # 10,000 pixels are more than 9,000
+    assert sessions.get(first) is None
+    assert sessions.get(second) is picture
+    assert sessions.pixels == 5_000
+    now[0] += LIMITS.session_seconds + 1
+    assert sessions.get(second) is None
+    assert len(sessions) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "content", "headers", "status", "message"),
+    [
+        ("/v1/segment?point=3,3", b"", JPEG, 400, "no picture"),
+        ("/v1/segment?point=3,3", b"junk", JPEG, 400, "not a picture"),
+        ("/v1/segment?point=3,3", b"x" * 60_001, JPEG, 413, "at most 60,000 bytes"),
+        ("/v1/segment?point=3,3", b"{}", {"content-type": "text/plain"}, 415, "image/jpeg"),
+        ("/v1/segment?point=3,3", b"{}", {}, 415, "image/jpeg"),
+        ("/v1/segment", "PICTURE", JPEG, 400, "no prompt"),
+        ("/v1/segment?point=3", "PICTURE", JPEG, 400, "not a point"),
+        ("/v1/segment?point=300,3", "PICTURE", JPEG, 400, "outside the picture"),
+        ("/v1/segment?point=3,3&path=/etc/passwd", "PICTURE", JPEG, 400, "no parameter 'path'"),
+        ("/v1/segment?point=3,3&format=exe", "PICTURE", JPEG, 400, "must be one of json"),
+        ("/v1/segment?point=" + "1" * 80 + ",3", "PICTURE", JPEG, 400, "too many digits"),
+        ("/v1/segment?" + "point=3,3&" * 5, "PICTURE", JPEG, 400, "5 prompts are too many"),
+        ("/v1/segment?point=3,3&point=4,4&format=cutout", "PICTURE", JPEG, 400, "one object"),
+        ("/v1/sessions?point=3,3", "PICTURE", JPEG, 400, "no parameter 'point'"),
+        ("/v1/sessions", "LARGE", JPEG, 400, "the limit is 0.01 million"),
+    ],
+)
+def test_mistakes_are_told(client, url, content, headers, status, message):
+    content = {"PICTURE": picture_bytes(), "LARGE": picture_bytes(101, 100)}.get(content, content)
+    answer = client.post(url, content=content, headers=headers)
+    assert answer.status_code == status
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "must be a JSON object"),
+        ({"prompts": []}, "no prompt"),
+        ({"prompts": {}}, "must be a list"),
+        ({"prompts": [{"box": [9, 9, 1, 1]}]}, "swapped"),
+        ({"prompts": [{"points": [[1, 1]], "x": 1}]}, "no key 'x'"),
+        ({"prompts": [{"points": [[1, 1]] * 7}]}, "7 points are too many"),
+        ({"prompts": [{"points": [[1, 1]]}], "multimask": 1}, "true or false"),
+        ({"prompts": [{"points": [[1, 1]]}], "format": ["json"]}, "must be one of"),
+        ({"prompts": [{"points": [[1, 1]]}], "image": "aGk="}, "has its picture"),
+        ({"prompts": [{"points": [[1, 1]]}], "image": "@@"}, "not base64"),
+        ({"prompts": [{"points": [[1, 1]]}], "image": {"url": "http://x"}}, "base64"),
+        ({"prompts": [{"points": [[1, 1]]}], "url": "file:///etc/passwd"}, "no key 'url'"),
+    ],
+)
+def test_json_mistakes_are_told(client, session, value, message):
+    answer = client.post(f"/v1/sessions/{session}/segment", json=value)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[" * 50_000, b'{"prompts": NaN}', b"\xff", b"1" * 5000]
+)
+def test_what_is_not_json(client, body):
+    answer = client.post("/v1/segment", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+
+
+def test_a_body_without_a_length_is_cut_off_too(client):
+    def parts() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 10_000
+
+    assert client.post("/v1/segment?point=1,1", content=parts(), headers=JPEG).status_code == 413
+
+
+def test_a_box_that_reaches_out_is_cut_without_a_word(client):
+    answer = client.post("/v1/segment?box=-9,-9,30,30", content=picture_bytes(), headers=JPEG)
+    assert answer.status_code == 200
+    assert answer.json()["masks"][0]["prompt"] == {"box": [0, 0, 30, 30]}
+
+
+def test_names_and_methods_that_mean_nothing(client):
+    assert "openapi" in client.get("/nothing").json()["error"]
+    answer = client.get("/v1/segment")
+    assert answer.status_code == 405
+    assert "openapi" in answer.json()["error"]
+    assert answer.headers["allow"] == "POST"
+
+
+def test_a_foreign_host_name_is_refused(client):
+    for host in ("evil.example", "evil.example:8428", "", "127.0.0.1.evil.example"):
+        assert client.get("/health", headers={"host": host}).status_code == 421
+    for host in ("localhost", "LOCALHOST:1", "[::1]:8428", "127.0.0.1"):
+        assert client.get("/health", headers={"host": host}).status_code == 200
+
+
+def test_no_other_site_is_given_leave(client):
+    headers = {"origin": "http://evil.example", "access-control-request-method": "POST"}
+    answer = client.options("/v1/segment", headers=headers)
+    assert answer.status_code == 405
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_metrics_count(client):
+    def count(text: str) -> int:
+        line = re.search(r'requests_total\{route="/health",status="200"\} (\d+)', text)
+        return int(line[1]) if line else 0
+
+    before = count(client.get("/metrics").text)
+    client.get("/health")
+    after = client.get("/metrics")
+    assert count(after.text) == before + 1
+    assert after.headers["content-type"].startswith("text/plain")
+    for line in after.text.splitlines():
+        assert re.fullmatch(r"# (HELP|TYPE) \w+ .+|\w+(\{.*\})? [0-9.e+-]+", line), line
+
+
+def test_openapi_describes_every_route(client, predictor):
+    document = client.get("/openapi.json").json()
+    offered = {
+        (path, method)
+        for path, item in document["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    routes = {
+        (route.path, method.lower())
+        for route in create_app(predictor).routes
+        for method in route.methods - {"HEAD"}
+    }
+    assert offered == routes
+
+    def references(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                yield value["$ref"]
+            for each in value.values():
+                yield from references(each)
+        elif isinstance(value, list):
+            for each in value:
+                yield from references(each)
+
+    for reference in set(references(document)):
+        found = document
+        for part in reference.removeprefix("#/").split("/"):
+            found = found[part]
+
+
+def test_limits_make_sense():
+    with pytest.raises(ConfigError, match="pixels must be above 0"):
+        Limits(pixels=0)
+
+
+def test_a_fault_of_ours_tells_nothing(predictor, monkeypatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("secret")
+
+    app = create_app(predictor, LIMITS)
+    monkeypatch.setattr("picosam2.apps.http.app.load_image", fail)
+    with TestClient(app, base_url="http://localhost") as client:
+        answer = client.post("/v1/segment?point=3,3", content=picture_bytes(), headers=JPEG)
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+
+
+# --- hostile input --------------------------------------------------------------------------------
+
+fuzz = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+numbers = st.one_of(
+    st.integers(-(10**6), 10**6), st.floats(), st.integers(), st.booleans(), st.none()
+)
+scalars = st.one_of(numbers, st.text(max_size=8))
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5), st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+coordinates = st.one_of(st.floats(-10, 70), numbers)
+prompts = st.one_of(
+    values,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "points": st.one_of(
+                values, st.lists(st.lists(coordinates, max_size=4), min_size=1, max_size=4)
+            ),
+            "box": st.one_of(values, st.lists(coordinates, min_size=3, max_size=5)),
+        },
+    ),
+)
+asked = st.one_of(
+    values,
+    st.fixed_dictionaries(
+        {"prompts": st.one_of(values, st.lists(prompts, max_size=3))},
+        optional={
+            "multimask": st.one_of(st.booleans(), values),
+            "format": st.one_of(st.sampled_from(["json", "mask", "overlay", "cutout"]), values),
+        },
+    ),
+)
+
+
+@fuzz
+@given(value=asked)
+def test_any_json_is_answered_or_refused(client, session, value):
+    # allow_nan: what a careless client writes, which is no JSON
+    body = json.dumps(value, allow_nan=True).encode()
+    answer = client.post(
+        f"/v1/sessions/{session}/segment",
+        content=body,
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code in (200, 400), answer.text
+    if answer.status_code == 400:
+        assert list(answer.json()) == ["error"]
+
+
+@fuzz
+@given(
+    body=st.binary(max_size=400),
+    cut=st.integers(0, 400),
+    query=st.text(max_size=40),
+    kind=st.sampled_from(["image/png", "image/x", "application/json", "text/html", ""]),
+)
+def test_any_bytes_are_answered_or_refused(client, body, cut, query, kind):
+    data = body + picture_bytes()[cut:] if cut % 2 else picture_bytes()[:cut] + body
+    params = {"point": ["3,3", query]}
+    headers = {"content-type": kind}
+    for url in ("/v1/segment", "/v1/sessions"):
+        answer = client.post(url, content=data, params=params, headers=headers)
+        assert answer.status_code in (200, 201, 400, 415), answer.text
+
+
+@fuzz
+@given(name=st.text(max_size=30), method=st.sampled_from(["GET", "POST", "DELETE", "PUT"]))
+def test_any_path_is_answered_or_refused(client, name, method):
+    from urllib.parse import quote
+
+    answer = client.request(method, f"/v1/sessions/{quote(name, safe='')}")
+    assert answer.status_code in (204, 404, 405, 415), answer.text

@@ -1,0 +1,150 @@
+"""PicoSAM2 as a model of osam and labelme, held against the installed packages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from picosam2.errors import MissingExtraError
+from picosam2.predictor import Predictor
+from picosam2.prompts import Box, Point, Prompt
+from picosam2.samples import sample
+
+
+@pytest.fixture
+def osam() -> Iterator[object]:
+    package = pytest.importorskip("osam", reason="osam is an extra")
+    before = list(package.apis.registered_model_types)
+    yield package
+    package.apis.registered_model_types[:] = before
+    package.apis.running_model = None
+
+
+@pytest.fixture
+def labelme_app(osam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where labelme keeps its settings
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    app = pytest.importorskip("labelme.app", reason="labelme is an extra", exc_type=ImportError)
+    monkeypatch.setattr(
+        app.AiAssistedAnnotationWidget,
+        "_available_models",
+        list(app.AiAssistedAnnotationWidget._available_models),
+    )
+    monkeypatch.setattr(app, "load_config", app.load_config)
+    return app
+
+
+def whole(annotation: object, shape: tuple[int, ...]) -> np.ndarray:
+    """An osam annotation's mask on the whole picture."""
+    mask = np.zeros(shape[:2], np.bool_)
+    bounds = annotation.bounding_box
+    mask[bounds.ymin : bounds.ymax + 1, bounds.xmin : bounds.xmax + 1] = annotation.mask
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("points", "labels", "prompt"),
+    [
+        ([[353, 349]], [1], Prompt((Point(353, 349),))),
+        ([[353, 349], [500, 250]], [1, 0], Prompt((Point(353, 349), Point(500, 250, False)))),
+        ([[310, 303], [396, 394]], [2, 3], Prompt(box=Box(310, 303, 396, 394))),
+    ],
+)
+def test_osam_gets_the_predictor_s_masks(osam, tiny_onnx: Path, points, labels, prompt):
+    from picosam2.apps.labelme import NAME, register
+
+    register(tiny_onnx, threads=1)
+    asked = osam.types.Prompt(points=np.array(points, float), point_labels=np.array(labels))
+    request = osam.types.GenerateRequest(model=NAME, image=sample(), prompt=asked)
+    response = osam.apis.generate(request)
+    (found,) = Predictor(tiny_onnx, threads=1)(sample(), prompts=[prompt])
+    if found.box is None:
+        assert response.annotations == []
+    else:
+        (annotation,) = response.annotations
+        assert np.array_equal(whole(annotation, sample().shape), found.mask)
+        assert annotation.score == pytest.approx(found.score)
+
+
+def test_osam_knows_it_once_and_downloads_nothing(osam, tiny_onnx: Path):
+    from picosam2.apps.labelme import register
+
+    register(tiny_onnx)
+    model = register(tiny_onnx)
+    assert osam.apis.get_model_type_by_name("picosam2") is model
+    assert [m.name for m in osam.apis.registered_model_types].count(model.name) == 1
+    assert model.get_size() == tiny_onnx.stat().st_size
+    model.pull()
+    model.remove()
+    assert tiny_onnx.is_file()
+
+
+def test_what_osam_may_ask_that_has_no_answer(osam, tiny_onnx: Path):
+    from picosam2.apps.labelme import register
+
+    model = register(tiny_onnx, threads=1)()
+    words = osam.types.GenerateRequest(
+        model=model.name, image=sample(), prompt=osam.types.Prompt(texts=["apple"])
+    )
+    with pytest.raises(ValueError, match="knows no words"):
+        model.generate(words)
+    with pytest.raises(ValueError, match="send the image"):
+        model.generate(osam.types.GenerateRequest(model=model.name))
+    with pytest.raises(NotImplementedError):  # how labelme learns that there is no encoder
+        model.encode_image(sample())
+
+
+def test_labelme_s_own_session_gets_a_mask(labelme_app, tiny_onnx: Path):
+    from labelme._automation import OsamSession
+
+    from picosam2.apps.labelme import NAME, add_to_labelme
+
+    add_to_labelme(tiny_onnx, threads=1)
+    response = OsamSession(model_name=NAME).run(
+        image=sample(),
+        image_id="1",
+        points=np.array([[310.0, 303.0], [640.0, 480.0]]),
+        point_labels=np.array([2, 3]),
+    )
+    (found,) = Predictor(tiny_onnx, threads=1)(sample(), boxes=[(310, 303, 640, 480)])
+    assert sum(a.mask.sum() for a in response.annotations) == found.area
+
+
+def test_labelme_s_window_offers_it_and_has_chosen_it(labelme_app, tiny_onnx: Path):
+    from PyQt5 import QtWidgets
+
+    from picosam2.apps.labelme import NAME, TITLE, add_to_labelme
+
+    add_to_labelme(tiny_onnx)
+    add_to_labelme(tiny_onnx)
+    application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["labelme"])
+    window = labelme_app.MainWindow(config_file=None, config_overrides={})
+    try:
+        combo = window._ai_annotation._model_combo
+        assert combo.currentText() == TITLE
+        assert [combo.itemText(i) for i in range(combo.count())].count(TITLE) == 1
+        assert window._canvas_widgets.canvas.get_ai_model_name() == NAME
+    finally:
+        window.close()
+        application.processEvents()
+
+
+def test_a_user_s_own_choice_is_kept(labelme_app, tiny_onnx: Path):
+    from picosam2.apps.labelme import add_to_labelme
+
+    add_to_labelme(tiny_onnx)
+    config = labelme_app.load_config(None, {"ai": {"default": "Sam (speed)"}})
+    assert config["ai"]["default"] == "Sam (speed)"
+
+
+def test_without_labelme(monkeypatch, tiny_onnx: Path):
+    from picosam2.apps.labelme import add_to_labelme
+
+    monkeypatch.setitem(sys.modules, "labelme", None)
+    with pytest.raises(MissingExtraError, match=r"picosam2\[labelme\]"):
+        add_to_labelme(tiny_onnx)

@@ -1,0 +1,124 @@
+"""evaluate.leaks and evaluate.compare: photos met again are named, differences have intervals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.tiny import make_store, write_coco
+from PIL import Image
+
+from picosam2.data.coco import read_coco
+from picosam2.errors import DataError
+from picosam2.evaluation.compare import compare, read_result
+from picosam2.evaluation.leak_check import check_leaks
+from picosam2.evaluation.protocols import first_annotations
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def test_other_photos_do_not_leak(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "train", 5)
+    other = write_coco(tmp_path, 3, start=50, name="other")
+    found = check_leaks(read_coco(other.annotations, other.images).photos, store)
+    assert found.checked == 3
+    assert found.stored == 5
+    assert found.warning is None
+    assert found.to_json()["met"] == 0
+
+
+def test_the_same_photos_leak_by_id(tmp_path: Path) -> None:
+    store = make_store(tmp_path, 5)
+    same = write_coco(tmp_path, 5)
+    found = check_leaks(read_coco(same.annotations, same.images).photos, store)
+    assert len(found.found) == 5
+    assert {leak.why for leak in found.found} == {"id"}
+    assert "5 of the 5 photos" in (found.warning or "")
+
+
+def test_a_renamed_resized_resaved_photo_leaks_by_its_picture(tmp_path: Path) -> None:
+    store = make_store(tmp_path, 5)
+    other = write_coco(tmp_path, 2, start=50, name="other")
+    with Image.open(tmp_path / "shapes-images" / "003.png") as picture:
+        smaller = picture.resize((96, 72)).convert("RGB")
+    smaller.save(other.images / "050.png", "JPEG", quality=70)
+    found = check_leaks(read_coco(other.annotations, other.images).photos, store)
+    assert [(leak.photo, leak.stored, leak.why) for leak in found.found] == [
+        ("050.png", "shapes/003.png", "picture")
+    ]
+
+
+def test_first_annotations_go_by_the_file(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, 4)
+    document = json.loads(source.annotations.read_text())
+    document["annotations"].reverse()
+    document["annotations"].insert(0, {**document["annotations"][0], "id": 900, "iscrowd": 1})
+    source.annotations.write_text(json.dumps(document))
+    photos = read_coco(source.annotations, source.images).photos
+    chosen = first_annotations(source.annotations, photos, 2)
+    assert [one.id for photo in chosen for one in photo.instances] == [103, 104]
+    (tmp_path / "broken.json").write_text("[]")
+    with pytest.raises(DataError, match="no annotation file"):
+        first_annotations(tmp_path / "broken.json", photos, 2)
+
+
+def result(ious: list[float], **changes: Any) -> dict[str, Any]:
+    items = [
+        {"annotation": index, "photo": index // 3, "area": 500.0 * (index + 1), "iou": iou}
+        for index, iou in enumerate(ious)
+    ]
+    found = {"kind": "evaluation", "protocol": "box", "dataset": "coco", "items": items}
+    return {**found, **changes}
+
+
+def test_compare_pairs_objects() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.uniform(0.2, 0.8, 60)
+    found = compare(result(list(before)), result([*(before + 0.05), 0.9]))
+    assert found.n == 60
+    assert (found.only_a, found.only_b) == (0, 1)
+    assert found.difference == pytest.approx(0.05)
+    # The objects differ a lot, the difference does not: its interval is narrow.
+    assert found.low == pytest.approx(0.05)
+    assert found.better == 1
+    assert found.verdict == "B is better"
+    assert "+0.0500" in str(found)
+    assert json.loads(json.dumps(found.to_json()))["n"] == 60
+
+
+def test_compare_admits_that_nothing_can_be_shown() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.uniform(0.2, 0.8, 60)
+    found = compare(result(list(before)), result(list(before + rng.normal(0, 0.1, 60))))
+    assert found.low < 0 < found.high
+    assert found.verdict == "no difference can be shown"
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"protocol": "click"}, "cannot be compared"),
+        ({"dataset": "lvis"}, "cannot be compared"),
+        ({"kind": "clicks"}, "no scores of objects"),
+        ({"items": []}, "share no object"),
+        ({"items": [{"annotation": 0}]}, "broken items"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(other: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        compare(result([0.5, 0.6]), result([0.5, 0.6], **other))
+
+
+def test_result_files_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(DataError, match="no result file"):
+        read_result(path)
+    path.write_text("{")
+    with pytest.raises(DataError, match="no JSON"):
+        read_result(path)
+    path.write_text('{"kind": "holiday"}')
+    with pytest.raises(DataError, match="no result file"):
+        read_result(path)

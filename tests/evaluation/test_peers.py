@@ -1,0 +1,128 @@
+"""evaluate.peers: SAM-family models with random weights, small enough to make here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.sam import tiny_sam, tiny_sam2
+from helpers.tiny import scene, write_coco
+
+from picosam2.data.coco import read_coco
+from picosam2.errors import WeightsError
+from picosam2.evaluation.peers import Peer, fit, squash
+from picosam2.evaluation.run import evaluate
+from picosam2.prompts import Box, Point
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers", reason="peers need the extra sam2")
+
+# What facebook/sam2.1-hiera-* and facebook/sam-vit-* state in their preprocessor_config.json.
+DOCUMENTED_MEAN = (0.485, 0.456, 0.406)
+DOCUMENTED_STD = (0.229, 0.224, 0.225)
+
+
+@pytest.fixture(scope="module", params=["sam2", "sam"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp(request.param)
+    {"sam2": tiny_sam2, "sam": tiny_sam}[request.param]().save_pretrained(path)
+    return path
+
+
+def test_squash_is_sam2s_preprocessing() -> None:
+    picture, _ = scene(1)
+    shown = squash(picture, 1024)
+    assert shown.pixels.shape == (1, 3, 1024, 1024)
+    assert shown.pixels.dtype == np.float32
+    assert (shown.scale_x, shown.scale_y) == (1024 / 96, 1024 / 72)
+    # Independently: torch's resize, then the documented constants.
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
+    large = torch.nn.functional.interpolate(
+        tensor, (1024, 1024), mode="bilinear", align_corners=False, antialias=True
+    )
+    mean = torch.tensor(DOCUMENTED_MEAN).view(1, 3, 1, 1)
+    std = torch.tensor(DOCUMENTED_STD).view(1, 3, 1, 1)
+    expected = (large / 255 - mean) / std
+    # Pillow rounds to whole levels on the way.
+    assert float(np.abs(shown.pixels - expected.numpy()).max()) < 1.01 / 255 / min(DOCUMENTED_STD)
+
+
+def test_fit_is_sams_preprocessing() -> None:
+    picture = np.full((72, 96, 3), 255, np.uint8)
+    shown = fit(picture, 1024)
+    assert (shown.scale_x, shown.scale_y) == pytest.approx((1024 / 96, 768 / 72))
+    white = (1 - np.array(DOCUMENTED_MEAN)) / np.array(DOCUMENTED_STD)
+    np.testing.assert_allclose(shown.pixels[0, :, :768].mean((1, 2)), white, rtol=1e-5)
+    assert not shown.pixels[0, :, 768:].any()
+
+
+def test_answers_have_the_pictures_size_and_are_ordered(folder: Path) -> None:
+    peer = Peer.load(folder)
+    picture, _ = scene(2)
+    clicks = peer.clicks(picture, [Point(40, 30), Point(60, 50)])
+    assert len(clicks) == 2
+    for answers in clicks:
+        scores = [one.score for one in answers]
+        assert len(answers) == 3
+        assert scores == sorted(scores, reverse=True)
+        assert all(one.region.logits.shape == (72, 96) for one in answers)
+    boxes = peer.boxes(picture, [Box(20, 10, 60, 50)])
+    assert boxes[0].mask(72, 96).shape == (72, 96)
+    facts = peer.facts()
+    assert facts["parameters"] > 1000
+    assert facts["bytes"] > 4 * facts["parameters"]
+    assert len(facts["sha256"]) == 64
+
+
+def test_it_gives_what_the_model_gives(folder: Path) -> None:
+    """The photo encoded once and prompts in chunks: as the model's own forward."""
+    peer = Peer.load(folder)
+    picture, _ = scene(3)
+    prepare = squash if folder.name.startswith("sam2") else fit
+    shown = prepare(picture, 64)
+    place = torch.tensor([[[[40 * shown.scale_x, 30 * shown.scale_y]]]])
+    with torch.inference_mode():
+        output = peer._model(
+            pixel_values=torch.from_numpy(shown.pixels), input_points=place, multimask_output=True
+        )
+    found = peer.clicks(picture, [Point(40, 30)])[0]
+    best = int(output.iou_scores[0, 0].argmax())
+    assert found[0].score == pytest.approx(
+        float(output.iou_scores[0, 0, best].clamp(0, 1)), abs=1e-5
+    )
+    resize = {"mode": "bilinear", "align_corners": False}
+    large = torch.nn.functional.interpolate(output.pred_masks[:, 0], (64, 64), **resize)
+    rows = 64 if prepare is squash else 48  # SAM's photo of 72 x 96 fills 48 of 64 rows
+    full = torch.nn.functional.interpolate(large[:, :, :rows], (72, 96), **resize)
+    np.testing.assert_allclose(found[0].region.logits, full[0, best].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["box", "click", "paper-point", "paper-roi"])
+def test_every_protocol_measures_a_peer(folder: Path, tmp_path: Path, protocol: str) -> None:
+    source = write_coco(tmp_path, 2)
+    photos = read_coco(source.annotations, source.images).photos
+    found = evaluate(Peer.load(folder), photos, protocol=protocol).to_json()
+    assert found["n"] == 2
+    assert 0 <= found["miou"] <= 1
+
+
+def test_folders_that_hold_no_such_model(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="holds no model"):
+        Peer.load(tmp_path)
+    transformers.BertConfig().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="bert"):
+        Peer.load(tmp_path)
+    config = tmp_path / "config.json"
+    tiny_sam2().config.save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        Peer.load(tmp_path)
+    config.write_text("{")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        Peer.load(tmp_path)

@@ -1,0 +1,171 @@
+"""evaluate.report: one page from result files, complete, self-contained and true to its numbers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.colour import ColourRuntime
+from helpers.tiny import write_coco
+
+from picosam2.data.coco import read_coco
+from picosam2.errors import DataError
+from picosam2.evaluation import robustness
+from picosam2.evaluation.clicks import measure_clicks
+from picosam2.evaluation.run import evaluate
+from picosam2.predictor import Predictor
+from picosam2.reports import qualitative, report
+from picosam2.reports.document import Heading, Table, Text, to_html, to_markdown
+
+pytest.importorskip("matplotlib")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
+]
+
+WEIGHTS = {
+    "name": "/somewhere/private/colour.onnx", "file": "colour.onnx", "bytes": 5_050_000,
+    "sha256": "0" * 64, "runtime": "onnx", "precision": "fp32", "ms_per_crop": 5.0,
+    "parameters": 1_262_818, "macs": 323_053_056, "model": {"input_size": 96},
+    "machine": {"processor": "A processor", "cores": 2, "system": "Linux"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    source = write_coco(tmp_path_factory.mktemp("photos"), 4)
+    photos = read_coco(source.annotations, source.images).photos
+    predictor = Predictor(ColourRuntime())
+    found = [
+        evaluate(predictor, photos, protocol=protocol, weights=WEIGHTS).to_json()
+        for protocol in ("paper-point", "click", "box", "paper-roi")
+    ]
+    found.append(
+        robustness.robustness(predictor, photos, curves=("blur", "box-jitter"), weights=WEIGHTS)
+    )
+    found.append(measure_clicks(predictor, photos, clicks=3, weights=WEIGHTS).to_json())
+    return json.loads(json.dumps(found, allow_nan=False))
+
+
+def test_the_numbers_are_those_of_the_results(results: list[dict[str, Any]]) -> None:
+    found = report.collect(results)
+    assert [run["protocol"] for run in found["runs"]] == [
+        "box", "click", "paper-roi", "paper-point"
+    ]  # fmt: skip
+    assert found["runs"][0]["miou"] == results[2]["miou"]
+    assert len(found["models"]) == 1
+    text = json.dumps(found, allow_nan=False)
+    assert "private" not in text  # no paths of the machine
+    assert '"items"' not in text
+
+
+def test_a_report_is_whole_and_needs_no_network(
+    results: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    collected = report.collect(results)
+    sheet = qualitative.contact_sheet(
+        qualitative.of_sample({"colour fp32": Predictor(ColourRuntime())})
+    )
+    written = report.write_report(collected, tmp_path, sheet=sheet, sheet_of="the sample")
+    page = written.html.read_text()
+    text = written.markdown.read_text()
+    assert json.loads(written.json.read_text()) == collected
+    for wanted in ("Latency", "architecture", "Corrective clicks", "Out of focus", "SAM-H"):
+        assert wanted.lower() in page.lower()
+    # Nothing is loaded from elsewhere; namespaces are names, not addresses.
+    assert not re.search(r"(?:src|href)=\"(?!data:image|#)", page)
+    assert "<script" not in page
+    assert "url(http" not in page
+    for name in re.findall(r"\]\((figures/[^)]+)\)", text):
+        assert (tmp_path / name).is_file()
+    for path in written.figures:
+        if path.suffix == ".svg":
+            ElementTree.fromstring(path.read_text())
+    percent = f"{100 * collected['runs'][0]['miou']:.1f}"
+    assert f"<strong>{percent}</strong>" in page
+    assert f"**{percent}**" in text
+
+
+def test_the_same_results_give_the_same_report(
+    results: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    first = report.write_report(report.collect(results), tmp_path / "a")
+    second = report.write_report(report.collect(copy.deepcopy(results)), tmp_path / "b")
+    assert first.html.read_bytes() == second.html.read_bytes()
+
+
+def test_a_leak_is_said(results: list[dict[str, Any]]) -> None:
+    leaking = copy.deepcopy(results[2])
+    leaking["leak"] = {"checked": 4, "met": 2, "trained_on": 1, "store": "x", "photos": ["a"]}
+    text = to_markdown(report.blocks(report.collect([leaking])))
+    assert "**Warning:**" in text
+
+
+def test_the_readme_is_rewritten_between_its_marks(
+    results: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    collected = report.collect(results)
+    report.update_readme(path, collected)
+    text = path.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert report.readme_block(collected) in text
+    report.update_readme(path, collected)
+    assert path.read_text() == text
+    path.write_text("no marks")
+    with pytest.raises(DataError, match="report:begin"):
+        report.update_readme(path, collected)
+
+
+def test_what_is_no_result_is_refused(results: list[dict[str, Any]]) -> None:
+    with pytest.raises(DataError, match="at least one"):
+        report.collect(results[4:])
+    with pytest.raises(DataError, match="lacks"):
+        report.collect([{"kind": "evaluation"}])
+
+
+def test_published_figures_have_sources_and_sense() -> None:
+    found = report.published()
+    for one in (*found["scores"], *found["latency"]):
+        assert one["source"] in found["sources"]
+    for one in found["scores"]:
+        assert one["protocol"] in ("box", "click", "paper-roi", "paper-point")
+        assert 0.4 < one["miou"] < 0.8
+        assert one["hit_rate"] is None or one["hit_rate"] < one["miou"]
+    distilled = [one for one in found["scores"] if one["model"] == "PicoSAM2, distilled"]
+    assert [(one["dataset"], one["miou"]) for one in distilled] == [
+        ("coco", 0.5193), ("lvis", 0.4488)
+    ]  # fmt: skip
+
+
+def test_ranks_take_no_object_twice() -> None:
+    chosen = qualitative.at_ranks([0.9, 0.1, 0.5])
+    assert len({index for _, index in chosen}) == len(chosen)
+    assert chosen[-1] == ("worst", 1)
+    names = [name for name, _ in qualitative.at_ranks(list(range(100)))]
+    assert len(names) == len(qualitative.RANKS)
+
+
+def test_pictures_of_other_photos_are_refused() -> None:
+    with pytest.raises(DataError, match="not in these annotations"):
+        qualitative.of_photos([{"annotation": 1, "iou": 0.5}], [], {})
+
+
+def test_text_is_escaped() -> None:
+    made = [
+        Heading(text="A <b>"),
+        Text(text="`x < y` & **so**"),
+        Table(header=("a",), rows=(("<i>",),)),
+    ]
+    page = to_html("T <", made)
+    assert "<h2>A &lt;b&gt;</h2>" in page
+    assert "<code>x &lt; y</code> &amp; <strong>so</strong>" in page
+    assert "<i>" not in page

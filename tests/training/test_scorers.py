@@ -1,0 +1,113 @@
+"""Fitting scorers: what they learn, what they report, and where their examples come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the extra `train` is not installed")
+pytest.importorskip("pycocotools", reason="the extra `train` is not installed")
+
+from PIL import Image
+
+from picosam2.data.coco import Instance, Photo
+from picosam2.errors import ConfigError, DataError
+from picosam2.geometry import CLICK_HALVES
+from picosam2.masks import rle_encode
+from picosam2.predictor import Predictor
+from picosam2.scorer import FEATURES
+from picosam2.training.scorers import Examples, ScorerConfig, collect, fit
+from tests.helpers.fakes import FakeRuntime, disc, reddish
+
+QUICK = ScorerConfig(epochs=(20, 60), clicks=2)
+
+
+def examples(count: int, candidates: int, seed: int = 0) -> Examples:
+    """Candidates whose IoU is their first feature, and noise beside it."""
+    rng = np.random.default_rng(seed)
+    found = rng.random((count, candidates, len(FEATURES))).astype(np.float32)
+    return Examples(
+        features=found,
+        ious=found[:, :, 0].copy(),
+        photos=np.repeat(np.arange(count // 4), 4),
+        weights=np.ones(count, np.float32),
+    )
+
+
+def test_learns_to_choose_and_to_predict():
+    fitted = fit(examples(800, 3), QUICK)
+    chance = 0.5
+    assert fitted.best == pytest.approx(0.75, abs=0.03)  # the mean of the largest of three
+    assert fitted.chosen > fitted.best - 0.05 > chance + 0.1
+    assert fitted.spearman > 0.7
+    assert fitted.calibration_error < 0.1
+    assert fitted.scorer.candidates == 3
+
+
+def test_the_same_seed_gives_the_same_scorer():
+    once, again = (fit(examples(80, 2), QUICK).scorer.to_json() for _ in range(2))
+    assert once == again
+
+
+def test_what_cannot_be_learned_is_not_claimed():
+    lost = examples(400, 3)
+    shuffled = np.random.default_rng(1).random(lost.ious.shape).astype(np.float32)
+    fitted = fit(Examples(lost.features, shuffled, lost.photos, lost.weights), QUICK)
+    assert fitted.chosen < 0.58  # by chance one half; cross-validated, so noise does not help
+    assert abs(fitted.spearman) < 0.25
+
+
+def photo(folder: Path, number: int, x: float, y: float) -> Photo:
+    """A red disc on black."""
+    mask = disc(90, 120, x, y, 17)
+    picture = np.zeros((90, 120, 3), np.uint8)
+    picture[mask] = (255, 0, 0)
+    path = folder / f"{number}.png"
+    Image.fromarray(picture).save(path)
+    instance = Instance(
+        id=number,
+        image_id=number,
+        category_id=1,
+        segmentation=rle_encode(mask)["counts"].encode(),
+        height=90,
+        width=120,
+        area=float(mask.sum()),
+    )
+    return Photo(id=number, path=path, height=90, width=120, source="made", instances=(instance,))
+
+
+def test_examples_come_from_clicks_and_boxes(tmp_path):
+    photos = [photo(tmp_path, number, 50 + 5 * number, 40) for number in range(3)]
+    told: list[tuple[int, int]] = []
+    clicks, boxes = collect(
+        Predictor(FakeRuntime(reddish)),
+        photos,
+        QUICK,
+        source_weights={"made": 2.0},
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert clicks.features.shape == (3 * QUICK.clicks, len(CLICK_HALVES), len(FEATURES))
+    assert boxes.features.shape == (3 * 2, 1, len(FEATURES))
+    assert clicks.photos.tolist() == [0, 0, 1, 1, 2, 2]
+    assert set(clicks.weights.tolist()) == {2.0}
+    # The network is perfect, so a window that holds the whole object gives it back ...
+    assert clicks.ious[:, -2:].min() > 0.9
+    assert boxes.ious.min() > 0.9
+    # ... and the smallest sees a part of it only.
+    assert clicks.ious[::2, 0].max() < 0.5
+    assert told[-1] == (3, 3)
+
+
+def test_nothing_to_learn_from(tmp_path):
+    gone = photo(tmp_path, 0, 60, 40)
+    gone.path.unlink()
+    with pytest.raises(DataError, match="no photo could be used"):
+        collect(Predictor(FakeRuntime(reddish)), [gone], QUICK)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": ()}, {"clicks": 0}, {"hidden": 0}, {"folds": 1}])
+def test_impossible_settings(wrong):
+    with pytest.raises(ConfigError):
+        ScorerConfig(**wrong)

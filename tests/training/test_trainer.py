@@ -1,0 +1,579 @@
+"""The trainer: steps, files, resuming after a kill, several processes, and when it must stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from helpers.tiny import SMALL_STORE, KnowsTheTruth, make_cache, make_store, tiny_recipe
+from torch import nn
+
+from picosam2.data.augment import NO_AUGMENT, Batch
+from picosam2.data.batches import Feed, Sampler
+from picosam2.data.store import CLICK, Store
+from picosam2.errors import CheckpointError, ConfigError, WeightsError
+from picosam2.models import checkpoint
+from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
+from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.training import trainer as trainer_module
+from picosam2.training.config import Recipe, TrainConfig, load_recipe
+from picosam2.training.losses import DistillConfig
+from picosam2.training.syncbn import GlobalBatchNorm2d, synchronise_batchnorm
+from picosam2.training.trainer import (
+    Processes,
+    Trainer,
+    TrainingError,
+    channel,
+    compute_loss,
+    learning_rate,
+    lesson,
+    started_from,
+    train,
+)
+
+SCRIPT = Path(__file__).parents[1] / "helpers" / "train_tiny.py"
+ALONE = Processes(rank=0, world=1, device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("trainer"))
+
+
+def in_a_process(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """Run the helper script on one thread."""
+    command = [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """The metrics of a run, without what depends on the clock."""
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "samples_per_s"} for line in found]
+
+
+def a_batch(recipe: Recipe, store: Store, step: int = 0) -> Batch:
+    sampler = Sampler(store, recipe.train.batch, seed=recipe.train.seed)
+    feed = Feed(
+        store, sampler, recipe.augment, size=recipe.crop_size, seed=recipe.train.seed,
+        start=step, stop=step + 1,
+    )  # fmt: skip
+    return next(iter(feed))
+
+
+# --- steps --------------------------------------------------------------------------------------
+
+
+def test_the_schedule_rises_then_falls_along_a_cosine() -> None:
+    config = TrainConfig(samples=1000, batch=10, lr=0.01, final_lr=0.1, warmup=20)
+    rates = np.array([learning_rate(step, config) for step in range(config.steps)])
+    np.testing.assert_allclose(rates[:20], 0.01 * np.arange(1, 21) / 20)
+    assert rates.argmax() in (19, 20)
+    assert (np.diff(rates[20:]) < 0).all()
+    assert rates[60] == pytest.approx(0.01 * 0.55)  # half-way down to the final tenth
+    assert rates[-1] == pytest.approx(0.001, rel=0.02)
+    assert learning_rate(config.steps, config) == pytest.approx(0.001)
+
+
+def test_a_constant_schedule_and_no_warm_up() -> None:
+    config = TrainConfig(samples=100, batch=10, lr=0.01, warmup=0, schedule="constant")
+    assert {learning_rate(step, config) for step in range(10)} == {0.01}
+
+
+def test_a_warm_up_longer_than_the_training_only_rises() -> None:
+    config = TrainConfig(samples=100, batch=10, lr=0.01, warmup=100)
+    rates = [learning_rate(step, config) for step in range(10)]
+    assert rates == sorted(rates)
+    assert rates[-1] == pytest.approx(0.001)
+
+
+def test_each_sample_trains_its_own_channel() -> None:
+    output = torch.arange(24.0).view(3, 2, 2, 2)
+    chosen = channel(output, torch.tensor([0, 1, 0]))
+    torch.testing.assert_close(chosen, torch.stack((output[0, 0], output[1, 1], output[2, 0])))
+    torch.testing.assert_close(channel(output[:, :1], torch.tensor([0, 1, 0])), output[:, 0])
+
+
+def test_the_average_follows_the_weights(store: Store) -> None:
+    recipe = tiny_recipe(ema=0.9)
+    trainer = Trainer(recipe, ALONE)
+    before = {k: v.clone() for k, v in trainer.average.state_dict().items()}
+    trainer.train_step(a_batch(recipe, store))
+    decay = 2 / 11  # (1 + step) / (10 + step) while that is below 0.9
+    for name, new in trainer.model.state_dict().items():
+        kept = trainer.average.state_dict()[name]
+        if new.is_floating_point():
+            torch.testing.assert_close(kept, decay * before[name] + (1 - decay) * new)
+        else:
+            assert torch.equal(kept, new)
+    trainer.step = 10_000
+    before = {k: v.clone() for k, v in trainer.average.state_dict().items()}
+    trainer._update_average()
+    name = "head.weight"
+    expected = 0.9 * before[name] + 0.1 * trainer.model.state_dict()[name]
+    torch.testing.assert_close(trainer.average.state_dict()[name], expected)
+
+
+def test_without_an_average_the_weights_themselves_are_kept(store: Store) -> None:
+    recipe = tiny_recipe(ema=0.0)
+    trainer = Trainer(recipe, ALONE)
+    trainer.train_step(a_batch(recipe, store))
+    for name, new in trainer.model.state_dict().items():
+        assert torch.equal(trainer.average.state_dict()[name], new)
+
+
+def test_weight_decay_leaves_norms_and_biases_alone() -> None:
+    decayed, plain = Trainer(tiny_recipe(), ALONE).optimizer.param_groups
+    assert decayed["weight_decay"] > 0
+    assert plain["weight_decay"] == 0
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in plain["params"])
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts(store: Store) -> None:
+    recipe = tiny_recipe(bce=0.3, dice=2.0)
+    trainer = Trainer(recipe, ALONE)
+    loss, parts = compute_loss(trainer.model, a_batch(recipe, store), recipe.train)
+    assert set(parts) == {"bce", "dice"}
+    torch.testing.assert_close(loss, 0.3 * parts["bce"] + 2.0 * parts["dice"])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"heads": ("iou",)},
+        {"stem": "stride2", "input_size": 64},
+        {"dilation": 2, "attention": "self", "activation": "hard-swish", "down": "depthwise"},
+    ],
+)
+def test_variants_train_and_resume(model: dict[str, Any], store: Store, tmp_path: Path) -> None:
+    recipe = tiny_recipe(samples=32)
+    recipe = replace(recipe, model=replace(recipe.model, **model))
+    train(replace(recipe, train=replace(recipe.train, samples=16)), store, tmp_path / "half")
+    first = train(recipe, store, tmp_path / "run")
+    state = read_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    Trainer(recipe, ALONE).load_state(state.tensors, 4)  # every parameter has optimizer state
+    assert load_weights(first).config == recipe.model
+    assert ("iou" in lines(tmp_path / "run")[-1]) == ("heads" in model)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_learns_a_handful_of_samples(precision: str, store: Store) -> None:
+    """The debug recipe's network, shown the same few objects again and again."""
+    recipe = load_recipe("debug")
+    config = replace(
+        recipe.train, samples=40 * 12, batch=12, warmup=5, lr=0.02, clip=0, precision=precision
+    )
+    recipe = replace(recipe, train=config, augment=NO_AUGMENT)
+    recipe = replace(recipe, model=replace(recipe.model, input_size=48))
+    trainer = Trainer(recipe, ALONE)
+    batch = a_batch(recipe, store)
+
+    def iou() -> float:
+        with torch.inference_mode():
+            logits = trainer.model(batch.image_B3SS)["logits"][:, 0]
+        found, truth = logits > 0, batch.target_BSS > 0.5
+        return float(((found & truth).sum() / (found | truth).sum()).item())
+
+    first = iou()
+    losses = [trainer.train_step(batch)["loss"] for _ in range(40)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert iou() > max(0.8, first + 0.2)
+
+
+# --- a run's files ------------------------------------------------------------------------------
+
+
+def test_a_run_writes_what_it_says(store: Store, tmp_path: Path) -> None:
+    recipe = tiny_recipe(validate_every=3)
+    told = []
+    path = train(
+        recipe, store, tmp_path / "run", on_step=told.append,
+        validate=lambda model: {"box": {"miou": 0.5}, "training": model.training},
+    )  # fmt: skip
+    found = lines(tmp_path / "run")
+    steps = [line for line in found if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert set(steps[0]) == {"step", "samples", "loss", "bce", "dice", "grad_norm", "lr"}
+    assert steps[-1]["samples"] == 48
+    validations = [line for line in found if "validation" in line]
+    assert [line["step"] for line in validations] == [3, 6]
+    assert validations[0]["validation"] == {"box": {"miou": 0.5}, "training": False}
+    assert [progress.step for progress in told] == [1, 2, 3, 4, 5, 6]
+    assert all(progress.steps == 6 for progress in told)
+    model = load_weights(path)
+    assert model.config == recipe.model
+    info = read_tensors(path).info
+    assert info["step"] == 6
+    assert info["store"] == store.fingerprint
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["train"]["samples"] == 48
+    assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    store: Store, tmp_path: Path
+) -> None:
+    runs = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        path = train(tiny_recipe(samples=16, seed=seed), store, tmp_path / name)
+        runs.append(read_tensors(path).tensors)
+    assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
+    assert any(not torch.equal(runs[0][k], runs[2][k]) for k in runs[0])
+
+
+def test_starting_from_weights(store: Store, tmp_path: Path) -> None:
+    first = train(tiny_recipe(samples=16), store, tmp_path / "first")
+    recipe = tiny_recipe(samples=8, lr=1e-9, ema=0.0)
+    second = train(recipe, store, tmp_path / "second", init=first)
+    before, after = read_tensors(first).tensors, read_tensors(second).tensors
+    torch.testing.assert_close(before["head.weight"], after["head.weight"])
+
+
+def test_one_logit_channel_starts_from_that_of_clicks(store: Store, tmp_path: Path) -> None:
+    config = tiny_recipe().model
+    two = PicoSAM2(replace(config, logits=2)).eval()
+    path = tmp_path / "two.safetensors"
+    save_weights(path, two, {})
+    one = started_from(path, replace(config, logits=1))
+    crops = torch.randn(2, 3, config.input_size, config.input_size)
+    with torch.inference_mode():
+        torch.testing.assert_close(one(crops)["logits"][:, 0], two(crops)["logits"][:, CLICK])
+    recipe = tiny_recipe(samples=8)
+    train(replace(recipe, model=replace(config, logits=1)), store, tmp_path / "run", init=path)
+    three = replace(recipe, model=replace(config, logits=3))
+    with pytest.raises(ConfigError, match="another network"):
+        train(three, store, tmp_path / "three", init=path)
+
+
+def test_starting_from_another_network_is_refused(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_weights(path, PicoSAM2(ModelConfig(widths=(4, 4), decoder=(4, 4), bottleneck=4)), {})
+    with pytest.raises(ConfigError, match="another network"):
+        train(tiny_recipe(), store, tmp_path / "run", init=path)
+    with pytest.raises(WeightsError, match="no weights at"):
+        train(tiny_recipe(), store, tmp_path / "run", init=tmp_path / "none.safetensors")
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(store: Store, tmp_path: Path) -> None:
+    train(tiny_recipe(samples=8), store, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="--resume"):
+        train(tiny_recipe(samples=8), store, tmp_path / "run")
+
+
+def test_a_view_that_the_store_lacks(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="native"):
+        train(tiny_recipe(views={"native": 1.0}), store, tmp_path / "run")
+
+
+# --- resuming -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unbroken(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 6 steps that nothing happened to, in a process of its own."""
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    done = in_a_process(store.path, out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill_at", [1, 5])
+def test_killed_and_resumed_gives_the_weights_of_an_unbroken_run(
+    kill_at: int, store: Store, unbroken: Path, tmp_path: Path
+) -> None:
+    """kill -9 after a checkpoint (every 2 steps), and before there is one."""
+    broken = tmp_path / "broken"
+    killed = in_a_process(store.path, broken, "--kill-at", kill_at)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert lines(broken)[-1]["step"] == kill_at
+    # What a kill in the middle of a line leaves behind.
+    with (broken / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 5, "los')
+    resumed = in_a_process(store.path, broken, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("checkpoint.safetensors", "weights.safetensors"):
+        one, other = read_tensors(unbroken / name), read_tensors(broken / name)
+        assert one.info == other.info
+        assert one.tensors.keys() == other.tensors.keys()
+        assert all(torch.equal(one.tensors[k], other.tensors[k]) for k in one.tensors)
+    assert lines(unbroken) == lines(broken)
+
+
+def test_resuming_drops_the_metrics_of_steps_taken_again(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(samples=48), store, out)
+    whole = lines(out)
+    saved = {name: (out / name).read_bytes() for name in ("checkpoint.safetensors",)}
+
+    class StopError(Exception):
+        pass
+
+    def stop(progress: Any) -> None:
+        if progress.step == 5:
+            raise StopError
+
+    other = tmp_path / "other"
+    with pytest.raises(StopError):
+        train(tiny_recipe(samples=48), store, other, on_step=stop)
+    assert [line["step"] for line in lines(other)] == [1, 2, 3, 4, 5]
+    train(tiny_recipe(samples=48), store, other, resume=True)
+    assert lines(other) == whole
+    assert (other / "checkpoint.safetensors").read_bytes() == saved["checkpoint.safetensors"]
+
+
+def test_resuming_a_finished_run_changes_nothing(store: Store, tmp_path: Path) -> None:
+    path = train(tiny_recipe(samples=16), store, tmp_path / "run")
+    kept = path.read_bytes()
+    assert train(tiny_recipe(samples=16), store, tmp_path / "run", resume=True) == path
+    assert path.read_bytes() == kept
+
+
+def test_resuming_where_nothing_was_starts_anew(store: Store, tmp_path: Path) -> None:
+    train(tiny_recipe(samples=8), store, tmp_path / "run", resume=True)
+    assert len(lines(tmp_path / "run")) == 1
+
+
+def test_resuming_with_another_recipe_or_store_is_refused(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(samples=16), store, out)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(tiny_recipe(samples=16, lr=1e-3), store, out, resume=True)
+    other = make_store(tmp_path / "other", 4, replace(SMALL_STORE, seed=3))
+    with pytest.raises(CheckpointError, match="another store"):
+        train(tiny_recipe(samples=16), other, out, resume=True)
+
+
+def test_resuming_from_a_damaged_checkpoint_says_so(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(samples=16), store, out)
+    file = out / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(tiny_recipe(samples=16), store, out, resume=True)
+    # A weights file in its place names the same recipe, but has nothing to go on from.
+    file.write_bytes((out / "weights.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="another network"):
+        train(tiny_recipe(samples=16), store, out, resume=True)
+
+
+def test_a_checkpoint_from_before_a_setting_existed_goes_on(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(samples=16), store, out)
+    found = read_tensors(out / "checkpoint.safetensors")
+    for table, name in (("model", "kernel"), ("model", "down"), ("train", "schedule")):
+        del found.info["recipe"][table][name]
+    write_tensors(out / "checkpoint.safetensors", found.tensors, found.info)
+    train(tiny_recipe(samples=16), store, out, resume=True)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(tiny_recipe(samples=16, schedule="constant"), store, out, resume=True)
+
+
+def test_an_infinite_setting_survives_resuming(store: Store, tmp_path: Path) -> None:
+    recipe = tiny_recipe(samples=8)
+    assert recipe.augment.box_max_aspect == float("inf")
+    train(recipe, store, tmp_path / "run")
+    json.loads((tmp_path / "run" / "recipe.json").read_text(), parse_constant=pytest.fail)
+    train(recipe, store, tmp_path / "run", resume=True)
+
+
+# --- stopping -----------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = trainer_module.compute_loss
+    count = 0
+
+    def breaks(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        loss, parts = honest(*arguments)
+        return (loss * float("nan") if count == 4 else loss), parts
+
+    monkeypatch.setattr(trainer_module, "compute_loss", breaks)
+    with pytest.raises(TrainingError, match="at step 3"):
+        train(tiny_recipe(save_every=1), store, tmp_path / "run")
+    found = read_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    assert found.info["step"] == 3
+    assert all(torch.isfinite(tensor).all() for tensor in found.tensors.values())
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3]
+    assert not [t for t in threading.enumerate() if "picosam2-feed" in t.name]
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(store: Store) -> None:
+    recipe = tiny_recipe()
+    trainer = Trainer(recipe, ALONE)
+    batch = a_batch(recipe, store)
+    before = {k: v.clone() for k, v in trainer.model.named_parameters()}
+    batch.image_B3SS[0, 0, 0, 0] = float("inf")
+    with pytest.raises(TrainingError, match="at step 0"):
+        trainer.train_step(batch)
+    assert all(torch.equal(before[k], v) for k, v in trainer.model.named_parameters())
+    assert trainer.step == 0
+
+
+def test_a_failed_write_keeps_the_old_checkpoint(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(samples=16), store, out)
+    kept = (out / "checkpoint.safetensors").read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    run = trainer_module._Run(out, tiny_recipe(), store.fingerprint, ALONE, False, None)
+    trainer = Trainer(tiny_recipe(samples=16), ALONE)
+    run._settings = {}
+    with pytest.raises(OSError, match="No space"):
+        run.save(trainer)
+    assert (out / "checkpoint.safetensors").read_bytes() == kept
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+
+
+# --- several processes --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(store: Store, tmp_path: Path) -> None:
+    one, two, report = tmp_path / "one", tmp_path / "two", tmp_path / "norm"
+    train(tiny_recipe(samples=24), store, one, device="cpu")
+    found = in_a_process(
+        store.path, two, "--samples", 24, "--batch-norm", report,
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert max(map(float, report.read_text().split())) < 2e-5
+    alone, shared = lines(one), lines(two)
+    assert [line["step"] for line in shared] == [1, 2, 3]
+    for a, b in zip(alone, shared, strict=True):
+        for name, tolerance in (("loss", 1e-5), ("bce", 1e-5), ("dice", 1e-5), ("grad_norm", 1e-2)):
+            assert b[name] == pytest.approx(a[name], rel=tolerance), (name, a["step"])
+        assert b["lr"] == a["lr"]
+    # Adam's first steps follow the gradient's sign: where that is near zero, rounding shows.
+    a, b = (read_tensors(run / "weights.safetensors").tensors for run in (one, two))
+    gaps = torch.cat([(a[k] - b[k]).abs().flatten() for k in a if a[k].is_floating_point()])
+    assert gaps.median() < 1e-5
+    assert gaps.max() < 2e-3
+
+
+def test_a_batch_that_cannot_be_shared(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import contextmanager
+
+    @contextmanager
+    def three(_device: str) -> Any:
+        yield Processes(rank=0, world=3, device=torch.device("cpu"))
+
+    monkeypatch.setattr(trainer_module, "processes", three)
+    with pytest.raises(ConfigError, match="multiple"):
+        train(tiny_recipe(), store, tmp_path / "run")
+
+
+def test_global_batch_norm_alone_is_batch_norm(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        torch.manual_seed(0)
+        x = torch.randn(4, 3, 5, 6) * 2 + 100  # a mean far from zero must not cost precision
+        plain, other = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        model = nn.Sequential(other)
+        synchronise_batchnorm(model)
+        assert type(model[0]) is GlobalBatchNorm2d
+        for mode in (True, False):
+            plain.train(mode)
+            model.train(mode)
+            torch.testing.assert_close(model(x), plain(x), rtol=1e-4, atol=1e-4)
+            for name, value in plain.state_dict().items():
+                torch.testing.assert_close(other.state_dict()[name], value)
+        half = model.train()(x.bfloat16())
+        assert half.dtype == torch.bfloat16
+    finally:
+        dist.destroy_process_group()
+
+
+# --- with a teacher -----------------------------------------------------------------------------
+
+
+def test_a_batch_brings_what_the_teacher_says_of_its_samples(store: Store, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path, store, KnowsTheTruth())
+    recipe = replace(tiny_recipe(), augment=NO_AUGMENT, distill=DistillConfig(confidence="product"))
+    sampler = Sampler(store, 8, seed=0)
+    feed = Feed(
+        store, sampler, recipe.augment, size=recipe.crop_size, seed=0, stop=1,
+        lesson=lesson(cache, recipe.distill),
+    )  # fmt: skip
+    batch = next(iter(feed))
+    assert batch.teacher_BSS is not None
+    assert batch.trust_B is not None
+    torch.testing.assert_close(
+        batch.trust_B, torch.from_numpy(np.where(batch.row_B % 2 == 0, np.float32(0.72), 0)),
+    )  # fmt: skip
+    inside, outside = batch.target_BSS > 0.99, batch.target_BSS < 0.01
+    assert (batch.teacher_BSS[inside] > 5.5).all()
+    assert (batch.teacher_BSS[outside] < -5.5).all()
+
+
+def test_a_student_learns_from_its_teacher_alone(store: Store, tmp_path: Path) -> None:
+    """With all the weight on a teacher that says the opposite, the opposite is learned."""
+    cache = make_cache(tmp_path / "cache", store, KnowsTheTruth(sure=-6.0))
+    cache.records["iou"], cache.records["agrees"] = 1.0, True
+    cache.records["predicted_iou"] = 1.0
+    recipe = replace(tiny_recipe(samples=160, lr=0.02, ema=0.5), augment=NO_AUGMENT)
+    model = load_weights(train(recipe, store, tmp_path / "run", teacher=cache))
+    batch = a_batch(recipe, store)
+    with torch.inference_mode():
+        logits = channel(model(batch.image_B3SS)["logits"], batch.kind_B)
+    assert ((logits > 0) == (batch.target_BSS < 0.5)).float().mean() > 0.6
+    first, last = lines(tmp_path / "run")[0], lines(tmp_path / "run")[-1]
+    assert last["teacher"] < first["teacher"]
+    assert last["trust"] == 1
+
+
+def test_a_teacher_without_weight_changes_nothing(store: Store, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "cache", store, KnowsTheTruth())
+    recipe = replace(tiny_recipe(samples=32), distill=DistillConfig(share=0))
+    alone = load_weights(train(recipe, store, tmp_path / "alone"))
+    taught = load_weights(train(recipe, store, tmp_path / "taught", teacher=cache))
+    for name, tensor in alone.state_dict().items():
+        assert torch.equal(tensor, taught.state_dict()[name]), name
+
+
+def test_a_taught_run_goes_on_with_its_own_teacher_only(store: Store, tmp_path: Path) -> None:
+    first = make_cache(tmp_path / "first", store, KnowsTheTruth("first"))
+    second = make_cache(tmp_path / "second", store, KnowsTheTruth("second"))
+    recipe, half = tiny_recipe(samples=64), tmp_path / "half"
+    whole = train(recipe, store, tmp_path / "whole", teacher=first)
+
+    class StopError(Exception):
+        pass
+
+    def stop(now: trainer_module.Progress) -> None:
+        if now.step == 5:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(recipe, store, half, teacher=first, on_step=stop)
+    for other in (second, None):
+        with pytest.raises(CheckpointError, match="another teacher's cache, or by none"):
+            train(recipe, store, half, teacher=other, resume=True)
+    broken = load_weights(train(recipe, store, half, teacher=first, resume=True))
+    for name, tensor in load_weights(whole).state_dict().items():
+        assert torch.equal(tensor, broken.state_dict()[name]), name
+    said = read_tensors(whole).info["teacher"]
+    assert said == {"fingerprint": "first", "cache": first.fingerprint}  # its name may be a path
