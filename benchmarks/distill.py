@@ -22,8 +22,9 @@ from feed import DEVICE, any_source, batches, make_store, photos_of, photos_pars
 from picosam2.data.batches import Lesson
 from picosam2.data.store import SourceFiles, Store
 from picosam2.distillation.cache import TeacherCache
+from picosam2.distillation.protocol import TeacherConfig
 from picosam2.distillation.teach import teach
-from picosam2.distillation.teachers import TeacherConfig, open_teacher
+from picosam2.distillation.teachers import open_teacher
 from picosam2.training.config import Recipe
 from picosam2.training.trainer import Processes, Trainer, keep_memory, lesson
 

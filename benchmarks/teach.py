@@ -25,9 +25,9 @@ from feed import make_store, photos_of, photos_parser
 
 from picosam2 import masks
 from picosam2.data.store import SourceFiles
+from picosam2.distillation.protocol import Target, TeacherConfig
 from picosam2.distillation.sam import SamTeacher
 from picosam2.distillation.teach import teach
-from picosam2.distillation.teachers import Target, TeacherConfig
 from picosam2.evaluation.peers import FAMILIES
 from picosam2.images import load_image
 from picosam2.prompts import Box

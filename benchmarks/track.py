@@ -22,10 +22,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the clip is the tests' own
 
 from picosam2 import Predictor
-from picosam2.cli.track import draw
 from picosam2.io.video_files import VideoWriter, open_frames
 from picosam2.masks import iou
 from picosam2.tasks.tracking import Tracked, Tracker
+from picosam2.tasks.tracking_outputs import draw
 from tests.helpers.clip import Clip, Pose, journey, make_clip
 
 RATE = 30.0

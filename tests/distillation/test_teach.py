@@ -28,9 +28,9 @@ from picosam2 import geometry
 from picosam2._files import write_json
 from picosam2.data.store import SourceFiles, Store, prepare
 from picosam2.distillation.cache import LIMIT, STEP, UNSEEN, TeacherCache, quantise
+from picosam2.distillation.protocol import Target, Taught
 from picosam2.distillation.report import describe, summarise, write_report
 from picosam2.distillation.teach import Told, teach
-from picosam2.distillation.teachers import Target, Taught
 from picosam2.errors import ConfigError, DataError, StoreError
 from picosam2.geometry import Window
 

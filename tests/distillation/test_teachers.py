@@ -17,7 +17,8 @@ from helpers.sam_onnx import CELL, write_sam_onnx  # noqa: E402
 from helpers.tiny import scene  # noqa: E402
 
 from picosam2 import geometry, masks  # noqa: E402
-from picosam2.distillation.teachers import CheckpointTeacher, Target, TeacherConfig, open_teacher  # noqa: E402
+from picosam2.distillation.protocol import Target, TeacherConfig  # noqa: E402
+from picosam2.distillation.teachers import CheckpointTeacher, open_teacher  # noqa: E402
 from picosam2.errors import ConfigError, WeightsError  # noqa: E402
 from picosam2.evaluation import peers  # noqa: E402
 from picosam2.geometry import Window  # noqa: E402

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from picosam2.data.store import SourceFiles, Store
+from picosam2.distillation.protocol import Target, Taught, fingerprint
 from picosam2.distillation.teach import teach
-from picosam2.distillation.teachers import Target, Taught, fingerprint
 from picosam2.geometry import Window
 
 STRENGTH = 8.0

@@ -12,10 +12,11 @@ import pytest
 
 pytest.importorskip("torch")
 
+from picosam2._config import from_table
 from picosam2.evaluation.protocols import PROTOCOLS
 from picosam2.models.costs import stage_costs
 from picosam2.models.network import PicoSAM2
-from picosam2.training.config import Recipe, from_table
+from picosam2.training.config import Recipe
 
 FOLDER = Path(__file__).parents[2] / "tools" / "studies"
 STUDIES = sorted(FOLDER.glob("*.toml"))

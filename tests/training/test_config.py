@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from picosam2._config import from_table
 from picosam2.data.augment import AugmentConfig
 from picosam2.errors import ConfigError
 from picosam2.models.network import ModelConfig
-from picosam2.training.config import Recipe, TrainConfig, from_table, load_recipe, recipes
+from picosam2.training.config import Recipe, TrainConfig, load_recipe, recipes
 
 
 def toml(value: Any) -> str:

@@ -17,13 +17,14 @@ pytest.importorskip("pycocotools")
 import torch
 
 from picosam2.data.coco import Photo
+from picosam2.data.split import spread
 from picosam2.data.store import StoreConfig
 from picosam2.evaluation.run import evaluate
 from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.runtimes.torch import TorchRuntime
 from picosam2.training.figures import draw_curves
-from picosam2.training.validation import Validation, spread
+from picosam2.training.validation import Validation
 
 HALF = StoreConfig(context=64, validation=0.5, photos_per_shard=4)
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from run import merged
 
+from picosam2._config import from_table
 from picosam2._files import atomic_write, sha256_file, write_json, write_text
 from picosam2.data.datasets import read_annotations
 from picosam2.data.store import Store
@@ -30,7 +31,7 @@ from picosam2.evaluation.run import evaluate
 from picosam2.models.checkpoint import load_weights, read_tensors
 from picosam2.predictor import Predictor
 from picosam2.runtimes.torch import TorchRuntime
-from picosam2.training.config import Recipe, from_table
+from picosam2.training.config import Recipe
 from picosam2.training.trainer import train
 
 PROTOCOLS = ("box", "click", "paper-point", "paper-roi")

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from picosam2._config import from_table
 from picosam2._files import write_json, write_text
 from picosam2.data.datasets import read_annotations
 from picosam2.data.store import Store
@@ -37,7 +38,7 @@ from picosam2.models.costs import stage_costs
 from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.runtimes.onnx import OnnxRuntime
-from picosam2.training.config import Recipe, from_table
+from picosam2.training.config import Recipe
 from picosam2.training.trainer import train, window_rules
 
 

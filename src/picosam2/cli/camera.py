@@ -74,7 +74,7 @@ def camera(
             this computer, rounded to 8 bits as the sensor's output is.
     """
     from picosam2.cli.serve import listen
-    from picosam2.cli.track import read_size
+    from picosam2.io.video_files import read_size
     from picosam2.prompts import Box, Point
 
     if (network is None) == (simulate is None):
@@ -174,7 +174,7 @@ def _serve(
     import uvicorn
 
     from picosam2.apps.camera.page import Feed, create_app
-    from picosam2.apps.http.app import LOCAL_NAMES
+    from picosam2.apps.hosts import LOCAL_NAMES
 
     name = f"[{host}]" if ":" in host else host
     feed = Feed()

@@ -56,8 +56,9 @@ def info(
 
 
 def _config(facts: dict[str, Any] | None, recipe: str | None) -> ModelConfig:
+    from picosam2._config import from_table
     from picosam2.models.network import ModelConfig
-    from picosam2.training.config import from_table, load_recipe
+    from picosam2.training.config import load_recipe
 
     if recipe is not None:
         return load_recipe(recipe).model

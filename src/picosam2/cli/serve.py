@@ -58,7 +58,8 @@ def serve(
         require(module, "serve")
     import uvicorn
 
-    from picosam2.apps.http.app import LOCAL_NAMES, create_app
+    from picosam2.apps.hosts import LOCAL_NAMES
+    from picosam2.apps.http.app import create_app
     from picosam2.apps.http.limits import Limits
     from picosam2.predictor import Predictor
 

@@ -65,9 +65,10 @@ def teach(
         require(module, "train")
     from picosam2.data.store import Store
     from picosam2.distillation.cache import TeacherCache
+    from picosam2.distillation.protocol import TeacherConfig
     from picosam2.distillation.report import describe, write_report
     from picosam2.distillation.teach import teach as run
-    from picosam2.distillation.teachers import TeacherConfig, open_teacher
+    from picosam2.distillation.teachers import open_teacher
     from picosam2.training.trainer import keep_memory
 
     keep_memory()

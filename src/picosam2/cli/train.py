@@ -102,7 +102,8 @@ def changed_recipe(name: str, changes: Sequence[str]) -> Recipe:
     """
     from dataclasses import asdict
 
-    from picosam2.training.config import Recipe, from_table, load_recipe
+    from picosam2._config import from_table
+    from picosam2.training.config import Recipe, load_recipe
 
     recipe = load_recipe(name)
     if not changes:

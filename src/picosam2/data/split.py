@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from picosam2.data.coco import Photo
+
 NEAR = 4
 """Bits, of 64, by which two difference hashes of one picture may differ after it was re-saved.
 
@@ -77,3 +79,14 @@ def _groups(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
                     first[high] = low
             start = end
     return np.array([root(index) for index in range(len(hashes))], np.int64)
+
+
+def spread(photos: Sequence[Photo], count: int) -> tuple[Photo, ...]:
+    """`count` photos at even distances in their order, so that every source is among them; 0: all.
+
+    A store's photos stand source by source; the first ones would be of one source only.
+    """
+    if not count or count >= len(photos):
+        return tuple(photos)
+    chosen = np.linspace(0, len(photos) - 1, count).round().astype(int)
+    return tuple(photos[index] for index in chosen)

@@ -25,7 +25,7 @@ import torch
 
 from picosam2 import geometry
 from picosam2._files import sha256_file
-from picosam2.distillation.teachers import Target, Taught, TeacherConfig, fingerprint, torch_device
+from picosam2.distillation.protocol import Target, Taught, TeacherConfig, fingerprint, torch_device
 from picosam2.errors import ConfigError, WeightsError, require
 from picosam2.evaluation.peers import Family, Prepared, fit, input_side, load_model
 from picosam2.geometry import Window

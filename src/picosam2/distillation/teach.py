@@ -31,7 +31,7 @@ from picosam2.distillation.cache import (
     shard_file,
     write_shard,
 )
-from picosam2.distillation.teachers import Target, Taught, Teacher
+from picosam2.distillation.protocol import Target, Taught, Teacher
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
 from picosam2.geometry import Window
 from picosam2.images import load_image

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from picosam2 import geometry
 from picosam2.data.coco import Photo
 from picosam2.data.contact_sheet import agreement
+from picosam2.data.split import spread
 from picosam2.evaluation.causes import CAUSES, TRAITS, cause_of, traits_of
 from picosam2.evaluation.protocols import Item, true_box
 from picosam2.evaluation.run import Answered, Evaluation, Measured, evaluate
@@ -19,7 +20,6 @@ from picosam2.geometry import Region, Window
 from picosam2.masks import Mask
 from picosam2.predictor import Predictor
 from picosam2.prompts import Point
-from picosam2.training.validation import spread
 
 Picture = npt.NDArray[np.uint8]
 

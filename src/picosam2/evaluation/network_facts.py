@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from picosam2._config import from_table
 from picosam2._files import sha256_file
 from picosam2.errors import ConfigError, require
 from picosam2.models.costs import stage_costs
@@ -20,7 +21,6 @@ from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.runtimes.onnx import Runtime
 from picosam2.runtimes.weights import SEALED
-from picosam2.training.config import from_table
 
 
 def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:

@@ -281,3 +281,11 @@ def check_video_name(path: str | os.PathLike[str]) -> None:
     """Raise `ConfigError` if `VideoWriter` cannot write a file of that name."""
     if Path(path).suffix.lower() not in VIDEO_ENDINGS:
         raise ConfigError(f"{path} does not say which video to write: end it in .mp4 or .webm")
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """Width and height, of "WxH". Raises `ConfigError`."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(f"{text!r} is no size: write width x height, for instance 640x480")
+    return int(parts[0]), int(parts[1])

@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from picosam2._config import from_table
 from picosam2._files import atomic_write
 from picosam2.errors import CheckpointError, ConfigError, WeightsError
 from picosam2.models.network import ModelConfig, PicoSAM2
-from picosam2.training.config import from_table
 
 _KEY = "picosam2"  # of the JSON text in a file's header
 

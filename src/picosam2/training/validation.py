@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from picosam2.data.coco import Photo, read_coco
+from picosam2.data.split import spread
 from picosam2.data.store import Store
 from picosam2.evaluation.run import evaluate
 from picosam2.models.network import PicoSAM2
@@ -59,14 +57,3 @@ class Validation:
             "objects": len(box.measured),
             "photos": len(self.photos),
         }
-
-
-def spread(photos: Sequence[Photo], count: int) -> tuple[Photo, ...]:
-    """`count` photos at even distances in their order, so that every source is among them; 0: all.
-
-    A store's photos stand source by source; the first ones would be of one source only.
-    """
-    if not count or count >= len(photos):
-        return tuple(photos)
-    chosen = np.linspace(0, len(photos) - 1, count).round().astype(int)
-    return tuple(photos[index] for index in chosen)

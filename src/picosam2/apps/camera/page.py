@@ -28,7 +28,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from picosam2.apps.camera.session import Session, Shown
 from picosam2.apps.camera.view import Tally, picture
-from picosam2.apps.http.app import LOCAL_NAMES, cut_box
+from picosam2.apps.hosts import LOCAL_NAMES
+from picosam2.apps.http.app import cut_box
 from picosam2.errors import PicoSAM2Error, PromptError
 from picosam2.prompts import Prompt
 from picosam2.results import encode_picture

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from picosam2.apps.camera.session import Shown
-from picosam2.cli.track import draw
 from picosam2.prompts import Prompt
 from picosam2.results import Segmentation, overlay
+from picosam2.tasks.tracking_outputs import draw
 
 
 def picture(shown: Shown) -> Image.Image:

@@ -31,6 +31,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from picosam2.apps.hosts import LOCAL_NAMES
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.metrics import CONTENT_TYPE, Metrics
 from picosam2.apps.http.openapi import document
@@ -44,9 +45,6 @@ from picosam2.results import Segmentation, encode_picture, overlay
 
 FORMATS = ("json", "mask", "overlay", "cutout")
 """What an answer can be."""
-
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
-"""What this machine calls itself."""
 
 _LOG = logging.getLogger("picosam2.apps.http")
 _OPTIONS = ("image", "prompts", "multimask", "format")

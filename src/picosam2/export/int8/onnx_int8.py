@@ -339,7 +339,7 @@ def _compare(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) 
 
 def _photos(store: Store, count: int) -> tuple[Photo, ...]:
     """Validation photos of the store with their objects, of every source."""
-    from picosam2.training.validation import spread
+    from picosam2.data.split import spread
 
     return spread(store.held_out(), count)
 
