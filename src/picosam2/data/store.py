@@ -43,6 +43,7 @@ from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
 from picosam2.geometry import Window
 from picosam2.images import load_image
 from picosam2.prompts import Box, Point
+from picosam2.runtimes.cpus import allowed_cpus
 
 FORMAT = 1
 BOX, CLICK = 0, 1
@@ -184,7 +185,7 @@ def prepare(
         for start in range(0, len(photos), config.photos_per_shard)
     ]
     told = _Told(2 * len(photos), progress)
-    with _workers(min(workers or os.cpu_count() or 1, len(parts))) as in_parallel:
+    with _workers(min(workers or allowed_cpus(), len(parts))) as in_parallel:
         hashes: list[int | None] = []
         for found in in_parallel(_hash_photos, [[p.path for p in part] for _, part in parts]):
             hashes += found

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2.errors import WeightsError, require
+from picosam2.runtimes.cpus import default_threads
 from picosam2.runtimes._muted import quietly
 from picosam2.runtimes.onnx import info_of
 from picosam2.runtimes.packaged import read_sealed
@@ -22,8 +23,8 @@ class ExecuTorchRuntime(OneCropRuntime):
 
         Args:
             path: the file.
-            threads: threads of one inference, for the whole process; by default as many as there
-                are cores.
+            threads: threads of one inference, for the whole process; by default as many as the
+                process may use (`cpus`).
 
         Raises:
             WeightsError: missing, damaged, or not exported by this project.
@@ -35,6 +36,7 @@ class ExecuTorchRuntime(OneCropRuntime):
 
         sealed = read_sealed(path, "executorch")
         info = info_of("executorch", path, sealed.facts)
+        threads = threads or default_threads()
         if threads is not None:
             from executorch.extension.pybindings import portable_lib
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2.errors import WeightsError, require
+from picosam2.runtimes.cpus import allowed_cpus
 from picosam2.runtimes.onnx import info_of
 from picosam2.runtimes.packaged import read_sealed
 from picosam2.runtimes.single_crop import OneCropRuntime, Session
@@ -21,7 +22,7 @@ class LiteRtRuntime(OneCropRuntime):
 
         Args:
             path: the file.
-            threads: threads of one inference; by default as many as there are cores.
+            threads: threads of one inference; by default as many as the process may use (`cpus`).
 
         Raises:
             WeightsError: missing, damaged, or not exported by this project.
@@ -34,7 +35,7 @@ class LiteRtRuntime(OneCropRuntime):
         def start() -> Session:
             try:
                 interpreter = litert.Interpreter(
-                    model_content=sealed.model, num_threads=threads or os.cpu_count()
+                    model_content=sealed.model, num_threads=threads or allowed_cpus()
                 )
                 interpreter.allocate_tensors()
             except (RuntimeError, ValueError) as error:

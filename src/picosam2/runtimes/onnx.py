@@ -18,6 +18,7 @@ import numpy.typing as npt
 from picosam2._files import sha256_file
 from picosam2.errors import WeightsError
 from picosam2.images import channels_first, normalise
+from picosam2.runtimes.cpus import default_threads
 
 METADATA_KEY = "picosam2"
 """Where an ONNX file keeps what `RuntimeInfo` tells, as JSON."""
@@ -99,7 +100,7 @@ class OnnxRuntime:
 
         Args:
             path: the file.
-            threads: threads of one inference; by default as many as there are cores.
+            threads: threads of one inference; by default as many as the process may use (`cpus`).
 
         Raises:
             WeightsError: missing, damaged, or not exported by this project.
@@ -114,6 +115,7 @@ class OnnxRuntime:
         if _overflows():
             # INT8 weights only: exact sums there, at some cost in time.
             options.add_session_config_entry("session.x64quantprecision", "1")
+        threads = threads or default_threads()
         if threads is not None:
             options.intra_op_num_threads = threads
 

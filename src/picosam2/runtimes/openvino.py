@@ -13,6 +13,7 @@ import numpy.typing as npt
 from picosam2.errors import WeightsError, require
 from picosam2.images import normalise
 from picosam2.runtimes.onnx import OnnxRuntime, normalises
+from picosam2.runtimes.cpus import default_threads
 from picosam2.runtimes.single_crop import OneCropRuntime, Session
 
 
@@ -24,7 +25,8 @@ class OpenVinoRuntime(OneCropRuntime):
 
         Args:
             path: the file.
-            threads: threads of one inference; by default OpenVINO's choice.
+            threads: threads of one inference; by default OpenVINO's choice, or
+                fewer where the process may not use all processors (`cpus`).
 
         Raises:
             WeightsError: missing, damaged, or not exported by this project.
@@ -41,6 +43,7 @@ class OpenVinoRuntime(OneCropRuntime):
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
         }
+        threads = threads or default_threads()
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
 
