@@ -22,6 +22,8 @@ from PIL import Image
 
 from picosam2.errors import PromptError
 from picosam2.images import MAX_PIXELS, PAD_RGB
+from picosam2.masks import OUTSIDE_LOGIT as OUTSIDE_LOGIT
+from picosam2.masks import Region
 from picosam2.prompts import Box, Point
 
 CROP_SIZE = 96
@@ -36,12 +38,9 @@ BOX_MAX_ASPECT = math.inf
 CLICK_HALVES = (0.02, 0.0375, 0.075, 0.15, 0.3, 0.5625)
 """Half-sizes of the windows tried for a click, as fractions of the image's long side."""
 
-OUTSIDE_LOGIT = -32.0
-"""The logit given to pixels that no window has seen."""
-
 _RESAMPLE = Image.Resampling.BILINEAR
 _THINNEST = 2.0**-10  # Pillow keeps rectangles in single precision, and refuses empty ones
-_MAX_READ = 2 * MAX_PIXELS  # image and padding; only windows thousands of times the picture pass it
+_MAX_READ = 2 * MAX_PIXELS  # image and padding; only windows thousands of times the image pass it
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,37 +101,6 @@ class Window:
         return mapped
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Region:
-    """Logits (h, w) float32 for the image pixels from column `x`, row `y`. May be empty."""
-
-    x: int
-    y: int
-    logits: npt.NDArray[np.float32]
-
-    @property
-    def rows(self) -> slice:
-        """The image rows covered."""
-        return slice(self.y, self.y + self.logits.shape[0])
-
-    @property
-    def columns(self) -> slice:
-        """The image columns covered."""
-        return slice(self.x, self.x + self.logits.shape[1])
-
-    def iou(self, truth: npt.NDArray[np.bool_], area: int | None = None) -> float:
-        """IoU of the region's mask (logits > 0) with a true mask (H, W) of the whole photo, 0..1.
-
-        Only the region's part of the photo is looked at; `area` is the true mask's, if known. Two
-        empty masks agree: 1.
-        """
-        mask = self.logits > 0
-        both = int(np.count_nonzero(mask & truth[self.rows, self.columns]))
-        whole = int(np.count_nonzero(truth)) if area is None else area
-        union = whole + int(np.count_nonzero(mask)) - both
-        return both / union if union else 1.0
-
-
 def point_window(point: Point, half: float) -> Window:
     """The square window of half-size `half` (image pixels, > 0) centred on `point`."""
     return Window(point.x - half, point.y - half, point.x + half, point.y + half)
@@ -143,7 +111,7 @@ def click_windows(
 ) -> tuple[Window, ...]:
     """The windows tried for a click, smallest first. A click knows no scale; these are the guesses.
 
-    Sizes are `halves` of the image's long side, so that a photo gives the same windows at any
+    Sizes are `halves` of the image's long side, so that an image gives the same windows at any
     resolution.
     """
     long_side = max(height, width)
@@ -231,7 +199,7 @@ def _resample(
         out[...] = fill
         return out
     # One axis at a time, the longer first: padding is then only ever laid along a strip, so that
-    # a long, narrow picture seen through a square window takes no more memory than it has itself.
+    # a long, narrow image seen through a square window takes no more memory than it has itself.
     for axis in (1, 0) if width >= height else (0, 1):
         seen = _resample_axis(seen, axis, across if axis else down, size, fill)
     return seen
@@ -242,13 +210,13 @@ def _resample_axis(
 ) -> npt.NDArray[np.uint8]:
     """The part of an image that `span` reads along `axis` (0 down, 1 across), `size` long."""
     if plane.shape[1 - axis] * (span.stop - span.start) > _MAX_READ:
-        raise PromptError("the window is too large for the picture: choose one nearer to its size")
+        raise PromptError("the window is too large for the image: choose one nearer to its size")
     read = _placed(plane, axis, span.inside.start - span.start, span.stop - span.start, fill)
     shape, box = list(read.shape[:2]), [0.0, 0.0, read.shape[1], read.shape[0]]
     shape[axis] = span.last - span.first
     box[1 - axis], box[3 - axis] = span.low, span.high
-    picture = Image.fromarray(np.ascontiguousarray(read))
-    small = np.asarray(picture.resize((shape[1], shape[0]), _RESAMPLE, box=tuple(box)))
+    whole = Image.fromarray(np.ascontiguousarray(read))
+    small = np.asarray(whole.resize((shape[1], shape[0]), _RESAMPLE, box=tuple(box)))
     return _placed(small, axis, span.first, size, fill)
 
 
@@ -326,10 +294,7 @@ def paste(
     outside: float = OUTSIDE_LOGIT,
 ) -> npt.NDArray[np.float32]:
     """Like `paste_region`, on the whole image: (height, width) float32, `outside` elsewhere."""
-    full = np.full((height, width), outside, np.float32)
-    region = paste_region(logits, window, height, width)
-    full[region.rows, region.columns] = region.logits
-    return full
+    return paste_region(logits, window, height, width).logits_on_image(height, width, outside)
 
 
 def resample_logits(

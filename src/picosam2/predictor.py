@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from picosam2 import geometry, masks
+from picosam2 import geometry
 from picosam2.errors import PromptError, WeightsError
-from picosam2.geometry import OUTSIDE_LOGIT, Region, Window
+from picosam2.geometry import Window
 from picosam2.images import ImageSource, load_image
-from picosam2.masks import stability
+from picosam2.masks import Region, stability
 from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_prompts
 from picosam2.results import Segmentation
 from picosam2.runtimes.onnx import FlipAverage, Runtime
@@ -53,9 +53,7 @@ class Candidate:
 
     def mask(self, height: int, width: int) -> npt.NDArray[np.bool_]:
         """The mask on the whole photo, (height, width) bool."""
-        full = np.zeros((height, width), np.bool_)
-        full[self.region.rows, self.region.columns] = self.region.logits > 0
-        return full
+        return self.region.on_image(height, width)
 
 
 class Predictor:
@@ -326,7 +324,7 @@ class Predictor:
     ) -> list[Candidate]:
         """Each candidate again, through the box window of its mask, averaged with the first."""
         height, width = picture.shape[:2]
-        boxes = [None if self._native else _bounds(c.region) for c in chosen]
+        boxes = [None if self._native else c.region.box for c in chosen]
         again = iter(self.boxes(picture, [box for box in boxes if box is not None]))
         return [
             c if box is None else _blend(c, next(again), height, width)
@@ -396,14 +394,6 @@ def _span(prompt: Prompt) -> Box | None:
     return Box(x0 - grow, y0 - grow, x1 + grow, y1 + grow) if grow > 0 else None
 
 
-def _bounds(region: Region) -> Box | None:
-    bounds = masks.bbox(region.logits > 0)
-    if bounds is None:
-        return None
-    x0, y0, x1, y1 = bounds
-    return Box(x0 + region.x, y0 + region.y, x1 + region.x, y1 + region.y)
-
-
 def _blend(first: Candidate, second: Candidate, height: int, width: int) -> Candidate:
     """The mean of both passes' logits where both see; the first's score, which knows the scale."""
     a, b = first.region, second.region
@@ -428,7 +418,7 @@ def _combine(
         return list(found)
 
     def wrong(candidate: Candidate) -> list[Point]:
-        return [p for p in prompt.points if p.positive != _covers(candidate, p)]
+        return [p for p in prompt.points if p.positive != candidate.region.covers(p)]
 
     def worth(candidate: Candidate) -> float:
         return candidate.score - sum(
@@ -439,12 +429,11 @@ def _combine(
     best = ordered[0]
     if not wrong(best):
         return ordered
-    full = np.full((height, width), OUTSIDE_LOGIT, np.float32)
-    full[best.region.rows, best.region.columns] = best.region.logits
+    full = best.region.logits_on_image(height, width)
     on = [point for point in prompt.points if point.positive]
     off = [point for point in prompt.points if not point.positive]
     for point in on:
-        own = [c.region for c in by_point[point] if _covers(c, point)]
+        own = [c.region for c in by_point[point] if c.region.covers(point)]
         if own and not full[int(point.y), int(point.x)] > 0:
             part = full[own[0].rows, own[0].columns]
             np.maximum(part, own[0].logits, out=part)
@@ -452,28 +441,19 @@ def _combine(
         own = [
             c.region
             for c in by_point[point]
-            if _covers(c, point) and not any(_covers(c, kept) for kept in on)
+            if c.region.covers(point) and not any(c.region.covers(kept) for kept in on)
         ]
         if own and full[int(point.y), int(point.x)] > 0:
-            region = max(own, key=lambda one: int((one.logits > 0).sum()))
+            region = max(own, key=lambda region: region.area)
             part = full[region.rows, region.columns]
             np.minimum(part, -region.logits, out=part)
     return [Candidate(best.window, Region(0, 0, full), best.score), *ordered[1:]]
 
 
-def _covers(candidate: Candidate, point: Point) -> bool:
-    """Whether a point's pixel is in a candidate's mask."""
-    region = candidate.region
-    x, y = int(point.x) - region.x, int(point.y) - region.y
-    rows, columns = region.logits.shape
-    return 0 <= x < columns and 0 <= y < rows and bool(region.logits[y, x] > 0)
-
-
 def _segmentation(
     picture: npt.NDArray[np.uint8], prompt: Prompt, candidate: Candidate
 ) -> Segmentation:
-    logits = np.full(picture.shape[:2], OUTSIDE_LOGIT, np.float32)
-    logits[candidate.region.rows, candidate.region.columns] = candidate.region.logits
+    logits = candidate.region.logits_on_image(*picture.shape[:2])
     return Segmentation(
         mask=logits > 0,
         score=candidate.score,

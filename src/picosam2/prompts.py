@@ -125,6 +125,12 @@ class Box:
         """The point in the middle."""
         return Point((self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2)
 
+    def iou(self, other: Box) -> float:
+        """Intersection over union with another box, 0..1."""
+        across = max(min(self.x1, other.x1) - max(self.x0, other.x0), 0)
+        along = max(min(self.y1, other.y1) - max(self.y0, other.y0), 0)
+        return across * along / (self.area + other.area - across * along)
+
     def as_xywh(self) -> tuple[float, float, float, float]:
         """(x0, y0, width, height), the form of COCO's annotations."""
         return self.x0, self.y0, self.width, self.height

@@ -315,7 +315,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         (b"~", "characters"),
         (b"0", "add up"),
         (b"@", "within 0"),
-        (b"oooo5", "larger than its picture"),
+        (b"oooo5", "larger than its image"),
         (b"00@", "within 0"),
         (np.array([HEIGHT * WIDTH], dtype=np.uint32), "no pixel"),
         ((np.array([5.1, 5.1, 5.2, 5.1, 5.2, 5.2]),), "no pixel"),

@@ -52,11 +52,11 @@ def test_a_patch_is_the_shape_where_it_can_be_set(
 ) -> None:
     box = Box(x0, y0, x0 + width, y0 + height)
     for patch, whole in (
-        (baselines.box_patch(box, 20, 24), baselines.filled_box(box, 20, 24)),
-        (baselines.ellipse_patch(box, 20, 24), baselines.inscribed_ellipse(box, 20, 24)),
+        (baselines.box_region(box, 20, 24), baselines.filled_box(box, 20, 24)),
+        (baselines.ellipse_region(box, 20, 24), baselines.inscribed_ellipse(box, 20, 24)),
     ):
         assert patch.mask.sum() == whole.sum()
-        np.testing.assert_array_equal(patch.on(20, 24), whole)
+        np.testing.assert_array_equal(patch.on_image(20, 24), whole)
 
 
 def test_areas() -> None:

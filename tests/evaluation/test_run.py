@@ -17,7 +17,8 @@ from picosam2.data.coco import Photo, read_coco
 from picosam2.errors import DataError
 from picosam2.evaluation.protocols import PROTOCOLS, Item
 from picosam2.evaluation.run import evaluate
-from picosam2.geometry import Region, Window
+from picosam2.geometry import Window
+from picosam2.masks import Region
 from picosam2.predictor import Candidate, Predictor
 from picosam2.prompts import Box, Point
 

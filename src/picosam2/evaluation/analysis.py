@@ -16,7 +16,7 @@ from picosam2.data.split import spread
 from picosam2.evaluation.causes import CAUSES, TRAITS, cause_of, traits_of
 from picosam2.evaluation.protocols import Item, true_box
 from picosam2.evaluation.run import Answered, Evaluation, Measured, evaluate
-from picosam2.geometry import Region, Window
+from picosam2.geometry import Window
 from picosam2.masks import Mask
 from picosam2.predictor import Predictor
 from picosam2.prompts import Point
@@ -165,7 +165,7 @@ def analyse(
         for index, (item, region, measured) in enumerate(
             zip(answered.items, answered.regions, answered.measured, strict=True)
         ):
-            mask = _whole(region, item.mask.shape)
+            mask = region.on_image(*item.mask.shape)
             others = truths[:index] + truths[index + 1 :]
             window = predictor.box_window(true_box(item.mask))
             case = _case(answered.photo, item, mask, others, measured, window, side)
@@ -203,12 +203,6 @@ def spread_objects(photos: Sequence[Photo], limit: int | None) -> tuple[Photo, .
     while count > 1 and sum(len(one.instances) for one in spread(photos, count)) > limit:
         count -= 1
     return spread(photos, count)
-
-
-def _whole(region: Region, shape: tuple[int, ...]) -> Mask:
-    mask = np.zeros(shape, np.bool_)
-    mask[region.rows, region.columns] = region.logits > 0
-    return mask
 
 
 def _case(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image
 from picosam2 import geometry, masks
 from picosam2.errors import require
 from picosam2.geometry import Window
+from picosam2.masks import Region
 from picosam2.prompts import Box, Point
 
 DISC_RADIUS = 0.03
@@ -46,67 +46,42 @@ Mask = npt.NDArray[np.bool_]
 Picture = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Patch:
-    """The part of a mask that can be set: (h, w) bool from column `x`, row `y` of the photo."""
-
-    x: int
-    y: int
-    mask: Mask
-
-    @property
-    def rows(self) -> slice:
-        """The photo's rows covered."""
-        return slice(self.y, self.y + self.mask.shape[0])
-
-    @property
-    def columns(self) -> slice:
-        """The photo's columns covered."""
-        return slice(self.x, self.x + self.mask.shape[1])
-
-    def on(self, height: int, width: int) -> Mask:
-        """The mask on the whole photo, (height, width) bool."""
-        full = np.zeros((height, width), np.bool_)
-        full[self.rows, self.columns] = self.mask
-        return full
-
-
 def filled_box(box: Box, height: int, width: int) -> Mask:
     """Every pixel whose centre lies in the box, (height, width) bool."""
-    return box_patch(box, height, width).on(height, width)
+    return box_region(box, height, width).on_image(height, width)
 
 
 def inscribed_ellipse(box: Box, height: int, width: int) -> Mask:
     """The ellipse that touches the middle of each of the box's sides, (height, width) bool."""
-    return ellipse_patch(box, height, width).on(height, width)
+    return ellipse_region(box, height, width).on_image(height, width)
 
 
 def disc(point: Point, height: int, width: int, radius: float = DISC_RADIUS) -> Mask:
     """The disc around a click, its radius a share of the long side, (height, width) bool."""
-    return disc_patch(point, height, width, radius).on(height, width)
+    return disc_region(point, height, width, radius).on_image(height, width)
 
 
-def box_patch(box: Box, height: int, width: int) -> Patch:
+def box_region(box: Box, height: int, width: int) -> Region:
     """`filled_box`, only where it is set."""
     y, x = _centres(box, height, width)
     inside = (y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1)
-    return _patch(y, x, inside)
+    return _region(y, x, inside)
 
 
-def ellipse_patch(box: Box, height: int, width: int) -> Patch:
+def ellipse_region(box: Box, height: int, width: int) -> Region:
     """`inscribed_ellipse`, only where it is set."""
     y, x = _centres(box, height, width)
     centre = box.centre
     across = ((x - centre.x) / (box.width / 2)) ** 2
-    return _patch(y, x, across + ((y - centre.y) / (box.height / 2)) ** 2 <= 1)
+    return _region(y, x, across + ((y - centre.y) / (box.height / 2)) ** 2 <= 1)
 
 
-def disc_patch(point: Point, height: int, width: int, radius: float = DISC_RADIUS) -> Patch:
+def disc_region(point: Point, height: int, width: int, radius: float = DISC_RADIUS) -> Region:
     """`disc`, only where it is set."""
     reach = radius * max(height, width)
     around = Box(point.x - reach, point.y - reach, point.x + reach, point.y + reach)
     y, x = _centres(around, height, width)
-    return _patch(y, x, (x - point.x) ** 2 + (y - point.y) ** 2 <= reach**2)
+    return _region(y, x, (x - point.x) ** 2 + (y - point.y) ** 2 <= reach**2)
 
 
 def _centres(
@@ -118,10 +93,10 @@ def _centres(
     return np.arange(y0, max(y1, y0))[:, None] + 0.5, np.arange(x0, max(x1, x0))[None, :] + 0.5
 
 
-def _patch(y: npt.NDArray[np.floating], x: npt.NDArray[np.floating], mask: Mask) -> Patch:
+def _region(y: npt.NDArray[np.floating], x: npt.NDArray[np.floating], mask: Mask) -> Region:
     if not mask.size:
-        return Patch(0, 0, np.zeros((0, 0), np.bool_))
-    return Patch(int(x[0, 0]), int(y[0, 0]), mask)
+        return Region(0, 0, np.zeros((0, 0), np.bool_))
+    return Region(int(x[0, 0]), int(y[0, 0]), mask)
 
 
 # --- baselines that look at the photo -----------------------------------------------------------

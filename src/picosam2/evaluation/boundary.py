@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from picosam2.masks import Mask, bbox
+from picosam2.masks import Mask, bbox, iou
 
 DILATION = 0.02
 """Width of the boundary as a share of the photo's diagonal, as in the paper and in LVIS."""
@@ -66,7 +66,7 @@ def closed(mask: Mask, radius: int) -> Mask:
 
 
 def boundary_iou(a: Mask, b: Mask, *, width: int | None = None) -> float:
-    """IoU of the boundary pixels of two masks (H, W) bool, 0..1; 0 if both are empty.
+    """IoU of the boundary pixels of two masks (H, W) bool, 0..1; 1 if both are empty.
 
     `width` is the boundary's, in pixels; by default `boundary_width` of the masks' size. The
     distance is the chessboard's, as in the authors' code.
@@ -75,12 +75,11 @@ def boundary_iou(a: Mask, b: Mask, *, width: int | None = None) -> float:
         width = boundary_width(*a.shape)
     bounds = bbox(a | b)
     if bounds is None:
-        return 0.0
+        return 1.0
     x0, y0, x1, y1 = bounds
     first, second = a[y0:y1, x0:x1], b[y0:y1, x0:x1]
     rim_a, rim_b = first & ~erode(first, width), second & ~erode(second, width)
-    union = int(np.count_nonzero(rim_a | rim_b))
-    return int(np.count_nonzero(rim_a & rim_b)) / union if union else 0.0
+    return iou(rim_a, rim_b)
 
 
 def deepest(mask: Mask) -> tuple[int, int, int] | None:

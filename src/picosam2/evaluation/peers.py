@@ -30,8 +30,9 @@ from picosam2 import geometry
 from picosam2._files import sha256_file
 from picosam2.errors import WeightsError, require
 from picosam2.evaluation.protocols import Item
-from picosam2.geometry import Region, Window
+from picosam2.geometry import Window
 from picosam2.images import normalise
+from picosam2.masks import Region
 from picosam2.predictor import Candidate
 from picosam2.prompts import Box, Point
 

@@ -14,12 +14,12 @@ from picosam2 import geometry
 from picosam2.data.coco import Instance, Photo, Problem
 from picosam2.errors import DataError, PicoSAM2Error
 from picosam2.evaluation import baselines, metrics
-from picosam2.evaluation.baselines import Patch
 from picosam2.evaluation.boundary import boundary_iou
 from picosam2.evaluation.models import Subject, subject_of
 from picosam2.evaluation.protocols import Item, count_rivals, make_item
-from picosam2.geometry import Region, Window
+from picosam2.geometry import Window
 from picosam2.images import load_image
+from picosam2.masks import Region, iou
 from picosam2.predictor import Predictor
 
 Mask = npt.NDArray[np.bool_]
@@ -317,9 +317,9 @@ def _measure(
     height, width = item.mask.shape
     area = int(item.mask.sum())
     shapes = {
-        "box": baselines.box_patch(item.box, height, width),
-        "ellipse": baselines.ellipse_patch(item.box, height, width),
-        "disc": baselines.disc_patch(item.point, height, width),
+        "box": baselines.box_region(item.box, height, width),
+        "ellipse": baselines.ellipse_region(item.box, height, width),
+        "disc": baselines.disc_region(item.point, height, width),
     }
     ious = [region.iou(item.mask, area) for region in answer.regions]
     return Measured(
@@ -329,10 +329,10 @@ def _measure(
         iou=ious[0],
         score=answer.score,
         best=max(ious),
-        boundary=_region_boundary(answer.regions[0], item.mask),
+        boundary=boundary_iou(answer.regions[0].on_image(height, width), item.mask),
         rivals=item.rivals,
-        pixels={name: _iou(guess, item.mask) for name, guess in pixels.items()},
-        **{name: _patch_iou(shape, item.mask, area) for name, shape in shapes.items()},
+        pixels={name: iou(guess, item.mask) for name, guess in pixels.items()},
+        **{name: shape.iou(item.mask, area) for name, shape in shapes.items()},
     )
 
 
@@ -358,35 +358,17 @@ def _measure_on_crop(
         return covered
 
     truth = seen(item.mask)
-    iou = _iou(logits > 0, truth)
-    found = {name: _iou(seen(guess), truth) for name, guess in guesses.items()}
+    achieved = iou(logits > 0, truth)
+    found = {name: iou(seen(guess), truth) for name, guess in guesses.items()}
     return Measured(
         annotation=instance.id,
         photo=instance.image_id,
         area=float(item.mask.sum()),
-        iou=iou,
+        iou=achieved,
         score=answer.score,
-        best=iou,
+        best=achieved,
         boundary=boundary_iou(logits > 0, truth),
         rivals=item.rivals,
         pixels={name: found[name] for name in pixels},
         **{name: found[name] for name in GEOMETRIC},
     )
-
-
-def _region_boundary(region: Region, truth: Mask) -> float:
-    full = np.zeros(truth.shape, np.bool_)
-    full[region.rows, region.columns] = region.logits > 0
-    return boundary_iou(full, truth)
-
-
-def _patch_iou(patch: Patch, truth: Mask, area: int) -> float:
-    """IoU of a shape with a true mask of that area, looking at the shape's part only."""
-    both = int(np.count_nonzero(patch.mask & truth[patch.rows, patch.columns]))
-    union = area + int(np.count_nonzero(patch.mask)) - both
-    return both / union if union else 1.0
-
-
-def _iou(a: Mask, b: Mask) -> float:
-    union = int((a | b).sum())
-    return int((a & b).sum()) / union if union else 1.0

@@ -21,7 +21,7 @@ from picosam2 import geometry, masks
 from picosam2.errors import ConfigError
 from picosam2.geometry import Window
 from picosam2.images import ImageSource, load_image
-from picosam2.masks import Mask
+from picosam2.masks import Mask, Region
 from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
 from picosam2.prompts import Box, Point, Prompt
 from picosam2.results import Segmentation
@@ -134,9 +134,9 @@ def everything(
     kept = _different(found, chosen, shrink, height, width)
     results = []
     for one in kept:
-        patch = _patch(one, chosen.min_mask_region_area, 1.0, height, width)
-        if patch is not None:
-            results.append(_segmentation(picture, one, patch))
+        region = _clean_region(one, chosen.min_mask_region_area, 1.0, height, width)
+        if region is not None:
+            results.append(_segmentation(picture, one, region))
     return sorted(results, key=lambda one: -one.area)
 
 
@@ -179,18 +179,8 @@ def box_nms(boxes: _Floats, threshold: float) -> list[int]:
     while len(waiting):
         first, waiting = int(waiting[0]), waiting[1:]
         kept.append(first)
-        waiting = waiting[_box_iou(boxes[first], boxes[waiting]) <= threshold]
+        waiting = waiting[masks.box_iou(boxes[first], boxes[waiting]) <= threshold]
     return kept
-
-
-def _box_iou(box: _Floats, others: _Floats) -> _Floats:
-    """IoU (N,) of a box (4,) with others (N, 4); none is without an area."""
-    low = np.maximum(others[:, :2], box[:2])
-    high = np.minimum(others[:, 2:], box[2:])
-    both: _Floats = np.clip(high - low, 0, None).prod(1)
-    areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    share: _Floats = both / (areas - both)
-    return share
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,16 +201,6 @@ class _Found:
     window: Window
     logits: _Logits
     score: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Patch:
-    """A mask (h, w) from column x and row y of a picture, without empty rows or columns."""
-
-    x: int
-    y: int
-    mask: Mask
-    area: int
 
 
 def _look(
@@ -303,7 +283,7 @@ def _look_again(
         stability = masks.stability(logits, chosen.stability_score_offset)
         if box is None or stability < chosen.stability_score_thresh:
             continue
-        alike = int(np.count_nonzero(_box_iou(np.array(_corners(box)), boxes) > _ALIKE))
+        alike = int(np.count_nonzero(masks.box_iou(np.array(_corners(box)), boxes) > _ALIKE))
         believed = score * (1 - _DOUBT ** max(alike, 1))
         if believed >= chosen.pred_iou_thresh:
             found.append(_Found(one.point, one.box, window, logits.copy(), believed))
@@ -318,66 +298,54 @@ def _different(
     Masks are compared on the photo made smaller by `shrink`, so that a large one costs no more.
     """
     kept: list[_Found] = []
-    patches: list[_Patch] = []
-    for one in ranked:
+    regions: list[tuple[Region, int]] = []
+    for answer in ranked:
         if len(kept) == chosen.max_masks:
             break
-        patch = _patch(one, chosen.min_mask_region_area, shrink, height, width)
-        if patch is not None and not any(
-            _iou_exceeds(patch, other, chosen.mask_nms_thresh) for other in patches
-        ):
-            kept.append(one)
-            patches.append(patch)
+        region = _clean_region(answer, chosen.min_mask_region_area, shrink, height, width)
+        if region is None:
+            continue
+        area = region.area
+        if not any(_iou_exceeds(region, area, *other, chosen.mask_nms_thresh) for other in regions):
+            kept.append(answer)
+            regions.append((region, area))
     return kept
 
 
-def _patch(one: _Found, min_area: int, shrink: float, height: int, width: int) -> _Patch | None:
-    """An answer's mask on the photo made smaller by `shrink`, its small regions cleaned up.
+def _clean_region(
+    answer: _Found, min_area: int, shrink: float, height: int, width: int
+) -> Region | None:
+    """An answer's mask on the photo made smaller by `shrink`, its small pieces cleaned up.
 
     None if nothing is left of it.
     """
-    seen = one.window
+    window = answer.window
     region = geometry.paste_region(
-        one.logits,
-        Window(*(shrink * side for side in (seen.x0, seen.y0, seen.x1, seen.y1))),
+        answer.logits,
+        Window(*(shrink * side for side in (window.x0, window.y0, window.x1, window.y1))),
         round(shrink * height),
         round(shrink * width),
     )
-    mask = region.logits > 0
+    mask = region.mask
     least = min_area * shrink**2
     if least > 1:
         mask = masks.remove_small(masks.fill_holes(mask, least - 1), least)
-    box = masks.bbox(mask)
-    if box is None:
-        return None
-    x0, y0, x1, y1 = box
-    mask = mask[y0:y1, x0:x1].copy()
-    return _Patch(region.x + x0, region.y + y0, mask, int(np.count_nonzero(mask)))
+    return Region(region.x, region.y, mask).tight() if mask.any() else None
 
 
-def _iou_exceeds(a: _Patch, b: _Patch, threshold: float) -> bool:
-    """Whether the IoU of two masks is above a threshold."""
-    if min(a.area, b.area) <= threshold * max(a.area, b.area):  # as much as it can be
+def _iou_exceeds(a: Region, area_a: int, b: Region, area_b: int, threshold: float) -> bool:
+    """Whether the IoU of two masks, which are not empty, is above a threshold."""
+    if min(area_a, area_b) <= threshold * max(area_a, area_b):  # as much as it can be
         return False
-    x0, y0 = max(a.x, b.x), max(a.y, b.y)
-    x1 = min(a.x + a.mask.shape[1], b.x + b.mask.shape[1])
-    y1 = min(a.y + a.mask.shape[0], b.y + b.mask.shape[0])
-    if x0 >= x1 or y0 >= y1:
-        return False
-    seen_a = a.mask[y0 - a.y : y1 - a.y, x0 - a.x : x1 - a.x]
-    seen_b = b.mask[y0 - b.y : y1 - b.y, x0 - b.x : x1 - b.x]
-    both = int(np.count_nonzero(seen_a & seen_b))
-    return both > threshold * (a.area + b.area - both)
+    both = a.overlap(b)
+    return both > threshold * (area_a + area_b - both)
 
 
-def _segmentation(picture: Picture, one: _Found, patch: _Patch) -> Segmentation:
-    mask = np.zeros(picture.shape[:2], np.bool_)
-    rows, columns = patch.mask.shape
-    mask[patch.y : patch.y + rows, patch.x : patch.x + columns] = patch.mask
+def _segmentation(picture: Picture, answer: _Found, region: Region) -> Segmentation:
     return Segmentation(
-        mask=mask,
-        score=one.score,
-        prompt=Prompt((one.point,), one.prompt),
-        window=one.window,
+        mask=region.on_image(*picture.shape[:2]),
+        score=answer.score,
+        prompt=Prompt((answer.point,), answer.prompt),
+        window=answer.window,
         image=picture,
     )

@@ -19,7 +19,7 @@ from PIL import Image
 
 from picosam2 import geometry, masks
 from picosam2.errors import ImageError, PromptError
-from picosam2.geometry import Region, Window
+from picosam2.geometry import Window
 from picosam2.predictor import BOX_CHANNEL, Predictor
 from picosam2.prompts import Box, Boxes, Points, Prompt, as_prompts
 
@@ -316,7 +316,7 @@ class _Object:
         if self._missing or not seen or seen[0].box is None or seen[0].likeness < 0.3:
             return []
         expected, box = places[0], seen[0].box
-        if _overlap(expected, box) >= _AGAIN_BELOW:
+        if expected.iou(box) >= _AGAIN_BELOW:
             return []
         # What the window has cut off is not gone.
         half_w, half_h = max(expected.width, box.width) / 2, max(expected.height, box.height) / 2
@@ -384,7 +384,7 @@ class _Object:
             best = sights[-1]  # the second look, where there was one
         if best is not None and best.believed:
             region = geometry.paste_region(best.logits, best.window, height, width)
-            mask = _on_frame(region, height, width)
+            mask = region.on_image(height, width)
             if mask.any():
                 self._follow(frame, best, elapsed)
                 return Tracked(
@@ -587,19 +587,6 @@ def _main_pieces(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The mask without its crumbs, which would widen the next window: below a tenth of it."""
     area = int(np.count_nonzero(mask))
     return masks.remove_small(mask, area / 10) if area else mask
-
-
-def _on_frame(region: Region, height: int, width: int) -> npt.NDArray[np.bool_]:
-    mask = np.zeros((height, width), np.bool_)
-    mask[region.rows, region.columns] = region.logits > 0
-    return mask
-
-
-def _overlap(a: Box, b: Box) -> float:
-    """IoU of two boxes."""
-    across = max(min(a.x1, b.x1) - max(a.x0, b.x0), 0)
-    along = max(min(a.y1, b.y1) - max(a.y0, b.y0), 0)
-    return across * along / (a.area + b.area - across * along)
 
 
 def _completed(
