@@ -1,4 +1,4 @@
-/** The worker: holds the model and the picture, answers the page's requests one after another. */
+/** The worker: holds the model and the image, answers the page's requests one after another. */
 
 import { heightOf, type Point, widthOf } from "./geometry";
 import { maskOf, polygons, softAlpha } from "./masks";
@@ -55,10 +55,10 @@ class Engine {
     });
   }
 
-  picture({ picture, reduced }: Calls["picture"]["request"]): null {
-    this.full = new Predictor(this.need(), picture);
+  image({ image, reduced }: Calls["image"]["request"]): null {
+    this.full = new Predictor(this.need(), image);
     this.reduced = reduced ? new Predictor(this.need(), reduced) : this.full;
-    this.factor = reduced ? picture.width / reduced.width : 1;
+    this.factor = reduced ? image.width / reduced.width : 1;
     return null;
   }
 
@@ -116,7 +116,7 @@ class Engine {
     const before = performance.now();
     this.tracker ??= new Tracker(this.need());
     if (request.restart) this.tracker.restart(request.x, request.y, request.fixed);
-    const { region, bounds, score, point } = await this.tracker.next(request.picture);
+    const { region, bounds, score, point } = await this.tracker.next(request.image);
     const contours =
       region && bounds ? polygons(maskOf(region, bounds), SMOOTHING).map(({ points }) => points) : [];
     const ms = performance.now() - before;
@@ -196,7 +196,7 @@ self.addEventListener("message", ({ data }: MessageEvent<Request>) => {
 function answer(request: Request): Promise<Calls[Call]["answer"]> | Calls[Call]["answer"] {
   switch (request.call) {
     case "load": return engine.load(request.value);
-    case "picture": return engine.picture(request.value);
+    case "image": return engine.image(request.value);
     case "hover": return engine.hover(request.value);
     case "segment": return engine.segment(request.value);
     case "track": return engine.track(request.value);

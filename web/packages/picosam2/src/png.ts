@@ -1,7 +1,7 @@
-/** Writes PNG files (ISO/IEC 15948): 8-bit grey or RGBA, exact values, no colour management. */
+/** Writes PNG files (ISO/IEC 15948): 8-bit gray or RGBA, exact values, no color management. */
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10] as const;
-const GREY = 0;
+const GRAY = 0;
 const RGBA = 6;
 const UP = 2; // the filter: each byte minus the one above, which suits masks and flat areas
 
@@ -11,7 +11,7 @@ const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
   return c;
 });
 
-/** `data` is width * height bytes (grey) or four times as many (RGBA). */
+/** `data` is width * height bytes (gray) or four times as many (RGBA). */
 export async function encodePng(
   data: Uint8Array | Uint8ClampedArray,
   width: number,
@@ -33,7 +33,7 @@ export async function encodePng(
   view.setUint32(0, width);
   view.setUint32(4, height);
   header[8] = 8;
-  header[9] = channels === 1 ? GREY : RGBA;
+  header[9] = channels === 1 ? GRAY : RGBA;
   return new Blob(
     [
       Uint8Array.from(SIGNATURE),

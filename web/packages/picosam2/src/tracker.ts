@@ -3,7 +3,7 @@
  * lost or changes size abruptly, the click is made again where the object was last seen.
  */
 
-import { type Box, type Picture, type Point, type Region } from "./geometry";
+import { type Box, type RgbaImage, type Point, type Region } from "./geometry";
 import { boundsOf, type Candidate, Predictor, type Runtime } from "./predictor";
 
 /** A mask may grow or shrink by this factor of its box's area between frames. */
@@ -37,7 +37,7 @@ export class Tracker {
     this.fixed = fixed;
   }
 
-  async next(frame: Picture): Promise<Sighting> {
+  async next(frame: RgbaImage): Promise<Sighting> {
     const predictor = new Predictor(this.runtime, frame);
     // A fixed click asks again now and then, because a larger or smaller thing may be meant by now.
     if (this.last && !(this.fixed && this.age++ >= MOST_AGE)) {

@@ -6,21 +6,21 @@ import { area, bounds, type Mask, polygons, rleEncode } from "./masks";
 /** An object with its answer. */
 export interface Named {
   readonly name: string;
-  readonly colour: string;
+  readonly color: string;
   readonly score: number;
   readonly prompt: Prompt;
   readonly mask: Mask;
   readonly alpha: Mask;
 }
 
-/** What the picture is called and how large it is. */
+/** What the image is called and how large it is. */
 export interface Sheet {
   readonly fileName: string;
   readonly width: number;
   readonly height: number;
 }
 
-/** 255 on any of the objects, 0 elsewhere: one byte a pixel, the whole picture. */
+/** 255 on any of the objects, 0 elsewhere: one byte a pixel, the whole image. */
 export function maskPixels(sheet: Sheet, objects: readonly Named[]): Uint8Array {
   const out = new Uint8Array(sheet.width * sheet.height);
   for (const { mask } of objects) {
@@ -32,7 +32,7 @@ export function maskPixels(sheet: Sheet, objects: readonly Named[]): Uint8Array 
 }
 
 /**
- * The objects on a transparent ground, RGBA, the whole picture. `photo` is RGBA. Clear pixels are
+ * The objects on a transparent ground, RGBA, the whole image. `photo` is RGBA. Clear pixels are
  * black, so nothing of the background stays in the file.
  */
 export function cutoutPixels(
@@ -54,7 +54,7 @@ export function cutoutPixels(
   return out;
 }
 
-/** The part of an RGBA picture that is not clear, for pasting elsewhere. */
+/** The part of an RGBA image that is not clear, for pasting elsewhere. */
 export function trim(
   pixels: Uint8Array,
   width: number,
@@ -114,9 +114,9 @@ function promptJson({ points, box }: Prompt): Record<string, unknown> {
   };
 }
 
-/** Outlines in the picture's pixels, one path an object, to lay over it or to edit. */
+/** Outlines in the image's pixels, one path an object, to lay over it or to edit. */
 export function svg(sheet: Sheet, objects: readonly Named[], tolerance = 0.75): string {
-  const paths = objects.map(({ name, colour, mask }, i) => {
+  const paths = objects.map(({ name, color, mask }, i) => {
     const outline = polygons(mask, tolerance)
       .map(({ points }) => {
         const corners: string[] = [];
@@ -125,8 +125,8 @@ export function svg(sheet: Sheet, objects: readonly Named[], tolerance = 0.75): 
       })
       .join("");
     return (
-      `  <path id="object-${i + 1}" fill="${colour}" fill-opacity="0.5" fill-rule="evenodd" ` +
-      `stroke="${colour}" d="${outline}"><title>${escape(name)}</title></path>\n`
+      `  <path id="object-${i + 1}" fill="${color}" fill-opacity="0.5" fill-rule="evenodd" ` +
+      `stroke="${color}" d="${outline}"><title>${escape(name)}</title></path>\n`
     );
   });
   return (
@@ -143,7 +143,7 @@ function escape(text: string): string {
 /** A file name from the photo's, such as `holiday-mask.png`. */
 export function derivedName(fileName: string, what: string): string {
   const stem = fileName.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N}._ -]+/gu, "_").trim();
-  return `${stem || "picture"}${what}`;
+  return `${stem || "image"}${what}`;
 }
 
 function spread(mask: Mask, stride: number, visit: (at: number, value: number) => void): void {

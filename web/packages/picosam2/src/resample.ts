@@ -35,12 +35,12 @@ function taps(size: number, low: number, high: number, out: number): Taps {
   const count = new Int32Array(out);
   const weights = new Float64Array(out * longest);
   for (let i = 0; i < out; i++) {
-    const centre = from + (i + 0.5) * scale;
-    const first = Math.max(Math.trunc(centre - support + 0.5), 0);
-    const n = Math.min(Math.trunc(centre + support + 0.5), size) - first;
+    const center = from + (i + 0.5) * scale;
+    const first = Math.max(Math.trunc(center - support + 0.5), 0);
+    const n = Math.min(Math.trunc(center + support + 0.5), size) - first;
     let sum = 0;
     for (let k = 0; k < n; k++) {
-      const weight = Math.max(1 - Math.abs((k + first - centre + 0.5) / support), 0);
+      const weight = Math.max(1 - Math.abs((k + first - center + 0.5) / support), 0);
       weights[i * longest + k] = weight;
       sum += weight;
     }

@@ -61,7 +61,7 @@ function interpret(said: unknown, name: string, bytes: number): ModelFacts {
   const scorers = root["scorers"] === undefined ? {} : record(root["scorers"], "scorers");
   const scorer = (kind: string): Scorer | null =>
     scorers[kind] === undefined || scorers[kind] === null ? null : Scorer.fromJson(scorers[kind]);
-  if (preprocessing["order"] !== "RGB") throw new Error("its colours are not in RGB order");
+  if (preprocessing["order"] !== "RGB") throw new Error("its colors are not in RGB order");
   const aspect = geometry["box_max_aspect"]; // null: no limit, for JSON has no infinity
   const halves = numbers(geometry["click_halves"], "click_halves");
   const native = root["click_windows"] === "native";

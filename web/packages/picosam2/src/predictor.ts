@@ -1,5 +1,5 @@
 /**
- * A picture and prompts in, logits out: the twin of `picosam2/predictor.py`.
+ * A image and prompts in, logits out: the twin of `picosam2/predictor.py`.
  *
  * A box goes through one window. A click goes through several windows of rising size in one batch;
  * a scorer that sees all of them chooses the scale, and the chosen mask's own box gives a second,
@@ -12,7 +12,7 @@ import {
   clickWindows,
   crop,
   pasteRegion,
-  type Picture,
+  type RgbaImage,
   type Point,
   pointWindow,
   type Prompt,
@@ -74,14 +74,14 @@ export interface Ladder {
 /** Clicks whose ladders are kept, so that another point or another scale is quick. */
 const KEPT = 48;
 
-/** Answers prompts on one picture. */
+/** Answers prompts on one image. */
 export class Predictor {
   private readonly ladders = new Map<string, Ladder>();
   private readonly refined = new WeakMap<Candidate, Candidate>();
 
   constructor(
     private readonly runtime: Runtime,
-    readonly picture: Picture,
+    readonly image: RgbaImage,
   ) {}
 
   /**
@@ -112,7 +112,7 @@ export class Predictor {
   /** One candidate for a box, from its window. */
   async box(box: Box): Promise<Candidate> {
     const { facts } = this.runtime;
-    const { height, width } = this.picture;
+    const { height, width } = this.image;
     const window = boxWindow(box, facts.boxGrowth, facts.boxMaxAspect);
     const maps = await this.maps([window], BOX_CHANNEL);
     const found = features(maps, height, width);
@@ -125,7 +125,7 @@ export class Predictor {
     const key = `${point.x},${point.y}`;
     const kept = this.ladders.get(key);
     if (kept) return kept;
-    const { height, width } = this.picture;
+    const { height, width } = this.image;
     const maps = await this.maps(this.clickWindows(point), CLICK_CHANNEL);
     const scores = this.scores(features(maps, height, width), maps.windows.length);
     const ladder = {
@@ -145,7 +145,7 @@ export class Predictor {
 
   /** One scale of a click alone: what there is time for while the pointer moves. */
   async glimpse(point: Point, scale: number): Promise<{ candidate: Candidate; found: Float32Array }> {
-    const { height, width } = this.picture;
+    const { height, width } = this.image;
     const window = this.clickWindows(point)[scale]!;
     const maps = await this.maps([window], CLICK_CHANNEL);
     const found = features(maps, height, width);
@@ -155,7 +155,7 @@ export class Predictor {
   clickWindows(point: Point): Window[] {
     const { facts } = this.runtime;
     if (facts.native) return [pointWindow(point.x, point.y, facts.inputSize / 2)];
-    const { height, width } = this.picture;
+    const { height, width } = this.image;
     return clickWindows(point.x, point.y, height, width, facts.clickHalves);
   }
 
@@ -176,7 +176,7 @@ export class Predictor {
   }
 
   private candidate(maps: Maps, index: number, score: number): Candidate {
-    const { height, width } = this.picture;
+    const { height, width } = this.image;
     const window = maps.windows[index]!;
     const map = mapAt(maps, index);
     return new Candidate(window, score, () => pasteRegion(map, maps.side, window, height, width));
@@ -188,7 +188,7 @@ export class Predictor {
     const bytes = inputSize * inputSize * 3;
     const crops = new Uint8Array(windows.length * bytes);
     windows.forEach((window, i) => {
-      crops.set(crop(this.picture, window, inputSize, facts.pad), i * bytes);
+      crops.set(crop(this.image, window, inputSize, facts.pad), i * bytes);
     });
     const all = await this.runtime.run(crops, windows.length);
     const size = side * side;
@@ -221,7 +221,7 @@ export class Predictor {
     const best = ordered[0]!;
     if (wrong(best).length === 0) return ordered;
 
-    const { height, width } = this.picture;
+    const { height, width } = this.image;
     const full = new Float32Array(width * height).fill(this.runtime.facts.outsideLogit);
     const covered = (point: Point): boolean =>
       full[Math.trunc(point.y) * width + Math.trunc(point.x)]! > 0;
@@ -265,7 +265,7 @@ export function span(prompt: Prompt): Box | null {
   return grow > 0 ? { x0: x0 - grow, y0: y0 - grow, x1: x1 + grow, y1: y1 + grow } : null;
 }
 
-/** The tight box of a region's mask in the picture, its end exclusive; null if it is empty. */
+/** The tight box of a region's mask in the image, its end exclusive; null if it is empty. */
 export function boundsOf(region: Region): Box | null {
   const { width, height, logits } = region;
   let x0 = width, y0 = height, x1 = 0, y1 = 0;

@@ -100,7 +100,7 @@ function sum(values: Uint8Array): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
-/** The share of a window that lies outside the picture. */
+/** The share of a window that lies outside the image. */
 function beyond(window: Window, height: number, width: number): number {
   const x = Math.max(Math.min(window.x1, width) - Math.max(window.x0, 0), 0);
   const y = Math.max(Math.min(window.y1, height) - Math.max(window.y0, 0), 0);

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { clickWindows, crop, type Picture, type Prompt } from "../src/geometry";
+import { clickWindows, crop, type RgbaImage, type Prompt } from "../src/geometry";
 import { area, iou, maskOf, polygons, rleDecode, type Rle } from "../src/masks";
 import { readFacts } from "../src/metadata";
 import { boundsOf, Predictor, type Runtime } from "../src/predictor";
@@ -29,7 +29,7 @@ const WIDTH = 210;
 const HEIGHT = 150;
 
 /** Bright and dark discs on a slope: the same as in make_predictor.py. */
-function picture(): Picture {
+function image(): RgbaImage {
   const discs = [
     [70, 60, 34, 220, 180, 90], [150, 80, 45, 200, 210, 150], [30, 130, 18, 240, 150, 60],
     [105, 20, 15, 190, 190, 60], [78, 66, 9, 60, 40, 30], [12, 12, 20, 230, 200, 40],
@@ -41,8 +41,8 @@ function picture(): Picture {
       let rgb: readonly number[] = [
         40 + Math.floor(x / 3), 60 + Math.floor(y / 2), 90 + Math.floor((x + y) / 4),
       ];
-      for (const [cx, cy, radius, ...colour] of discs) {
-        if ((x - cx) ** 2 + (y - cy) ** 2 <= radius ** 2) rgb = colour;
+      for (const [cx, cy, radius, ...color] of discs) {
+        if ((x - cx) ** 2 + (y - cy) ** 2 <= radius ** 2) rgb = color;
       }
       data.set(rgb, (y * WIDTH + x) * 4);
     }
@@ -81,7 +81,7 @@ function promptOf({ points, box }: Golden["cases"][number]["prompt"]): Prompt {
 
 describe("the predictor", () => {
   it.each(golden.cases)("answers $name", async ({ prompt, scores, rle, polygons: count }) => {
-    const found = await new Predictor(arithmetic, picture()).candidates(promptOf(prompt));
+    const found = await new Predictor(arithmetic, image()).candidates(promptOf(prompt));
     expect(found.length).toBe(scores.length);
     found.forEach(({ score }, i) => expect(Math.abs(score - scores[i]!)).toBeLessThan(2e-4));
     const { region } = found[0]!;
@@ -94,7 +94,7 @@ describe("the predictor", () => {
   });
 
   it("takes the scale that is asked for", async () => {
-    const predictor = new Predictor(arithmetic, picture());
+    const predictor = new Predictor(arithmetic, image());
     const prompt: Prompt = { points: [{ x: 70.5, y: 60.5, positive: true }], box: null };
     const ladder = await predictor.ladder(prompt.points[0]!);
     for (let scale = 0; scale < facts.clickHalves.length; scale++) {
@@ -106,7 +106,7 @@ describe("the predictor", () => {
   it("runs the network once for a click it has seen", async () => {
     let runs = 0;
     const counting: Runtime = { facts, run: (crops, batch) => (runs++, arithmetic.run(crops, batch)) };
-    const predictor = new Predictor(counting, picture());
+    const predictor = new Predictor(counting, image());
     const prompt: Prompt = { points: [{ x: 70.5, y: 60.5, positive: true }], box: null };
     await predictor.candidates(prompt);
     const first = runs;
@@ -122,7 +122,7 @@ describe("the scorer", () => {
     const side = facts.outputSize;
     const logits = new Float32Array(windows.length * side * side);
     for (const [i, window] of windows.entries()) {
-      const both = await arithmetic.run(crop(picture(), window, facts.inputSize, facts.pad), 1);
+      const both = await arithmetic.run(crop(image(), window, facts.inputSize, facts.pad), 1);
       logits.set(both.subarray(side * side), i * side * side);
     }
     const got = features({ logits, side, windows }, HEIGHT, WIDTH);

@@ -33,7 +33,7 @@ class Session {
   async run(crops: Uint8Array, batch: number): Promise<Float32Array> {
     const side = this.facts.inputSize;
     const shape = [batch, 3, side, side];
-    const input = new this.tensor("float32", normalise(crops, batch, this.facts), shape);
+    const input = new this.tensor("float32", normalize(crops, batch, this.facts), shape);
     const { logits } = await this.session.run({ [this.session.inputNames[0]!]: input }, ["logits"]);
     const data = await logits?.getData();
     if (!(data instanceof Float32Array)) throw new Error("the model gives no logits");
@@ -144,8 +144,8 @@ export class WebRuntime implements Runtime {
   }
 }
 
-/** Crops (B, S, S, 3) 8 bits to the network's input (B, 3, S, S), as `images.normalise`. */
-export function normalise(crops: Uint8Array, batch: number, facts: ModelFacts): Float32Array {
+/** Crops (B, S, S, 3) 8 bits to the network's input (B, 3, S, S), as `images.normalize`. */
+export function normalize(crops: Uint8Array, batch: number, facts: ModelFacts): Float32Array {
   const size = facts.inputSize * facts.inputSize;
   const out = new Float32Array(batch * 3 * size);
   for (let c = 0; c < 3; c++) {

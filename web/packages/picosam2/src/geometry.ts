@@ -2,8 +2,8 @@
  * The contract between a prompt and the network: prompt -> window -> crop, and back again. The twin
  * of `picosam2/geometry.py`; `tests/golden/geometry.json` holds both to the same numbers.
  *
- * Coordinates are pixels of the original picture: origin at the top left, the centre of the first
- * pixel at (0.5, 0.5). A window may reach past the picture; what is outside is padding.
+ * Coordinates are pixels of the original image: origin at the top left, the center of the first
+ * pixel at (0.5, 0.5). A window may reach past the image; what is outside is padding.
  */
 
 import { type Plane, type Rect, resample8, resampleFloat } from "./resample";
@@ -27,14 +27,14 @@ export interface Prompt {
   readonly box: Box | null;
 }
 
-/** A picture as a canvas gives it: RGBA, 8 bits; alpha is not looked at. */
-export interface Picture {
+/** A image as a canvas gives it: RGBA, 8 bits; alpha is not looked at. */
+export interface RgbaImage {
   readonly data: Uint8Array | Uint8ClampedArray;
   readonly width: number;
   readonly height: number;
 }
 
-/** Logits for the picture's pixels from column `x`, row `y`: (height, width). May be empty. */
+/** Logits for the image's pixels from column `x`, row `y`: (height, width). May be empty. */
 export interface Region {
   readonly x: number;
   readonly y: number;
@@ -75,7 +75,7 @@ export function boxWindow(box: Box, growth: number, maxAspect = Infinity): Windo
 }
 
 /**
- * `window` shrunk about its centre until it lies inside the picture; null if its centre does not.
+ * `window` shrunk about its center until it lies inside the image; null if its center does not.
  * A sensor's region of interest cannot leave the frame, and moving it would move the prompt.
  */
 export function sensorWindow(window: Window, height: number, width: number): Window | null {
@@ -89,7 +89,7 @@ export function sensorWindow(window: Window, height: number, width: number): Win
   return room >= 1 ? window : scaled(window, room, room);
 }
 
-/** A point of the picture in the crop of `window`, which spans 0..`size`. */
+/** A point of the image in the crop of `window`, which spans 0..`size`. */
 export function toCrop(window: Window, x: number, y: number, size: number): [number, number] {
   return [
     (x - window.x0) * (size / widthOf(window)),
@@ -98,14 +98,14 @@ export function toCrop(window: Window, x: number, y: number, size: number): [num
 }
 
 /** The inverse of `toCrop`. */
-export function toPicture(window: Window, x: number, y: number, size: number): [number, number] {
+export function toImage(window: Window, x: number, y: number, size: number): [number, number] {
   return [
     x * (widthOf(window) / size) + window.x0,
     y * (heightOf(window) / size) + window.y0,
   ];
 }
 
-/** The window grown or shrunk about its centre. */
+/** The window grown or shrunk about its center. */
 function scaled(window: Window, factorX: number, factorY: number): Window {
   const x = (window.x0 + window.x1) / 2;
   const y = (window.y0 + window.y1) / 2;
@@ -114,21 +114,21 @@ function scaled(window: Window, factorX: number, factorY: number): Window {
   return { x0: x - halfX, y0: y - halfY, x1: x + halfX, y1: y + halfY };
 }
 
-/** The window, widened about its centre where a side is shorter than `side` pixels. */
+/** The window, widened about its center where a side is shorter than `side` pixels. */
 function atLeast(window: Window, side: number): Window {
   const growX = Math.max(side / widthOf(window), 1);
   const growY = Math.max(side / heightOf(window), 1);
   return scaled(window, growX, growY);
 }
 
-/** What the network sees: the picture through `window`, (size, size, 3) RGB; `pad` outside. */
+/** What the network sees: the image through `window`, (size, size, 3) RGB; `pad` outside. */
 export function crop(
-  picture: Picture,
+  image: RgbaImage,
   window: Window,
   size: number,
   pad: readonly number[],
 ): Uint8Array {
-  return resample8({ ...picture, stride: 4, channels: 3 }, atLeast(window, THINNEST), size, pad);
+  return resample8({ ...image, stride: 4, channels: 3 }, atLeast(window, THINNEST), size, pad);
 }
 
 /** The share of each crop pixel that a mask (one byte a pixel, 0 or 1) covers: (size, size). */
@@ -151,7 +151,7 @@ export function cropMask(
 }
 
 /**
- * Logits (side, side) of `around` back on the pixels whose centres it covers: `crop`'s inverse. A
+ * Logits (side, side) of `around` back on the pixels whose centers it covers: `crop`'s inverse. A
  * window thinner than a pixel is pasted as if it were a pixel wide.
  */
 export function pasteRegion(
@@ -162,8 +162,8 @@ export function pasteRegion(
   width: number,
 ): Region {
   const window = atLeast(around, 1);
-  const [x0, x1] = centres(window.x0, window.x1, width);
-  const [y0, y1] = centres(window.y0, window.y1, height);
+  const [x0, x1] = centers(window.x0, window.x1, width);
+  const [y0, y1] = centers(window.y0, window.y1, height);
   const columns = Math.max(x1 - x0, 0);
   const rows = Math.max(y1 - y0, 0);
   if (columns === 0 || rows === 0) {
@@ -194,8 +194,8 @@ export function pasteRegion(
   return { x: x0, y: y0, width: columns, height: rows, logits: resized };
 }
 
-/** The range of pixels 0..limit whose centres lie in [low, high). */
-function centres(low: number, high: number, limit: number): [number, number] {
+/** The range of pixels 0..limit whose centers lie in [low, high). */
+function centers(low: number, high: number, limit: number): [number, number] {
   const start = Math.min(Math.max(Math.ceil(low - 0.5), 0), limit);
   return [start, Math.min(Math.max(Math.ceil(high - 0.5), start), limit)];
 }

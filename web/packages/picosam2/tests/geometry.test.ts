@@ -39,7 +39,7 @@ function close(got: readonly number[], expected: readonly number[]): void {
   });
 }
 
-function picture(name: string): geometry.Picture {
+function image(name: string): geometry.RgbaImage {
   const { height, width, channels, base64 } = golden.images[name]!;
   const raw = base64 === undefined ? null : bytes(base64);
   const data = new Uint8ClampedArray(width * height * 4);
@@ -83,7 +83,7 @@ describe("windows", () => {
 
   it.each(golden.to_crop)("map points $window", ({ window, size, image_points, crop_points }) => {
     const there = image_points.map(([x, y]) => geometry.toCrop(rect(window), x, y, size));
-    const back = crop_points.map(([x, y]) => geometry.toPicture(rect(window), x, y, size));
+    const back = crop_points.map(([x, y]) => geometry.toImage(rect(window), x, y, size));
     close(there.flat(), crop_points.flat());
     close(back.flat(), image_points.flat());
   });
@@ -92,7 +92,7 @@ describe("windows", () => {
 describe("crops", () => {
   // The file allows a level of difference; Pillow's own arithmetic leaves none.
   it.each(golden.crop)("$name", ({ image, window, size, expected }) => {
-    const got = geometry.crop(picture(image), rect(window), size, golden.constants.pad_rgb);
+    const got = geometry.crop(image(image), rect(window), size, golden.constants.pad_rgb);
     expect(apart(got, bytes(expected))).toBe(0);
   });
 

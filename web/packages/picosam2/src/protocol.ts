@@ -1,9 +1,9 @@
 /** What the page and the worker that runs the model say to each other. */
 
-import type { Picture, Prompt, Window } from "./geometry";
+import type { RgbaImage, Prompt, Window } from "./geometry";
 import type { Mask } from "./masks";
 
-/** One object as it is shown: contours (x, y in turn, in the picture's pixels) and its score. */
+/** One object as it is shown: contours (x, y in turn, in the image's pixels) and its score. */
 export interface Shape {
   readonly contours: readonly Float64Array[];
   readonly score: number;
@@ -46,11 +46,11 @@ export interface Tracked extends Preview {
 /** Requests by name: what is sent, and what comes back. */
 export interface Calls {
   load: { request: { modelUrl: string }; answer: Loaded };
-  picture: { request: { picture: Picture; reduced: Picture | null }; answer: null };
+  image: { request: { image: RgbaImage; reduced: RgbaImage | null }; answer: null };
   hover: { request: { x: number; y: number; whole: boolean }; answer: Preview | null };
   segment: { request: { prompt: Prompt; scale: number | null }; answer: Segmentation | null };
   track: {
-    request: { picture: Picture; x: number; y: number; restart: boolean; fixed: boolean };
+    request: { image: RgbaImage; x: number; y: number; restart: boolean; fixed: boolean };
     answer: Tracked;
   };
 }

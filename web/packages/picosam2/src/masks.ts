@@ -46,7 +46,7 @@ export function area(mask: Mask): number {
   return total;
 }
 
-/** The tight box of a mask in the picture's pixels, its end exclusive; null if it is empty. */
+/** The tight box of a mask in the image's pixels, its end exclusive; null if it is empty. */
 export function bounds(mask: Mask): Box | null {
   let x0 = mask.width, x1 = 0, y0 = -1, y1 = 0;
   for (let y = 0; y < mask.height; y++) {
@@ -62,7 +62,7 @@ export function bounds(mask: Mask): Box | null {
   return { x0: x0 + mask.x, y0: y0 + mask.y, x1: x1 + mask.x, y1: y1 + mask.y };
 }
 
-/** Whether the pixel at (x, y) of the picture is on the object. */
+/** Whether the pixel at (x, y) of the image is on the object. */
 export function covers(mask: Mask, x: number, y: number): boolean {
   const column = Math.floor(x) - mask.x;
   const row = Math.floor(y) - mask.y;
@@ -86,7 +86,7 @@ export function iou(a: Mask, b: Mask): number {
 
 // --- run-length encoding ------------------------------------------------------------------------
 
-/** COCO's compressed RLE of a mask on a picture of `height` x `width`. */
+/** COCO's compressed RLE of a mask on a image of `height` x `width`. */
 export function rleEncode(mask: Mask, height: number, width: number): Rle {
   const counts: number[] = [];
   let value = 0;
@@ -110,7 +110,7 @@ export function rleEncode(mask: Mask, height: number, width: number): Rle {
   return { size: [height, width], counts: compress(counts) };
 }
 
-/** The inverse of `rleEncode`, on the whole picture. Throws on counts that do not fill it. */
+/** The inverse of `rleEncode`, on the whole image. Throws on counts that do not fill it. */
 export function rleDecode(rle: Rle): Mask {
   const [height, width] = rle.size;
   const data = new Uint8Array(width * height);
@@ -124,7 +124,7 @@ export function rleDecode(rle: Rle): Mask {
     }
     at += count;
   });
-  if (at !== data.length) throw new Error("an RLE's counts do not fill its picture");
+  if (at !== data.length) throw new Error("an RLE's counts do not fill its image");
   return { x: 0, y: 0, width, height, data };
 }
 
@@ -166,7 +166,7 @@ function decompress(text: string): number[] {
 // --- polygons -----------------------------------------------------------------------------------
 
 /**
- * The contours of a mask, in reading order, in the picture's pixels. With `tolerance` 0 they follow
+ * The contours of a mask, in reading order, in the image's pixels. With `tolerance` 0 they follow
  * the pixels' edges; above 0 each is simplified by up to that many pixels (Douglas and Peucker,
  * 1973), less where it would collapse or turn inside out.
  */
@@ -290,7 +290,7 @@ function simplify(points: Float64Array, tolerance: number): Float64Array {
   return Float64Array.from(kept);
 }
 
-/** Fills polygons (even-odd rule, pixel centres) on a picture: `polygons`' inverse at tolerance 0. */
+/** Fills polygons (even-odd rule, pixel centres) on a image: `polygons`' inverse at tolerance 0. */
 export function fillPolygons(found: readonly Polygon[], height: number, width: number): Mask {
   const crossings: number[][] = Array.from({ length: height }, () => []);
   for (const { points } of found) {

@@ -8,8 +8,8 @@ import { drawn, random } from "./helpers";
 const sheet = { fileName: "cat & dog.jpg", width: 8, height: 6 };
 
 const objects: Named[] = [
-  { name: "ear <left>", colour: "#56b4e9", score: 0.91234, prompt: { points: [{ x: 1.5, y: 2.5, positive: true }], box: null }, mask: { ...drawn("##", "#."), x: 1, y: 2 }, alpha: { ...drawn("##", "#."), x: 1, y: 2, data: Uint8Array.of(255, 128, 7, 0) } },
-  { name: "tail", colour: "#e69f00", score: 0.5, prompt: { points: [], box: { x0: 6, y0: 4, x1: 8, y1: 6 } }, mask: { ...drawn("#"), x: 7, y: 5 }, alpha: { ...drawn("#"), x: 7, y: 5, data: Uint8Array.of(200) } },
+  { name: "ear <left>", color: "#56b4e9", score: 0.91234, prompt: { points: [{ x: 1.5, y: 2.5, positive: true }], box: null }, mask: { ...drawn("##", "#."), x: 1, y: 2 }, alpha: { ...drawn("##", "#."), x: 1, y: 2, data: Uint8Array.of(255, 128, 7, 0) } },
+  { name: "tail", color: "#e69f00", score: 0.5, prompt: { points: [], box: { x0: 6, y0: 4, x1: 8, y1: 6 } }, mask: { ...drawn("#"), x: 7, y: 5 }, alpha: { ...drawn("#"), x: 7, y: 5, data: Uint8Array.of(200) } },
 ];
 
 describe("PNG", () => {
@@ -86,7 +86,7 @@ describe("file names", () => {
     ["cat.jpg", "cat-mask.png"],
     ["no ending", "no ending-mask.png"],
     ["a/b\\c:d.png", "a_b_c_d-mask.png"],
-    [".jpg", "picture-mask.png"],
+    [".jpg", "image-mask.png"],
     ["été.jpeg", "été-mask.png"],
   ])("%s gives %s", (from, to) => expect(derivedName(from, "-mask.png")).toBe(to));
 });
