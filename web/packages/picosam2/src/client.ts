@@ -1,6 +1,7 @@
-/** The page's handle on the worker: one promise a request. */
+/** A page's handle on a worker that runs the model: one promise a request. */
 
-import type { Call, Calls, Request, Response } from "./protocol";
+import { ModelError } from "./metadata.ts";
+import type { Call, Calls, Notice, Request, Response } from "./protocol.ts";
 
 interface Waiting {
   readonly resolve: (answer: Calls[Call]["answer"]) => void;
@@ -8,30 +9,26 @@ interface Waiting {
 }
 
 export class Client {
-  private readonly worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   private readonly waiting = new Map<number, Waiting>();
   private lastId = 0;
 
-  /** `onProgress` is told the share of the model that is here, `onGpu` that WebGPU took over. */
-  constructor(onProgress: (share: number) => void, onGpu: () => void) {
-    this.worker.addEventListener("message", ({ data }: MessageEvent<Response>) => {
-      if ("progress" in data) {
-        onProgress(data.progress);
-        return;
-      }
-      if ("gpu" in data) {
-        onGpu();
+  constructor(
+    private readonly worker: Worker,
+    onNotice: (notice: Notice) => void,
+  ) {
+    worker.addEventListener("message", ({ data }: MessageEvent<Response>) => {
+      if ("notice" in data) {
+        onNotice(data);
         return;
       }
       const waiting = this.waiting.get(data.id);
       this.waiting.delete(data.id);
-      if ("error" in data) waiting?.reject(new Error(data.error));
-      else waiting?.resolve(data.answer);
+      if ("error" in data) {
+        waiting?.reject(data.kind === "ModelError" ? new ModelError(data.error) : new Error(data.error));
+      } else waiting?.resolve(data.answer);
     });
-    this.worker.addEventListener("error", (event) => {
-      const error = new Error(event.message || "the worker that runs the model could not start");
-      for (const { reject } of this.waiting.values()) reject(error);
-      this.waiting.clear();
+    worker.addEventListener("error", (event) => {
+      this.fail(new Error(event.message || "the worker that runs the model could not start"));
     });
   }
 
@@ -45,5 +42,16 @@ export class Client {
       this.waiting.set(id, { resolve: resolve as Waiting["resolve"], reject });
       this.worker.postMessage({ id, call, value } as Request, transfer);
     });
+  }
+
+  /** Ends the worker; what was asked is rejected. */
+  close(): void {
+    this.worker.terminate();
+    this.fail(new Error("the segmenter was disposed of"));
+  }
+
+  private fail(error: Error): void {
+    for (const { reject } of this.waiting.values()) reject(error);
+    this.waiting.clear();
   }
 }

@@ -1,7 +1,7 @@
 /** What can be taken away: mask, cut-out, COCO JSON, SVG. Pure functions of the objects. */
 
-import type { Prompt } from "./geometry";
-import { area, bounds, type Mask, polygons, rleEncode } from "./masks";
+import type { Prompt } from "./geometry.ts";
+import { area, bounds, type Mask, polygons, rleEncode } from "./masks.ts";
 
 /** An object with its answer. */
 export interface Named {

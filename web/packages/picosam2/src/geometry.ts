@@ -6,7 +6,7 @@
  * pixel at (0.5, 0.5). A window may reach past the image; what is outside is padding.
  */
 
-import { type Plane, type Rect, resample8, resampleFloat } from "./resample";
+import { type Plane, type Rect, resample8, resampleFloat } from "./resample.ts";
 
 /** Pillow keeps rectangles in single precision, and refuses empty ones. */
 const THINNEST = 2 ** -10;
@@ -27,7 +27,7 @@ export interface Prompt {
   readonly box: Box | null;
 }
 
-/** A image as a canvas gives it: RGBA, 8 bits; alpha is not looked at. */
+/** An image as a canvas gives it: RGBA, 8 bits; alpha is not looked at. */
 export interface RgbaImage {
   readonly data: Uint8Array | Uint8ClampedArray;
   readonly width: number;
@@ -152,7 +152,8 @@ export function cropMask(
 
 /**
  * Logits (side, side) of `around` back on the pixels whose centers it covers: `crop`'s inverse. A
- * window thinner than a pixel is pasted as if it were a pixel wide.
+ * window thinner than a pixel is pasted as if it were a pixel wide. `clip` (whole pixels) leaves out
+ * what lies outside it.
  */
 export function pasteRegion(
   logits: Float32Array,
@@ -160,10 +161,13 @@ export function pasteRegion(
   around: Window,
   height: number,
   width: number,
+  clip: Rect = { x0: 0, y0: 0, x1: width, y1: height },
 ): Region {
   const window = atLeast(around, 1);
-  const [x0, x1] = centers(window.x0, window.x1, width);
-  const [y0, y1] = centers(window.y0, window.y1, height);
+  const [left, right] = centers(window.x0, window.x1, width);
+  const [top, bottom] = centers(window.y0, window.y1, height);
+  const [x0, x1] = [Math.max(left, clip.x0), Math.min(right, clip.x1)];
+  const [y0, y1] = [Math.max(top, clip.y0), Math.min(bottom, clip.y1)];
   const columns = Math.max(x1 - x0, 0);
   const rows = Math.max(y1 - y0, 0);
   if (columns === 0 || rows === 0) {

@@ -4,7 +4,7 @@
  * background pixels through edges only, so each piece has one outer contour.
  */
 
-import type { Box, Region, Window } from "./geometry";
+import type { Box, Region, Window } from "./geometry.ts";
 
 /** One byte a pixel, 0 or 1, row by row, for the pixels from column `x`, row `y`. */
 export interface Mask {
@@ -86,7 +86,7 @@ export function iou(a: Mask, b: Mask): number {
 
 // --- run-length encoding ------------------------------------------------------------------------
 
-/** COCO's compressed RLE of a mask on a image of `height` x `width`. */
+/** COCO's compressed RLE of a mask on an image of `height` x `width`. */
 export function rleEncode(mask: Mask, height: number, width: number): Rle {
   const counts: number[] = [];
   let value = 0;
@@ -290,7 +290,7 @@ function simplify(points: Float64Array, tolerance: number): Float64Array {
   return Float64Array.from(kept);
 }
 
-/** Fills polygons (even-odd rule, pixel centres) on a image: `polygons`' inverse at tolerance 0. */
+/** Fills polygons (even-odd rule, pixel centres) on an image: `polygons`' inverse at tolerance 0. */
 export function fillPolygons(found: readonly Polygon[], height: number, width: number): Mask {
   const crossings: number[][] = Array.from({ length: height }, () => []);
   for (const { points } of found) {

@@ -5,7 +5,7 @@
  * Only the outermost fields of the protobuf are walked (ONNX's `ModelProto`); the graph is skipped.
  */
 
-import { Scorer } from "./scorer";
+import { Scorer } from "./scorer.ts";
 
 const KEY = "picosam2";
 
@@ -35,7 +35,15 @@ export interface ModelFacts {
 }
 
 /** A file that is no model of this project. The message is for the user. */
-export class ModelError extends Error {}
+export class ModelError extends Error {
+  constructor(
+    message: string,
+    /** Whether trying again may help: a lost connection, a busy host. */
+    readonly temporary = false,
+  ) {
+    super(message);
+  }
+}
 
 /** Reads the facts out of a model file's bytes. Throws `ModelError`. */
 export function readFacts(bytes: Uint8Array, name: string): ModelFacts {

@@ -10,17 +10,19 @@ import {
   type Box,
   boxWindow,
   clickWindows,
-  crop,
   pasteRegion,
-  type RgbaImage,
   type Point,
   pointWindow,
   type Prompt,
   type Region,
+  type RgbaImage,
   type Window,
-} from "./geometry";
-import type { ModelFacts } from "./metadata";
-import { FEATURES, features, mapAt, type Maps } from "./scorer";
+} from "./geometry.ts";
+import type { Mask } from "./masks.ts";
+import type { ModelFacts } from "./metadata.ts";
+import { Pyramid } from "./pyramid.ts";
+import type { Rect } from "./resample.ts";
+import { FEATURES, features, mapAt, type Maps } from "./scorer.ts";
 
 /** What a missed positive and a covered negative point take off a score; as in predictor.py. */
 const MISSED_POINT = 0.4;
@@ -29,40 +31,110 @@ const COVERED_POINT = 0.05;
 const BOX_CHANNEL = 0;
 const CLICK_CHANNEL = 1;
 
-/** Runs the network: crops (B, S, S, 3) RGB 8 bits to logits (B, K, S, S). */
+/** Masks of larger images are measured on a grid whose long side has at most this many cells. */
+const GRID_SIDE = 1280;
+
+/**
+ * Runs the network: crops (B, S, S, 3) RGB 8 bits, with guidance (B, 3, S, S) if it takes any, to
+ * logits (B, K, s, s). No guidance is the same as zeros.
+ */
 export interface Runtime {
   readonly facts: ModelFacts;
-  run(crops: Uint8Array, batch: number): Promise<Float32Array>;
+  run(crops: Uint8Array, batch: number, guidance?: Float32Array | null): Promise<Float32Array>;
 }
 
-/** One answer for a prompt. Its region is pasted when it is first looked at. */
+/** The image's pixels (step 1), or squares of `step` x `step` of them. */
+export interface Grid {
+  readonly step: number;
+  readonly width: number;
+  readonly height: number;
+}
+
+function gridOf(width: number, height: number, step: number): Grid {
+  return { step, width: Math.ceil(width / step), height: Math.ceil(height / step) };
+}
+
+/** Logits on a grid, inside `clip` (whole cells) where it is given. */
+type Draw = (grid: Grid, clip?: Rect) => Region;
+
+/**
+ * One answer for a prompt. Its logits are pasted on the image when they are looked at; on a large
+ * image first coarsely, then finely inside the mask's box.
+ */
 export class Candidate {
-  private pasted: Region | null;
+  private readonly coarse: Grid;
+  private onCoarse: Region | null = null;
+  private onFine: Region | null = null;
+  private box: Box | null | undefined;
 
   constructor(
     readonly window: Window,
     readonly score: number,
-    region: Region | (() => Region),
+    /** Side of the logits. */
+    readonly side: number,
+    private readonly width: number,
+    private readonly height: number,
+    readonly draw: Draw,
   ) {
-    this.pasted = typeof region === "function" ? null : region;
-    this.paste = typeof region === "function" ? region : () => region;
+    this.coarse = gridOf(width, height, Math.ceil(Math.max(width, height) / GRID_SIDE));
   }
 
-  private readonly paste: () => Region;
+  /** Pixels in a cell of `preview`. */
+  get step(): number {
+    return this.coarse.step;
+  }
 
+  /** The logits on cells of `step` pixels: the image's own pixels unless it is large. */
+  get preview(): Region {
+    return (this.onCoarse ??= this.draw(this.coarse));
+  }
+
+  /** The tight box of the mask in pixels, to within `step`; null if it is empty. */
+  get bounds(): Box | null {
+    if (this.box === undefined) {
+      const { step } = this;
+      const cells = boundsOf(this.preview);
+      this.box = cells && {
+        x0: cells.x0 * step,
+        y0: cells.y0 * step,
+        x1: Math.min(cells.x1 * step, this.width),
+        y1: Math.min(cells.y1 * step, this.height),
+      };
+    }
+    return this.box;
+  }
+
+  /** The logits on the image's pixels; of a large image only around the mask. */
   get region(): Region {
-    return (this.pasted ??= this.paste());
+    if (this.step === 1) return this.preview;
+    if (!this.onFine) {
+      const grid = gridOf(this.width, this.height, 1);
+      const { bounds } = this;
+      const margin = 2 * this.step + EDGE;
+      this.onFine = bounds
+        ? this.draw(grid, {
+            x0: Math.max(bounds.x0 - margin, 0),
+            y0: Math.max(bounds.y0 - margin, 0),
+            x1: Math.min(bounds.x1 + margin, this.width),
+            y1: Math.min(bounds.y1 + margin, this.height),
+          })
+        : { x: 0, y: 0, width: 0, height: 0, logits: new Float32Array(0) };
+    }
+    return this.onFine;
   }
 
   /** Whether a point's pixel is in the mask. */
   covers(point: Point): boolean {
-    const { region } = this;
-    const x = Math.trunc(point.x) - region.x;
-    const y = Math.trunc(point.y) - region.y;
-    if (x < 0 || y < 0 || x >= region.width || y >= region.height) return false;
-    return region.logits[y * region.width + x]! > 0;
+    const { preview, step } = this;
+    const x = Math.trunc(point.x / step) - preview.x;
+    const y = Math.trunc(point.y / step) - preview.y;
+    if (x < 0 || y < 0 || x >= preview.width || y >= preview.height) return false;
+    return preview.logits[y * preview.width + x]! > 0;
   }
 }
+
+/** Pixels around a mask that its soft edge may need. */
+const EDGE = 14;
 
 /** A click's answers, one for each scale: smallest window first, and the order of their scores. */
 export interface Ladder {
@@ -74,21 +146,32 @@ export interface Ladder {
 /** Clicks whose ladders are kept, so that another point or another scale is quick. */
 const KEPT = 48;
 
+function keyOf({ x, y }: Point): string {
+  return `${x},${y}`;
+}
+
 /** Answers prompts on one image. */
 export class Predictor {
+  private readonly image: Pyramid;
   private readonly ladders = new Map<string, Ladder>();
   private readonly refined = new WeakMap<Candidate, Candidate>();
 
   constructor(
     private readonly runtime: Runtime,
-    readonly image: RgbaImage,
-  ) {}
+    image: RgbaImage | Pyramid,
+  ) {
+    this.image = image instanceof Pyramid ? image : new Pyramid(image);
+  }
 
   /**
    * All answers for a prompt, best first. `choice` overrules the scorer for a prompt of one point:
    * the ladder's window of that index, counted from the smallest.
    */
-  async candidates(prompt: Prompt, choice: number | null = null): Promise<Candidate[]> {
+  async candidates(
+    prompt: Prompt,
+    choice: number | null = null,
+    mask: Mask | null = null,
+  ): Promise<Candidate[]> {
     const first: Candidate[] = [];
     const byPoint = new Map<Point, Candidate[]>();
     const around = span(prompt);
@@ -106,7 +189,34 @@ export class Predictor {
       byPoint.set(point, found);
       if (!prompt.box && point.positive) first.push(...found);
     }
+    if (mask) return [this.mend(this.given(mask), prompt.points, byPoint)];
     return this.combine(prompt, first, byPoint);
+  }
+
+  /** A mask as a candidate that is sure of itself. */
+  private given(mask: Mask): Candidate {
+    const { width, height } = this.image;
+    const { outsideLogit, outputSize } = this.runtime.facts;
+    const window = { x0: mask.x, y0: mask.y, x1: mask.x + mask.width, y1: mask.y + mask.height };
+    const draw: Draw = ({ step, ...grid }, clip = { x0: 0, y0: 0, x1: grid.width, y1: grid.height }) => {
+      const [across, down] = [clip.x1 - clip.x0, clip.y1 - clip.y0];
+      const logits = new Float32Array(across * down).fill(outsideLogit);
+      for (let y = 0, at = 0; y < down; y++) {
+        const row = Math.floor((y + clip.y0 + 0.5) * step) - mask.y;
+        for (let x = 0; x < across; x++, at++) {
+          const column = Math.floor((x + clip.x0 + 0.5) * step) - mask.x;
+          if (row < 0 || column < 0 || row >= mask.height || column >= mask.width) continue;
+          if (mask.data[row * mask.width + column]) logits[at] = -outsideLogit;
+        }
+      }
+      return { x: clip.x0, y: clip.y0, width: across, height: down, logits };
+    };
+    return new Candidate(window, 1, outputSize, width, height, draw);
+  }
+
+  /** Whether a click's candidates are already there. */
+  knows(point: Point): boolean {
+    return this.ladders.has(keyOf(point));
   }
 
   /** One candidate for a box, from its window. */
@@ -122,7 +232,7 @@ export class Predictor {
 
   /** The candidates of a click, one a scale, all in one batch. */
   async ladder(point: Point): Promise<Ladder> {
-    const key = `${point.x},${point.y}`;
+    const key = keyOf(point);
     const kept = this.ladders.get(key);
     if (kept) return kept;
     const { height, width } = this.image;
@@ -144,12 +254,12 @@ export class Predictor {
   }
 
   /** One scale of a click alone: what there is time for while the pointer moves. */
-  async glimpse(point: Point, scale: number): Promise<{ candidate: Candidate; found: Float32Array }> {
+  async glimpse(point: Point, scale: number): Promise<{ candidate: Candidate; measured: Float32Array }> {
     const { height, width } = this.image;
     const window = this.clickWindows(point)[scale]!;
     const maps = await this.maps([window], CLICK_CHANNEL);
-    const found = features(maps, height, width);
-    return { candidate: this.candidate(maps, 0, withoutScorer(found, 0)), found };
+    const measured = features(maps, height, width);
+    return { candidate: this.candidate(maps, 0, withoutScorer(measured, 0)), measured };
   }
 
   clickWindows(point: Point): Window[] {
@@ -163,8 +273,8 @@ export class Predictor {
   async secondPass(first: Candidate): Promise<Candidate> {
     const kept = this.refined.get(first);
     if (kept) return kept;
-    const bounds = this.runtime.facts.native ? null : boundsOf(first.region);
-    const result = bounds ? blend(first, await this.box(bounds)) : first;
+    const bounds = this.runtime.facts.native ? null : first.bounds;
+    const result = bounds ? blend(first, await this.box(bounds), this.image) : first;
     this.refined.set(first, result);
     return result;
   }
@@ -179,7 +289,13 @@ export class Predictor {
     const { height, width } = this.image;
     const window = maps.windows[index]!;
     const map = mapAt(maps, index);
-    return new Candidate(window, score, () => pasteRegion(map, maps.side, window, height, width));
+    return new Candidate(window, score, maps.side, width, height, (grid, clip) => {
+      const { step } = grid;
+      const scaled = {
+        x0: window.x0 / step, y0: window.y0 / step, x1: window.x1 / step, y1: window.y1 / step,
+      };
+      return pasteRegion(map, maps.side, scaled, grid.height, grid.width, clip);
+    });
   }
 
   private async maps(windows: readonly Window[], channel: number): Promise<Maps> {
@@ -188,7 +304,7 @@ export class Predictor {
     const bytes = inputSize * inputSize * 3;
     const crops = new Uint8Array(windows.length * bytes);
     windows.forEach((window, i) => {
-      crops.set(crop(this.image, window, inputSize, facts.pad), i * bytes);
+      crops.set(this.image.crop(window, inputSize, facts.pad), i * bytes);
     });
     const all = await this.runtime.run(crops, windows.length);
     const size = side * side;
@@ -220,28 +336,51 @@ export class Predictor {
       .map((item) => item.candidate);
     const best = ordered[0]!;
     if (wrong(best).length === 0) return ordered;
+    return [this.mend(best, prompt.points, byPoint), ...ordered.slice(1)];
+  }
 
-    const { height, width } = this.image;
-    const full = new Float32Array(width * height).fill(this.runtime.facts.outsideLogit);
+  /** A candidate that agrees with all points, as far as other candidates can make it. */
+  private mend(
+    best: Candidate,
+    points: readonly Point[],
+    byPoint: ReadonlyMap<Point, readonly Candidate[]>,
+  ): Candidate {
+    // What is done to the best candidate's logits, decided on the coarse grid.
+    const changes: { candidate: Candidate; add: boolean }[] = [];
     const covered = (point: Point): boolean =>
-      full[Math.trunc(point.y) * width + Math.trunc(point.x)]! > 0;
-    each(best.region, width, (at, logit) => (full[at] = logit));
-    const on = prompt.points.filter((point) => point.positive);
+      changes.reduce(
+        (on, { candidate, add }) => (candidate.covers(point) ? add : on), best.covers(point),
+      );
+    const on = points.filter((point) => point.positive);
     for (const point of on) {
       const own = byPoint.get(point)!.find((c) => c.covers(point));
-      if (!own || covered(point)) continue;
-      each(own.region, width, (at, logit) => (full[at] = Math.max(full[at]!, logit)));
+      if (own && !covered(point)) changes.push({ candidate: own, add: true });
     }
-    for (const point of prompt.points) {
+    for (const point of points) {
       if (point.positive || !covered(point)) continue;
       const own = byPoint.get(point)!.filter((c) => c.covers(point) && !on.some((k) => c.covers(k)));
       if (own.length === 0) continue;
-      const sizes = own.map((c) => c.region.logits.reduce((n, v) => n + (v > 0 ? 1 : 0), 0));
-      const largest = own[sizes.indexOf(Math.max(...sizes))]!;
-      each(largest.region, width, (at, logit) => (full[at] = Math.min(full[at]!, -logit)));
+      const sizes = own.map((c) => c.preview.logits.reduce((n, v) => n + (v > 0 ? 1 : 0), 0));
+      changes.push({ candidate: own[sizes.indexOf(Math.max(...sizes))]!, add: false });
     }
-    const mended = new Candidate(best.window, best.score, { x: 0, y: 0, width, height, logits: full });
-    return [mended, ...ordered.slice(1)];
+    const { height, width } = this.image;
+    const { outsideLogit } = this.runtime.facts;
+    const draw: Draw = (grid, clip = { x0: 0, y0: 0, x1: grid.width, y1: grid.height }) => {
+      const [across, down] = [clip.x1 - clip.x0, clip.y1 - clip.y0];
+      const logits = new Float32Array(across * down).fill(outsideLogit);
+      const put = (region: Region, join: (old: number, logit: number) => number): void =>
+        each(region, clip.x0, clip.y0, across, (at, logit) => (logits[at] = join(logits[at]!, logit)));
+      put(best.draw(grid, clip), (_, logit) => logit);
+      for (const { candidate, add } of changes) {
+        put(
+          candidate.draw(grid, clip),
+          add ? (old, logit) => Math.max(old, logit) : (old, logit) => Math.min(old, -logit),
+        );
+      }
+      return { x: clip.x0, y: clip.y0, width: across, height: down, logits };
+    };
+    if (changes.length === 0) return best;
+    return new Candidate(best.window, best.score, best.side, width, height, draw);
   }
 }
 
@@ -286,24 +425,34 @@ export function boundsOf(region: Region): Box | null {
 }
 
 /** The mean of both passes' logits where both see; the first's score, which knows the scale. */
-function blend(first: Candidate, second: Candidate): Candidate {
-  const a = first.region;
-  const b = second.region;
-  const logits = b.logits.slice();
-  const x0 = Math.max(a.x, b.x);
-  const x1 = Math.min(a.x + a.width, b.x + b.width);
-  const y1 = Math.min(a.y + a.height, b.y + b.height);
-  for (let y = Math.max(a.y, b.y); y < y1; y++) {
-    let from = (y - a.y) * a.width + x0 - a.x;
-    let at = (y - b.y) * b.width + x0 - b.x;
-    for (let x = x0; x < x1; x++, from++, at++) logits[at] = (logits[at]! + a.logits[from]!) / 2;
-  }
-  return new Candidate(second.window, first.score, { ...b, logits });
+function blend(first: Candidate, second: Candidate, image: Pyramid): Candidate {
+  const draw: Draw = (grid, clip) => {
+    const a = first.draw(grid, clip);
+    const b = second.draw(grid, clip);
+    const logits = b.logits.slice();
+    const x0 = Math.max(a.x, b.x);
+    const x1 = Math.min(a.x + a.width, b.x + b.width);
+    const y1 = Math.min(a.y + a.height, b.y + b.height);
+    for (let y = Math.max(a.y, b.y); y < y1; y++) {
+      let from = (y - a.y) * a.width + x0 - a.x;
+      let at = (y - b.y) * b.width + x0 - b.x;
+      for (let x = x0; x < x1; x++, from++, at++) logits[at] = (logits[at]! + a.logits[from]!) / 2;
+    }
+    return { ...b, logits };
+  };
+  return new Candidate(second.window, first.score, second.side, image.width, image.height, draw);
 }
 
-function each(region: Region, stride: number, visit: (at: number, logit: number) => void): void {
+/** Visits a region's logits with their places in a rectangle of `stride` columns from (x0, y0). */
+function each(
+  region: Region,
+  x0: number,
+  y0: number,
+  stride: number,
+  visit: (at: number, logit: number) => void,
+): void {
   for (let y = 0, from = 0; y < region.height; y++) {
-    const row = (y + region.y) * stride + region.x;
+    const row = (y + region.y - y0) * stride + region.x - x0;
     for (let x = 0; x < region.width; x++) visit(row + x, region.logits[from++]!);
   }
 }

@@ -1,35 +1,29 @@
-/** What the page and the worker that runs the model say to each other. */
+/** What a page and the worker that runs the model send each other. */
 
-import type { RgbaImage, Prompt, Window } from "./geometry";
-import type { Mask } from "./masks";
+import type { Prompt, RgbaImage, Window } from "./geometry.ts";
+import type { Mask } from "./masks.ts";
 
-/** One object as it is shown: contours (x, y in turn, in the image's pixels) and its score. */
+/** An outline (x, y in turn, in the image's pixels, several contours) and its score. */
 export interface Shape {
   readonly contours: readonly Float64Array[];
   readonly score: number;
 }
 
-/** One of the windows tried for a click: the mask there is what a thumbnail shows. */
-export interface Scale {
+/** One of the windows tried for a click, with the mask it gives. */
+export interface Scale extends Shape {
   readonly window: Window;
-  readonly score: number;
-  readonly contours: readonly Float64Array[];
 }
 
-/** An object as it is kept: also its mask and the opacity of its cut-out, both cut to its box. */
-export interface Segmentation extends Shape {
+/** An answer in full: its mask and the opacity of its cut-out, both cut to the mask's box. */
+export interface Answer extends Shape {
   readonly mask: Mask;
   readonly alpha: Mask;
   /** Windows tried for a single click, smallest first, and which of them this is; else empty. */
   readonly scales: readonly Scale[];
   readonly scale: number;
+  /** Milliseconds this answer took, and whether an earlier preview had done the work. */
   readonly ms: number;
-}
-
-export interface Loaded {
-  readonly name: string;
-  readonly bytes: number;
-  readonly threads: number;
+  readonly reused: boolean;
 }
 
 export interface Preview extends Shape {
@@ -43,12 +37,43 @@ export interface Tracked extends Preview {
   readonly y: number;
 }
 
+/** A prompt with the mask it is to refine. */
+export interface Question {
+  readonly prompt: Prompt;
+  readonly mask: Mask | null;
+  /** Overrules the scorer for a single click: a window, counted from the smallest. */
+  readonly scale: number | null;
+}
+
+export interface LoadRequest {
+  /** The model file: its address or its bytes. */
+  readonly model: string | Uint8Array;
+  readonly name: string;
+  /** ONNX Runtime's glue and WebAssembly; by default where its package has them. */
+  readonly wasm: { readonly mjs?: string; readonly wasm?: string };
+  readonly threads: number;
+  /** Sizes for the progress, [as they travel, decompressed], where they are known. */
+  readonly modelBytes: readonly [number, number] | null;
+  readonly wasmBytes: readonly [number, number] | null;
+}
+
+export interface Loaded {
+  readonly name: string;
+  readonly bytes: number;
+  readonly threads: number;
+  /** Whether the weights take guidance: a mask to refine, and clicks on and off it. */
+  readonly guidance: boolean;
+}
+
 /** Requests by name: what is sent, and what comes back. */
 export interface Calls {
-  load: { request: { modelUrl: string }; answer: Loaded };
-  image: { request: { image: RgbaImage; reduced: RgbaImage | null }; answer: null };
-  hover: { request: { x: number; y: number; whole: boolean }; answer: Preview | null };
-  segment: { request: { prompt: Prompt; scale: number | null }; answer: Segmentation | null };
+  load: { request: LoadRequest; answer: Loaded };
+  /** Milliseconds of a click's crops. */
+  measure: { request: null; answer: number };
+  /** `image` may be a reduced copy of an image of `width` x `height`. */
+  setImage: { request: { image: RgbaImage; width: number; height: number }; answer: null };
+  preview: { request: Question & { whole: boolean }; answer: Preview | null };
+  predict: { request: Question; answer: Answer | null };
   track: {
     request: { image: RgbaImage; x: number; y: number; restart: boolean; fixed: boolean };
     answer: Tracked;
@@ -61,8 +86,12 @@ export type Request = {
   [K in Call]: { readonly id: number; readonly call: K; readonly value: Calls[K]["request"] };
 }[Call];
 
+/** What comes unasked. */
+export type Notice =
+  | { readonly notice: "progress"; readonly loaded: number; readonly total: number }
+  | { readonly notice: "gpu" };
+
 export type Response =
   | { readonly id: number; readonly answer: Calls[Call]["answer"] }
-  | { readonly id: number; readonly error: string }
-  | { readonly progress: number }
-  | { readonly gpu: true };
+  | { readonly id: number; readonly error: string; readonly kind: string }
+  | Notice;

@@ -3,8 +3,8 @@
  * and a perceptron whose weights come from the model file.
  */
 
-import { heightOf, type Window, widthOf } from "./geometry";
-import { type Rect, resampleFloat } from "./resample";
+import { heightOf, type Window, widthOf } from "./geometry.ts";
+import { type Rect, resampleFloat } from "./resample.ts";
 
 export const FEATURES = [
   "area", "stability", "loose_stability", "inside", "outside", "edge_share", "centre",

@@ -3,8 +3,8 @@
  * lost or changes size abruptly, the click is made again where the object was last seen.
  */
 
-import { type Box, type RgbaImage, type Point, type Region } from "./geometry";
-import { boundsOf, type Candidate, Predictor, type Runtime } from "./predictor";
+import { type Box, type RgbaImage, type Point, type Region } from "./geometry.ts";
+import { type Candidate, Predictor, type Runtime } from "./predictor.ts";
 
 /** A mask may grow or shrink by this factor of its box's area between frames. */
 const MOST_CHANGE = 2.5;
@@ -42,7 +42,7 @@ export class Tracker {
     // A fixed click asks again now and then, because a larger or smaller thing may be meant by now.
     if (this.last && !(this.fixed && this.age++ >= MOST_AGE)) {
       const followed = await predictor.box(this.last);
-      const bounds = boundsOf(followed.region);
+      const { bounds } = followed;
       if (bounds && followed.score >= LEAST_SCORE && this.resembles(bounds) && this.isThere(followed)) {
         return this.saw(followed, bounds);
       }
@@ -50,7 +50,7 @@ export class Tracker {
     const candidates = await predictor.candidates({ points: [this.point], box: null });
     const best = candidates[0]!;
     this.age = 0;
-    const bounds = boundsOf(best.region);
+    const { bounds } = best;
     if (bounds) return this.saw(best, bounds);
     this.last = null;
     return { region: null, bounds: null, score: 0, point: this.point };

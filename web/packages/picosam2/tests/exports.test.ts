@@ -1,9 +1,9 @@
 import { PNG } from "pngjs";
 import { describe, expect, it } from "vitest";
-import { cocoJson, cutoutPixels, derivedName, maskPixels, type Named, svg, trim } from "../src/exports";
-import { rleDecode, type Rle } from "../src/masks";
-import { encodePng } from "../src/png";
-import { drawn, random } from "./helpers";
+import { cocoJson, cutoutPixels, derivedName, maskPixels, type Named, svg, trim } from "../src/exports.ts";
+import { rleDecode, type Rle } from "../src/masks.ts";
+import { encodePng } from "../src/png.ts";
+import { drawn, random } from "./helpers.ts";
 
 const sheet = { fileName: "cat & dog.jpg", width: 8, height: 6 };
 

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import * as geometry from "../src/geometry";
+import * as geometry from "../src/geometry.ts";
 
 type Four = [number, number, number, number];
 
@@ -25,7 +25,7 @@ interface Golden {
 }
 
 const golden = JSON.parse(
-  readFileSync(new URL("../../tests/golden/geometry.json", import.meta.url), "utf8"),
+  readFileSync(new URL("../../../../tests/golden/geometry.json", import.meta.url), "utf8"),
 ) as Golden;
 
 const rect = ([x0, y0, x1, y1]: Four): geometry.Window => ({ x0, y0, x1, y1 });
@@ -39,7 +39,7 @@ function close(got: readonly number[], expected: readonly number[]): void {
   });
 }
 
-function image(name: string): geometry.RgbaImage {
+function imageOf(name: string): geometry.RgbaImage {
   const { height, width, channels, base64 } = golden.images[name]!;
   const raw = base64 === undefined ? null : bytes(base64);
   const data = new Uint8ClampedArray(width * height * 4);
@@ -92,7 +92,7 @@ describe("windows", () => {
 describe("crops", () => {
   // The file allows a level of difference; Pillow's own arithmetic leaves none.
   it.each(golden.crop)("$name", ({ image, window, size, expected }) => {
-    const got = geometry.crop(image(image), rect(window), size, golden.constants.pad_rgb);
+    const got = geometry.crop(imageOf(image), rect(window), size, golden.constants.pad_rgb);
     expect(apart(got, bytes(expected))).toBe(0);
   });
 

@@ -1,6 +1,6 @@
 /** Small ONNX-like files and masks for tests. */
 
-import type { Mask } from "../src/masks";
+import type { Mask } from "../src/masks.ts";
 
 function varint(value: number): number[] {
   const out: number[] = [];

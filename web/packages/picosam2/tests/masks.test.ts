@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import {
   area, bounds, covers, fillPolygons, iou, type Mask, polygons, rleDecode, rleEncode, softAlpha,
-} from "../src/masks";
-import { drawn, random } from "./helpers";
+} from "../src/masks.ts";
+import { drawn, random } from "./helpers.ts";
 
 const full = (mask: Mask, height: number, width: number): Uint8Array => {
   const out = new Uint8Array(height * width);

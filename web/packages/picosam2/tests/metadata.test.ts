@@ -1,10 +1,10 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { ModelError, readFacts } from "../src/metadata";
-import { onnxWith } from "./helpers";
+import { ModelError, readFacts } from "../src/metadata.ts";
+import { onnxWith } from "./helpers.ts";
 
 const { facts } = JSON.parse(
-  readFileSync(new URL("golden/predictor.json", import.meta.url), "utf8"),
+  readFileSync(new URL("../../../tests/golden/predictor.json", import.meta.url), "utf8"),
 ) as { facts: Record<string, unknown> };
 
 const made = (value: unknown): Uint8Array => onnxWith("picosam2", JSON.stringify(value));

@@ -2,12 +2,12 @@
 
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { clickWindows, crop, type RgbaImage, type Prompt } from "../src/geometry";
-import { area, iou, maskOf, polygons, rleDecode, type Rle } from "../src/masks";
-import { readFacts } from "../src/metadata";
-import { boundsOf, Predictor, type Runtime } from "../src/predictor";
-import { FEATURES, features } from "../src/scorer";
-import { onnxWith } from "./helpers";
+import { clickWindows, crop, type RgbaImage, type Prompt } from "../src/geometry.ts";
+import { area, iou, maskOf, polygons, rleDecode, type Rle } from "../src/masks.ts";
+import { readFacts } from "../src/metadata.ts";
+import { boundsOf, Predictor, type Runtime } from "../src/predictor.ts";
+import { FEATURES, features } from "../src/scorer.ts";
+import { onnxWith } from "./helpers.ts";
 
 interface Golden {
   facts: unknown;
@@ -22,7 +22,7 @@ interface Golden {
 }
 
 const golden = JSON.parse(
-  readFileSync(new URL("golden/predictor.json", import.meta.url), "utf8"),
+  readFileSync(new URL("../../../tests/golden/predictor.json", import.meta.url), "utf8"),
 ) as Golden;
 
 const WIDTH = 210;

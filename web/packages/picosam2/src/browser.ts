@@ -1,0 +1,217 @@
+/** `createSegmenter` for browsers: the model in a worker, the image from whatever can be drawn. */
+
+import { Client } from "./client.ts";
+import { pixelsOf } from "./image.ts";
+import type { RgbaImage } from "./geometry.ts";
+import type { Call, Calls, Loaded, LoadRequest, Notice, Request } from "./protocol.ts";
+import {
+  type ImageSource, type PredictOptions, type PromptLike, questionOf, Segmentation, type Segmenter,
+  type SetImageOptions, type TrackRequest,
+} from "./segmenter.ts";
+import { defaultThreads } from "./web.ts";
+import { WebEngine } from "./webengine.ts";
+
+export interface BrowserOptions {
+  /** The model file: its address or its bytes. By default the weights of this package. */
+  readonly model?: string | URL | Uint8Array;
+  /** ONNX Runtime's glue and WebAssembly; by default where onnxruntime-web has them. */
+  readonly wasm?: { readonly mjs?: string | URL; readonly wasm?: string | URL };
+  /**
+   * Where the model runs: in a worker of its own (the default), in one that you start (its script
+   * calls `serve` of picosam2/serve), or with `false` in the page itself.
+   */
+  readonly worker?: boolean | (() => Worker);
+  /** Threads of WebAssembly; "measured" tries one against several, once a device. */
+  readonly threads?: number | "measured";
+  /** Hears how many bytes have come, of how many: model and runtime together. */
+  readonly onProgress?: (loaded: number, total: number) => void;
+  /** Hears that a graphics processor has taken over. */
+  readonly onGpu?: () => void;
+  /** Bytes of the files, [compressed, decompressed], so that the progress is right from the start. */
+  readonly sizes?: { readonly model?: readonly [number, number]; readonly wasm?: readonly [number, number] };
+}
+
+/** The engine in a worker or in this page: a request gives a promise either way. */
+interface Link {
+  call<K extends Call>(call: K, value: Calls[K]["request"], transfer?: Transferable[]): Promise<Calls[K]["answer"]>;
+  close(): void;
+}
+
+/** Loads the model. Rejects with `ModelError` if that fails; it can be called again then. */
+export async function createSegmenter(options: BrowserOptions = {}): Promise<Segmenter> {
+  const fixed = typeof options.threads === "number" ? options.threads : null;
+  const remembered = options.threads === "measured" ? rememberedThreads() : null;
+  const threads = Math.max(1, fixed ?? remembered ?? defaultThreads());
+  const link = open(options, (notice) => {
+    if (notice.notice === "progress") options.onProgress?.(notice.loaded, notice.total);
+    else options.onGpu?.();
+  });
+  try {
+    const loaded = await link.call("load", request(options, threads));
+    const segmenter = new BrowserSegmenter(link, loaded);
+    if (options.threads === "measured" && remembered === null && threads > 1) {
+      idle(() => void segmenter.tryOneThread(options));
+    }
+    return segmenter;
+  } catch (error) {
+    link.close();
+    throw error;
+  }
+}
+
+function request({ model, wasm, sizes }: BrowserOptions, threads: number): LoadRequest {
+  const here = globalThis.document?.baseURI ?? globalThis.location?.href;
+  const absolute = (url: string | URL): string => new URL(url, here).href;
+  const source = model ?? new URL("../weights/default.onnx", import.meta.url);
+  const name =
+    source instanceof Uint8Array
+      ? "the model"
+      : decodeURIComponent(new URL(absolute(source)).pathname.split("/").pop() ?? "");
+  return {
+    model: source instanceof Uint8Array ? source : absolute(source),
+    name,
+    wasm: {
+      ...(wasm?.mjs && { mjs: absolute(wasm.mjs) }),
+      ...(wasm?.wasm && { wasm: absolute(wasm.wasm) }),
+    },
+    threads,
+    modelBytes: sizes?.model ?? null,
+    wasmBytes: sizes?.wasm ?? null,
+  };
+}
+
+function open(options: BrowserOptions, onNotice: (notice: Notice) => void): Link {
+  if (options.worker === false) return new Inside(onNotice);
+  const worker =
+    typeof options.worker === "function"
+      ? options.worker()
+      : new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  return new Client(worker, onNotice);
+}
+
+/** The engine in this page. */
+class Inside implements Link {
+  private queue: Promise<unknown> = Promise.resolve();
+  private readonly engine: WebEngine;
+
+  constructor(onNotice: (notice: Notice) => void) {
+    this.engine = new WebEngine({ openGpu: null, onNotice, inTurn: (work) => void this.inTurn(work) });
+  }
+
+  call<K extends Call>(call: K, value: Calls[K]["request"]): Promise<Calls[K]["answer"]> {
+    return this.inTurn(async () => {
+      return (await this.engine.answer({ id: 0, call, value } as Request)) as Calls[K]["answer"];
+    });
+  }
+
+  close(): void {
+    // Nothing runs that would have to be stopped.
+  }
+
+  private inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.queue.then(work);
+    this.queue = result.catch(() => undefined);
+    return result;
+  }
+}
+
+class BrowserSegmenter implements Segmenter {
+  private size: { width: number; height: number } | null = null;
+
+  constructor(
+    private link: Link,
+    private loaded: Loaded,
+  ) {}
+
+  get model(): Segmenter["model"] {
+    return this.loaded;
+  }
+
+  async setImage(source: ImageSource, options: SetImageOptions = {}): Promise<void> {
+    const image = await pixelsOf(source);
+    const { width = image.width, height = image.height } = options;
+    const own = source !== (image as unknown) && !("data" in source);
+    const give = own || options.transfer === true;
+    const buffer = image.data.buffer as ArrayBuffer;
+    await this.link.call("setImage", { image, width, height }, give ? [buffer] : []);
+    this.size = { width, height };
+  }
+
+  async predict(prompt: PromptLike, options: PredictOptions = {}): Promise<Segmentation | null> {
+    const { width, height } = this.need();
+    const answer = await this.link.call("predict", questionOf(prompt, width, height, options.scale ?? null));
+    return answer && new Segmentation(answer, width, height);
+  }
+
+  async preview(
+    prompt: PromptLike,
+    options: PredictOptions & { whole?: boolean } = {},
+  ): Promise<Calls["preview"]["answer"]> {
+    const { width, height } = this.need();
+    const question = questionOf(prompt, width, height, options.scale ?? null);
+    return this.link.call("preview", { ...question, whole: options.whole ?? false });
+  }
+
+  track(image: RgbaImage, at: TrackRequest): Promise<Calls["track"]["answer"]> {
+    return this.link.call("track", { image, ...at }, [image.data.buffer as ArrayBuffer]);
+  }
+
+  dispose(): Promise<void> {
+    this.link.close();
+    return Promise.resolve();
+  }
+
+  /** Measures one thread beside the several of now; the better number is taken and remembered. */
+  async tryOneThread(options: BrowserOptions): Promise<void> {
+    const rival = open(options, () => undefined);
+    try {
+      const loaded = await rival.call("load", request(options, 1));
+      const several = await this.link.call("measure", null);
+      const single = await rival.call("measure", null);
+      const better = single < several ? 1 : this.loaded.threads;
+      rememberThreads(better);
+      // With an image in work the change waits for the next visit.
+      if (better === 1 && !this.size) {
+        this.link.close();
+        this.link = rival;
+        this.loaded = loaded;
+        return;
+      }
+    } catch {
+      // Then the number stays what it is.
+    }
+    rival.close();
+  }
+
+  private need(): { width: number; height: number } {
+    if (!this.size) throw new Error("there is no image yet: call setImage first");
+    return this.size;
+  }
+}
+
+function idle(work: () => void): void {
+  if (typeof requestIdleCallback === "function") requestIdleCallback(work, { timeout: 4000 });
+  else setTimeout(work, 1000);
+}
+
+const THREADS_KEY = "picosam2-threads";
+
+/** The number that was measured on this device, with as many processors as now; else null. */
+function rememberedThreads(): number | null {
+  try {
+    const [cores, threads] = JSON.parse(localStorage.getItem(THREADS_KEY) ?? "[]") as number[];
+    const usable = defaultThreads();
+    if (cores !== navigator.hardwareConcurrency || !threads || threads > usable) return null;
+    return threads;
+  } catch {
+    return null;
+  }
+}
+
+function rememberThreads(threads: number): void {
+  try {
+    localStorage.setItem(THREADS_KEY, JSON.stringify([navigator.hardwareConcurrency, threads]));
+  } catch {
+    // A browser may keep nothing for a page.
+  }
+}

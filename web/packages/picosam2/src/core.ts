@@ -1,0 +1,20 @@
+/** What the library exports in browsers and in Node alike. */
+
+export * from "./exports.ts";
+export {
+  type Box, boxWindow, clickWindows, crop, cropMask, pasteRegion, type Point, pointWindow, type Prompt,
+  type Region, type RgbaImage, sensorWindow, toCrop, toImage, type Window,
+} from "./geometry.ts";
+export * from "./masks.ts";
+export { ModelError, type ModelFacts, readFacts } from "./metadata.ts";
+export { encodePng } from "./png.ts";
+export { Candidate, type Ladder, Predictor, type Runtime } from "./predictor.ts";
+export type { Preview, Scale, Shape, Tracked } from "./protocol.ts";
+export { Pyramid } from "./pyramid.ts";
+export { type OrtModule, OrtRuntime, type OrtSession } from "./runtime.ts";
+export { FEATURES, features, Scorer } from "./scorer.ts";
+export {
+  type BoxLike, type ImageSource, type PointLike, type PredictOptions, PromptError, type PromptLike,
+  Segmentation, type Segmenter, type SetImageOptions, type TrackRequest,
+} from "./segmenter.ts";
+export { type Sighting, Tracker } from "./tracker.ts";

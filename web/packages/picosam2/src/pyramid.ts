@@ -1,0 +1,79 @@
+/**
+ * An image in several sizes, so that a large window is cropped from a small copy. Windows whose crop
+ * shrinks the image by less than `EXACT` come from the image itself and equal Python's crops; larger
+ * ones come from a copy that is still `REST` times as fine as the crop.
+ */
+
+import { crop, heightOf, type RgbaImage, type Window, widthOf } from "./geometry.ts";
+
+const REST = 3;
+const EXACT = 2 * REST;
+
+interface Level {
+  readonly image: RgbaImage;
+  /** Pixels of the full image in one of this level's. */
+  readonly stepX: number;
+  readonly stepY: number;
+}
+
+export class Pyramid {
+  private readonly levels: Level[];
+
+  /**
+   * `image` may be a reduced copy of an image of `width` x `height`: windows are in pixels of the
+   * full size either way.
+   */
+  constructor(
+    image: RgbaImage,
+    readonly width = image.width,
+    readonly height = image.height,
+  ) {
+    this.levels = [{ image, stepX: width / image.width, stepY: height / image.height }];
+  }
+
+  /** The image through `window` (full pixels) as (size, size, 3) RGB; `pad` outside. */
+  crop(window: Window, size: number, pad: readonly number[]): Uint8Array {
+    const { image, stepX, stepY } = this.level(window, size);
+    const scaled = {
+      x0: window.x0 / stepX,
+      y0: window.y0 / stepY,
+      x1: window.x1 / stepX,
+      y1: window.y1 / stepY,
+    };
+    return crop(image, scaled, size, pad);
+  }
+
+  private level(window: Window, size: number): Level {
+    const base = this.levels[0]!;
+    const shrink = Math.min(widthOf(window) / base.stepX, heightOf(window) / base.stepY) / size;
+    const wanted = shrink < EXACT ? 0 : Math.floor(Math.log2(shrink / REST));
+    while (this.levels.length <= wanted) {
+      const last = this.levels.at(-1)!;
+      if (Math.min(last.image.width, last.image.height) < 2) break;
+      this.levels.push({ image: halved(last.image), stepX: last.stepX * 2, stepY: last.stepY * 2 });
+    }
+    return this.levels[Math.min(wanted, this.levels.length - 1)]!;
+  }
+}
+
+/** The mean of 2x2 pixels, rounded; a last odd column or row is repeated. */
+export function halved({ data, width, height }: RgbaImage): RgbaImage {
+  const w = Math.ceil(width / 2);
+  const h = Math.ceil(height / 2);
+  const out = new Uint8ClampedArray(w * h * 4);
+  for (let y = 0; y < h; y++) {
+    const top = 2 * y * width * 4;
+    const bottom = Math.min(2 * y + 1, height - 1) * width * 4;
+    for (let x = 0, at = y * w * 4; x < w; x++, at += 4) {
+      const left = 8 * x;
+      const right = 4 * Math.min(2 * x + 1, width - 1);
+      for (let c = 0; c < 4; c++) {
+        const sum =
+          data[top + left + c]! + data[top + right + c]! +
+          data[bottom + left + c]! + data[bottom + right + c]!;
+        out[at + c] = (sum + 2) >> 2;
+      }
+    }
+  }
+  return { data: out, width: w, height: h };
+}

@@ -1,0 +1,199 @@
+/** What a program uses: an image, prompts, and masks that know their formats. */
+
+import type { Box, Point, Prompt, RgbaImage } from "./geometry.ts";
+import { area, bounds, covers, type Mask, polygons, type Polygon, type Rle, rleEncode } from "./masks.ts";
+import { encodePng } from "./png.ts";
+import type { Answer, Preview, Question, Scale, Tracked } from "./protocol.ts";
+
+/** A point on the object, or off it if `positive` is false; also [x, y] or [x, y, 1 or 0]. */
+export type PointLike =
+  | { readonly x: number; readonly y: number; readonly positive?: boolean }
+  | readonly [number, number]
+  | readonly [number, number, number | boolean];
+
+/** A box around the object; also [x0, y0, x1, y1]. */
+export type BoxLike = Box | readonly [number, number, number, number];
+
+/** What says which object is meant, in pixels of the image. */
+export interface PromptLike {
+  readonly points?: readonly PointLike[];
+  readonly box?: BoxLike | null;
+  /** A mask to refine: an earlier answer, or one from elsewhere. */
+  readonly mask?: Mask | Segmentation | null;
+}
+
+export interface PredictOptions {
+  /** Overrules the model for a single point: a window, 0 for the smallest. */
+  readonly scale?: number | null;
+}
+
+/** A prompt that cannot be used. The message says what to change. */
+export class PromptError extends Error {}
+
+/** An object's mask. */
+export class Segmentation {
+  /** Predicted IoU with the object that was meant, 0..1. */
+  readonly score: number;
+  /** The mask, cut to its box; `x` and `y` say where it lies in the image. */
+  readonly mask: Mask;
+  /** Opacity 0..255 with soft edges, for a cut-out; cut to a little more than the mask's box. */
+  readonly alpha: Mask;
+  /** The outlines as they are best shown: smooth to within a pixel; x, y in turn. */
+  readonly contours: readonly Float64Array[];
+  /** For a single point, what the other windows gave, smallest first; else empty. */
+  readonly scales: readonly Scale[];
+  /** Which of `scales` this is, or -1. */
+  readonly scale: number;
+  /** Milliseconds it took, and whether an earlier preview had done the work. */
+  readonly ms: number;
+  readonly reused: boolean;
+
+  constructor(
+    answer: Answer,
+    /** Size of the image. */
+    readonly width: number,
+    readonly height: number,
+  ) {
+    this.score = answer.score;
+    this.mask = answer.mask;
+    this.alpha = answer.alpha;
+    this.contours = answer.contours;
+    this.scales = answer.scales;
+    this.scale = answer.scale;
+    this.ms = answer.ms;
+    this.reused = answer.reused;
+  }
+
+  /** Pixels on the object. */
+  get area(): number {
+    return area(this.mask);
+  }
+
+  /** The tight box of the mask, its end exclusive. */
+  get bounds(): Box {
+    return bounds(this.mask)!;
+  }
+
+  /** Whether a pixel is on the object. */
+  covers(x: number, y: number): boolean {
+    return covers(this.mask, x, y);
+  }
+
+  /** Closed contours in pixels of the image; `tolerance` 0 follows the pixels' edges exactly. */
+  polygons(tolerance = 0.75): Polygon[] {
+    return polygons(this.mask, tolerance);
+  }
+
+  /** COCO's compressed run-length encoding, exact. */
+  rle(): Rle {
+    return rleEncode(this.mask, this.height, this.width);
+  }
+
+  /** The mask on the whole image: one byte a pixel, 255 on the object. */
+  pixels(): Uint8Array {
+    const out = new Uint8Array(this.width * this.height);
+    const { x, y, width, height, data } = this.mask;
+    for (let row = 0; row < height; row++) {
+      for (let column = 0; column < width; column++) {
+        if (data[row * width + column]) out[(row + y) * this.width + column + x] = 255;
+      }
+    }
+    return out;
+  }
+
+  /** A gray PNG as large as the image, 255 on the object. */
+  png(): Promise<Blob> {
+    return encodePng(this.pixels(), this.width, this.height);
+  }
+}
+
+/** Runs the model on one image at a time. All coordinates are pixels of the image, origin top left. */
+export interface Segmenter {
+  /** What was loaded. */
+  readonly model: {
+    readonly name: string;
+    readonly bytes: number;
+    readonly threads: number;
+    /** Whether the weights take a mask and clicks beside the image. */
+    readonly guidance: boolean;
+  };
+  /** Takes an image for the prompts that follow. */
+  setImage(source: ImageSource, options?: SetImageOptions): Promise<void>;
+  /** The object that is meant; null where nothing was found. */
+  predict(prompt: PromptLike, options?: PredictOptions): Promise<Segmentation | null>;
+  /**
+   * An outline for a prompt that may change with the next move of a pointer: quick, and exact if
+   * `whole` is set.
+   */
+  preview(prompt: PromptLike, options?: PredictOptions & { whole?: boolean }): Promise<Preview | null>;
+  /** The object in the next frame of a video; `restart` begins with the one at (x, y). */
+  track(frame: RgbaImage, at: TrackRequest): Promise<Tracked>;
+  /** Frees the model; the segmenter is of no use afterwards. */
+  dispose(): Promise<void>;
+}
+
+export interface TrackRequest {
+  readonly x: number;
+  readonly y: number;
+  readonly restart: boolean;
+  /** The place stays, whatever moves through it; else it goes with the object. */
+  readonly fixed: boolean;
+}
+
+export interface SetImageOptions {
+  /** The size prompts and masks are in, if `source` is a reduced copy. */
+  readonly width?: number;
+  readonly height?: number;
+  /** Gives the pixels' memory away instead of copying it. */
+  readonly transfer?: boolean;
+}
+
+/** RGBA pixels (8 bits, as `ImageData`), or what a browser can draw or decode. */
+export type ImageSource = RgbaImage | Blob | CanvasImageSource;
+
+/** Checks a prompt and gives it one form. Throws `PromptError`. */
+export function questionOf(
+  prompt: PromptLike,
+  width: number,
+  height: number,
+  scale: number | null = null,
+): Question {
+  const points = (prompt.points ?? []).map((point) => pointOf(point, width, height));
+  const box = prompt.box ? boxOf(prompt.box) : null;
+  const given = prompt.mask ?? null;
+  const mask = given instanceof Segmentation ? given.mask : given;
+  if (points.length === 0 && !box && !mask) {
+    throw new PromptError("a prompt needs a point, a box or a mask");
+  }
+  if (!box && !mask && !points.some((point) => point.positive)) {
+    throw new PromptError("a prompt of points needs one that is on the object");
+  }
+  if (mask && mask.data.length !== mask.width * mask.height) {
+    throw new PromptError(`a mask of ${mask.width} x ${mask.height} needs as many bytes, not ${mask.data.length}`);
+  }
+  if (scale !== null && !(Number.isInteger(scale) && scale >= 0)) {
+    throw new PromptError("a scale is 0 for the smallest window, 1 for the next, and so on");
+  }
+  return { prompt: { points, box } satisfies Prompt, mask, scale };
+}
+
+function pointOf(point: PointLike, width: number, height: number): Point {
+  const list = point as readonly [number, number, (number | boolean)?];
+  const { x, y, positive } = Array.isArray(point)
+    ? { x: list[0], y: list[1], positive: list[2] === undefined || Boolean(list[2]) }
+    : { positive: true, ...(point as { x: number; y: number; positive?: boolean }) };
+  if (!Number.isFinite(x) || !Number.isFinite(y)) throw new PromptError("a point is two numbers, x and y");
+  if (x < 0 || y < 0 || x >= width || y >= height) {
+    throw new PromptError(`the point (${x}, ${y}) lies outside the image of ${width} x ${height} pixels`);
+  }
+  return { x, y, positive: positive !== false };
+}
+
+function boxOf(box: BoxLike): Box {
+  const [x0, y0, x1, y1] = Array.isArray(box)
+    ? (box as readonly [number, number, number, number])
+    : [(box as Box).x0, (box as Box).y0, (box as Box).x1, (box as Box).y1];
+  if (![x0, y0, x1, y1].every(Number.isFinite)) throw new PromptError("a box is four numbers, x0, y0, x1, y1");
+  if (!(x1 > x0 && y1 > y0)) throw new PromptError("a box needs x1 above x0 and y1 above y0");
+  return { x0, y0, x1, y1 };
+}
