@@ -33,7 +33,7 @@ function weight() {
     if (entry.name === "sample.jpg") continue;
     const kind = entry.name.endsWith(".onnx")
       ? "model"
-      : /asyncify|webgpu/.test(entry.name) // fetched only where there is a graphics processor
+      : /jspi|webgpu|inside/.test(entry.name) // fetched only where there is a graphics processor
         ? "webgpu"
         : entry.name.startsWith("ort-")
           ? "runtime"

@@ -1,7 +1,12 @@
 import tseslint from "typescript-eslint";
 
 export default tseslint.config(
-  { ignores: ["node_modules/", "eslint.config.js"] },
+  {
+    ignores: [
+      "**/node_modules/", "eslint.config.js", "packages/picosam2/dist/", "packages/picosam2/examples/react/dist/",
+      ".coverage/",
+    ],
+  },
   ...tseslint.configs.strict,
   {
     rules: {

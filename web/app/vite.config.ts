@@ -1,10 +1,14 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { createRequire } from "node:module";
 import { resolve } from "node:path";
+import { brotliCompressSync, constants } from "node:zlib";
 import { defineConfig, type Plugin } from "vite";
 
-const PACKAGE = resolve(import.meta.dirname, "../src/picosam2");
+const PACKAGE = resolve(import.meta.dirname, "../../src/picosam2");
 const OUT = resolve(PACKAGE, "assets/web");
+const LIBRARY = resolve(import.meta.dirname, "../packages/picosam2");
+const WASM = createRequire(import.meta.url).resolve("onnxruntime-web/ort-wasm-simd-threaded.wasm");
 
 /**
  * The policy of the page, in the file itself so that it holds on any host. WebAssembly needs
@@ -27,13 +31,18 @@ const ISOLATION = {
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-/** The model that the page ships with: PICOSAM2_WEIGHTS, or the package's default weights. */
+/** The model that the page ships with, as the library packed it (PICOSAM2_WEIGHTS chooses another). */
 function weights(): string {
-  const path = process.env["PICOSAM2_WEIGHTS"] ?? resolve(PACKAGE, "assets/weights/default.onnx");
-  if (!existsSync(path)) {
-    throw new Error(`there are no weights at ${path}: set PICOSAM2_WEIGHTS to an ONNX file`);
-  }
+  const path = resolve(LIBRARY, "weights/default.onnx");
+  if (!existsSync(path)) throw new Error(`there are no weights at ${path}: run npm run build -w picosam2`);
   return path;
+}
+
+/** A file's bytes as a good host sends them (brotli), and as they are. */
+function sizes(path: string): [number, number] {
+  const bytes = readFileSync(path);
+  const quality = { params: { [constants.BROTLI_PARAM_QUALITY]: 9 } };
+  return [brotliCompressSync(bytes, quality).length, bytes.length];
 }
 
 /** Files that come from the Python package instead of being kept twice. */
@@ -96,7 +105,7 @@ function precache(): Plugin {
         if (worker?.type !== "chunk") throw new Error("there is no service worker to fill in");
         for (const item of Object.values(bundle).sort((a, b) => (a.fileName < b.fileName ? -1 : 1))) {
           // The graphics build is fetched where it is of use; without a network there is the other.
-          if (item === worker || /asyncify|webgpu/.test(item.fileName)) continue;
+          if (item === worker || /jspi|webgpu|inside/.test(item.fileName)) continue;
           const body = item.type === "chunk" ? item.code : item.source;
           if (item.fileName === "index.html") hash.update(body);
           else add(item.fileName, body);
@@ -109,18 +118,21 @@ function precache(): Plugin {
   };
 }
 
-/** WebGPU adds 27 MB (7 MB compressed) that only browsers with a graphics processor fetch. */
+/** WebGPU adds 17 MB (4 MB compressed) that only browsers with a graphics processor fetch. */
 const WEBGPU = process.env["PICOSAM2_WEBGPU"] !== "0";
 
 export default defineConfig({
   base: "./",
-  define: { __WEBGPU__: JSON.stringify(WEBGPU) },
+  define: {
+    __WEBGPU__: JSON.stringify(WEBGPU),
+    __SIZES__: JSON.stringify({ model: sizes(weights()), wasm: sizes(WASM) }),
+  },
   plugins: [shared(), policy(), precache()],
   resolve: {
     // ONNX Runtime without its inlined glue: the page serves glue and WebAssembly as own files.
     conditions: ["onnxruntime-web-use-extern-wasm", "module", "browser", "development|production"],
   },
-  optimizeDeps: { exclude: ["onnxruntime-web"] },
+  optimizeDeps: { exclude: ["onnxruntime-web", "picosam2"] },
   worker: { format: "es", plugins: () => [] },
   server: { headers: ISOLATION },
   preview: { headers: ISOLATION },

@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { extname, join, resolve, sep } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 
-export const ROOT = resolve(import.meta.dirname, "../..");
+export const ROOT = resolve(import.meta.dirname, "../../..");
 export const SITE = resolve(ROOT, "src/picosam2/assets/web");
 export const PYTHON = process.env["PICOSAM2_PYTHON"] ?? "python3";
 const CHROMIUM = process.env["CHROMIUM"] ?? "/usr/bin/chromium";

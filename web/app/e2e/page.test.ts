@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Browser, BrowserContext, Download, Page } from "playwright-core";
 import { PNG } from "pngjs";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { iou, type Mask, rleDecode, type Rle } from "../src/masks";
+import { iou, type Mask, rleDecode, type Rle } from "picosam2/custom";
 import {
   demoServer, launch, masked, missing, openSample, plainHost, python, PYTHON_MASKS, ROOT, screen,
   type Served, settled, SITE,

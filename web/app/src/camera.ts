@@ -1,8 +1,6 @@
 /** The live camera: frames to the worker one at a time, the newest first. */
 
-import type { Client } from "./client";
-import { pixelsOf } from "./photo";
-import type { Tracked } from "./protocol";
+import { drawnPixels, type Segmenter, type Tracked } from "picosam2/custom";
 
 /** Frames are segmented at this long side: the network sees a small crop of them anyway. */
 const FRAME_SIDE = 640;
@@ -17,7 +15,7 @@ export class Camera {
   private tapped: { x: number; y: number } | null = null;
 
   constructor(
-    private readonly client: Client,
+    private readonly segmenter: () => Segmenter | null,
     readonly video: HTMLVideoElement,
     private readonly onFrame: (tracked: Tracked, scale: number) => void,
     private readonly onError: (error: Error) => void,
@@ -70,16 +68,13 @@ export class Camera {
         continue;
       }
       const scale = Math.min(1, FRAME_SIDE / Math.max(width, height));
-      const picture = pixelsOf(this.video, Math.round(width * scale), Math.round(height * scale));
+      const image = drawnPixels(this.video, Math.round(width * scale), Math.round(height * scale));
       const { x, y } = this.tapped ?? { x: width / 2, y: height / 2 };
       const restart = this.restart;
       this.restart = false;
       try {
-        const tracked = await this.client.call(
-          "track",
-          { picture, x: x * scale, y: y * scale, restart, fixed: this.tapped === null },
-          [picture.data.buffer as ArrayBuffer],
-        );
+        const at = { x: x * scale, y: y * scale, restart, fixed: this.tapped === null };
+        const tracked = await this.segmenter()!.track(image, at);
         if (this.running) this.onFrame(tracked, 1 / scale);
       } catch (error) {
         this.onError(error instanceof Error ? error : new Error(String(error)));

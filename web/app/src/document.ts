@@ -1,9 +1,9 @@
 /** What the user has made: named objects with prompts. Immutable, so that history is snapshots. */
 
-import type { Box, Point, Prompt } from "./geometry";
+import type { Box, Point, Prompt } from "picosam2/custom";
 
 /**
- * Okabe and Ito's colours ("Color Universal Design", 2008), which people with any colour vision can
+ * Okabe and Ito's colors ("Color Universal Design", 2008), which people with any color vision can
  * tell apart; in the order of `picosam2.results.PALETTE`.
  */
 export const PALETTE = [
@@ -13,7 +13,7 @@ export const PALETTE = [
 export interface Item {
   readonly id: number;
   readonly name: string;
-  readonly colour: string;
+  readonly color: string;
   readonly prompt: Prompt;
   /** The window chosen by hand for a single click, from the smallest; null leaves it to the model. */
   readonly scale: number | null;
@@ -37,7 +37,7 @@ export function addItem(doc: Doc, prompt: Prompt): Doc {
   const item: Item = {
     id: doc.nextId,
     name: `Object ${doc.nextId}`,
-    colour: freeColour(doc),
+    color: freeColor(doc),
     prompt,
     scale: null,
   };
@@ -89,7 +89,7 @@ export function answerKey(item: Item): string {
   return JSON.stringify([item.prompt, item.scale]);
 }
 
-function freeColour(doc: Doc): string {
-  const uses = (colour: string): number => doc.items.filter((i) => i.colour === colour).length;
-  return PALETTE.reduce((best, colour) => (uses(colour) < uses(best) ? colour : best));
+function freeColor(doc: Doc): string {
+  const uses = (color: string): number => doc.items.filter((i) => i.color === color).length;
+  return PALETTE.reduce((best, color) => (uses(color) < uses(best) ? color : best));
 }

@@ -1,20 +1,18 @@
 /** The page: wires photo, stage, document and worker together. */
 
+import {
+  cocoJson, cutoutPixels, derivedName, drawnPixels, encodePng, maskPixels, type Named, type Prompt,
+  type Segmentation, type Segmenter, svg, trim,
+} from "picosam2/custom";
 import { Camera, CameraError } from "./camera";
-import { Client } from "./client";
 import {
   addItem, addPoint, answerKey, boxPrompt, changeItem, type Doc, EMPTY, type Item, pointPrompt,
   removeItem, removePoint, select, selectedItem,
 } from "./document";
-import {
-  cocoJson, cutoutPixels, derivedName, maskPixels, type Named, svg, trim,
-} from "./exports";
-import type { Prompt } from "./geometry";
 import { History } from "./history";
-import { openPhoto, type Photo, PhotoError, photoFrom, pixelsOf } from "./photo";
-import { encodePng } from "./png";
+import { openPhoto, type Photo, PhotoError, photoFrom } from "./photo";
 import { Panel } from "./panel";
-import type { Segmentation } from "./protocol";
+import { startSegmenter } from "./segmenter";
 import { type Scene, Stage, type Tool } from "./stage";
 
 const RESTS = 140; // ms without movement after which the preview is what a click would give
@@ -46,13 +44,8 @@ class App {
   private restTimer = 0;
   private hovers: number[] = [];
 
-  private readonly client = new Client(
-    (share) => this.progress(share),
-    () => {
-      const said = element("model");
-      said.textContent = said.textContent!.replace(/[^·]*$/, " WebGPU");
-    },
-  );
+  private segmenter: Segmenter | null = null;
+  private imageSet: Promise<void> = Promise.resolve();
   private readonly stage: Stage;
   private readonly panel: Panel;
   private readonly camera: Camera;
@@ -76,7 +69,7 @@ class App {
     video.muted = true;
     video.playsInline = true;
     this.camera = new Camera(
-      this.client,
+      () => this.segmenter,
       video,
       (tracked, scale) => {
         const path = new Path2D();
@@ -98,11 +91,14 @@ class App {
   // --- model and photo ----------------------------------------------------------------------
 
   private async load(): Promise<void> {
-    const asked = new URLSearchParams(location.search).get("model") ?? "";
-    const name = /^[\w.-]+\.onnx$/.test(asked) ? asked : "default.onnx";
-    const loaded = await this.client.call("load", {
-      modelUrl: new URL(`model/${name}`, document.baseURI).href,
-    });
+    this.segmenter = await startSegmenter(
+      (share) => this.progress(share),
+      () => {
+        const model = element("model");
+        model.textContent = model.textContent!.replace(/[^·]*$/, " WebGPU");
+      },
+    );
+    const loaded = this.segmenter.model;
     element("progress").hidden = true;
     const threads = loaded.threads === 1 ? "1 thread" : `${loaded.threads} threads`;
     element("model").textContent =
@@ -142,12 +138,8 @@ class App {
       const { width, height } = photo.original;
       this.toast(`The photo has ${width} × ${height} pixels; it is worked on at ${photo.width} × ${photo.height}.`);
     }
-    // The worker answers in turn, so the picture waits for the model and clicks for the picture.
-    const { picture, reduced } = photo;
-    await this.client.call("picture", { picture, reduced }, [
-      picture.data.buffer as ArrayBuffer,
-      ...(reduced ? [reduced.data.buffer as ArrayBuffer] : []),
-    ]);
+    this.imageSet = this.ready.then(() => this.segmenter!.setImage(photo.image, { transfer: true }));
+    await this.imageSet;
     if (epoch === this.epoch) document.body.dataset["photo"] = String(epoch);
   }
 
@@ -186,7 +178,7 @@ class App {
     const asked = this.pointer;
     const epoch = this.epoch;
     try {
-      const answer = await this.client.call("hover", { x: asked.x, y: asked.y, whole });
+      const answer = await this.segmenter!.preview({ points: [asked] }, { whole });
       if (epoch === this.epoch && this.pointer) {
         this.setHover(answer ? pathOf(answer.contours) : null);
         this.showSpeed(answer?.ms ?? null);
@@ -285,7 +277,8 @@ class App {
     const epoch = this.epoch;
     try {
       const { prompt, scale } = item;
-      const segmentation = await this.client.call("segment", { prompt, scale });
+      await this.imageSet;
+      const segmentation = await this.segmenter!.predict(prompt, { scale });
       if (epoch !== this.epoch || !segmentation) return;
       this.answers.set(key, { segmentation, path: pathOf(segmentation.contours) });
       this.showSpeed(segmentation.ms);
@@ -307,7 +300,7 @@ class App {
       objects: this.doc.items.flatMap((item) => {
         const answer = this.answers.get(answerKey(item));
         const selected = item === current;
-        return answer ? [{ path: answer.path, colour: item.colour, selected }] : [];
+        return answer ? [{ path: answer.path, color: item.color, selected }] : [];
       }),
       hover: this.hoverPath,
       points: current?.prompt.points ?? [],
@@ -325,7 +318,7 @@ class App {
       const answer = this.answers.get(answerKey(item));
       if (!answer) return [];
       const { mask, alpha, score } = answer.segmentation;
-      return [{ name: item.name, colour: item.colour, prompt: item.prompt, score, mask, alpha }];
+      return [{ name: item.name, color: item.color, prompt: item.prompt, score, mask, alpha }];
     });
   }
 
@@ -359,7 +352,7 @@ class App {
 
   private cutout(photo: Photo, objects: readonly Named[], cropped: boolean): Promise<Blob> {
     const { width, height } = photo;
-    const { data } = pixelsOf(photo.bitmap, width, height);
+    const { data } = drawnPixels(photo.bitmap, width, height);
     const pixels = cutoutPixels({ fileName: photo.name, width, height }, data, objects);
     const result = cropped ? trim(pixels, width, height) : { pixels, width, height };
     return encodePng(result.pixels, result.width, result.height);

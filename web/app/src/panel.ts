@@ -1,8 +1,8 @@
-/** The list of objects: names, colours, sizes to choose among. */
+/** The list of objects: names, colors, sizes to choose among. */
 
 import type { Doc, Item } from "./document";
 import type { Photo } from "./photo";
-import type { Scale, Segmentation } from "./protocol";
+import type { Scale, Segmentation } from "picosam2/custom";
 
 export interface PanelIntent {
   select(id: number): void;
@@ -99,7 +99,7 @@ class Row {
 
   show(item: Item, selected: boolean, answer: Segmentation | null, bitmap: ImageBitmap | null): void {
     this.root.className = selected ? "object selected" : "object";
-    this.root.style.setProperty("--swatch", item.colour);
+    this.root.style.setProperty("--swatch", item.color);
     this.swatch.setAttribute("aria-label", `Select ${item.name}`);
     this.swatch.setAttribute("aria-pressed", String(selected));
     this.remove.setAttribute("aria-label", `Delete ${item.name}`);
@@ -110,28 +110,28 @@ class Row {
     if (this.scales.hidden || !answer || !bitmap) return;
     if (this.drawn !== scales) {
       this.drawn = scales;
-      this.scales.replaceChildren(...scales.map((scale, i) => this.choice(scale, i, scales.length, bitmap, item.colour)));
+      this.scales.replaceChildren(...scales.map((scale, i) => this.choice(scale, i, scales.length, bitmap, item.color)));
     }
     [...this.scales.children].forEach((child, i) => {
       child.setAttribute("aria-pressed", String(i === answer.scale));
     });
   }
 
-  private choice(scale: Scale, index: number, count: number, bitmap: ImageBitmap, colour: string): HTMLElement {
+  private choice(scale: Scale, index: number, count: number, bitmap: ImageBitmap, color: string): HTMLElement {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "scale";
     const text = `Size ${index + 1} of ${count}, predicted quality ${Math.round(scale.score * 100)} %`;
     button.setAttribute("aria-label", text);
     button.title = text;
-    button.append(thumbnail(scale, bitmap, colour));
+    button.append(thumbnail(scale, bitmap, color));
     button.addEventListener("click", () => this.intent.scale(this.id, index));
     return button;
   }
 }
 
 /** The window's part of the photo with the mask in it. */
-function thumbnail({ window, contours }: Scale, bitmap: ImageBitmap, colour: string): HTMLCanvasElement {
+function thumbnail({ window, contours }: Scale, bitmap: ImageBitmap, color: string): HTMLCanvasElement {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = THUMBNAIL;
   const context = canvas.getContext("2d");
@@ -147,7 +147,7 @@ function thumbnail({ window, contours }: Scale, bitmap: ImageBitmap, colour: str
     path.closePath();
   }
   context.globalAlpha = 0.5;
-  context.fillStyle = colour;
+  context.fillStyle = color;
   context.fill(path, "evenodd");
   context.globalAlpha = 1;
   context.lineWidth = 2.5 / zoom;

@@ -1,17 +1,15 @@
 /** A photo the user gives, decoded for the eye and for the network. */
 
-import type { Picture } from "./geometry";
+import { drawnPixels, type RgbaImage } from "picosam2/custom";
 
 export interface Photo {
   readonly name: string;
   readonly width: number;
   readonly height: number;
-  /** For showing and for cut-outs: colour profile applied. */
+  /** For showing and for cut-outs: color profile applied. */
   readonly bitmap: ImageBitmap;
   /** For the network: the file's own values, on white, turned upright; no profile, as in Python. */
-  readonly picture: Picture;
-  /** A smaller one for previews, if the photo is large. */
-  readonly reduced: Picture | null;
+  readonly image: RgbaImage;
   /** The size in the file, if it was too large and had to be reduced. */
   readonly original: { readonly width: number; readonly height: number } | null;
 }
@@ -24,9 +22,6 @@ const MOST_PIXELS = 100e6;
 
 /** More than this is reduced on opening: phones' canvases and memory end not far above. */
 const MOST_WORKING = 24e6;
-
-/** The long side of the picture that previews are made on. */
-const PREVIEW_SIDE = 1024;
 
 export async function openPhoto(file: Blob, name: string): Promise<Photo> {
   if (file.size === 0) throw new PhotoError(`“${name}” is empty.`);
@@ -66,27 +61,7 @@ export async function photoFrom(source: ImageBitmapSource, name: string): Promis
 
 function fromBitmaps(name: string, bitmap: ImageBitmap, raw: ImageBitmap): Photo {
   const { width, height } = raw;
-  const longSide = Math.max(width, height);
-  const factor = PREVIEW_SIDE / longSide;
-  const reduced =
-    longSide > PREVIEW_SIDE
-      ? pixelsOf(raw, Math.max(1, Math.round(width * factor)), Math.max(1, Math.round(height * factor)))
-      : null;
-  return { name, width, height, bitmap, picture: pixelsOf(raw, width, height), reduced, original: null };
-}
-
-/** RGBA of an image drawn on white at a size. */
-export function pixelsOf(source: CanvasImageSource, width: number, height: number): Picture {
-  const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  if (!context) throw new PhotoError("This browser gives no canvas to read the photo with.");
-  context.fillStyle = "#fff";
-  context.fillRect(0, 0, width, height);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(source, 0, 0, width, height);
-  return { width, height, data: context.getImageData(0, 0, width, height).data };
+  return { name, width, height, bitmap, image: drawnPixels(raw, width, height), original: null };
 }
 
 /** The size of a picture file, turned upright, without keeping its pixels. */

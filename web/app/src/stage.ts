@@ -3,13 +3,13 @@
  * zooms and pans. It knows nothing of models.
  */
 
-import type { Box, Point } from "./geometry";
+import type { Box, Point } from "picosam2/custom";
 
 export type Tool = "pick" | "box" | "add" | "remove" | "move";
 
 export interface Drawn {
   readonly path: Path2D;
-  readonly colour: string;
+  readonly color: string;
   readonly selected: boolean;
 }
 
@@ -171,16 +171,16 @@ export class Stage {
     const px = 1 / scale;
     const { objects, hover, points } = this.scene;
     const ordered = [...objects].sort((a, b) => Number(a.selected) - Number(b.selected));
-    for (const { path, colour, selected } of ordered) {
+    for (const { path, color, selected } of ordered) {
       context.globalAlpha = selected ? 0.46 : 0.36;
-      context.fillStyle = colour;
+      context.fillStyle = color;
       context.fill(path, "evenodd");
       context.globalAlpha = 1;
       if (selected) {
         this.stroke(path, "rgb(0 0 0 / 45%)", 4.5 * px);
         this.stroke(path, "#fff", 2.25 * px);
       } else {
-        this.stroke(path, colour, 1.5 * px);
+        this.stroke(path, color, 1.5 * px);
       }
     }
     if (hover) {
@@ -192,7 +192,7 @@ export class Stage {
     const box = this.draft ?? this.scene.box;
     if (box) this.rectangle(box, px);
     const selected = objects.find((object) => object.selected);
-    for (const point of points) this.marker(point, selected?.colour ?? "#fff", px);
+    for (const point of points) this.marker(point, selected?.color ?? "#fff", px);
     if (this.cursor) this.cross(this.cursor, px);
   }
 
@@ -212,10 +212,10 @@ export class Stage {
     this.context.setLineDash([]);
   }
 
-  private marker({ x, y, positive }: Point, colour: string, px: number): void {
+  private marker({ x, y, positive }: Point, color: string, px: number): void {
     const ring = new Path2D();
     ring.arc(x, y, 7 * px, 0, 2 * Math.PI);
-    this.context.fillStyle = positive ? colour : "#1d1d1a";
+    this.context.fillStyle = positive ? color : "#1d1d1a";
     this.context.fill(ring);
     this.stroke(ring, "rgb(0 0 0 / 50%)", 4 * px);
     this.stroke(ring, "#fff", 2 * px);

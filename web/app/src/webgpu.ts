@@ -3,7 +3,7 @@
 import * as ort from "onnxruntime-web/jspi";
 import glueUrl from "onnxruntime-web/ort-wasm-simd-threaded.jspi.mjs?url";
 import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.jspi.wasm?url";
-import { type ModelFacts, OrtRuntime } from "picosam2";
+import { type ModelFacts, OrtRuntime } from "picosam2/custom";
 
 export async function open(model: Uint8Array, facts: ModelFacts): Promise<OrtRuntime> {
   ort.env.wasm.wasmPaths = {

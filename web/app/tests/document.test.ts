@@ -44,18 +44,18 @@ describe("history", () => {
 });
 
 describe("the document", () => {
-  it("names, colours and selects a new object", () => {
+  it("names, colors and selects a new object", () => {
     let doc = EMPTY;
     for (let i = 0; i < PALETTE.length + 1; i++) doc = addItem(doc, pointPrompt(i, i));
-    expect(doc.items.map(({ colour }) => colour)).toEqual([...PALETTE, PALETTE[0]]);
+    expect(doc.items.map(({ color }) => color)).toEqual([...PALETTE, PALETTE[0]]);
     expect(selectedItem(doc)?.name).toBe(`Object ${PALETTE.length + 1}`);
   });
 
-  it("takes the colour that is free and no name twice", () => {
+  it("takes the color that is free and no name twice", () => {
     let doc = addItem(addItem(EMPTY, pointPrompt(1, 1)), pointPrompt(2, 2));
     doc = addItem(removeItem(doc, 1), pointPrompt(3, 3));
     expect(doc.items.map(({ name }) => name)).toEqual(["Object 2", "Object 3"]);
-    expect(doc.items[1]!.colour).toBe(PALETTE[0]);
+    expect(doc.items[1]!.color).toBe(PALETTE[0]);
   });
 
   it("adds and removes points; the last one takes the object along", () => {
@@ -86,7 +86,7 @@ describe("the document", () => {
   it("knows the same question again, whatever its name", () => {
     const doc = addItem(EMPTY, pointPrompt(1, 1));
     const item = doc.items[0]!;
-    expect(answerKey({ ...item, name: "x", colour: "#000" })).toBe(answerKey(item));
+    expect(answerKey({ ...item, name: "x", color: "#000" })).toBe(answerKey(item));
     expect(answerKey({ ...item, scale: 1 })).not.toBe(answerKey(item));
   });
 });

@@ -1,26 +1,28 @@
-/** `createSegmenter` for browsers: the model in a worker, the image from whatever can be drawn. */
+/**
+ * A segmenter in a browser: the model in a worker, the image from whatever can be drawn. Nothing is
+ * assumed about where files lie: `defaults.ts` does that.
+ */
 
 import { Client } from "./client.ts";
 import { pixelsOf } from "./image.ts";
 import type { RgbaImage } from "./geometry.ts";
-import type { Call, Calls, Loaded, LoadRequest, Notice, Request } from "./protocol.ts";
+import type { Call, Calls, Loaded, LoadRequest, Notice } from "./protocol.ts";
 import {
   type ImageSource, type PredictOptions, type PromptLike, questionOf, Segmentation, type Segmenter,
   type SetImageOptions, type TrackRequest,
 } from "./segmenter.ts";
-import { defaultThreads } from "./web.ts";
-import { WebEngine } from "./webengine.ts";
+import { defaultThreads, rememberedThreads, rememberThreads } from "./threads.ts";
 
 export interface BrowserOptions {
-  /** The model file: its address or its bytes. By default the weights of this package. */
-  readonly model?: string | URL | Uint8Array;
+  /** The model file: its address or its bytes. */
+  readonly model: string | URL | Uint8Array;
   /** ONNX Runtime's glue and WebAssembly; by default where onnxruntime-web has them. */
   readonly wasm?: { readonly mjs?: string | URL; readonly wasm?: string | URL };
   /**
-   * Where the model runs: in a worker of its own (the default), in one that you start (its script
-   * calls `serve` of picosam2/serve), or with `false` in the page itself.
+   * Starts the worker in which the model runs; its script calls `serve` of picosam2/serve. With
+   * `false` the model runs in the page itself.
    */
-  readonly worker?: boolean | (() => Worker);
+  readonly worker: false | (() => Worker);
   /** Threads of WebAssembly; "measured" tries one against several, once a device. */
   readonly threads?: number | "measured";
   /** Hears how many bytes have come, of how many: model and runtime together. */
@@ -32,17 +34,17 @@ export interface BrowserOptions {
 }
 
 /** The engine in a worker or in this page: a request gives a promise either way. */
-interface Link {
+export interface Link {
   call<K extends Call>(call: K, value: Calls[K]["request"], transfer?: Transferable[]): Promise<Calls[K]["answer"]>;
   close(): void;
 }
 
 /** Loads the model. Rejects with `ModelError` if that fails; it can be called again then. */
-export async function createSegmenter(options: BrowserOptions = {}): Promise<Segmenter> {
+export async function openSegmenter(options: BrowserOptions): Promise<Segmenter> {
   const fixed = typeof options.threads === "number" ? options.threads : null;
   const remembered = options.threads === "measured" ? rememberedThreads() : null;
   const threads = Math.max(1, fixed ?? remembered ?? defaultThreads());
-  const link = open(options, (notice) => {
+  const link = await open(options, (notice) => {
     if (notice.notice === "progress") options.onProgress?.(notice.loaded, notice.total);
     else options.onGpu?.();
   });
@@ -62,13 +64,12 @@ export async function createSegmenter(options: BrowserOptions = {}): Promise<Seg
 function request({ model, wasm, sizes }: BrowserOptions, threads: number): LoadRequest {
   const here = globalThis.document?.baseURI ?? globalThis.location?.href;
   const absolute = (url: string | URL): string => new URL(url, here).href;
-  const source = model ?? new URL("../weights/default.onnx", import.meta.url);
   const name =
-    source instanceof Uint8Array
+    model instanceof Uint8Array
       ? "the model"
-      : decodeURIComponent(new URL(absolute(source)).pathname.split("/").pop() ?? "");
+      : decodeURIComponent(new URL(absolute(model)).pathname.split("/").pop() ?? "");
   return {
-    model: source instanceof Uint8Array ? source : absolute(source),
+    model: model instanceof Uint8Array ? model : absolute(model),
     name,
     wasm: {
       ...(wasm?.mjs && { mjs: absolute(wasm.mjs) }),
@@ -80,39 +81,13 @@ function request({ model, wasm, sizes }: BrowserOptions, threads: number): LoadR
   };
 }
 
-function open(options: BrowserOptions, onNotice: (notice: Notice) => void): Link {
-  if (options.worker === false) return new Inside(onNotice);
-  const worker =
-    typeof options.worker === "function"
-      ? options.worker()
-      : new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-  return new Client(worker, onNotice);
-}
-
-/** The engine in this page. */
-class Inside implements Link {
-  private queue: Promise<unknown> = Promise.resolve();
-  private readonly engine: WebEngine;
-
-  constructor(onNotice: (notice: Notice) => void) {
-    this.engine = new WebEngine({ openGpu: null, onNotice, inTurn: (work) => void this.inTurn(work) });
+async function open(options: BrowserOptions, onNotice: (notice: Notice) => void): Promise<Link> {
+  if (options.worker === false) {
+    // Not in the bundle of pages that use a worker.
+    const { Inside } = await import("./inside.ts");
+    return new Inside(onNotice);
   }
-
-  call<K extends Call>(call: K, value: Calls[K]["request"]): Promise<Calls[K]["answer"]> {
-    return this.inTurn(async () => {
-      return (await this.engine.answer({ id: 0, call, value } as Request)) as Calls[K]["answer"];
-    });
-  }
-
-  close(): void {
-    // Nothing runs that would have to be stopped.
-  }
-
-  private inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.queue.then(work);
-    this.queue = result.catch(() => undefined);
-    return result;
-  }
+  return new Client(options.worker(), onNotice);
 }
 
 class BrowserSegmenter implements Segmenter {
@@ -163,7 +138,7 @@ class BrowserSegmenter implements Segmenter {
 
   /** Measures one thread beside the several of now; the better number is taken and remembered. */
   async tryOneThread(options: BrowserOptions): Promise<void> {
-    const rival = open(options, () => undefined);
+    const rival = await open(options, () => undefined);
     try {
       const loaded = await rival.call("load", request(options, 1));
       const several = await this.link.call("measure", null);
@@ -192,26 +167,4 @@ class BrowserSegmenter implements Segmenter {
 function idle(work: () => void): void {
   if (typeof requestIdleCallback === "function") requestIdleCallback(work, { timeout: 4000 });
   else setTimeout(work, 1000);
-}
-
-const THREADS_KEY = "picosam2-threads";
-
-/** The number that was measured on this device, with as many processors as now; else null. */
-function rememberedThreads(): number | null {
-  try {
-    const [cores, threads] = JSON.parse(localStorage.getItem(THREADS_KEY) ?? "[]") as number[];
-    const usable = defaultThreads();
-    if (cores !== navigator.hardwareConcurrency || !threads || threads > usable) return null;
-    return threads;
-  } catch {
-    return null;
-  }
-}
-
-function rememberThreads(threads: number): void {
-  try {
-    localStorage.setItem(THREADS_KEY, JSON.stringify([navigator.hardwareConcurrency, threads]));
-  } catch {
-    // A browser may keep nothing for a page.
-  }
 }

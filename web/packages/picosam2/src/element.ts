@@ -6,7 +6,7 @@
  * click takes away from it, Escape clears it. Event `change`: `detail` is the `Segmentation`, or null.
  */
 
-import { type BrowserOptions, createSegmenter } from "./browser.ts";
+import { type CreateOptions, createSegmenter } from "./defaults.ts";
 import type { Box, Point } from "./geometry.ts";
 import type { Segmentation, Segmenter } from "./segmenter.ts";
 
@@ -28,7 +28,7 @@ export class PicoSegment extends HTMLElement {
   static readonly observedAttributes = ["src", "model", "label"];
 
   /** How segmenters are made; set it before the first element for a worker or runtime of your own. */
-  static options: BrowserOptions = {};
+  static options: CreateOptions = {};
 
   private readonly canvas = document.createElement("canvas");
   private readonly note = document.createElement("p");

@@ -1,5 +1,4 @@
 /** The library in browsers. */
 
-export { type BrowserOptions, createSegmenter } from "./browser.ts";
-export * from "./core.ts";
-export { drawnPixels, type DrawOptions, ImageError, pixelsOf } from "./image.ts";
+export * from "./custom.ts";
+export { createSegmenter, type CreateOptions } from "./defaults.ts";

@@ -9,9 +9,6 @@ import type { ModelFacts } from "./metadata.ts";
 import type { Runtime } from "./predictor.ts";
 import { OrtRuntime } from "./runtime.ts";
 
-/** More threads than this gain nothing on a network of this size. */
-const MOST_THREADS = 4;
-
 /** The largest difference of a logit between WebAssembly and WebGPU: both compute in float32. */
 const TOLERANCE = 0.05;
 
@@ -23,12 +20,6 @@ export interface WasmSource {
   readonly mjs?: string;
   readonly wasm?: string;
   readonly binary?: ArrayBuffer;
-}
-
-/** The threads to start with: the processor's, as far as the page may use them. */
-export function defaultThreads(): number {
-  if (!globalThis.crossOriginIsolated) return 1;
-  return Math.max(1, Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1));
 }
 
 /** Opens a session on WebAssembly. The number of threads holds for the whole worker or page. */
