@@ -25,7 +25,7 @@ import onnxruntime
 from common import parser, ratio, report, take_turns, taken
 
 from picosam2 import Predictor, geometry, sample
-from picosam2.images import normalise
+from picosam2.images import normalize
 from picosam2.runtimes.onnx import OnnxRuntime
 from picosam2.runtimes.weights import find_weights
 from picosam2.samples import sample_objects
@@ -117,7 +117,7 @@ def profile(name: str, path: Path, pixels: npt.NDArray[np.uint8], threads: int) 
             str(path), settings, providers=["CPUExecutionProvider"]
         )
         for _ in range(23):
-            session.run(["logits"], {session.get_inputs()[0].name: normalise(pixels)})
+            session.run(["logits"], {session.get_inputs()[0].name: normalize(pixels)})
         events = json.loads(Path(session.end_profiling()).read_text())
     times: dict[str, list[int]] = {}
     kinds: dict[str, str] = {}

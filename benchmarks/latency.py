@@ -3,7 +3,7 @@
     python benchmarks/latency.py --weights default --threads 2
 
 Three ways take turns, on the same file with the same threads:
-- the bare onnxruntime session on one crop that is normalised already,
+- the bare onnxruntime session on one crop that is normalized already,
 - the runtime on the same crop as 8-bit pixels,
 - a whole box prompt on a 640x480 array: crop, network, score, paste, as `picosam2 segment` does.
 """
@@ -17,7 +17,7 @@ import onnxruntime
 from common import parser, ratio, report, take_turns, taken
 
 from picosam2 import Predictor, geometry, sample
-from picosam2.images import normalise
+from picosam2.images import normalize
 from picosam2.prompts import Box
 from picosam2.runtimes.onnx import OnnxRuntime
 from picosam2.runtimes.weights import find_weights
@@ -43,7 +43,7 @@ def main() -> None:
     picture = sample()
     assert picture.shape == (480, 640, 3)
     crop = geometry.crop(picture, predictor.box_window(BOX), runtime.info.input_size)[None]
-    ready = normalise(crop)
+    ready = normalize(crop)
 
     def again(once: object) -> object:
         def turn() -> None:

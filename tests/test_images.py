@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from picosam2.errors import ImageError
-from picosam2.images import MAX_PIXELS, MEAN, PAD_RGB, STD, load_image, normalise
+from picosam2.images import MAX_PIXELS, MEAN, PAD_RGB, STD, load_image, normalize
 
 
 def gradient(height: int = 12, width: int = 17) -> np.ndarray:
@@ -271,7 +271,7 @@ def test_arrays_are_copied_and_may_have_strides() -> None:
         (np.full((8, 8, 3), 255.0), "within"),
     ],
 )
-def test_arrays_that_are_no_picture(values: np.ndarray, message: str) -> None:
+def test_arrays_that_are_no_image(values: np.ndarray, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         load_image(values)
 
@@ -294,10 +294,10 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
         load_image("https://example.org/photo.jpg")
 
 
-def test_files_that_are_no_picture(tmp_path: Path) -> None:
+def test_files_that_are_no_image(tmp_path: Path) -> None:
     path = tmp_path / "notes.jpg"
     path.write_text("These are not the pixels you are looking for.\n")
-    with pytest.raises(ImageError, match=r"notes\.jpg is not a picture"):
+    with pytest.raises(ImageError, match=r"notes\.jpg is not an image"):
         load_image(path)
     with path.open() as stream, pytest.raises(ImageError, match="mode 'rb'"):
         load_image(stream)  # type: ignore[arg-type]
@@ -310,7 +310,7 @@ def test_files_that_are_no_picture(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="HEIC"):
         load_image(path)
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
-    with pytest.raises(ImageError, match="not a picture"):
+    with pytest.raises(ImageError, match="not an image"):
         load_image(postscript)
     stream = path.open("rb")
     stream.close()
@@ -399,23 +399,23 @@ def test_many_threads() -> None:
     assert not wrong
 
 
-def test_normalise_is_torchvisions_formula() -> None:
+def test_normalize_is_torchvisions_formula() -> None:
     crops = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3), np.uint8)
     expected = ((crops / 255 - np.array(MEAN)) / np.array(STD)).transpose(0, 3, 1, 2)
-    out = normalise(crops)
+    out = normalize(crops)
     assert out.dtype == np.float32
     assert out.flags.c_contiguous
     np.testing.assert_allclose(out, expected, atol=2e-6)
-    assert normalise(crops[:0]).shape == (0, 3, 8, 6)
+    assert normalize(crops[:0]).shape == (0, 3, 8, 6)
 
 
-def test_padding_is_near_zero_after_normalise() -> None:
+def test_padding_is_near_zero_after_normalize() -> None:
     assert tuple(round(255 * mean) for mean in MEAN) == PAD_RGB
     crops = np.broadcast_to(np.array(PAD_RGB, np.uint8), (1, 2, 2, 3))
-    assert np.abs(normalise(crops)).max() < 0.01
+    assert np.abs(normalize(crops)).max() < 0.01
 
 
 @pytest.mark.parametrize("crops", [np.zeros((1, 2, 2, 3)), np.zeros((2, 2, 3), np.uint8)])
-def test_normalise_refuses_anything_else(crops: np.ndarray) -> None:
+def test_normalize_refuses_anything_else(crops: np.ndarray) -> None:
     with pytest.raises(ImageError, match="crops must be"):
-        normalise(crops)
+        normalize(crops)

@@ -1,18 +1,20 @@
-"""Pictures in: whatever the user has becomes one RGB array, or an `ImageError` that says why not.
+"""Images in: whatever the user has becomes one RGB array, or an `ImageError` that says why not.
 
-The network's mean and standard deviation live here, once.
+The network's mean and standard deviation are defined here, once.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
+import math
 import os
+import re
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, cast
 
@@ -33,50 +35,94 @@ STD: Final = (0.229, 0.224, 0.225)
 """ImageNet's standard deviation of R, G and B, on a scale of 0..1."""
 
 PAD_RGB: Final = (124, 116, 104)
-"""What lies outside a picture: `MEAN` as uint8, so that padding is near zero after `normalise`."""
+"""What lies outside an image: `MEAN` as uint8, so that padding is near zero after `normalize`."""
 
 MAX_PIXELS: Final = 100_000_000
-"""Pictures with more pixels than this are refused before they are decoded."""
+"""Images with more pixels than this are refused before they are decoded."""
+
+MAX_SECONDS: Final = 10.0
+"""Files whose decoding takes more processor time are refused."""
+
+MAX_SCANS: Final = 100
+"""JPEG files with more scans are refused: each is a pass over the image. Progressive files have
+about ten."""
 
 # Formats whose decoders are widely used and fuzzed. Pillow knows many more (EPS even starts
-# another program), and a picture from a stranger should not be able to choose among them.
-_FORMATS: Final = ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Ppm", "Avif")
-_EXPECTED: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or AVIF"
+# another program), and an image from a stranger should not be able to choose among them.
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""The file formats that are read, by Pillow's names."""
+
+CLIENT_FORMATS: Final = ("JPEG", "PNG", "WEBP")
+"""The file formats that a server takes from its clients."""
+
+_SIGNATURE: Final = 16  # bytes that tell the format
+_SIGNATURES: Final = {
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "BMP": re.compile(rb"BM"),
+    "TIFF": re.compile(rb"II[*+]\0|MM\0[*+]|II\0[*]|MM[*]\0"),
+    "PPM": re.compile(rb"P[0-7fFy]"),
+    "AVIF": re.compile(rb"....ftyp(?:avif|avis|msf1)", re.DOTALL),
+}
+_PLUGINS: Final = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "GIF": "Gif", "BMP": "Bmp",
+                   "TIFF": "Tiff", "PPM": "Ppm", "AVIF": "Avif"}  # fmt: skip
+_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_MAX_COMMENTS: Final = 1000  # of a plain PPM file
+_MAX_BYTES: Final = 1_000_000_000  # of a stream that cannot seek
 
 _ORIENTATION_TAG: Final = 0x0112  # EXIF 2.32, section 4.6.4
 _MAX_16_BIT: Final = 65535
+_MAX_12_BIT: Final = 4095
+_ROWS: Final = 256  # of an image that are worked on together
 
 # Replacing the warning filters is global to the process, so two threads must not interleave it.
 _WARNINGS_LOCK = threading.Lock()
 
 
-def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read a picture from `source` as RGB.
+def load_image(
+    source: ImageSource,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float = MAX_SECONDS,
+    formats: Collection[str] = FORMATS,
+) -> NDArray[np.uint8]:
+    """Read an image as RGB.
 
-    `source` is a path, the bytes of a picture file, an open binary file (also one that cannot
-    seek, such as `sys.stdin.buffer`), a PIL image, or an array: (H, W), (H, W, 1), (H, W, 3) or
-    (H, W, 4) of uint8, uint16, bool, or floats within 0..1.
+    The image is turned upright by its EXIF orientation, 16-bit values are scaled to 8 bits (12-bit
+    values in 16 bits too: those that are all below 4096), transparency is laid on white, and of an
+    animation the first frame counts. Color profiles are not applied.
 
-    The picture is turned upright by its EXIF orientation, 16-bit values are scaled to 8 bits,
-    transparency is laid on white, and of an animation the first frame counts. Colour profiles are
-    not applied.
+    Args:
+        source: a path, the bytes of an image file, an open binary file (also one that cannot seek,
+            such as `sys.stdin.buffer`), a PIL image, or an array: (H, W), (H, W, 1), (H, W, 3) or
+            (H, W, 4) of uint8, uint16, bool, or floats within 0..1.
+        max_pixels: the most pixels it may have, which for files is judged from the header, before
+            anything is decoded.
+        max_seconds: the most processor time that decoding a file may take; `math.inf` lifts it.
+            WebP, AVIF and compressed TIFF are decoded in one piece, which it cannot interrupt.
+        formats: the file formats to accept, some of `FORMATS`.
 
-    Returns (H, W, 3) uint8, RGB, C-contiguous and writable; it shares no memory with `source`.
-    Raises `ImageError` if there is no readable picture, or if it has more than `max_pixels`
-    pixels, which for files is judged from the header before anything is decoded.
+    Returns:
+        (H, W, 3) uint8, RGB, C-contiguous and writable; it shares no memory with `source`.
+
+    Raises:
+        ImageError: there is no readable image, or it is beyond the limits.
     """
+    reader = _Reader(max_pixels, max_seconds, formats)
     if isinstance(source, np.ndarray):
         return _from_array(source, "the array", max_pixels)
     if isinstance(source, Image.Image):
         return _from_pil(source, "the PIL image", max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _from_stream(io.BytesIO(source), "the picture's bytes", max_pixels)
+        return reader.from_stream(io.BytesIO(source), "the image's bytes")
     if isinstance(source, str | os.PathLike):
-        return _from_path(source, max_pixels)
+        return reader.from_path(source)
     if hasattr(source, "read"):
-        return _from_file(source, max_pixels)
+        return reader.from_file(source)
     raise ImageError(
-        f"a picture cannot be made from {type(source).__name__}: "
+        f"an image cannot be made from {type(source).__name__}: "
         "give a path, bytes, an open binary file, a PIL image or a NumPy array"
     )
 
@@ -87,7 +133,7 @@ def channels_first(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return crops.transpose(0, 3, 1, 2)
 
 
-def normalise(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+def normalize(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Turn crops into the network's input: (x / 255 - MEAN) / STD, channels first.
 
     `crops` is (B, H, W, 3) uint8 RGB. Returns (B, 3, H, W) float32, contiguous, about -2.2..2.7.
@@ -111,97 +157,218 @@ def check_crops(crops: NDArray[np.uint8]) -> None:
         )
 
 
-def _from_path(source: str | os.PathLike[str], max_pixels: int) -> NDArray[np.uint8]:
-    name = os.fspath(source)
-    if "://" in name:
-        raise ImageError(f"{name} is a web address: download the picture and give its path")
-    try:
-        with Path(name).open("rb") as stream:
-            seekable = stream if stream.seekable() else io.BytesIO(stream.read())
-            return _from_stream(cast(BinaryIO, seekable), name, max_pixels)
-    except FileNotFoundError as error:
-        raise ImageError(f"{name} does not exist: check the path") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{name} is a folder: give the path of one picture in it") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise ImageError(f"{name!r} cannot be opened: {_reason(error)}") from error
+class _Reader:
+    """Reads image files within the limits of one call."""
+
+    def __init__(self, max_pixels: int, max_seconds: float, formats: Collection[str]) -> None:
+        self._max_pixels, self._max_seconds, self._formats = max_pixels, max_seconds, formats
+
+    def from_path(self, source: str | os.PathLike[str]) -> NDArray[np.uint8]:
+        name = os.fspath(source)
+        if "://" in name:
+            raise ImageError(f"{name} is a web address: download the image and give its path")
+        try:
+            with Path(name).open("rb") as stream:
+                if not stream.seekable():
+                    return self.from_stream(self._whole(stream, name), name)
+                return self.from_stream(stream, name)
+        except FileNotFoundError as error:
+            raise ImageError(f"{name} does not exist: check the path") from error
+        except IsADirectoryError as error:
+            raise ImageError(f"{name} is a folder: give the path of one image in it") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise ImageError(f"{name!r} cannot be opened: {_reason(error)}") from error
+
+    def from_file(self, stream: BinaryIO) -> NDArray[np.uint8]:
+        given = getattr(stream, "name", None)
+        name = given if isinstance(given, str) else "the open file"
+        try:
+            if stream.seekable():
+                stream.seek(0)
+            return self.from_stream(self._whole(stream, name), name)
+        except (OSError, ValueError) as error:  # ValueError: closed, or not text
+            raise ImageError(
+                f"{name} cannot be read: {_reason(error)}; open it with mode 'rb'"
+            ) from error
+
+    def _whole(self, stream: BinaryIO, name: str) -> BinaryIO:
+        """All of a stream that may not be able to seek. What is no image is not read on."""
+        start = stream.read(_SIGNATURE)
+        if not isinstance(start, bytes):
+            raise ImageError(f"{name} is open as text: open it with mode 'rb'")
+        while len(start) < _SIGNATURE and (more := stream.read(_SIGNATURE - len(start))):
+            start += more
+        if start:
+            self._check_format(start, name)
+        rest = stream.read(_MAX_BYTES)
+        if len(rest) == _MAX_BYTES:
+            raise ImageError(f"{name} has more than {_MAX_BYTES:,} bytes: make it smaller first")
+        return io.BytesIO(start + rest)
+
+    def _check_format(self, start: bytes, name: str) -> str:
+        """The format that a file's first bytes name; `ImageError` if it is not accepted."""
+        if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"heim", b"hevc", b"mif1"):
+            raise ImageError(f"{name} is an HEIC image: convert it to JPEG or PNG first")
+        accepted = [name for name in FORMATS if name in self._formats]
+        expected = f"{', '.join(accepted[:-1])} or {accepted[-1]}" if accepted[1:] else accepted[0]
+        for kind, signature in _SIGNATURES.items():
+            if signature.match(start):
+                if kind in accepted:
+                    return kind
+                raise ImageError(f"{name} is a {kind} image: convert it to {expected} first")
+        raise ImageError(f"{name} is not an image that can be read: give a {expected} file")
+
+    def from_stream(self, stream: BinaryIO, name: str) -> NDArray[np.uint8]:
+        start = stream.read(_SIGNATURE)
+        if not start:
+            raise ImageError(f"{name} is empty: give an image file ({', '.join(self._formats)})")
+        kind = self._check_format(start, name)
+        self._check_header(kind, stream, name)
+        stream.seek(0)
+        timed = _TimedStream(stream, self._max_seconds)
+        try:
+            with _quietly():
+                _import_plugin(kind)
+                image = Image.open(cast(BinaryIO, timed), formats=[kind])
+        except Image.DecompressionBombError as error:
+            # Pillow's own limit is 179 million pixels unless the program has changed it.
+            raise _too_large(name, "more pixels than Pillow accepts", self._max_pixels) from error
+        except _TooSlowError as error:
+            raise self._too_slow(name) from error
+        except MemoryError as error:
+            raise ImageError(f"{name} needs more memory than there is: make it smaller") from error
+        except Exception as error:  # whatever a decoder raises at untrusted bytes
+            raise ImageError(
+                f"{name} is not an image that can be read: it starts like a {kind} file, but is "
+                "damaged"
+            ) from error
+        with image:
+            try:
+                return _from_pil(image, name, self._max_pixels)
+            except _TooSlowError as error:
+                raise self._too_slow(name) from error
+            except MemoryError as error:
+                raise ImageError(
+                    f"{name} needs more memory than there is: make it smaller"
+                ) from error
+
+    def _check_header(self, kind: str, stream: BinaryIO, name: str) -> None:
+        """Refuse files whose decoders would take much time or memory before they are asked."""
+        stream.seek(0)
+        if kind == "WEBP":  # Pillow makes room for the image while it opens the file
+            size = _webp_size(stream.read(30))
+            if size is not None:
+                _check_size(size[1], size[0], name, self._max_pixels)
+        elif kind == "JPEG" and math.isfinite(self._max_seconds):
+            if _jpeg_scans(stream.read(), MAX_SCANS) > MAX_SCANS:
+                raise ImageError(
+                    f"{name} has more than {MAX_SCANS} scans, which take long to decode: "
+                    "save it anew"
+                )
+        elif kind == "PPM" and stream.read(2) in (b"P1", b"P2", b"P3"):
+            # Pillow's time for them grows with the square of their number.
+            comments = sum(block.count(b"#") for block in iter(lambda: stream.read(1 << 20), b""))
+            if comments > _MAX_COMMENTS and math.isfinite(self._max_seconds):
+                raise ImageError(f"{name} has {comments:,} comments: save it anew without them")
+
+    def _too_slow(self, name: str) -> ImageError:
+        return ImageError(
+            f"{name} takes more than {self._max_seconds:g} seconds to decode: save it anew, "
+            "smaller or as a plain JPEG or PNG"
+        )
 
 
-def _from_file(stream: BinaryIO, max_pixels: int) -> NDArray[np.uint8]:
-    given = getattr(stream, "name", None)
-    name = given if isinstance(given, str) else "the open file"
-    try:
-        if stream.seekable():
-            stream.seek(0)
-        data = stream.read()
-    except (OSError, ValueError) as error:  # ValueError: closed, or not text
-        raise ImageError(
-            f"{name} cannot be read: {_reason(error)}; open it with mode 'rb'"
-        ) from error
-    if not isinstance(data, bytes):
-        raise ImageError(f"{name} is open as text: open it with mode 'rb'")
-    return _from_stream(io.BytesIO(data), name, max_pixels)
+class _TooSlowError(Exception):
+    """The time for decoding is over."""
 
 
-def _from_stream(stream: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
-    start = stream.read(16)
-    if not start:
-        raise ImageError(f"{name} is empty: give a picture file ({_EXPECTED})")
-    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"heim", b"hevc", b"mif1"):
-        raise ImageError(f"{name} is an HEIC picture: convert it to JPEG or PNG first")
-    stream.seek(0)
-    try:
-        with _quietly():
-            picture = Image.open(stream, formats=_formats())
-    except Image.DecompressionBombError as error:
-        # Pillow's own limit is 179 million pixels unless the program has changed it.
-        raise _too_large(name, "more pixels than Pillow accepts", max_pixels) from error
-    except Exception as error:  # whatever a decoder raises at untrusted bytes
-        raise ImageError(
-            f"{name} is not a picture that can be read: give a {_EXPECTED} file"
-        ) from error
-    with picture:
-        return _from_pil(picture, name, max_pixels)
+class _TimedStream:
+    """A binary file for Pillow, which reads piece by piece, until the time is over."""
+
+    def __init__(self, stream: BinaryIO, seconds: float) -> None:
+        self._stream, self._end = stream, time.thread_time() + seconds
+        self.seek, self.tell, self.close = stream.seek, stream.tell, lambda: None
+
+    def read(self, size: int = -1) -> bytes:
+        if time.thread_time() > self._end:
+            raise _TooSlowError
+        return self._stream.read(size)
+
+    def readline(self, size: int = -1) -> bytes:
+        return self._stream.readline(size)
 
 
-def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
-    width, height = picture.size
+def _webp_size(head: bytes) -> tuple[int, int] | None:
+    """Width and height of a WebP file by its first 30 bytes; None if they do not say."""
+    chunk, data = head[12:16], head[20:]
+    if chunk == b"VP8X" and len(data) >= 10:
+        return 1 + int.from_bytes(data[4:7], "little"), 1 + int.from_bytes(data[7:10], "little")
+    if chunk == b"VP8L" and len(data) >= 5:
+        bits = int.from_bytes(data[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 " and len(data) >= 10:
+        return (
+            int.from_bytes(data[6:8], "little") & 0x3FFF,
+            int.from_bytes(data[8:10], "little") & 0x3FFF,
+        )
+    return None
+
+
+def _jpeg_scans(data: bytes, most: int) -> int:
+    """How many scans the first image of a JPEG file has; counting ends beyond `most`."""
+    scans, at = 0, 2
+    while scans <= most and (marker := _JPEG_MARKER.search(data, at)):
+        at, code = marker.end(), marker[0][1]
+        if code == 0xD9:  # end of image: what follows is something else
+            break
+        scans += code == 0xDA
+        if code not in (0x01, 0xD8):  # these have no length
+            at += max(int.from_bytes(data[at : at + 2], "big"), 2)
+    return scans
+
+
+def _from_pil(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    width, height = image.size
     _check_size(height, width, name, max_pixels)
-    # Decoding is left outside the lock, so that threads decode side by side. Only pictures
+    # Decoding is left outside the lock, so that threads decode side by side. Only images
     # beyond Pillow's warning level, which TIFF repeats when it decodes, are read one by one.
     limit = Image.MAX_IMAGE_PIXELS
     quiet = limit is not None and width * height > limit
     try:
         with _quietly() if quiet else nullcontext():
-            picture.load()
+            image.load()
+    except (_TooSlowError, MemoryError):
+        raise
     except Exception as error:  # whatever a decoder raises at untrusted bytes
         raise ImageError(
-            f"{name} is damaged or cut off ({_reason(error)}): get a whole copy of the picture"
+            f"{name} is damaged or cut off ({_reason(error)}): get a whole copy of the image"
         ) from error
     try:
-        values = _values(picture)
+        values = _values(image)
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow knows modes that it cannot turn into RGB, such as LAB
         raise ImageError(
             f"{name} has pixels of a kind that cannot be turned into RGB ({_reason(error)}): "
             "save it as an RGB PNG or JPEG first"
         ) from error
     with _quietly():
-        orientation = _orientation(picture)
+        orientation = _orientation(image)
     return _upright(_from_array(values, name, max_pixels), orientation)
 
 
-def _values(picture: Image.Image) -> NDArray[Any]:
-    """The pixels of a loaded picture in a form that `_from_array` takes."""
-    if picture.mode.startswith("I;16"):
-        return np.asarray(picture).astype(np.uint16)
-    if picture.mode == "I":  # 16-bit PGM, and 16-bit PNG in other releases of Pillow
-        values = np.asarray(picture)
+def _values(image: Image.Image) -> NDArray[Any]:
+    """The pixels of a loaded image in a form that `_from_array` takes."""
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode == "I":  # 16-bit PGM, and 16-bit PNG in other releases of Pillow
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > _MAX_16_BIT:
             raise ValueError("32-bit integers")
         return values.astype(np.uint16)
-    if picture.mode == "F":
-        return np.asarray(picture)
-    return np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
+    if image.mode == "F":
+        return np.asarray(image)
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
 def _from_array(values: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uint8]:
@@ -210,7 +377,7 @@ def _from_array(values: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.
         hint = "; put the channels last with .transpose(1, 2, 0)" if first else ""
         raise ImageError(
             f"{name} has shape {values.shape}, "
-            f"but a picture is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}"
+            f"but an image is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}"
         )
     _check_size(values.shape[0], values.shape[1], name, max_pixels)
     pixels = _to_8_bit(values, name)
@@ -225,6 +392,9 @@ def _to_8_bit(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.uint16:
+        if values.max() <= _MAX_12_BIT:  # as cameras, scanners and microscopes write 12 bits
+            scaled12: NDArray[np.uint32] = values.astype(np.uint32) * 255 + _MAX_12_BIT // 2
+            return (scaled12 // _MAX_12_BIT).astype(np.uint8)
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
@@ -238,26 +408,30 @@ def _to_8_bit(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
         scaled: NDArray[np.float32] = values.astype(np.float32) * np.float32(255)
         return np.rint(scaled).astype(np.uint8)
     raise ImageError(
-        f"{name} has dtype {values.dtype}, but a picture is uint8, uint16, bool or float 0..1: "
+        f"{name} has dtype {values.dtype}, but an image is uint8, uint16, bool or float 0..1: "
         "convert it, for instance with .astype(np.uint8)"
     )
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    alpha = rgba[:, :, 3:].astype(np.uint16)
-    # At most 255 * 255 + 127, which uint16 holds.
-    blend = rgba[:, :, :3] * alpha + np.uint16(255) * (np.uint16(255) - alpha) + np.uint16(127)
-    return (blend // np.uint16(255)).astype(np.uint8)
+    pixels = np.empty((*rgba.shape[:2], 3), np.uint8)
+    for row in range(0, len(rgba), _ROWS):  # a few rows at a time need little memory
+        part = rgba[row : row + _ROWS]
+        alpha = part[:, :, 3:].astype(np.uint16)
+        # At most 255 * 255 + 127, which uint16 holds.
+        blend = part[:, :, :3] * alpha + np.uint16(255) * (np.uint16(255) - alpha) + np.uint16(127)
+        pixels[row : row + _ROWS] = blend // np.uint16(255)
+    return pixels
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1..8; 1 if there is none or it is damaged.
 
     Asked after decoding, because Pillow turns TIFF itself and then drops the tag.
     """
     try:
-        value = picture.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # damaged EXIF is no reason to refuse a picture that decodes
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged EXIF is no reason to refuse an image that decodes
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -275,7 +449,7 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
     if height < 1 or width < 1:
-        raise ImageError(f"{name} has no pixels ({width} x {height}): give a picture with some")
+        raise ImageError(f"{name} has no pixels ({width} x {height}): give an image with some")
     if height * width > max_pixels:
         raise _too_large(name, f"{width} x {height} pixels", max_pixels)
 
@@ -291,18 +465,15 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-@lru_cache(maxsize=1)
-def _formats() -> tuple[str, ...]:
-    """The names of the formats to accept, with only their plug-ins imported."""
-    for plugin in _FORMATS:
-        with suppress(ModuleNotFoundError):  # AVIF came with Pillow 11.3
-            importlib.import_module(f"PIL.{plugin}ImagePlugin")
-    return tuple(name.upper() for name in _FORMATS if name.upper() in Image.OPEN)
+def _import_plugin(kind: str) -> None:
+    """Make Pillow know one format, without the rest of them."""
+    with suppress(ModuleNotFoundError):  # AVIF came with Pillow 11.3
+        importlib.import_module(f"PIL.{_PLUGINS[kind]}ImagePlugin")
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep Pillow's warnings (large picture, damaged metadata) from the user: we judge both."""
+    """Keep Pillow's warnings (large image, damaged metadata) from the user: we judge both."""
     with _WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -28,7 +28,7 @@ from picosam2.export.int8.calibration import observe, ranges
 from picosam2.export.int8.onnx_int8 import described, quantize_graph
 from picosam2.export.onnx import described as said_of
 from picosam2.export.onnx import export_onnx, weights_facts
-from picosam2.images import normalise
+from picosam2.images import normalize
 from picosam2.models.checkpoint import load_weights
 from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
@@ -162,11 +162,11 @@ def test_logits_belong_to_the_caller(runtime: Runtime) -> None:
 
 
 def test_it_is_the_network(runtime: Runtime, folder: Path) -> None:
-    """Against the module itself on normalised crops."""
+    """Against the module itself on normalized crops."""
     crops = crops_for(runtime, 4, seed=3)
     model = load_weights(folder / "weights.safetensors")
     with torch.inference_mode():
-        expected = model(torch.from_numpy(normalise(crops)))["logits"].numpy()
+        expected = model(torch.from_numpy(normalize(crops)))["logits"].numpy()
     assert_near(runtime(crops), expected, runtime)
 
 
@@ -217,7 +217,7 @@ def test_threads_do_not_disturb_each_other(runtime: Runtime) -> None:
 
 
 def plain_numbers(weights: Path, path: Path, **facts: Any) -> Path:
-    """An ONNX file that normalises its crops itself, as those for sensors do."""
+    """An ONNX file that normalizes its crops itself, as those for sensors do."""
     raw = RawInput(load_weights(weights))
     size = raw.network.config.input_size
     with warnings.catch_warnings():
@@ -293,7 +293,7 @@ def quantised(source: Path, path: Path) -> Path:
     class Noise(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             crops = np.random.default_rng(1).integers(0, 256, (8, side, side, 3), np.uint8)
-            self.left = [{"image": normalise(crops[i : i + 1])} for i in range(8)]
+            self.left = [{"image": normalize(crops[i : i + 1])} for i in range(8)]
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return self.left.pop() if self.left else None
@@ -410,7 +410,7 @@ GOOD = json.dumps({"input_size": 96, "channels": 3})
 def test_a_minimal_file_of_ours_is_opened(tmp_path: Path) -> None:
     runtime = OnnxRuntime(graph(tmp_path / "m.onnx", GOOD))
     crops = crops_for(runtime, 2)
-    np.testing.assert_array_equal(runtime(crops), normalise(crops))
+    np.testing.assert_array_equal(runtime(crops), normalize(crops))
 
 
 @pytest.mark.parametrize(

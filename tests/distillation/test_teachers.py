@@ -22,7 +22,7 @@ from picosam2.distillation.teachers import CheckpointTeacher, open_teacher  # no
 from picosam2.errors import ConfigError, WeightsError  # noqa: E402
 from picosam2.evaluation import peers  # noqa: E402
 from picosam2.geometry import Window  # noqa: E402
-from picosam2.images import normalise  # noqa: E402
+from picosam2.images import normalize  # noqa: E402
 from picosam2.masks import stability  # noqa: E402
 from picosam2.predictor import Predictor  # noqa: E402
 from picosam2.prompts import Box, Point  # noqa: E402
@@ -308,7 +308,7 @@ def test_onnx_is_asked_in_the_layout_of_the_export(onnx_folder: Path, prompt: st
     photo, asked = targets(3)
     teacher = open_teacher(f"onnx:{onnx_folder}", replace(CPU, prompt=prompt))
     pixels = np.zeros((3, SIDE, SIDE), np.float32)
-    pixels[:, :48] = normalise(  # 72 x 96 at two thirds
+    pixels[:, :48] = normalize(  # 72 x 96 at two thirds
         np.asarray(peers.Image.fromarray(photo).resize((64, 48), peers.Image.Resampling.BILINEAR))[
             None
         ]

@@ -17,7 +17,7 @@ from picosam2.export.device import PixelNetwork, export_sealed
 from picosam2.export.executorch import export_executorch
 from picosam2.export.litert import export_litert
 from picosam2.export.onnx import Exported, ExportError, weights_facts
-from picosam2.images import normalise
+from picosam2.images import normalize
 from picosam2.models.checkpoint import load_weights
 from picosam2.models.network import PicoSAM2
 from picosam2.runtimes.onnx import Runtime
@@ -51,7 +51,7 @@ def test_the_graph_normalises(model: PicoSAM2) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
     pixels = torch.from_numpy(crops.astype(np.float32)).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        expected = model(torch.from_numpy(normalise(crops)))["logits"]
+        expected = model(torch.from_numpy(normalize(crops)))["logits"]
         torch.testing.assert_close(PixelNetwork(model)(pixels), expected, rtol=1e-4, atol=1e-5)
 
 

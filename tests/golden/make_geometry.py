@@ -33,7 +33,7 @@ ABOUT = {
     "filter": (
         "Sample i of S along an axis of a window from a to b lies at c = a + (i + 0.5) s, "
         "s = (b - a) / S. It is the weighted mean of the pixels whose centres lie within r of c, "
-        "r = max(s, 1), weight 1 - |centre - c| / r, weights normalised to sum 1; pixels outside "
+        "r = max(s, 1), weight 1 - |centre - c| / r, weights normalized to sum 1; pixels outside "
         "the image hold the padding. One axis after the other, rounded to whole levels."
     ),
     "sections": {

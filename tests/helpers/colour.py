@@ -43,7 +43,7 @@ def write_colour_onnx(path: Path) -> Path:
     from picosam2.images import STD
 
     half = CROP_SIZE // 2
-    # The input is normalised: 255 * std turns a difference back into one of 8-bit colours.
+    # The input is normalized: 255 * std turns a difference back into one of 8-bit colours.
     scale = (255 * np.array(STD, np.float32) * -SHARPNESS).reshape(1, 3, 1, 1)
     constants = {
         "from": np.array([half, half]), "to": np.array([half + 1, half + 1]),

@@ -73,7 +73,7 @@ def camera(
         simulate: Do without the camera: look at a photo, a clip or `sample`, and run the weights on
             this computer, rounded to 8 bits as the sensor's output is.
     """
-    from picosam2.cli.serve import listen
+    from picosam2.apps.listener import listen
     from picosam2.io.video_files import read_size
     from picosam2.prompts import Box, Point
 
@@ -174,11 +174,11 @@ def _serve(
     import uvicorn
 
     from picosam2.apps.camera.page import Feed, create_app
-    from picosam2.apps.hosts import LOCAL_NAMES
+    from picosam2.apps.hosts import LOCAL_NAMES, served_names, url_host
 
-    name = f"[{host}]" if ":" in host else host
+    name = url_host(host)
     feed = Feed()
-    hosts = [each.lower() for each in (*LOCAL_NAMES, name, *names)]
+    hosts = served_names(host, names)
     app = create_app(session, feed, hosts=hosts, simulated=simulated)
     config = uvicorn.Config(
         app, log_level="warning", server_header=False, timeout_graceful_shutdown=2, lifespan="off"

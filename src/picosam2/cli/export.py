@@ -40,7 +40,7 @@ def litert(
 ) -> None:
     """Write weights for LiteRT (phones, boards), and prove that it gives the same logits.
 
-    The file takes one crop as RGB pixels from 0 to 255, (1, S, S, 3) float32, and normalises them
+    The file takes one crop as RGB pixels from 0 to 255, (1, S, S, 3) float32, and normalizes them
     itself. Extras: `export-litert` here, `litert` to run the file.
 
     Args:
@@ -59,7 +59,7 @@ def executorch(
     """Write weights for ExecuTorch (phones, boards), and prove that it gives the same logits.
 
     The file takes one crop as RGB pixels from 0 to 255, (1, 3, S, S) float32 in channels-last
-    order, and normalises them itself. The extra `executorch` makes the file and runs it.
+    order, and normalizes them itself. The extra `executorch` makes the file and runs it.
 
     Args:
         weights: A safetensors file that `picosam2 train` wrote, or shipped weights by name.

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._options import RuntimeName, Threads, Weights
-from picosam2.errors import ConfigError
-
-if TYPE_CHECKING:
-    import socket
 
 PORT = 8428
 
@@ -35,8 +31,8 @@ def serve(
     """Answer HTTP requests with masks, until Ctrl C.
 
     `curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg'
-    'http://127.0.0.1:8428/v1/segment?point=120,80'` gives JSON; `&format=overlay` gives a picture.
-    /openapi.json describes everything, also sessions, which keep a picture for many clicks;
+    'http://127.0.0.1:8428/v1/segment?point=120,80'` gives JSON; `&format=overlay` gives a image.
+    /openapi.json describes everything, also sessions, which keep a image for many clicks;
     /metrics has counts for Prometheus. The server opens no path and no address for a client.
 
     Args:
@@ -46,21 +42,23 @@ def serve(
         allow_host: A further name by which clients may call this server. Repeatable.
         workers: Requests that use the network at once.
         max_body_mb: Largest request, in MB.
-        max_megapixels: Largest picture, in millions of pixels.
+        max_megapixels: Largest image, in millions of pixels.
         max_prompts: Most objects in one request.
-        max_sessions: Most pictures kept; the one used longest ago goes first.
+        max_sessions: Most images kept; the one used longest ago goes first.
         seconds: Longest time for one request.
         threads: CPU threads for one run of the network.
     """
     from picosam2.errors import require
 
-    for module in ("starlette", "uvicorn"):
+    for module in ("fastapi", "uvicorn", "prometheus_client", "cachetools", "python_multipart"):
         require(module, "serve")
     import uvicorn
 
-    from picosam2.apps.hosts import LOCAL_NAMES
+    from picosam2.apps.hosts import LOCAL_NAMES, served_names, url_host
     from picosam2.apps.http.app import create_app
+    from picosam2.apps.http.connections import guarded_protocol
     from picosam2.apps.http.limits import Limits
+    from picosam2.apps.listener import listen
     from picosam2.predictor import Predictor
 
     limits = Limits(
@@ -71,13 +69,13 @@ def serve(
         seconds=seconds,
     )
     with listen(host, port) as listener:
-        name = f"[{host}]" if ":" in host else host
+        name = url_host(host)
         predictor = Predictor(weights, runtime=runtime, threads=threads)
         app = create_app(
             predictor,
             limits,
             workers=workers,
-            hosts=[each.lower() for each in (*LOCAL_NAMES, name, *(allow_host or ()))],
+            hosts=served_names(host, allow_host or ()),
         )
         config = uvicorn.Config(
             app,
@@ -85,8 +83,8 @@ def serve(
             server_header=False,
             timeout_keep_alive=10,
             timeout_graceful_shutdown=max(round(seconds), 1),
-            limit_concurrency=256,
-            lifespan="off",
+            http=guarded_protocol(limits),
+            lifespan="on",
         )
         if name not in LOCAL_NAMES:
             print("picosam2: other machines may reach this server", file=sys.stderr)
@@ -97,17 +95,3 @@ def serve(
         except KeyboardInterrupt:  # uvicorn has finished what was under way
             print()
     return 0
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address, to be closed by a `with`. `ConfigError` if it is not free."""
-    import socket
-
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise ConfigError(f"{host}:{port} cannot be listened on: {error}") from error
-    return listener

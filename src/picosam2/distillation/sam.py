@@ -181,7 +181,7 @@ def _hash_tensors(model: Any) -> str:
 class OnnxTeacher:
     """SAM as two ONNX files, in the layout of its authors' export script.
 
-    The encoder takes (1, 3, S, S) normalised pixels, the long side at S and zeros at the right and
+    The encoder takes (1, 3, S, S) normalized pixels, the long side at S and zeros at the right and
     bottom, to embeddings. The decoder takes `image_embeddings`, `point_coords` (1, P, 2),
     `point_labels` (1, P), `mask_input` (1, 1, m, m), `has_mask_input` (1,) and `orig_im_size` (2,)
     to `iou_predictions` (1, M) and `low_res_masks` (1, M, s, s). Labels are 1 for a point, 2 and 3

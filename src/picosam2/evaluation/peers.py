@@ -31,7 +31,7 @@ from picosam2._files import sha256_file
 from picosam2.errors import WeightsError, require
 from picosam2.evaluation.protocols import Item
 from picosam2.geometry import Window
-from picosam2.images import normalise
+from picosam2.images import normalize
 from picosam2.masks import Region
 from picosam2.predictor import Candidate
 from picosam2.prompts import Box, Point
@@ -59,7 +59,7 @@ def squash(picture: Picture, side: int) -> Prepared:
     """SAM 2's way: the whole picture (H, W, 3) at `side` x `side`, its aspect not kept."""
     height, width = picture.shape[:2]
     resized = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR))
-    return Prepared(normalise(resized[None]), side / width, side / height)
+    return Prepared(normalize(resized[None]), side / width, side / height)
 
 
 def fit(picture: Picture, side: int) -> Prepared:
@@ -71,7 +71,7 @@ def fit(picture: Picture, side: int) -> Prepared:
         Image.fromarray(picture).resize((new_width, new_height), Image.Resampling.BILINEAR)
     )
     pixels = np.zeros((1, 3, side, side), np.float32)
-    pixels[:, :, :new_height, :new_width] = normalise(resized[None])
+    pixels[:, :, :new_height, :new_width] = normalize(resized[None])
     return Prepared(pixels, new_width / width, new_height / height)
 
 

@@ -1,6 +1,6 @@
 """What the exports for devices share: pixels in, one crop, the file sealed, opened and compared.
 
-Unlike the ONNX file, these take the crop's pixels as they are (0..255) and normalise them in the
+Unlike the ONNX file, these take the crop's pixels as they are (0..255) and normalize them in the
 graph, so that an app has no numbers to copy, and give the logits alone, of one crop.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from picosam2._files import atomic_write
 from picosam2.export.onnx import TOLERANCE, Exported, ExportError, described, fold_batchnorm
-from picosam2.images import MEAN, PAD_RGB, STD, normalise
+from picosam2.images import MEAN, PAD_RGB, STD, normalize
 from picosam2.models.network import PicoSAM2
 from picosam2.runtimes.onnx import Runtime
 from picosam2.runtimes.packaged import seal
@@ -73,7 +73,7 @@ def export_sealed(
     crops = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
     was_training = model.training
     with torch.inference_mode():
-        expected = model.eval()(torch.from_numpy(normalise(crops)))["logits"].numpy()
+        expected = model.eval()(torch.from_numpy(normalize(crops)))["logits"].numpy()
     model.train(was_training)
     data = seal(convert(PixelNetwork(model)), said, file)
     with atomic_write(path) as temporary:

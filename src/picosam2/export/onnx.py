@@ -1,6 +1,6 @@
 """Weights to an ONNX file: write, describe, check and compare, in one function.
 
-The graph takes normalised crops `image` (B, 3, S, S) float32 and gives `logits` (B, K, S', S')
+The graph takes normalized crops `image` (B, 3, S, S) float32 and gives `logits` (B, K, S', S')
 and the extra heads, for any batch. What a runtime must know beside the graph - mean and standard
 deviation, the window rules, the scorers, where the weights come from - is JSON in the file's
 metadata, so that nothing has to be typed twice.

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2.errors import WeightsError, require
-from picosam2.runtimes.cpus import default_threads
 from picosam2.runtimes._muted import quietly
+from picosam2.runtimes.cpus import default_threads
 from picosam2.runtimes.onnx import info_of
 from picosam2.runtimes.packaged import read_sealed
 from picosam2.runtimes.single_crop import OneCropRuntime, Session

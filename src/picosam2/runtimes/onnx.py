@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from picosam2._files import sha256_file
 from picosam2.errors import WeightsError
-from picosam2.images import channels_first, normalise
+from picosam2.images import channels_first, normalize
 from picosam2.runtimes.cpus import default_threads
 
 METADATA_KEY = "picosam2"
@@ -87,8 +87,8 @@ def info_of(
         ) from error
 
 
-def normalises(facts: dict[str, Any]) -> bool:
-    """Whether the graph that says so of itself normalises crops, and takes their own numbers."""
+def normalizes(facts: dict[str, Any]) -> bool:
+    """Whether the graph that says so of itself normalizes crops, and takes their own numbers."""
     return bool(facts.get("preprocessing", {}).get("inside"))
 
 
@@ -134,8 +134,8 @@ class OnnxRuntime:
                 f"{path} is not a PicoSAM2 model: export one with `picosam2 export onnx`"
             )
         self._info = info_of("onnx", path, facts)
-        # Some graphs normalise themselves: they take the crops' own numbers.
-        self._plain = normalises(self._info.facts)
+        # Some graphs normalize themselves: they take the crops' own numbers.
+        self._plain = normalizes(self._info.facts)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         side, names = self._info.input_size, [output.name for output in outputs]
         fits = len(inputs) == 1 and list(inputs[0].shape[1:]) == [3, side, side]
@@ -163,7 +163,7 @@ class OnnxRuntime:
         return np.concatenate(parts)
 
     def _run(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        given = channels_first(crops).astype(np.float32) if self._plain else normalise(crops)
+        given = channels_first(crops).astype(np.float32) if self._plain else normalize(crops)
         logits: npt.NDArray[np.float32] = self._session.run(["logits"], {self._input: given})[0]
         return logits
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2.errors import WeightsError, require
-from picosam2.images import normalise
-from picosam2.runtimes.onnx import OnnxRuntime, normalises
+from picosam2.images import normalize
 from picosam2.runtimes.cpus import default_threads
+from picosam2.runtimes.onnx import OnnxRuntime, normalizes
 from picosam2.runtimes.single_crop import OneCropRuntime, Session
 
 
@@ -36,7 +36,7 @@ class OpenVinoRuntime(OneCropRuntime):
         path = Path(path)
         # ONNX Runtime is there in any case, and knows what is wrong with a file.
         info = replace(OnnxRuntime(path, threads=1).info, name="openvino")
-        if normalises(info.facts):
+        if normalizes(info.facts):
             raise WeightsError(f"{path} is made for a sensor: give it to the runtime onnx")
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -57,7 +57,7 @@ class OpenVinoRuntime(OneCropRuntime):
                 raise WeightsError(f"OpenVINO cannot run {path}: {error}") from error
 
             def run(crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-                logits: npt.NDArray[np.float32] = request.infer([normalise(crop)])["logits"][0]
+                logits: npt.NDArray[np.float32] = request.infer([normalize(crop)])["logits"][0]
                 return logits
 
             return run

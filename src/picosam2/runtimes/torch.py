@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from picosam2._files import sha256_file
-from picosam2.images import normalise
+from picosam2.images import normalize
 from picosam2.models.checkpoint import load_weights, read_tensors
 from picosam2.models.network import PicoSAM2
 from picosam2.runtimes.onnx import RuntimeInfo
@@ -73,7 +73,7 @@ class TorchRuntime:
         self._model.eval()
         parts = []
         for start in range(0, len(crops), 64):
-            batch = torch.from_numpy(normalise(crops[start : start + 64])).to(device)
+            batch = torch.from_numpy(normalize(crops[start : start + 64])).to(device)
             batch = batch.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
                 logits = self._model(batch)["logits"]

@@ -33,7 +33,7 @@ LIMITS = Limits(body=60_000, pixels=10_000, prompts=4, points=6, sessions=2, ses
 JPEG = {"content-type": "image/jpeg"}
 
 
-def picture_bytes(height: int = HEIGHT, width: int = WIDTH, kind: str = "PNG") -> bytes:
+def image_bytes(height: int = HEIGHT, width: int = WIDTH, kind: str = "PNG") -> bytes:
     y, x = np.mgrid[:height, :width]
     disc = (x - width / 2) ** 2 + (y - height / 2) ** 2 < (height / 4) ** 2
     pixels = np.where(disc[..., None], (220, 60, 40), (40, 90, 60)).astype(np.uint8)
@@ -55,12 +55,12 @@ def client(predictor: Predictor) -> Iterator[TestClient]:
 
 @pytest.fixture
 def session(client: TestClient) -> str:
-    name: str = client.post("/v1/sessions", content=picture_bytes(), headers=JPEG).json()["session"]
+    name: str = client.post("/v1/sessions", content=image_bytes(), headers=JPEG).json()["session"]
     return name
 
 
-def test_a_picture_and_a_point(client):
-    answer = client.post("/v1/segment?point=30,20", content=picture_bytes(), headers=JPEG)
+def test_an_image_and_a_point(client):
+    answer = client.post("/v1/segment?point=30,20", content=image_bytes(), headers=JPEG)
     assert answer.status_code == 200
     value = answer.json()
     assert (value["width"], value["height"]) == (WIDTH, HEIGHT)
@@ -72,10 +72,10 @@ def test_a_picture_and_a_point(client):
 
 def test_json_is_the_same_as_the_query(client):
     by_query = client.post(
-        "/v1/segment?point=30,20&box=20,10,40,30", content=picture_bytes(), headers=JPEG
+        "/v1/segment?point=30,20&box=20,10,40,30", content=image_bytes(), headers=JPEG
     )
     asked = {
-        "image": base64.b64encode(picture_bytes()).decode(),
+        "image": base64.b64encode(image_bytes()).decode(),
         "prompts": [{"points": [[30, 20]]}, {"box": [20, 10, 40, 30]}],
     }
     by_json = client.post("/v1/segment", json=asked)
@@ -85,28 +85,28 @@ def test_json_is_the_same_as_the_query(client):
 
 def test_the_answers_are_the_predictor_s(client, predictor):
     asked = {"prompts": [{"points": [[30, 20], [5, 5, 0]]}], "multimask": True,
-             "image": base64.b64encode(picture_bytes()).decode()}  # fmt: skip
+             "image": base64.b64encode(image_bytes()).decode()}  # fmt: skip
     answer = client.post("/v1/segment", json=asked).json()
     from picosam2.prompts import Point, Prompt
 
     prompt = Prompt((Point(30, 20), Point(5, 5, False)))
-    found = predictor(picture_bytes(), prompts=[prompt], multimask=True)
+    found = predictor(image_bytes(), prompts=[prompt], multimask=True)
     assert answer["masks"] == json.loads(json.dumps([one.to_json() for one in found]))
 
 
 @pytest.mark.parametrize(("form", "mode"), [("mask", "L"), ("overlay", "RGB"), ("cutout", "RGBA")])
 def test_pictures(client, form, mode):
     url = f"/v1/segment?box=20,10,40,30&format={form}"
-    answer = client.post(url, content=picture_bytes(), headers=JPEG)
+    answer = client.post(url, content=image_bytes(), headers=JPEG)
     assert answer.headers["content-type"] == "image/png"
     with Image.open(io.BytesIO(answer.content)) as picture:
         assert picture.size == (WIDTH, HEIGHT)
         assert picture.mode == mode
 
 
-def test_several_masks_are_an_indexed_picture(client):
+def test_several_masks_are_an_indexed_image(client):
     url = "/v1/segment?box=20,10,40,30&point=5,5&format=mask"
-    answer = client.post(url, content=picture_bytes(), headers=JPEG)
+    answer = client.post(url, content=image_bytes(), headers=JPEG)
     with Image.open(io.BytesIO(answer.content)) as picture:
         assert picture.mode == "P"
 
@@ -124,7 +124,7 @@ def test_a_session_needs_no_second_upload(client, session):
 
 def test_sessions_are_few_and_the_oldest_goes(client):
     names = [
-        client.post("/v1/sessions", content=picture_bytes(), headers=JPEG).json()["session"]
+        client.post("/v1/sessions", content=image_bytes(), headers=JPEG).json()["session"]
         for _ in range(3)
     ]
     asked = {"prompts": [{"points": [[3, 3]]}]}
@@ -149,25 +149,25 @@ def test_sessions_expire_and_stay_within_their_pixels():
 @pytest.mark.parametrize(
     ("url", "content", "headers", "status", "message"),
     [
-        ("/v1/segment?point=3,3", b"", JPEG, 400, "no picture"),
-        ("/v1/segment?point=3,3", b"junk", JPEG, 400, "not a picture"),
+        ("/v1/segment?point=3,3", b"", JPEG, 400, "no image"),
+        ("/v1/segment?point=3,3", b"junk", JPEG, 400, "not an image"),
         ("/v1/segment?point=3,3", b"x" * 60_001, JPEG, 413, "at most 60,000 bytes"),
         ("/v1/segment?point=3,3", b"{}", {"content-type": "text/plain"}, 415, "image/jpeg"),
         ("/v1/segment?point=3,3", b"{}", {}, 415, "image/jpeg"),
-        ("/v1/segment", "PICTURE", JPEG, 400, "no prompt"),
-        ("/v1/segment?point=3", "PICTURE", JPEG, 400, "not a point"),
-        ("/v1/segment?point=300,3", "PICTURE", JPEG, 400, "outside the picture"),
-        ("/v1/segment?point=3,3&path=/etc/passwd", "PICTURE", JPEG, 400, "no parameter 'path'"),
-        ("/v1/segment?point=3,3&format=exe", "PICTURE", JPEG, 400, "must be one of json"),
-        ("/v1/segment?point=" + "1" * 80 + ",3", "PICTURE", JPEG, 400, "too many digits"),
-        ("/v1/segment?" + "point=3,3&" * 5, "PICTURE", JPEG, 400, "5 prompts are too many"),
-        ("/v1/segment?point=3,3&point=4,4&format=cutout", "PICTURE", JPEG, 400, "one object"),
-        ("/v1/sessions?point=3,3", "PICTURE", JPEG, 400, "no parameter 'point'"),
+        ("/v1/segment", "IMAGE", JPEG, 400, "no prompt"),
+        ("/v1/segment?point=3", "IMAGE", JPEG, 400, "not a point"),
+        ("/v1/segment?point=300,3", "IMAGE", JPEG, 400, "outside the picture"),
+        ("/v1/segment?point=3,3&path=/etc/passwd", "IMAGE", JPEG, 400, "no parameter 'path'"),
+        ("/v1/segment?point=3,3&format=exe", "IMAGE", JPEG, 400, "must be one of json"),
+        ("/v1/segment?point=" + "1" * 80 + ",3", "IMAGE", JPEG, 400, "too many digits"),
+        ("/v1/segment?" + "point=3,3&" * 5, "IMAGE", JPEG, 400, "5 prompts are too many"),
+        ("/v1/segment?point=3,3&point=4,4&format=cutout", "IMAGE", JPEG, 400, "one object"),
+        ("/v1/sessions?point=3,3", "IMAGE", JPEG, 400, "no parameter 'point'"),
         ("/v1/sessions", "LARGE", JPEG, 400, "the limit is 0.01 million"),
     ],
 )
 def test_mistakes_are_told(client, url, content, headers, status, message):
-    content = {"PICTURE": picture_bytes(), "LARGE": picture_bytes(101, 100)}.get(content, content)
+    content = {"IMAGE": image_bytes(), "LARGE": image_bytes(101, 100)}.get(content, content)
     answer = client.post(url, content=content, headers=headers)
     assert answer.status_code == status
     assert message in answer.json()["error"]
@@ -184,9 +184,7 @@ def test_mistakes_are_told(client, url, content, headers, status, message):
         ({"prompts": [{"points": [[1, 1]] * 7}]}, "7 points are too many"),
         ({"prompts": [{"points": [[1, 1]]}], "multimask": 1}, "true or false"),
         ({"prompts": [{"points": [[1, 1]]}], "format": ["json"]}, "must be one of"),
-        ({"prompts": [{"points": [[1, 1]]}], "image": "aGk="}, "has its picture"),
-        ({"prompts": [{"points": [[1, 1]]}], "image": "@@"}, "not base64"),
-        ({"prompts": [{"points": [[1, 1]]}], "image": {"url": "http://x"}}, "base64"),
+        ({"prompts": [{"points": [[1, 1]]}], "image": "aGk="}, "has its image"),
         ({"prompts": [{"points": [[1, 1]]}], "url": "file:///etc/passwd"}, "no key 'url'"),
     ],
 )
@@ -194,6 +192,84 @@ def test_json_mistakes_are_told(client, session, value, message):
     answer = client.post(f"/v1/sessions/{session}/segment", json=value)
     assert answer.status_code == 400
     assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("@@", "not base64"),
+        ("aGk", "not base64"),
+        ({"url": "http://x"}, "in base64"),
+        (None, "in base64"),
+        ("data:image/png,hi", "end it in ;base64,"),
+        ("", "no image"),
+        ("aGk=", "not an image"),
+    ],
+)
+def test_mistakes_in_base64(client, image, message):
+    for url, value in (("/v1/segment", {"prompts": [{"points": [[1, 1]]}]}), ("/v1/sessions", {})):
+        answer = client.post(url, json={**value, "image": image})
+        assert answer.status_code == 400
+        assert message in answer.json()["error"]
+
+
+def test_base64_in_lines_and_as_a_data_url(client):
+    lines = base64.encodebytes(image_bytes()).decode()
+    assert "\n" in lines.strip()
+    plain = base64.b64encode(image_bytes()).decode()
+    answers = [
+        client.post("/v1/segment", json={"image": text, "prompts": [{"points": [[30, 20]]}]})
+        for text in (plain, lines, lines.replace("\n", "\r\n"), f"data:image/png;base64,{plain}")
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert all(answer.json() == answers[0].json() for answer in answers)
+
+
+def test_a_form(client):
+    files = {"image": ("a.png", image_bytes(), "image/png")}
+    plain = client.post(
+        "/v1/segment?point=30,20&box=20,10,40,30", content=image_bytes(), headers=JPEG
+    )
+    for url, fields in (
+        ("/v1/segment", {"point": ["30,20"], "box": "20,10,40,30"}),
+        ("/v1/segment?point=30,20", {"box": "20,10,40,30"}),
+        ("/v1/segment?point=30,20&box=20,10,40,30", {}),
+    ):
+        answer = client.post(url, files=files, data=fields)
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == plain.json()
+    assert client.post("/v1/sessions", files=files).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "message"),
+    [
+        ({"image": b""}, {"point": "3,3"}, "no image"),
+        ({"file": b"x"}, {"point": "3,3"}, "no image"),
+        ({"image": b"x"}, {"point": "3,3"}, "not an image"),
+        ({"image": b"x"}, {"x": "3"}, "no field 'x'"),
+        ({"image": b"x"}, {"multimask": "maybe"}, "true or false"),
+        ({"image": b"x"}, {"prompts": "[]"}, "'point' and 'box'"),
+        ({"image": b"x", "more": b"x"}, {"point": "3,3"}, "the form cannot be read"),
+    ],
+)
+def test_mistakes_in_a_form(client, files, fields, message):
+    named = {name: ("a.png", data) for name, data in files.items()}
+    answer = client.post("/v1/segment", files=named, data=fields)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+def test_a_form_of_no_form(client):
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
+        for body in (
+            b"",
+            b"x",
+            b"--x\r\n",
+            b"--x\r\nContent-Disposition: form-data\r\n\r\nx\r\n--x--",
+        ):
+            answer = client.post("/v1/segment", content=body, headers={"content-type": kind})
+            assert answer.status_code == 400, answer.text
 
 
 @pytest.mark.parametrize(
@@ -213,7 +289,7 @@ def test_a_body_without_a_length_is_cut_off_too(client):
 
 
 def test_a_box_that_reaches_out_is_cut_without_a_word(client):
-    answer = client.post("/v1/segment?box=-9,-9,30,30", content=picture_bytes(), headers=JPEG)
+    answer = client.post("/v1/segment?box=-9,-9,30,30", content=image_bytes(), headers=JPEG)
     assert answer.status_code == 200
     assert answer.json()["masks"][0]["prompt"] == {"box": [0, 0, 30, 30]}
 
@@ -229,15 +305,66 @@ def test_names_and_methods_that_mean_nothing(client):
 def test_a_foreign_host_name_is_refused(client):
     for host in ("evil.example", "evil.example:8428", "", "127.0.0.1.evil.example"):
         assert client.get("/health", headers={"host": host}).status_code == 421
+        assert client.get("/health/", headers={"host": host}).status_code == 421
     for host in ("localhost", "LOCALHOST:1", "[::1]:8428", "127.0.0.1"):
         assert client.get("/health", headers={"host": host}).status_code == 200
+        assert client.get("/health/", headers={"host": host}).status_code == 404
+    refused = client.get("/health", headers={"host": "box.local:8428"}).json()["error"]
+    assert "--allow-host box.local" in refused
+
+
+def test_the_address_of_the_connection_is_answered(predictor):
+    with TestClient(create_app(predictor, LIMITS), base_url="http://192.0.2.7:8428") as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/health", headers={"host": "192.0.2.8"}).status_code == 421
 
 
 def test_no_other_site_is_given_leave(client):
     headers = {"origin": "http://evil.example", "access-control-request-method": "POST"}
     answer = client.options("/v1/segment", headers=headers)
-    assert answer.status_code == 405
+    assert answer.status_code == 403
     assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+def test_forms_of_other_sites_are_refused(client, headers):
+    files = {"image": ("a.png", image_bytes(), "image/png")}
+    answer = client.post("/v1/segment?point=3,3", files=files, headers=headers)
+    assert answer.status_code == 403
+    own = {"origin": "http://localhost:3000", "sec-fetch-site": "same-origin"}
+    assert client.post("/v1/segment?point=3,3", files=files, headers=own).status_code == 200
+
+
+def test_what_a_client_sent_does_not_come_back_whole(client):
+    key = "k" * 10_000
+    bodies = [{key: 1}, {"prompts": [{key: 1}]}, {"prompts": [{"points": [[1, 1, key]]}]}]
+    for body in bodies:
+        answer = client.post("/v1/segment", json={"image": "aGk=", **body})
+        assert answer.status_code == 400
+        assert len(answer.text) < 500
+    assert len(client.post(f"/v1/segment?{key}=1", content=b"x", headers=JPEG).text) < 500
+
+
+def test_answers_are_what_the_document_says(client):
+    from picosam2.apps.http.schemas import Health, Index, Masks, Session
+
+    answer = client.post(
+        "/v1/segment?box=20,10,40,30&multimask=true", content=image_bytes(), headers=JPEG
+    )
+    Masks.model_validate_json(answer.content)
+    Session.model_validate_json(
+        client.post("/v1/sessions", content=image_bytes(), headers=JPEG).content
+    )
+    Health.model_validate_json(client.get("/health").content)
+    Index.model_validate_json(client.get("/").content)
 
 
 def test_metrics_count(client):
@@ -266,6 +393,7 @@ def test_openapi_describes_every_route(client, predictor):
         (route.path, method.lower())
         for route in create_app(predictor).routes
         for method in route.methods - {"HEAD"}
+        if route.path != "/openapi.json"
     }
     assert offered == routes
 
@@ -295,9 +423,9 @@ def test_a_fault_of_ours_tells_nothing(predictor, monkeypatch):
         raise RuntimeError("secret")
 
     app = create_app(predictor, LIMITS)
-    monkeypatch.setattr("picosam2.apps.http.app.load_image", fail)
+    monkeypatch.setattr("picosam2.apps.http.app.Service.decode", fail)
     with TestClient(app, base_url="http://localhost") as client:
-        answer = client.post("/v1/segment?point=3,3", content=picture_bytes(), headers=JPEG)
+        answer = client.post("/v1/segment?point=3,3", content=image_bytes(), headers=JPEG)
     assert answer.status_code == 500
     assert "secret" not in answer.text
 
@@ -366,7 +494,7 @@ def test_any_json_is_answered_or_refused(client, session, value):
     kind=st.sampled_from(["image/png", "image/x", "application/json", "text/html", ""]),
 )
 def test_any_bytes_are_answered_or_refused(client, body, cut, query, kind):
-    data = body + picture_bytes()[cut:] if cut % 2 else picture_bytes()[:cut] + body
+    data = body + image_bytes()[cut:] if cut % 2 else image_bytes()[:cut] + body
     params = {"point": ["3,3", query]}
     headers = {"content-type": kind}
     for url in ("/v1/segment", "/v1/sessions"):

@@ -65,7 +65,7 @@ def test_what_the_worker_is_asked_and_says(
 def test_the_file_to_measure_is_described_and_runs(
     model: PicoSAM2, folder: Path, fake_tools: FakeTools
 ) -> None:
-    """It takes plain numbers, so the runtime must not normalise them."""
+    """It takes plain numbers, so the runtime must not normalize them."""
     made, _, _ = quantized(model, folder, fake_tools, gptq=3)
     runtime = OnnxRuntime(made.simulated)
     assert runtime.info.input_size == 32

@@ -26,7 +26,7 @@ from picosam2.export.int8.calibration import (
     observe,
     ranges,
 )
-from picosam2.images import normalise
+from picosam2.images import normalize
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box
 from picosam2.runtimes.onnx import OnnxRuntime
@@ -187,7 +187,7 @@ def test_what_is_observed(tiny_onnx: Path) -> None:
     assert told[-1] == (40, 40)
     assert list(found) == activations(model)
     assert [one for one in found if one in ("image", "logits")] == ["image", "logits"]
-    batch = normalise(pixels)
+    batch = normalize(pixels)
     assert found["image"].low == batch.min()
     assert found["image"].high == batch.max()
     logits = OnnxRuntime(tiny_onnx)(pixels)

@@ -22,7 +22,7 @@ from picosam2.export.int8 import onnx_int8
 from picosam2.export.int8.calibration import CalibrationConfig, choose_crops
 from picosam2.export.int8.onnx_int8 import Quantized, QuantizeError, is_int8, quantize
 from picosam2.export.onnx import export_onnx
-from picosam2.images import normalise
+from picosam2.images import normalize
 from picosam2.models.encoders import LITE0
 from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.predictor import Predictor
@@ -170,7 +170,7 @@ def test_integer_kernels_do_what_the_graph_says(made: Quantized) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     plain = onnxruntime.InferenceSession(made.path, options, providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
-    expected = plain.run(["logits"], {"image": normalise(pixels)})[0]
+    expected = plain.run(["logits"], {"image": normalize(pixels)})[0]
     found = OnnxRuntime(made.path)(pixels)
     assert np.abs(found - expected).mean() < 0.02 * expected.std()
 

@@ -4,9 +4,7 @@ A page rather than a window, because many Pis have no screen: it is served on 12
 another computer it is reached through `ssh -L`. Pictures are JPEGs in a multipart stream, which
 every browser shows in an `<img>`. Nothing is drawn or encoded while nobody looks.
 
-Pages of other sites get nothing: the Host header must be one of the server's own names, requests
-that a browser marks as coming from elsewhere are refused, and commands need a content type that
-browsers do not send across sites.
+Pages of other sites get nothing: see `OwnHostOnly`.
 """
 
 from __future__ import annotations
@@ -24,11 +22,10 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from picosam2.apps.camera.session import Session, Shown
 from picosam2.apps.camera.view import Tally, picture
-from picosam2.apps.hosts import LOCAL_NAMES
+from picosam2.apps.hosts import LOCAL_NAMES, OwnHostOnly
 from picosam2.apps.http.app import cut_box
 from picosam2.errors import PicoSAM2Error, PromptError
 from picosam2.prompts import Prompt
@@ -118,31 +115,8 @@ def create_app(
             Route("/state", page.state, methods=["GET"]),
             Route("/do", page.do, methods=["POST"]),
         ],
-        middleware=[Middleware(_OwnPageOnly, hosts=frozenset(hosts))],
+        middleware=[Middleware(OwnHostOnly, names=hosts)],
     )
-
-
-class _OwnPageOnly:
-    """Answers the server's own page and programs on this machine, not pages of other sites."""
-
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
-        self._app, self._hosts = app, hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            headers = Request(scope).headers
-            name = headers.get("host", "")
-            if not name.endswith("]"):
-                name = name.rpartition(":")[0] or name
-            refused = None
-            if name.lower() not in self._hosts:
-                refused = _error(421, "this server does not go by that name: use its own address")
-            elif headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-                refused = _error(403, "this camera is for its own page only")
-            if refused is not None:
-                await refused(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
 
 
 class _Page:

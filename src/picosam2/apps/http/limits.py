@@ -13,20 +13,30 @@ class Limits:
 
     body: int = 20_000_000
     """Bytes of a request's body."""
+    bodies: int = 200_000_000
+    """Bytes of the bodies of all requests together, while they are received and worked on."""
     pixels: int = 25_000_000
-    """Pixels of a picture."""
+    """Pixels of an image."""
     prompts: int = 64
     """Objects in one request."""
     points: int = 256
     """Points in one request, over all its objects."""
     sessions: int = 32
-    """Pictures kept; beyond it the one that was used longest ago goes."""
+    """Images kept; beyond it the one that was used longest ago goes."""
     session_pixels: int = 100_000_000
     """Pixels kept, over all sessions; 3 bytes each."""
     session_seconds: float = 900.0
-    """How long a picture that nobody uses is kept."""
+    """How long an image that nobody uses is kept."""
     seconds: float = 30.0
     """Longest time to receive a body, and to wait for an answer."""
+    decode_seconds: float = 10.0
+    """Longest time to decode an image."""
+    header_seconds: float = 10.0
+    """Longest time from the opening of a connection to the end of a request's headers."""
+    connections: int = 256
+    """Open connections. Beyond it, the one goes whose request has been incomplete the longest."""
+    client_connections: int = 64
+    """Open connections of one address other than this machine's."""
     queue: int = 64
     """Requests that wait for their turn; more are turned away with 503."""
 

@@ -1,74 +1,71 @@
-"""Pictures that clients have sent once and click on many times. In memory only, and bounded."""
+"""Images that clients have sent once and click on many times. In memory only, and bounded."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import TTLCache
 
 from picosam2.apps.http.limits import Limits
-
-
-@dataclass(slots=True)
-class _Session:
-    picture: npt.NDArray[np.uint8]
-    used: float
+from picosam2.errors import ImageError
 
 
 class Sessions:
-    """Pictures (H, W, 3) uint8 by an id that cannot be guessed. Not for several threads."""
+    """Images (H, W, 3) uint8 by an id that cannot be guessed. Not for several threads."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limits, self._clock = limits, clock
-        self._kept: OrderedDict[str, _Session] = OrderedDict()  # used longest ago first
+        """Keep no more than `limits` allow; `clock` gives seconds."""
+        self._limits = limits
+        self._images: TTLCache[str, npt.NDArray[np.uint8]] = TTLCache(
+            maxsize=limits.session_pixels,
+            ttl=limits.session_seconds,
+            timer=clock,
+            getsizeof=_pixels,
+        )
 
     def __len__(self) -> int:
-        self._expire()
-        return len(self._kept)
+        self._images.expire()
+        return len(self._images)
 
     @property
     def pixels(self) -> int:
         """Pixels kept, over all sessions."""
-        return sum(_pixels(one.picture) for one in self._kept.values())
+        self._images.expire()
+        return round(self._images.currsize)
 
-    def add(self, picture: npt.NDArray[np.uint8]) -> str:
-        """Keep a picture; older ones make room for it. Its id."""
-        self._expire()
-        limits = self._limits
-        while self._kept and (
-            len(self._kept) >= limits.sessions
-            or self.pixels + _pixels(picture) > limits.session_pixels
-        ):
-            self._kept.popitem(last=False)
-        name = secrets.token_urlsafe(16)
-        self._kept[name] = _Session(picture, self._clock())
-        return name
+    def add(self, image: npt.NDArray[np.uint8]) -> str:
+        """Keep an image; those used longest ago make room for it. Its id.
 
-    def get(self, name: str) -> npt.NDArray[np.uint8] | None:
-        """The picture of an id, which counts as used now; None if there is none (any more)."""
-        self._expire()
-        one = self._kept.get(name)
-        if one is None:
-            return None
-        one.used = self._clock()
-        self._kept.move_to_end(name)
-        return one.picture
+        Raises:
+            ImageError: the image alone has more pixels than all sessions may have.
+        """
+        if _pixels(image) > self._limits.session_pixels:
+            raise ImageError(
+                f"an image of {_pixels(image):,} pixels is too large to keep: sessions have room "
+                f"for {self._limits.session_pixels:,}"
+            )
+        self._images.expire()
+        while len(self._images) >= self._limits.sessions:
+            self._images.popitem()
+        session = secrets.token_urlsafe(16)
+        self._images[session] = image
+        return session
 
-    def drop(self, name: str) -> bool:
-        """Forget a picture; whether there was one."""
-        self._expire()
-        return self._kept.pop(name, None) is not None
+    def get(self, session: str) -> npt.NDArray[np.uint8] | None:
+        """The image of an id, which counts as used now; None if there is none (any more)."""
+        image = self._images.pop(session, None)
+        if image is not None:
+            self._images[session] = image  # its time begins again
+        return image
 
-    def _expire(self) -> None:
-        oldest = self._clock() - self._limits.session_seconds
-        while self._kept and next(iter(self._kept.values())).used < oldest:
-            self._kept.popitem(last=False)
+    def drop(self, session: str) -> bool:
+        """Forget an image; whether there was one."""
+        return self._images.pop(session, None) is not None
 
 
-def _pixels(picture: npt.NDArray[np.uint8]) -> int:
-    return int(picture.shape[0] * picture.shape[1])
+def _pixels(image: npt.NDArray[np.uint8]) -> int:
+    return int(image.shape[0] * image.shape[1])

@@ -37,7 +37,7 @@ LOG, SIMULATED = "export.log", "simulated.onnx"
 
 PREPROCESSING = (
     "The input is the picture's own RGB, eight bits unsigned, one step a step: the sensor has to "
-    "normalise nothing. Mean and deviation are in the network's first layer."
+    "normalize nothing. Mean and deviation are in the network's first layer."
 )
 
 

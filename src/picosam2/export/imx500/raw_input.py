@@ -1,6 +1,6 @@
 """The network as the sensor sees it: plain RGB numbers in, no normalisation outside.
 
-`images.normalise` subtracts a mean and divides by a deviation. Here both are weights. They cannot
+`images.normalize` subtracts a mean and divides by a deviation. Here both are weights. They cannot
 all go into the first convolution: it pads its input with zeros, and zero must still mean the mean
 colour there. So a 1x1 convolution centres and scales each colour, exactly, and the first
 convolution takes in what is left of the scale.

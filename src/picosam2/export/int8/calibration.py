@@ -20,7 +20,7 @@ from picosam2 import geometry
 from picosam2.data.store import BOX, CLICK, Store, View
 from picosam2.errors import ConfigError, StoreError
 from picosam2.geometry import Window
-from picosam2.images import normalise
+from picosam2.images import normalize
 from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
 from picosam2.prompts import Box, Point
 
@@ -266,7 +266,7 @@ def _run(
     """For each batch: how many crops, and the activations in the order of `names`."""
     image = session.get_inputs()[0].name
     for start in range(0, len(pixels), _BATCH):
-        batch = normalise(pixels[start : start + _BATCH])
+        batch = normalize(pixels[start : start + _BATCH])
         found = session.run([name for name in names if name != image], {image: batch})
         values = dict(zip((name for name in names if name != image), found, strict=True))
         yield len(batch), [batch if name == image else values[name] for name in names]

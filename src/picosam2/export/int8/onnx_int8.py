@@ -44,7 +44,7 @@ from picosam2.export.int8.calibration import (
     ranges,
 )
 from picosam2.export.int8.layout import enlarged_by_copying, widened
-from picosam2.images import normalise
+from picosam2.images import normalize
 from picosam2.predictor import Predictor
 from picosam2.runtimes.onnx import METADATA_KEY, OnnxRuntime, Runtime
 
@@ -236,7 +236,7 @@ def quantize_graph(
         quantize_static(
             str(source),
             str(target),
-            _Once(model.graph.input[0].name, normalise(pixels)),
+            _Once(model.graph.input[0].name, normalize(pixels)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,

@@ -1,0 +1,159 @@
+"""Decodes clients' images in processes that can be stopped, with bounds on time and memory.
+
+An image from a stranger may be made so that its decoder takes minutes or gigabytes. A thread cannot
+be stopped, so each image is decoded in a process of its own pool (`decode_worker`), which is killed
+when it takes too long and started again for the next image.
+"""
+
+from __future__ import annotations
+
+import io
+import queue
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from typing import BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2.apps.http.limits import Limits
+from picosam2.apps.http.turns import Stop
+from picosam2.errors import ImageError
+
+BYTES_A_PIXEL = 40
+"""Memory for decoding, beside `BASE_BYTES`: Pillow's pixels, ours, and what lies in between."""
+
+BASE_BYTES = 200_000_000
+
+
+class Decoders:
+    """A pool of processes that decode images. They start when they are first needed."""
+
+    def __init__(self, limits: Limits, count: int) -> None:
+        """Use up to `count` processes at once."""
+        self._limits = limits
+        self._idle: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
+        for _ in range(count):
+            self._idle.put(None)
+        self._started: set[_Process] = set()
+        self._lock = threading.Lock()
+
+    def decode(self, data: bytes, stop: Stop) -> npt.NDArray[np.uint8]:
+        """The image (H, W, 3) uint8 RGB of a JPEG, PNG or WebP file's bytes.
+
+        Raises:
+            ImageError: it is no such image, or decoding it takes too long or too much memory.
+            AbandonedError: `stop` was set.
+        """
+        process = self._idle.get()
+        try:
+            if process is None or not process.alive:
+                process = self._start()
+            with stop.calling(process.kill):
+                image = process.decode(data, self._limits.decode_seconds)
+            stop.check()
+            return image
+        finally:
+            if process is not None and not process.alive:
+                with self._lock:
+                    self._started.discard(process)
+                process.close()
+                process = None
+            self._idle.put(process)
+
+    def close(self) -> None:
+        """End all processes."""
+        with self._lock:
+            started, self._started = self._started, set()
+        for process in started:
+            process.kill()
+            process.close()
+
+    def _start(self) -> _Process:
+        process = _Process(self._limits)
+        with self._lock:
+            self._started.add(process)
+        return process
+
+
+class _Process:
+    """One process, which decodes one image after another."""
+
+    def __init__(self, limits: Limits) -> None:
+        memory = BASE_BYTES + 2 * limits.body + BYTES_A_PIXEL * limits.pixels
+        words = [sys.executable, "-m", "picosam2.apps.http.decode_worker"]
+        words += [str(limits.pixels), str(memory), str(limits.decode_seconds)]
+        # What its libraries write on stderr is not for the server's terminal.
+        self._process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self._broken = False
+
+    @property
+    def alive(self) -> bool:
+        return not self._broken and self._process.poll() is None
+
+    def kill(self) -> None:
+        self._broken = True
+        self._process.kill()
+
+    def close(self) -> None:
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(OSError):  # it could not be flushed
+                    stream.close()
+
+    def decode(self, data: bytes, seconds: float) -> npt.NDArray[np.uint8]:
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            self.kill()
+
+        timer = threading.Timer(seconds, kill)
+        timer.start()
+        try:
+            return self._exchange(data)
+        except (OSError, EOFError, struct.error):
+            self._broken = True
+            self._process.kill()
+            if late.is_set():
+                raise ImageError(
+                    f"the image takes more than {seconds:g} seconds to decode: save it anew, "
+                    "smaller or as a plain JPEG or PNG"
+                ) from None
+            raise ImageError("the image made its decoder fail: save it anew as a PNG") from None
+        finally:
+            timer.cancel()
+
+    def _exchange(self, data: bytes) -> npt.NDArray[np.uint8]:
+        stdin = cast(BinaryIO, self._process.stdin)
+        stdout = cast(BinaryIO, self._process.stdout)
+        stdin.write(struct.pack(">Q", len(data)))
+        stdin.write(data)
+        stdin.flush()
+        height, width, length = struct.unpack(">III", _read(stdout, 12))
+        if length:
+            raise ImageError(_read(stdout, length).decode())
+        image = np.empty((height, width, 3), np.uint8)
+        _read_into(stdout, image.data.cast("B"))
+        return image
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def _read_into(stream: BinaryIO, view: memoryview) -> None:
+    while view:
+        count = cast(io.BufferedReader, stream).readinto(view)
+        if not count:
+            raise EOFError
+        view = view[count:]

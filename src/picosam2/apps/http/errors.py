@@ -1,0 +1,32 @@
+"""What is answered to a request that cannot be served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.responses import JSONResponse
+
+_LONGEST = 400  # characters of a message; what a client sent is never sent back whole
+
+
+class RequestError(Exception):
+    """A request that is answered with an error: a status and one sentence."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        """Answer with `status`, {"error": message} and further headers."""
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers
+
+
+def error_response(
+    status: int, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """{"error": message}."""
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]} ..."
+    return JSONResponse({"error": message}, status_code=status, headers=headers)
+
+
+def busy() -> RequestError:
+    """There is too much to do already."""
+    return RequestError(503, "the server is busy: try again soon", {"retry-after": "1"})
