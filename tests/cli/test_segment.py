@@ -273,7 +273,7 @@ def test_no_photo(refuses):
 
 def test_a_web_address(refuses):
     said = refuses("https://example.org/cat.jpg", *CLICK)
-    assert "https://example.org/cat.jpg is a web address: download the picture" in said
+    assert "https://example.org/cat.jpg is a web address: download the image" in said
 
 
 # Streams
@@ -358,7 +358,7 @@ def jpeg():
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("text.jpg", b"this is no picture at all", "text.jpg is not a picture"),
+        ("text.jpg", b"this is no picture at all", "text.jpg is not an image"),
         ("cut.jpg", jpeg()[:900], "cut.jpg is damaged or cut off"),
         ("empty.png", b"", "empty.png is empty"),
         ("bomb.png", png_that_claims(20_000, 10_000), "bomb.png"),
