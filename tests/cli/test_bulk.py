@@ -12,9 +12,12 @@ from helpers.colour import flat_scene, write_colour_onnx
 from PIL import Image
 
 from picosam2 import masks
-from picosam2.cli import bulk
 from picosam2.cli.main import run
 from picosam2.io import formats
+from picosam2.tasks.bulk import coco
+from picosam2.tasks.bulk.images import Job
+from picosam2.tasks.bulk.journal import JOURNAL
+from picosam2.tasks.bulk.run import _Work
 
 pytest.importorskip("onnx")
 
@@ -133,7 +136,7 @@ def test_what_is_done_is_left_out(
     (tmp_path / "out/b-overlay.png").unlink()
     capsys.readouterr()
     assert run(command) == 0
-    assert "3 masks of 1 photos, 1 were done already" in capsys.readouterr().out
+    assert "3 masks of 1 images, 1 were done already" in capsys.readouterr().out
     assert (tmp_path / "out/a-overlay.png").stat().st_mtime_ns == first
     assert run([*command, "--overwrite"]) == 0
     assert (tmp_path / "out/a-overlay.png").stat().st_mtime_ns > first
@@ -148,7 +151,7 @@ def test_pictures_written_among_the_photos_are_none_of_them(
     ]  # fmt: skip
     assert run(command) == 0
     assert run(command) == 0
-    assert "0 photos, 3 were done already" in capsys.readouterr().out
+    assert "0 images, 3 were done already" in capsys.readouterr().out
 
 
 def test_a_stopped_run_goes_on(
@@ -159,28 +162,28 @@ def test_a_stopped_run_goes_on(
         "segment", str(photos), "--prompts", str(prompts), "--out", str(tmp_path / out),
         "--weights", str(weights), "--threads", "1",
     ]  # fmt: skip
-    real = bulk._Work.__call__
+    real = _Work.segment
 
-    def stops(self: bulk._Work, job: bulk._Job) -> Any:
+    def stops(self: _Work, job: Job) -> Any:
         if job.name == "b.png":
             raise KeyboardInterrupt
         return real(self, job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bulk._Work, "__call__", stops)
+        patch.setattr(_Work, "segment", stops)
         assert run(command) == 130
-    part = tmp_path / (out + bulk.PART)
+    part = tmp_path / (out + coco.PART)
     lines = part.read_text().splitlines()
     assert json.loads(lines[1])["name"] == "a.png"
     part.write_text("\n".join(lines[:2]) + '\n{"name": "b.p')  # killed while it wrote
 
     seen: list[str] = []
 
-    def watched(self: bulk._Work, job: bulk._Job) -> Any:
+    def watched(self: _Work, job: Job) -> Any:
         seen.append(job.name)
         return real(self, job)
 
-    monkeypatch.setattr(bulk._Work, "__call__", watched)
+    monkeypatch.setattr(_Work, "segment", watched)
     assert run(command) == 0
     assert seen == ["b.png", "sub/c.png"]
     assert list(coco_masks(tmp_path / out)) == ["a.png", "b.png", "sub/c.png"]
@@ -224,7 +227,7 @@ def test_bad_photos_and_prompts_are_named_at_the_end(
     assert "3 were left out" in said
     for text in (
         "broken.jpg: ",
-        "gone.png: there is no such photo",
+        "gone.png: there is no such image",
         "b.png, object far: the point",
     ):
         assert text in said
@@ -256,14 +259,15 @@ def test_every_format(
     assert run(command) == 0
     assert run(command) == 0
     out = tmp_path / "out"
-    assert sorted(path.name for path in out.iterdir()) == files
+    journal = [] if form == "coco-polygons" else [JOURNAL]
+    assert sorted(path.name for path in out.iterdir()) == [*journal, *files]
     if form == "yolo":
         found = formats.read_yolo((out / "a.txt").read_text(), 240, 320)
         assert [one.label for one in found] == ["1", "2", "0"]
         assert (out / "classes.txt").read_text().split() == ["bar", "disc", "square"]
     elif form == "labelme":
         document = json.loads((out / "a.json").read_text())
-        assert document["imagePath"] == "a.png"
+        assert document["imagePath"] == "../photos/a.png"
         assert [one.label for one in formats.read_labelme(document)] == list(TRUTH)
     elif form == "coco-polygons":
         assert masks.iou(coco_masks(out / files[0])["a.png"][0], TRUTH["disc"]) > 0.8
@@ -295,7 +299,7 @@ def test_round_trip_through_labelme_and_yolo(tmp_path: Path, photos: Path, weigh
         (["--prompts", "p.json", "--out", "x.png", "--format", "coco"], "end it in .json"),
         (["--prompts", "p.json", "--out", "-"], "standard output"),
         (["--prompts", "p.json", "--out", "photos"], "another folder"),
-        (["--prompts", "elsewhere.json"], "no photo is named"),
+        (["--prompts", "elsewhere.json"], "no image is named"),
         ([], "nothing is pointed at"),
     ],
 )
@@ -328,6 +332,6 @@ def test_photos_without_a_folder_and_names_that_clash(
     Image.fromarray(PICTURE).save(photos / "a.jpg")
     assert run(["segment", str(photos), *tail]) == 2
     said = capsys.readouterr().err
-    assert "no photo in" in said
+    assert "no image in" in said
     assert "have one name" in said
     assert "would both be written" in said

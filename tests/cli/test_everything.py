@@ -66,7 +66,7 @@ def test_bad_photos(tmp_path: Path, command: list[str], capsys: pytest.CaptureFi
     (tmp_path / "b.png").write_bytes(b"no")
     assert run(["everything", str(tmp_path / "b.png"), *command[2:], str(tmp_path)]) == 2
     assert run([command[0], str(tmp_path / "b.png"), *command[1:], str(tmp_path)]) == 2
-    assert "1 of 2 photos were skipped" in capsys.readouterr().err
+    assert "1 of 2 images were left out" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -102,12 +102,12 @@ def test_a_folder_goes_on_where_it_stopped(
     out = tmp_path / "all.json"
     assert run([*words, "--out", str(out)]) == 2
     captured = capsys.readouterr()
-    assert "masks of 2 photos" in captured.out
+    assert "masks of 2 images" in captured.out
     assert "c.png" in captured.err
     document = json.loads(out.read_text())
     assert {one["file_name"] for one in document["images"]} == {"a.png", "inner/b.png"}
     assert run([*words, "--out", str(out)]) == 2
-    assert "0 masks of 0 photos, 2 were done already" in capsys.readouterr().out
+    assert "0 masks of 0 images, 2 were done already" in capsys.readouterr().out
     assert run([*words, "--out", str(out), "--mask-nms-thresh", "0.5"]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert run([*words, "--out", str(tmp_path / "drawn")]) == 2

@@ -196,7 +196,7 @@ def test_a_setting_that_does_not_exist(refused, store, tmp_path, change, message
 
 
 def test_settings_are_typed():
-    from picosam2.cli.train import changed_recipe
+    from picosam2.training.config import changed_recipe
 
     changes = ["train.lr=0.5", "train.sources.shapes=2", "train.compile=true", "model.stem=stride2",
                "train.schedule = constant", "augment.click_scale=[0.5, 0.5]"]  # fmt: skip

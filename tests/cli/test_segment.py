@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picosam2.cli import segment as command
+from picosam2.cli import _options as command
 from picosam2.errors import PromptError
 from picosam2.masks import rle_decode
 from picosam2.prompts import Box, Point, Prompt
@@ -150,7 +150,7 @@ def test_multimask_gives_three_pictures(segment, photo, here):
 def test_json_has_everything(segment, photo, here, tiny_onnx):
     assert segment(photo, *CLICK, "--box", "5,5,30,25", "--out", "result.json").code == 0
     document = json.loads((here / "result.json").read_text())
-    assert list(document) == ["image", "size", "weights", "masks"]
+    assert list(document) == ["image", "size", "weights", "masks", "picosam2"]
     assert document["image"] == photo
     assert document["size"] == [30, 40]
     assert document["weights"]["name"] == str(tiny_onnx)
@@ -195,7 +195,7 @@ def test_torch_gives_the_same_mask(cli, photo, here, tiny_onnx, tiny_safetensors
     [
         (("--out", "x.bmp"), "x.bmp does not suit overlay: end it in .png or .jpg"),
         (("--out", "x.json", "-f", "mask"), "x.json does not suit mask: end it in .png"),
-        (("--out", "photo.png"), "photo.png is one of the photos: choose another --out"),
+        (("--out", "photo.png"), "photo.png is one of the images: choose another --out"),
         (("--out", "photo.png/x.png"), "cannot be written"),
         (("--weights", "nowhere.onnx"), "there are no weights at nowhere.onnx"),
         (("--fromat", "mask"), "there is no option --fromat: see `picosam2 segment --help`"),
@@ -246,7 +246,7 @@ def test_it_goes_on_after_a_bad_photo(segment, photo, here):
     assert done.code == 2
     assert names(here / "out") == ["photo-overlay.png"]
     first, *skipped = done.err.splitlines()
-    assert first == "picosam2: 2 of 3 photos were skipped:"
+    assert first == "picosam2: 2 of 3 images were left out:"
     assert [line.split(":")[0].strip() for line in skipped] == ["notes.txt", "gone.jpg"]
 
 
@@ -268,7 +268,7 @@ def test_two_photos_never_go_to_one_file(refuses, photo, here):
 
 
 def test_no_photo(refuses):
-    assert "there is no photo" in refuses(*CLICK)
+    assert "there is no image" in refuses(*CLICK)
 
 
 def test_a_web_address(refuses):
@@ -314,15 +314,15 @@ def test_json_of_several_photos_is_a_line_each(segment, photo):
 
 
 def test_standard_output_takes_one_picture(refuses, photo):
-    assert "takes one picture" in refuses(photo, "sample", *CLICK, "-o", "-")
+    assert "takes one image" in refuses(photo, "sample", *CLICK, "-o", "-")
     said = refuses(photo, *CLICK, "--point", "1,1", "-f", "mask", "-o", "-")
-    assert "takes one picture, not 2" in said
+    assert "takes one image, not 2" in said
 
 
 def test_a_picture_is_not_shown_on_a_terminal(refused, photo, tiny_onnx, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     said = refused("segment", photo, *CLICK, "-o", "-", "--weights", tiny_onnx)
-    assert "a terminal shows no picture" in said
+    assert "a terminal shows no image" in said
 
 
 def test_interrupted(cli, tiny_onnx, monkeypatch):
@@ -402,3 +402,49 @@ def test_odd_pictures_work(segment, here, name):
     document = json.loads((here / "result.json").read_text())
     assert document["size"] == list(size)
     assert segment(name, "--point", "0.5,0.5").code == 0
+
+
+# What is there already
+
+
+@pytest.mark.parametrize("form", ["json", "coco", "coco-polygons", "labelme"])
+def test_a_document_made_by_hand_is_not_replaced(segment, refuses, photo, here, form):
+    by_hand = here / "photo.json"
+    by_hand.write_text('{"shapes": []}')
+    assert "photo.json is there" in refuses(photo, *CLICK, "--format", form)
+    assert by_hand.read_text() == '{"shapes": []}'
+    assert segment(photo, *CLICK, "--format", form, "--overwrite").code == 0
+    # Its own result it replaces, until somebody has edited that.
+    assert segment(photo, "--point", "5,5", "--format", form).code == 0
+    document = json.loads(by_hand.read_text())
+    document["mine"] = True
+    by_hand.write_text(json.dumps(document))
+    assert "was changed since" in refuses(photo, *CLICK, "--format", form)
+
+
+@pytest.mark.parametrize(("form", "name"), [("svg", "photo.svg"), ("yolo", "photo.txt")])
+def test_other_labels_are_not_replaced(segment, refuses, photo, here, form, name):
+    (here / name).write_text("by hand")
+    assert f"{name} is there" in refuses(photo, *CLICK, "--format", form)
+    assert (here / name).read_text() == "by hand"
+    assert segment(photo, *CLICK, "--format", form, "--overwrite").code == 0
+
+
+def test_a_labelme_file_elsewhere_names_its_image(segment, photo, here):
+    assert segment(photo, *CLICK, "--format", "labelme", "--out", "labels/").code == 0
+    assert json.loads((here / "labels/photo.json").read_text())["imagePath"] == "../photo.png"
+    assert segment(photo, *CLICK, "--format", "labelme").code == 0
+    assert json.loads((here / "photo.json").read_text())["imagePath"] == "photo.png"
+
+
+def test_names_cannot_control_the_terminal(cli, here, tiny_onnx):
+    name = "a\x1b[2Jb\nc.png"
+    Image.new("RGB", (40, 30)).save(here / name)
+    (here / "bad\x1b[31m.png").write_bytes(b"no")
+    done = cli("segment", name, "bad\x1b[31m.png", *CLICK, "--weights", tiny_onnx)
+    assert done.code == 2
+    assert "\x1b" not in done.out + done.err
+    assert "a\\x1b[2Jb\\nc-overlay.png" in done.out
+    done = cli("segment", here, *CLICK, "--out", here / "o", "--weights", tiny_onnx)
+    assert "\x1b" not in done.out + done.err
+    assert "bad\\x1b[31m.png" in done.err

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.errors import ConfigError
+from picosam2.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
     from picosam2.data.store import SourceFiles
+    from picosam2.prompts import Prompt
 
 Weights = Annotated[
     str, Parameter(help="Shipped weights by name (`picosam2 weights` lists them), or a file.")
@@ -32,10 +33,69 @@ Flip = Annotated[
 Threads = Annotated[
     int | None,
     Parameter(
-        help="CPU threads for the network; by default as many as there are cores.",
+        help="CPU threads for the network; by default as many as this process may use.",
         validator=Number(gte=1),
     ),
 ]
+Tolerance = Annotated[
+    float,
+    Parameter(
+        help="How far outlines may lie from the mask's edge, in pixels; 0 is exact, with more "
+        "points. For svg, coco-polygons, yolo and labelme.",
+        validator=Number(gte=0),
+    ),
+]
+Points = Annotated[
+    list[str] | None,
+    Parameter(allow_leading_hyphen=True, negative=(), metavar="X,Y[,LABEL]"),
+]
+Boxes = Annotated[
+    list[str] | None,
+    Parameter(allow_leading_hyphen=True, negative=(), metavar="X0,Y0,X1,Y1"),
+]
+OutputFormat: TypeAlias = Literal[  # as `io.encode.Format`, without what that imports
+    "overlay",
+    "mask",
+    "cutout",
+    "json",
+    "indexed",
+    "ids",
+    "svg",
+    "coco",
+    "coco-polygons",
+    "yolo",
+    "labelme",
+]
+Out = Annotated[
+    Path | None,
+    Parameter(name=["--out", "-o"], allow_leading_hyphen=True, metavar="DIR|FILE|-"),
+]
+
+
+def read_prompts(
+    points: Sequence[str], boxes: Sequence[str], one_object: bool | None
+) -> list[Prompt]:
+    """The prompts that options mean; `one_object` None leaves it to the labels.
+
+    Raises:
+        PromptError: there is none, one is malformed, or one object has two boxes.
+    """
+    from picosam2.prompts import Box, Point, Prompt, as_prompts
+
+    clicks = [Point.parse(text) for text in points]
+    rectangles = [Box.parse(text) for text in boxes]
+    if not clicks and not rectangles:
+        raise PromptError("nothing is pointed at: add --point X,Y or --box X0,Y0,X1,Y1")
+    if one_object is None:
+        one_object = not all(click.positive for click in clicks)
+    if not one_object:
+        return as_prompts(clicks, rectangles)
+    if len(rectangles) > 1:
+        raise PromptError(
+            f"one object has one box, not {len(rectangles)}: give the others in another call "
+            "(points with LABEL 0 make all prompts one object)"
+        )
+    return [Prompt(tuple(clicks), rectangles[0] if rectangles else None)]
 
 
 def given_sources(

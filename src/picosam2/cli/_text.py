@@ -27,9 +27,19 @@ def name_problems(problems: Sequence[str], heading: str) -> None:
         return
     print(f"picosam2: {heading}:", file=sys.stderr)
     for problem in problems[:_NAMED]:
-        print(f"  {problem}", file=sys.stderr)
+        print(f"  {one_line(problem)}", file=sys.stderr)
     if len(problems) > _NAMED:
         print(f"  and {len(problems) - _NAMED:,} more", file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """Text that is safe on a terminal: one line, with all else that is no printable sign escaped.
+
+    A file's name may hold a line break, or an escape sequence that moves the cursor.
+    """
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
 
 
 def size(count: int) -> str:

@@ -199,10 +199,10 @@ def _check(weights: str, recipe: str | None, changes: list[str]) -> None:
     else:
         for module in ("torch", "safetensors"):
             require(module, "train")
-        from picosam2.cli.train import changed_recipe
         from picosam2.export.imx500.export import check_model
         from picosam2.models.checkpoint import load_weights
         from picosam2.models.network import PicoSAM2
+        from picosam2.training.config import changed_recipe
 
         if path is not None:
             found = check_model(load_weights(path))

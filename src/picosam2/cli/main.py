@@ -39,6 +39,7 @@ from picosam2.cli import (
 )
 from picosam2.cli import eval as evaluate
 from picosam2.cli import report as report_command
+from picosam2.cli._text import one_line
 from picosam2.errors import PicoSAM2Error, PromptWarning
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -171,7 +172,7 @@ def _usage(error: CycloptsError) -> str:
 
 
 def _fail(message: str) -> int:
-    print(f"picosam2: {' '.join(message.split())}", file=sys.stderr)
+    print(f"picosam2: {one_line(' '.join(message.split()))}", file=sys.stderr)
     return USAGE
 
 
@@ -184,7 +185,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """A prompt's warning on one line; others as Python has them."""
-    text = f"picosam2: {message}\n"
+    text = f"picosam2: {one_line(str(message))}\n"
     if not issubclass(category, PromptWarning):
         text = warnings.formatwarning(message, category, filename, lineno, line)
     (file or sys.stderr).write(text)

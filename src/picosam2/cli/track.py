@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli._options import RuntimeName, Threads, Weights
+from picosam2.cli._options import Boxes, Points, RuntimeName, Threads, Weights, read_prompts
 from picosam2.errors import PromptError
 
 if TYPE_CHECKING:
@@ -29,14 +29,8 @@ def track(
     clip: Annotated[str, Parameter(name="CLIP", allow_leading_hyphen=True)],
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], metavar="FILE|DIR")],
-    point: Annotated[
-        list[str] | None,
-        Parameter(allow_leading_hyphen=True, negative=(), metavar="X,Y[,LABEL]"),
-    ] = None,
-    box: Annotated[
-        list[str] | None,
-        Parameter(allow_leading_hyphen=True, negative=(), metavar="X0,Y0,X1,Y1"),
-    ] = None,
+    point: Points = None,
+    box: Boxes = None,
     one_object: Annotated[bool | None, Parameter(negative="--separate")] = None,
     frame: Annotated[int, Parameter(validator=Number(gte=0), metavar="N")] = 0,
     frames: Annotated[int | None, Parameter(validator=Number(gte=1), metavar="N")] = None,
@@ -72,7 +66,6 @@ def track(
         size: Width and height of raw frames.
         rate: Frames a second of raw frames or of the camera.
     """
-    from picosam2.cli.segment import read_prompts
     from picosam2.tasks.tracking_outputs import OUTPUTS, output_form
 
     prompts = read_prompts(point or (), box or (), one_object)

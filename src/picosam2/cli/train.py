@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from picosam2.errors import ConfigError
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from picosam2.data.store import Store
     from picosam2.models.network import PicoSAM2
     from picosam2.training.config import Recipe
@@ -63,6 +59,7 @@ def train(
     from picosam2.data.store import Store
     from picosam2.distillation.cache import TeacherCache
     from picosam2.runtimes.weights import find_weights
+    from picosam2.training.config import changed_recipe
     from picosam2.training.trainer import train as run
 
     chosen = changed_recipe(recipe, set or ())
@@ -92,47 +89,6 @@ def train(
     if first:
         shown.draw()
         print(f"{weights}{shown.note}")
-
-
-def changed_recipe(name: str, changes: Sequence[str]) -> Recipe:
-    """A recipe with `table.key=value` settings changed; values are written as in TOML.
-
-    Raises:
-        ConfigError: no such recipe or setting, or a value that it cannot have.
-    """
-    from dataclasses import asdict
-
-    from picosam2._config import from_table
-    from picosam2.training.config import Recipe, load_recipe
-
-    recipe = load_recipe(name)
-    if not changes:
-        return recipe
-    table: dict[str, Any] = asdict(recipe)
-    for change in changes:
-        key, equals, value = change.partition("=")
-        *parents, last = (part.strip() for part in key.split("."))
-        if not equals or not parents or not last:
-            raise ConfigError(
-                f"--set {change} changes nothing: write, for instance, train.lr=0.001"
-            )
-        place = table
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"--set {change}: {parent} is one value, not a table")
-        place[last] = _toml_value(value.strip())
-    return from_table(Recipe, table, where="--set")
-
-
-def _toml_value(text: str) -> Any:
-    """A value as TOML has it; text that is none stands for itself, so it needs no quotes."""
-    import tomllib
-
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 class _Shown:

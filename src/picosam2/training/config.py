@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from picosam2._config import from_table
 from picosam2.data.augment import AugmentConfig
@@ -153,3 +155,37 @@ def recipes() -> list[str]:
     return sorted(
         f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
     )
+
+
+def changed_recipe(name: str, changes: Sequence[str]) -> Recipe:
+    """A recipe with `table.key=value` settings changed; values are written as in TOML.
+
+    Raises:
+        ConfigError: no such recipe or setting, or a value that it cannot have.
+    """
+    recipe = load_recipe(name)
+    if not changes:
+        return recipe
+    table: dict[str, Any] = asdict(recipe)
+    for change in changes:
+        key, equals, value = change.partition("=")
+        *parents, last = (part.strip() for part in key.split("."))
+        if not equals or not parents or not last:
+            raise ConfigError(
+                f"--set {change} changes nothing: write, for instance, train.lr=0.001"
+            )
+        place = table
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {change}: {parent} is one value, not a table")
+        place[last] = _toml_value(value.strip())
+    return from_table(Recipe, table, where="--set")
+
+
+def _toml_value(text: str) -> Any:
+    """A value as TOML has it; text that is none stands for itself, so it needs no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

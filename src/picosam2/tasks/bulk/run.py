@@ -1,0 +1,238 @@
+"""The run itself: images are segmented by threads that share one network.
+
+ONNX Runtime, Pillow and NumPy let each other run, and each inference has one thread;
+`benchmarks/bulk.py` compares the ways. What cannot be used is named at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2._progress import Progress
+from picosam2.errors import ConfigError, PicoSAM2Error
+from picosam2.images import load_image
+from picosam2.io.encode import PER_OBJECT, Format, encode
+from picosam2.io.prompt_files import Asked
+from picosam2.predictor import Predictor
+from picosam2.results import Segmentation
+from picosam2.runtimes.cpus import allowed_cpus
+from picosam2.tasks.bulk.coco import coco_record
+from picosam2.tasks.bulk.images import Job, find_images, match_images
+from picosam2.tasks.bulk.journal import CocoJournal, FolderJournal
+from picosam2.tasks.bulk.prompts import PromptSource
+from picosam2.tasks.everything import everything
+from picosam2.tasks.output_plan import OutputPlan, relative_to_file
+
+_WAITING = 2  # images that wait for each thread: enough to keep it busy, few enough for memory
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkResult:
+    """What a run over many images did.
+
+    target: the file or folder with the results. images, masks: how many were made. done_before:
+    images that an earlier run had finished. problems: a sentence for each thing left out.
+    """
+
+    target: Path
+    images: int
+    masks: int
+    done_before: int
+    problems: tuple[str, ...]
+
+
+def segment_many(
+    paths: Sequence[Path],
+    source: PromptSource,
+    *,
+    out: Path | None = None,
+    format: Format | None = None,
+    tolerance: float = 1.0,
+    overwrite: bool = False,
+    weights: str = "default",
+    runtime: str = "onnx",
+    workers: int | None = None,
+    flip: bool = False,
+    progress: Progress | None = None,
+) -> BulkResult:
+    """Segment the images in folders and write the results, each in its file or all in one.
+
+    Args:
+        paths: folders of images, or images.
+        source: what to segment in each.
+        out: a folder, or a .json file for COCO; by default the current folder.
+        format: by default overlay, or coco for a .json file.
+        tolerance: how far outlines may lie from the mask's edge, in pixels.
+        overwrite: do again what is done, and replace files that this command did not write.
+        weights: shipped weights by name, or a file.
+        runtime: what runs the network.
+        workers: images at a time; by default as many as the process may use processors.
+        flip: average the answers for each crop and its mirror image.
+        progress: receives the number of finished images.
+
+    Raises:
+        ConfigError: the output does not suit the format, or belongs to another run.
+        ImageError, DataError: there is no image, or none that the prompts name.
+        WeightsError: the weights cannot be used.
+    """
+    plan = OutputPlan.for_many(out, format)
+    images, unreadable = find_images(paths, plan)
+    plan = plan.with_images(images)
+    jobs, missing = match_images(images, source)
+    predictor = Predictor(weights, runtime=runtime, threads=1, flip=flip)
+    sha256 = predictor.runtime.info.weights_sha256
+    settings = {"weights": sha256, "tolerance": tolerance} | ({"flip": True} if flip else {})
+    kind = CocoJournal if plan.file else FolderJournal
+    problems = [*unreadable, *missing]
+    done_before = masks = finished = 0
+    with kind(plan, source, settings, overwrite=overwrite) as journal:
+        work = _Work(
+            predictor, {"name": weights, "sha256": sha256}, source, plan, tolerance, journal
+        )
+        results = _each(work, jobs, workers or allowed_cpus())
+        for count, (job, result) in enumerate(results, 1):
+            if isinstance(result, PicoSAM2Error):
+                problems.append(f"{job.name}: {result}")
+            else:
+                problems += [f"{job.name}, {problem}" for problem in result.problems]
+                if result.done_before:
+                    done_before += 1
+                else:
+                    finished += 1
+                    masks += result.masks
+            if progress:
+                progress(count, len(jobs))
+        problems += journal.finish()
+    return BulkResult(
+        target=plan.target,
+        images=finished,
+        masks=masks,
+        done_before=done_before,
+        problems=tuple(problems),
+    )
+
+
+@dataclass(frozen=True)
+class _Segmented:
+    """What became of an image."""
+
+    problems: Sequence[str]
+    masks: int = 0
+    done_before: bool = False
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a thread does with an image."""
+
+    predictor: Predictor
+    weights: Mapping[str, str]
+    source: PromptSource
+    plan: OutputPlan
+    tolerance: float
+    journal: CocoJournal | FolderJournal
+
+    def __call__(self, job: Job) -> _Segmented:
+        """Segment an image, unless that is done already."""
+        try:
+            problems = self.journal.finished(job)
+            if problems is not None:
+                return _Segmented(problems, done_before=True)
+            self.journal.check_free(job)
+            return self.segment(job)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise ConfigError(
+                "the name of its results would be too long: give the image a shorter name"
+            ) from error
+
+    def segment(self, job: Job) -> _Segmented:
+        image = load_image(job.path)
+        height, width = image.shape[:2]
+        if self.source.everything is not None:
+            objects = everything(image, self.predictor, self.source.everything)
+            asked = [Asked(prompt=found.prompt) for found in objects]
+            problems: list[str] = []
+        else:
+            asked, problems = self.source.prompts_for(job.key, height, width)
+            prompts = [each.prompt for each in asked]
+            objects = self.predictor(image, prompts=prompts) if prompts else []
+        if isinstance(self.journal, CocoJournal):
+            self.journal.add(
+                coco_record(
+                    job.name,
+                    height,
+                    width,
+                    objects,
+                    asked,
+                    polygons=self.plan.format == "coco-polygons",
+                    tolerance=self.tolerance,
+                )
+            )
+        else:
+            files = self._files(job, image, objects, asked)
+            self.journal.write(job, (height, width), asked, files)
+        return _Segmented(problems, len(objects))
+
+    def _files(
+        self, job: Job, image: Image, objects: Sequence[Segmentation], asked: Sequence[Asked]
+    ) -> dict[Path, bytes]:
+        """The contents of the files for an image."""
+        format = self.plan.format
+        per_object = format in PER_OBJECT
+        groups = [[found] for found in objects] if per_object else [list(objects)]
+        labels = [each.label for each in asked]
+        classes = self.source.yolo_classes
+        files = {}
+        for path, group in zip(self.plan.paths(job.name, len(objects)), groups, strict=True):
+            name = relative_to_file(job.path, path) if format == "labelme" else job.name
+            files[path] = encode(
+                format,
+                name,
+                image,
+                group,
+                prompts=self.source.everything is None,
+                labels=None if per_object else labels,
+                class_ids=[classes[label] for label in labels],
+                tolerance=self.tolerance,
+                weights=self.weights,
+            )
+        return files
+
+
+def _each(
+    work: _Work, jobs: Sequence[Job], workers: int
+) -> Iterator[tuple[Job, _Segmented | PicoSAM2Error]]:
+    """Every image's result as it comes; few images are in memory at a time."""
+    waiting = iter(jobs)
+    running: dict[Future[_Segmented], Job] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while True:
+                for job in waiting:
+                    running[pool.submit(work, job)] = job
+                    if len(running) >= _WAITING * workers:
+                        break
+                if not running:
+                    return
+                done = wait(running, return_when=FIRST_COMPLETED).done
+                # What stops the run comes last, so that no image that is done is lost.
+                for future in sorted(done, key=lambda each: each.exception() is not None):
+                    job = running.pop(future)
+                    error = future.exception()
+                    if isinstance(error, PicoSAM2Error):
+                        yield job, error
+                    else:
+                        yield job, future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
