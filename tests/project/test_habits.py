@@ -1,0 +1,100 @@
+"""What a contributor is told holds: recipes, paths, versions, and the size of the root."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SRC = ROOT / "src" / "picosam2"
+
+pytestmark = pytest.mark.skipif(not (ROOT / "justfile").is_file(), reason="needs the checkout")
+
+
+def recipes() -> set[str]:
+    text = (ROOT / "justfile").read_text("utf-8")
+    return set(re.findall(r"^([a-z0-9]+)(?: \*arguments)?:", text, re.MULTILINE))
+
+
+def test_ci_and_guides_use_recipes_that_exist() -> None:
+    files = [ROOT / ".ci" / "run", ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
+    files += (ROOT / ".github" / "workflows").glob("*.yml")
+    used = {
+        (path.name, name)
+        for path in files
+        for name in re.findall(
+            r"(?:`|run: |&& |^|\" )just ([a-z0-9]+)\b", path.read_text("utf-8"), re.MULTILINE
+        )
+    }
+    assert len(used) > 10
+    assert [(file, name) for file, name in used if name not in recipes()] == []
+
+
+def test_paths_of_the_contributing_guide_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    words = re.findall(r"`([\w./-]+(?:/|\.py|\.yml|\.toml|\.md|\.txt))`", text)
+    places = (ROOT, ROOT / ".github" / "workflows", SRC, SRC / "cli", SRC / "runtimes")
+    places += (SRC / "evaluation", SRC / "distillation")
+    missing = [word for word in words if not any((place / word).exists() for place in places)]
+    assert len(words) > 20
+    assert missing == []
+
+
+def test_every_room_is_in_the_contributing_guide() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rooms = [path.parent.name for path in SRC.glob("*/__init__.py")]
+    rooms.append("recipes")
+    assert [room for room in rooms if f"`{room}/`" not in text and f"`{room}`" not in text] == []
+
+
+def test_the_root_of_the_package_stays_small() -> None:
+    modules = sorted(path.name for path in SRC.glob("*.py"))
+    assert len(modules) <= 14, modules
+
+
+@pytest.fixture
+def check_version() -> ModuleType:
+    place = ROOT / "tools" / "release" / "check_version.py"
+    spec = importlib.util.spec_from_file_location("check_version", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def released(root: Path, *, changelog: str = "0.2.0", citation: str = "0.2.0") -> Path:
+    (root / "pyproject.toml").write_text('[project]\nversion = "0.2.0"\n')
+    (root / "CHANGELOG.md").write_text(f"# Changelog\n\n## [{changelog}] - 2026-12-01\n")
+    (root / "CITATION.cff").write_text(f"title: x\nversion: {citation}\n")
+    return root
+
+
+def test_a_release_whose_files_agree_is_accepted(check_version: ModuleType, tmp_path: Path) -> None:
+    assert check_version.problems("v0.2.0", released(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("tag", "changelog", "citation", "says"),
+    [
+        ("v0.3.0", "0.2.0", "0.2.0", "the tag is v0.3.0"),
+        ("v0.2.0", "0.1.0", "0.2.0", "CHANGELOG.md"),
+        ("v0.2.0", "0.2.0", "0.1.0", "CITATION.cff"),
+    ],
+)
+def test_a_release_whose_files_differ_is_refused(
+    check_version: ModuleType, tmp_path: Path, tag: str, changelog: str, citation: str, says: str
+) -> None:
+    found = check_version.problems(tag, released(tmp_path, changelog=changelog, citation=citation))
+    assert len(found) == 1
+    assert says in found[0]
+
+
+def test_the_citation_names_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
