@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     discs: list[list[float]] = []
     floods: list[list[float]] = []
-    photos = read_annotations("coco", options.annotations, options.images).photos
+    photos = read_annotations("coco", options.annotations, options.images).images
     for photo in photos[: options.photos]:
         try:
             picture = load_image(photo.path)

@@ -19,20 +19,20 @@ import torch
 from common import ratio, report, take_turns, taken
 from feed import DEVICE, any_source, batches, make_store, photos_of, photos_parser, times
 
-from picosam2.data.batches import Lesson
+from picosam2.data.batches import TeacherLookup
 from picosam2.data.store import SourceFiles, Store
 from picosam2.distillation.cache import TeacherCache
 from picosam2.distillation.protocol import TeacherConfig
 from picosam2.distillation.teach import teach
 from picosam2.distillation.teachers import open_teacher
 from picosam2.training.config import Recipe
-from picosam2.training.trainer import Processes, Trainer, keep_memory, lesson
+from picosam2.training.trainer import Processes, Trainer, keep_memory, teacher_lookup
 
 
-def steps(store: Store, recipe: Recipe, said: Lesson | None) -> Iterator[None]:
+def steps(store: Store, recipe: Recipe, teacher: TeacherLookup | None) -> Iterator[None]:
     """Training steps, without end."""
     trainer = Trainer(recipe, Processes(rank=0, world=1, device=DEVICE))
-    for batch in batches(store, recipe, said):
+    for batch in batches(store, recipe, teacher):
         trainer.train_step(batch)
         yield
 
@@ -53,8 +53,8 @@ def main() -> None:
         taught = SourceFiles(annotations=folder / "annotations.json", images=source.images)
         teacher = open_teacher("checkpoint:default", TeacherConfig(device="cpu"))
         teach(teacher, store, [taught], folder / "cache")
-        said = lesson(TeacherCache(folder / "cache", store), recipe.distill)
-        ways = {"supervised": steps(store, recipe, None), "taught": steps(store, recipe, said)}
+        answers = teacher_lookup(TeacherCache(folder / "cache", store), recipe.distill)
+        ways = {"supervised": steps(store, recipe, None), "taught": steps(store, recipe, answers)}
         turns: dict[str, Callable[[], None]] = {
             name: times(options.steps, way.__next__) for name, way in ways.items()
         }

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, help="the first photos only")
     options = parser.parse_args()
     predictor = Predictor(options.weights, threads=1)
-    photos = read_annotations("coco", options.annotations, options.images).photos[: options.photos]
+    photos = read_annotations("coco", options.annotations, options.images).images[: options.photos]
     size = predictor.runtime.info.input_size
     batches: list[npt.NDArray[np.uint8]] = []
     for photo in photos:

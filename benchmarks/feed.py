@@ -28,8 +28,8 @@ from common import parser, ratio, report, take_turns, taken
 from PIL import Image
 
 from picosam2.data.augment import Batch
-from picosam2.data.batches import Feed, Lesson, Sampler
-from picosam2.data.coco import Photo
+from picosam2.data.batches import BatchLoader, Sampler, TeacherLookup
+from picosam2.data.coco import AnnotatedImage
 from picosam2.data.datasets import read_annotations
 from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
 from picosam2.errors import DataError
@@ -42,17 +42,17 @@ from picosam2.training.trainer import Processes, Trainer, keep_memory
 DEVICE = torch.device("cpu")
 
 
-def batches(store: Store, recipe: Recipe, said: Lesson | None = None) -> Iterator[Batch]:
-    """Batches as training gets them, without end; with what a teacher says, if given."""
+def batches(store: Store, recipe: Recipe, teacher: TeacherLookup | None = None) -> Iterator[Batch]:
+    """Batches as training gets them, without end; with a teacher's answers, if given."""
     sampler = Sampler(store, recipe.train.batch, views=recipe.train.views)
-    feed = Feed(
+    feed = BatchLoader(
         store, sampler, recipe.augment, size=lambda step: recipe.model.input_size,
-        seed=0, stop=10**9, device=DEVICE, lesson=said,
+        seed=0, stop=10**9, device=DEVICE, teacher=teacher,
     )  # fmt: skip
     yield from feed
 
 
-def published(photos: tuple[Photo, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def published(photos: tuple[AnnotatedImage, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """A crop and its mask of one random annotation after another, opening its photo for each."""
     pairs = [(photo, index) for photo in photos for index in range(len(photo.instances))]
     order = np.random.default_rng(0).permutation(len(pairs))
@@ -95,12 +95,12 @@ def photos_parser(description: str | None, photos: int, rounds: int) -> Argument
     return command
 
 
-def photos_of(options: Namespace) -> tuple[SourceFiles, tuple[Photo, ...]]:
+def photos_of(options: Namespace) -> tuple[SourceFiles, tuple[AnnotatedImage, ...]]:
     """The source that the options name, and all of its photos that have an object."""
     source = SourceFiles(
         annotations=options.annotations, images=options.images, dataset=options.dataset
     )
-    found = read_annotations(source.dataset, source.annotations, source.images).photos
+    found = read_annotations(source.dataset, source.annotations, source.images).images
     return source, tuple(photo for photo in found if photo.instances)
 
 
@@ -151,7 +151,7 @@ def main() -> None:
 
 
 def make_store(
-    source: SourceFiles, photos: tuple[Photo, ...], folder: Path, recipe: Recipe
+    source: SourceFiles, photos: tuple[AnnotatedImage, ...], folder: Path, recipe: Recipe
 ) -> Store:
     """A store of these photos alone, with the views that the recipe trains on."""
     document = json.loads(source.annotations.read_text())

@@ -80,7 +80,7 @@ def main() -> None:
             row[f"ratio{batch}"] = ratio(times, seconds[f"{FIRST}/{batch}"])
         row["logits"] = float(np.abs(way(crops) - reference).max())
     if options.annotations is not None:
-        photos = read_annotations("coco", options.annotations, options.images).photos
+        photos = read_annotations("coco", options.annotations, options.images).images
         for name, way in ways.items():
             found = evaluate(Predictor(way), photos, protocol="box", limit=options.limit)
             rows[name]["miou"] = float(found.column("iou").mean())

@@ -12,6 +12,9 @@ from picosam2.errors import ConfigError
 
 T = TypeVar("T")
 
+FORMER_NAME = "former_name"
+"""Key of a field's `metadata`: what the field was called in files of earlier versions."""
+
 
 def from_table(kind: type[T], table: Any, *, where: str) -> T:
     """A configuration dataclass from a table, with every key and type checked.
@@ -22,10 +25,21 @@ def from_table(kind: type[T], table: Any, *, where: str) -> T:
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where}: expected a table of settings, not {table!r}")
     hints = typing.get_type_hints(kind)
+    table = current_names(kind, table)
     if unknown := [key for key in table if key not in hints]:
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; there are {', '.join(hints)}")
     values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
     return kind(**values)
+
+
+def current_names(kind: Any, table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of settings of the dataclass `kind`, with former names of fields replaced."""
+    renamed = {
+        field.metadata[FORMER_NAME]: field.name
+        for field in dataclasses.fields(kind)
+        if FORMER_NAME in field.metadata
+    }
+    return {renamed.get(key, key): value for key, value in table.items()}
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -21,7 +21,7 @@ from picosam2.geometry import Window
 from picosam2.images import MEAN, PAD_RGB, STD
 
 CONTEXT, SIZE = 160, 96
-GEOMETRIC = AugmentConfig(colour=0, grey=0, blur=0, jpeg=0, noise=0)
+GEOMETRIC = AugmentConfig(color=0, gray=0, blur=0, jpeg=0, noise=0)
 """Everything that moves pixels, nothing that changes their colour."""
 
 
@@ -66,10 +66,10 @@ def noise(count: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, CONTEXT, CONTEXT, 3), np.uint8)
 
 
-def with_mask(colours: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def with_mask(colors: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Contexts (B, C, C, 4) with one mask (C, C) for all."""
-    coverage = np.broadcast_to(mask[None, :, :, None] * np.uint8(255), (*colours.shape[:3], 1))
-    return np.concatenate((colours, coverage), 3)
+    coverage = np.broadcast_to(mask[None, :, :, None] * np.uint8(255), (*colors.shape[:3], 1))
+    return np.concatenate((colors, coverage), 3)
 
 
 def rectangle(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
@@ -87,20 +87,20 @@ def ellipse(a: float, b: float, angle: float = 0.0) -> np.ndarray:
 
 def of_mask(mask: np.ndarray, count: int) -> np.ndarray:
     """Contexts whose red says what the mask says, and whose blue is 77 everywhere."""
-    colours = np.zeros((count, CONTEXT, CONTEXT, 3), np.uint8)
-    colours[..., 0] = mask * np.uint8(255)
-    colours[..., 2] = 77
-    return with_mask(colours, mask)
+    colors = np.zeros((count, CONTEXT, CONTEXT, 3), np.uint8)
+    colors[..., 0] = mask * np.uint8(255)
+    colors[..., 2] = 77
+    return with_mask(colors, mask)
 
 
 # --- the window ---------------------------------------------------------------------------------
 
 
 def test_a_click_without_augmentation_is_the_window_about_the_centre() -> None:
-    colours, mask = noise(2), rectangle(40, 50, 99, 120)
-    image, target = run(with_mask(colours, mask), CLICK)  # 0.6 of 160 pixels is 96
+    colors, mask = noise(2), rectangle(40, 50, 99, 120)
+    image, target = run(with_mask(colors, mask), CLICK)  # 0.6 of 160 pixels is 96
     cut = slice(32, 128)
-    np.testing.assert_allclose(image.numpy(), colours[:, cut, cut], atol=0.02)
+    np.testing.assert_allclose(image.numpy(), colors[:, cut, cut], atol=0.02)
     np.testing.assert_allclose(target[0].numpy(), mask[cut, cut], atol=1e-4)
 
 
@@ -282,9 +282,9 @@ def two_kinds(count: int) -> np.ndarray:
     tall, wide = rectangle(65, 40, 95, 120), rectangle(40, 65, 120, 95)
     contexts = []
     for channel, mask in ((0, tall), (1, wide)):
-        colours = np.zeros((1, CONTEXT, CONTEXT, 3), np.uint8)
-        colours[0, mask, channel] = 255
-        contexts.append(with_mask(colours, mask)[0])
+        colors = np.zeros((1, CONTEXT, CONTEXT, 3), np.uint8)
+        colors[0, mask, channel] = 255
+        contexts.append(with_mask(colors, mask)[0])
     return np.stack(contexts * (count // 2))
 
 
@@ -336,10 +336,10 @@ def test_a_moved_click_stays_on_the_object_and_in_the_middle(mask: np.ndarray) -
 
 def test_clicks_are_moved() -> None:
     """Red and green say which context pixel it is, so that the crop's centre can be read."""
-    colours = np.zeros((160, CONTEXT, CONTEXT, 3), np.uint8)
-    colours[..., 0], colours[..., 1] = np.arange(CONTEXT)[None, :], np.arange(CONTEXT)[:, None]
+    colors = np.zeros((160, CONTEXT, CONTEXT, 3), np.uint8)
+    colors[..., 0], colors[..., 1] = np.arange(CONTEXT)[None, :], np.arange(CONTEXT)[:, None]
     config = replace(NO_AUGMENT, click_spread=0.2, click_scale=(0.4, 0.4))
-    image, _ = run(with_mask(colours, ellipse(60, 30)), CLICK, config)
+    image, _ = run(with_mask(colors, ellipse(60, 30)), CLICK, config)
     place = image[:, 47:49, 47:49, :2].mean((1, 2)).numpy() + 0.5 - CONTEXT / 2
     # A standard deviation of 0.2 of the object's reach, 60 pixels across and 30 down.
     assert place.std(0) == pytest.approx([12, 6], rel=0.2)
@@ -348,10 +348,10 @@ def test_clicks_are_moved() -> None:
 
 
 def test_the_scales_of_clicks_are_log_uniform_within_their_range() -> None:
-    colours = np.zeros((160, CONTEXT, CONTEXT, 3), np.uint8)
-    colours[..., 0] = np.arange(CONTEXT)[None, :]
+    colors = np.zeros((160, CONTEXT, CONTEXT, 3), np.uint8)
+    colors[..., 0] = np.arange(CONTEXT)[None, :]
     config = replace(NO_AUGMENT, click_scale=(0.25, 0.8))
-    image, _ = run(with_mask(colours, ellipse(30, 30)), CLICK, config)
+    image, _ = run(with_mask(colors, ellipse(30, 30)), CLICK, config)
     widths = (image[:, 48, 94, 0] - image[:, 48, 1, 0]).numpy() / 93 * 96 / CONTEXT
     assert widths.min() == pytest.approx(0.25, abs=0.03)
     assert widths.max() == pytest.approx(0.8, abs=0.03)
@@ -371,7 +371,7 @@ def test_a_view_without_a_mask_still_gives_a_crop() -> None:
 
 STRONG = AugmentConfig(
     rotate=90, rotate_share=1, box_jitter=0.3, click_spread=1, click_scale=(0.1, 1.0),
-    colour=1, grey=0.5, blur=0.7, jpeg=0.7, noise=0.7,
+    color=1, gray=0.5, blur=0.7, jpeg=0.7, noise=0.7,
 )  # fmt: skip
 
 
@@ -451,7 +451,7 @@ def test_everything_at_once_stays_finite_and_in_range() -> None:
         assert target.max() <= 1 + 1e-5
 
 
-# --- colours ------------------------------------------------------------------------------------
+# --- colors ------------------------------------------------------------------------------------
 
 
 def smooth(count: int = 1) -> np.ndarray:
@@ -461,22 +461,22 @@ def smooth(count: int = 1) -> np.ndarray:
     return np.repeat(np.asarray(picture)[None], count, 0)
 
 
-def changed(config: AugmentConfig, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def changed(config: AugmentConfig, colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The plain crops and the changed ones, (B, S, S, 3) levels."""
-    context = with_mask(colours, ellipse(40, 30))
+    context = with_mask(colors, ellipse(40, 30))
     plain, target = run(context, CLICK)
     image, same = run(context, CLICK, config)
     torch.testing.assert_close(target, same)  # the mask is as it was
     return plain.numpy(), image.numpy()
 
 
-def test_without_colour_nothing_is_changed() -> None:
+def test_without_color_nothing_is_changed() -> None:
     plain, image = changed(NO_AUGMENT, noise(3))
     np.testing.assert_array_equal(plain, image)
 
 
-def test_colour_changes_brightness_both_ways_and_keeps_the_picture() -> None:
-    plain, image = changed(replace(NO_AUGMENT, colour=0.3), smooth(60))
+def test_color_changes_brightness_both_ways_and_keeps_the_picture() -> None:
+    plain, image = changed(replace(NO_AUGMENT, color=0.3), smooth(60))
     ratio = image.mean((1, 2, 3)) / plain.mean((1, 2, 3))
     assert ratio.min() < 0.85
     assert ratio.max() > 1.15
@@ -484,14 +484,14 @@ def test_colour_changes_brightness_both_ways_and_keeps_the_picture() -> None:
         assert np.corrcoef(before[..., 1].ravel(), after[..., 1].ravel())[0, 1] > 0.9
 
 
-def test_grey_is_grey() -> None:
-    plain, image = changed(replace(NO_AUGMENT, grey=1.0), smooth(3))
+def test_gray_is_gray() -> None:
+    plain, image = changed(replace(NO_AUGMENT, gray=1.0), smooth(3))
     np.testing.assert_allclose(image[..., 0], image[..., 1], atol=0.02)
     np.testing.assert_allclose(image[..., 0], image[..., 2], atol=0.02)
     np.testing.assert_allclose(image[..., 0], plain @ (0.299, 0.587, 0.114), atol=0.1)
-    _, some = changed(replace(NO_AUGMENT, grey=0.3), smooth(100))
-    grey = np.abs(some[..., 0] - some[..., 2]).max((1, 2)) < 0.1
-    assert 0.17 < grey.mean() < 0.43
+    _, some = changed(replace(NO_AUGMENT, gray=0.3), smooth(100))
+    gray = np.abs(some[..., 0] - some[..., 2]).max((1, 2)) < 0.1
+    assert 0.17 < gray.mean() < 0.43
 
 
 def gaussian(picture: np.ndarray, sigma: float) -> np.ndarray:
@@ -530,7 +530,7 @@ def test_jpeg_is_what_a_jpeg_encoder_does() -> None:
                 stream, "JPEG", qtables=[table, table], subsampling=0
             )
             errors.append(np.abs(np.asarray(Image.open(stream)) - after).mean())
-        assert min(errors) < 1.6  # libjpeg rounds its colours and tables to whole numbers
+        assert min(errors) < 1.6  # libjpeg rounds its colors and tables to whole numbers
         assert max(errors) > 1.3 * min(errors)
 
 
@@ -571,7 +571,7 @@ def test_only_a_share_is_changed(name: str) -> None:
     [
         {"flip": 1.5}, {"rotate": -1}, {"rotate": 91}, {"rotate_share": 2}, {"box_jitter": 0.5},
         {"box_growth": 0.9}, {"box_growth": 3}, {"box_max_aspect": 0.5}, {"click_spread": -1},
-        {"click_scale": (0.0, 0.5)}, {"click_scale": (0.5, 1.5)}, {"colour": -0.1}, {"grey": 2},
+        {"click_scale": (0.0, 0.5)}, {"click_scale": (0.5, 1.5)}, {"color": -0.1}, {"gray": 2},
         {"blur": -1}, {"jpeg": 1.01}, {"noise": float("nan")}, {"box_growth": float("nan")},
         {"click_spread": float("nan")}, {"rotate": float("nan")}, {"box_jitter": float("nan")},
         {"box_max_aspect": float("nan")}, {"neighbour": 1.5}, {"box_exact": -0.1},

@@ -15,7 +15,7 @@ import torch
 from helpers.tiny import SMALL_STORE, write_coco
 
 from picosam2.data.augment import NO_AUGMENT, AugmentConfig
-from picosam2.data.batches import Feed, Resident, Sampler
+from picosam2.data.batches import BatchLoader, Resident, Sampler
 from picosam2.data.store import Store, prepare
 from picosam2.errors import ConfigError, StoreError
 
@@ -128,9 +128,9 @@ def test_what_the_store_does_not_have(settings: dict[str, Any], says: str, store
 # --- feeding ------------------------------------------------------------------------------------
 
 
-def feed(store: Store, config: AugmentConfig | None = None, **settings: Any) -> Feed:
+def feed(store: Store, config: AugmentConfig | None = None, **settings: Any) -> BatchLoader:
     given = {"size": lambda step: 32, "seed": 0, "stop": 3, **settings}
-    return Feed(store, Sampler(store, 8), config or AugmentConfig(), **given)
+    return BatchLoader(store, Sampler(store, 8), config or AugmentConfig(), **given)
 
 
 def readers() -> list[threading.Thread]:
@@ -253,6 +253,6 @@ def test_it_reads_ahead_but_not_without_end(store: Store, monkeypatch: pytest.Mo
 
 
 def test_the_settings_reach_the_augmentation(store: Store) -> None:
-    grey = next(iter(feed(store, replace(NO_AUGMENT, grey=1.0)))).image_B3SS
-    coloured = next(iter(feed(store, NO_AUGMENT))).image_B3SS
-    assert not torch.equal(grey, coloured)
+    gray = next(iter(feed(store, replace(NO_AUGMENT, gray=1.0)))).image_B3SS
+    colored = next(iter(feed(store, NO_AUGMENT))).image_B3SS
+    assert not torch.equal(gray, colored)

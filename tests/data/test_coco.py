@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picosam2.data.coco import Annotations, Instance, Problem, read_coco
+from picosam2.data.coco import Annotations, EntryProblem, Instance, read_coco
 from picosam2.errors import DataError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -102,7 +102,7 @@ def test_three_encodings_and_a_crowd(tmp_path: Path) -> None:
     result = read(tmp_path, a_document())
     assert result.problems == ()
     assert result.crowds == 1
-    first, second = result.photos
+    first, second = result.images
     assert (first.id, first.path, first.height, first.width) == (
         1,
         tmp_path / "one.jpg",
@@ -127,16 +127,16 @@ def test_three_encodings_and_a_crowd(tmp_path: Path) -> None:
 
 
 def test_source_is_the_images_own_then_the_given_then_the_stem(tmp_path: Path) -> None:
-    assert [p.source for p in read(tmp_path, a_document()).photos] == ["some_train", "elsewhere"]
+    assert [p.source for p in read(tmp_path, a_document()).images] == ["some_train", "elsewhere"]
     given_name = read(tmp_path, a_document(), source="mine")
-    assert [p.source for p in given_name.photos] == ["mine", "elsewhere"]
+    assert [p.source for p in given_name.images] == ["mine", "elsewhere"]
 
 
 def test_area_comes_from_the_outline_when_the_file_has_none(tmp_path: Path) -> None:
     document = a_document()
     for entry in document["annotations"]:
         del entry["area"]
-    areas = [x.area for x in read(tmp_path, document).photos[0].instances]
+    areas = [x.area for x in read(tmp_path, document).images[0].instances]
     assert areas == [100 + 40, 66, 66]
 
 
@@ -189,7 +189,7 @@ def test_a_broken_annotation_is_left_out(
     (problem,) = result.problems
     assert problem.where == "annotation 10"
     assert what in problem.what
-    assert [x.id for x in result.photos[0].instances] == [11, 12]
+    assert [x.id for x in result.images[0].instances] == [11, 12]
 
 
 @pytest.mark.parametrize("bad", [..., None, -1, 1.0, "10", 2**63, True])
@@ -210,11 +210,11 @@ def test_duplicate_ids_keep_the_first(tmp_path: Path) -> None:
     document["images"].append({**document["images"][0], "file_name": "two.jpg"})
     result = read(tmp_path, document)
     assert result.problems == (
-        Problem(where="image 1", what="has the same id as an earlier image"),
-        Problem(where="annotation 10", what="has the same id as an earlier annotation"),
+        EntryProblem(where="image 1", what="has the same id as an earlier image"),
+        EntryProblem(where="annotation 10", what="has the same id as an earlier annotation"),
     )
-    assert result.photos[0].path.name == "one.jpg"
-    assert result.photos[0].instances[0].category_id == 7
+    assert result.images[0].path.name == "one.jpg"
+    assert result.images[0].instances[0].category_id == 7
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_broken_photo_is_left_out_with_its_annotations(
     assert what in problem.what
     assert "3 annotations are left out" in problem.what
     assert len(problem.what) < 250
-    assert [photo.id for photo in result.photos] == [2]
+    assert [photo.id for photo in result.images] == [2]
     assert result.crowds == 1
 
 
@@ -262,14 +262,14 @@ def test_entries_that_are_no_objects(tmp_path: Path) -> None:
         "annotation entry 0",
         "annotation entry 1",
     ]
-    assert result.photos == ()
+    assert result.images == ()
 
 
 def test_a_photo_in_a_folder_below(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "one.jpg").touch()
     result = read(tmp_path, with_image(file_name="deep/er/one.jpg"))
-    assert result.photos[0].path == tmp_path / "deep" / "er" / "one.jpg"
+    assert result.images[0].path == tmp_path / "deep" / "er" / "one.jpg"
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="image folder"):
         read_coco(tmp_path / "empty.json", tmp_path / "nowhere")
     empty = read_coco(tmp_path / "empty.json", tmp_path)
-    assert (empty.photos, empty.problems, empty.crowds) == ((), (), 0)
+    assert (empty.images, empty.problems, empty.crowds) == ((), (), 0)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_polygons_give_the_references_mask(polygons: list[list[float]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = read(Path(folder), with_annotation(segmentation=polygons))
         assert result.problems == ()
-        instance = result.photos[0].instances[0]
+        instance = result.images[0].instances[0]
     if expected.any():
         np.testing.assert_array_equal(instance.mask(), expected)
     else:
@@ -375,7 +375,7 @@ def test_run_lengths_give_the_references_mask(
         result = read(Path(folder), document)
     assert result.problems == ()
     np.testing.assert_array_equal(decoded(encoded), mask)
-    for instance in result.photos[0].instances:
+    for instance in result.images[0].instances:
         np.testing.assert_array_equal(instance.mask(), mask)
         assert instance.area == mask.sum()
 
@@ -440,7 +440,7 @@ def test_mutated_documents_raise_nothing_but_our_error(data: st.DataObject) -> N
             result = read(Path(folder), json.dumps(document))
         except DataError:
             return
-    for photo in result.photos:
+    for photo in result.images:
         for instance in photo.instances:
             try:
                 mask = instance.mask()
@@ -463,11 +463,11 @@ def test_counts_of_the_real_files(
 ) -> None:
     result = read_coco(SHARED / annotations, SHARED / images)
     assert result.problems == ()
-    assert len(result.photos) == photos
-    assert sum(len(photo.instances) for photo in result.photos) == instances
+    assert len(result.images) == photos
+    assert sum(len(photo.instances) for photo in result.images) == instances
     assert result.crowds == crowds
     if annotations.startswith("objects"):
-        sources = Counter(photo.source for photo in result.photos)
+        sources = Counter(photo.source for photo in result.images)
         assert (sources["minto"], sources["CCP"], sources["camvid"]) == (949, 1003, 350)
 
 
@@ -475,7 +475,7 @@ def test_counts_of_the_real_files(
 def test_real_masks_have_the_stated_area_and_box() -> None:
     path = SHARED / "coco/annotations/instances_val2017.json"
     boxes = {a["id"]: a["bbox"] for a in json.loads(path.read_text())["annotations"]}
-    for photo in read_coco(path, SHARED / "coco/val2017").photos[:30]:
+    for photo in read_coco(path, SHARED / "coco/val2017").images[:30]:
         for instance in photo.instances:
             mask = instance.mask()
             assert mask.sum() == pytest.approx(instance.area, rel=0.2, abs=12)

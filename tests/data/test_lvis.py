@@ -48,7 +48,7 @@ def photo_at(path: Path) -> None:
 
 def names(result: Annotations, folder: Path) -> list[str]:
     assert result.problems == ()
-    return [photo.path.relative_to(folder).as_posix() for photo in result.photos]
+    return [photo.path.relative_to(folder).as_posix() for photo in result.images]
 
 
 def test_version_1_mixes_train_and_val_photos(tmp_path: Path) -> None:
@@ -61,9 +61,9 @@ def test_version_1_mixes_train_and_val_photos(tmp_path: Path) -> None:
     )
     result = read_lvis(path, tmp_path)
     assert names(result, tmp_path) == ["train2017/000000000001.jpg", "val2017/000000000002.jpg"]
-    assert [photo.source for photo in result.photos] == ["lvis_v1_val"] * 2
-    assert [len(photo.instances) for photo in result.photos] == [1, 1]
-    assert result.photos[0].instances[0].mask().any()
+    assert [photo.source for photo in result.images] == ["lvis_v1_val"] * 2
+    assert [len(photo.instances) for photo in result.images] == [1, 1]
+    assert result.images[0].instances[0].mask().any()
     assert result.crowds == 0
 
 
@@ -108,7 +108,7 @@ def test_a_broken_photo_is_left_out(tmp_path: Path, image: dict[str, Any], what:
 def test_readers_by_name(tmp_path: Path) -> None:
     photo_at(tmp_path / "train2017" / "1.jpg")
     path = write(tmp_path, {"id": 1, "file_name": "1.jpg"})
-    assert read_annotations("lvis", path, tmp_path, "mine").photos[0].source == "mine"
+    assert read_annotations("lvis", path, tmp_path, "mine").images[0].source == "mine"
     assert len(read_annotations("coco", path, tmp_path).problems) == 1
     with pytest.raises(ConfigError, match=r"'voc'.*coco, lvis"):
         read_annotations("voc", path, tmp_path)
@@ -122,6 +122,6 @@ def test_counts_of_the_real_file() -> None:
     for images in (SHARED / "coco/val2017", SHARED / "coco"):
         result = read_lvis(path, images)
         assert result.problems == ()
-        assert len(result.photos) == 30
-        assert sum(len(photo.instances) for photo in result.photos) == 349
+        assert len(result.images) == 30
+        assert sum(len(photo.instances) for photo in result.images) == 349
         assert result.crowds == 0

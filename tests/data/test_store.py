@@ -213,9 +213,9 @@ def test_the_validation_photos_are_a_data_set_of_their_own(kept: Path) -> None:
     held = {photo["id"] for photo in store.photos if photo["validation"]}
     found = read_coco(store.path / "validation.json", store.path / "validation")
     assert not found.problems
-    assert len(found.photos) == len(held) > 0
+    assert len(found.images) == len(held) > 0
     numbers = sorted(photo_id - 1 for photo_id in held)
-    for photo, number in zip(found.photos, numbers, strict=True):
+    for photo, number in zip(found.images, numbers, strict=True):
         picture, mask = scene(number)
         np.testing.assert_array_equal(load_image(photo.path), picture)
         assert photo.source == "shapes"
@@ -375,9 +375,9 @@ def test_sources_that_share_their_names_and_ids_stay_apart(tmp_path: Path) -> No
     store = Store(tmp_path / "store")
     held = {photo["file_name"] for photo in store.photos if photo["validation"]}
     found = read_coco(store.path / "validation.json", store.path / "validation")
-    assert len(found.photos) == len(held)
+    assert len(found.images) == len(held)
     hashes = {photo["dhash"] for photo in store.photos if photo["validation"]}
-    assert {f"{dhash(load_image(photo.path)):016x}" for photo in found.photos} == hashes
+    assert {f"{dhash(load_image(photo.path)):016x}" for photo in found.images} == hashes
 
 
 @pytest.mark.parametrize(

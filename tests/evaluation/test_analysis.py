@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 pytest.importorskip("torch", reason="evaluation needs torch")
 
-from picosam2.data.coco import Photo, read_coco
+from picosam2.data.coco import AnnotatedImage, read_coco
 from picosam2.data.store import Store, StoreConfig, prepare
 from picosam2.errors import StoreError
 from picosam2.evaluation import analysis
@@ -206,13 +206,13 @@ def test_where_nothing_is_lost() -> None:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> tuple[Photo, ...]:
+def photos(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
     source = write_coco(tmp_path, 6)
-    return read_coco(source.annotations, source.images).photos
+    return read_coco(source.annotations, source.images).images
 
 
 @pytest.mark.parametrize("protocol", ["box", "click"])
-def test_every_object_is_looked_at(protocol: str, photos: tuple[Photo, ...]) -> None:
+def test_every_object_is_looked_at(protocol: str, photos: tuple[AnnotatedImage, ...]) -> None:
     found = analyse(Predictor(FakeRuntime(reddish)), photos, protocol=protocol)
     measured = found.evaluation.measured
     assert [one.annotation for one in found.cases] == [one.annotation for one in measured]
@@ -225,7 +225,9 @@ def test_every_object_is_looked_at(protocol: str, photos: tuple[Photo, ...]) -> 
     assert sum(found.lost().values()) == sum(one.iou < 0.5 for one in found.cases)
 
 
-def test_tiles_are_of_the_worst(photos: tuple[Photo, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_are_of_the_worst(
+    photos: tuple[AnnotatedImage, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(analysis, "WORST", 2)
     found = analyse(Predictor(FakeRuntime(reddish)), photos)
     assert len(found.worst) == 2
@@ -235,7 +237,7 @@ def test_tiles_are_of_the_worst(photos: tuple[Photo, ...], monkeypatch: pytest.M
     assert all(tile.shape == (side, side, 3) for tile in found.tiles.values())
 
 
-def test_a_part_of_the_photos_is_of_all_sources(photos: tuple[Photo, ...]) -> None:
+def test_a_part_of_the_photos_is_of_all_sources(photos: tuple[AnnotatedImage, ...]) -> None:
     assert analysis.spread_objects(photos, None) == photos
     assert analysis.spread_objects(photos, 3) == (photos[0], photos[2], photos[5])
     assert analysis.spread_objects(photos, 1) == photos[:1]

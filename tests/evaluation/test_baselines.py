@@ -87,7 +87,7 @@ def test_the_known_scores_on_real_photos(
     found = read_annotations(dataset, folder / "annotations" / file, folder / "val2017")
     assert not found.problems
     scores = []
-    for photo in found.photos:
+    for photo in found.images:
         for instance in photo.instances:
             mask = instance.mask()
             item = make_item("box", mask)

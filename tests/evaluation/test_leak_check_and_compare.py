@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def test_other_photos_do_not_leak(tmp_path: Path) -> None:
     store = make_store(tmp_path / "train", 5)
     other = write_coco(tmp_path, 3, start=50, name="other")
-    found = check_leaks(read_coco(other.annotations, other.images).photos, store)
+    found = check_leaks(read_coco(other.annotations, other.images).images, store)
     assert found.checked == 3
     assert found.stored == 5
     assert found.warning is None
@@ -33,7 +33,7 @@ def test_other_photos_do_not_leak(tmp_path: Path) -> None:
 def test_the_same_photos_leak_by_id(tmp_path: Path) -> None:
     store = make_store(tmp_path, 5)
     same = write_coco(tmp_path, 5)
-    found = check_leaks(read_coco(same.annotations, same.images).photos, store)
+    found = check_leaks(read_coco(same.annotations, same.images).images, store)
     assert len(found.found) == 5
     assert {leak.why for leak in found.found} == {"id"}
     assert "5 of the 5 photos" in (found.warning or "")
@@ -45,7 +45,7 @@ def test_a_renamed_resized_resaved_photo_leaks_by_its_picture(tmp_path: Path) ->
     with Image.open(tmp_path / "shapes-images" / "003.png") as picture:
         smaller = picture.resize((96, 72)).convert("RGB")
     smaller.save(other.images / "050.png", "JPEG", quality=70)
-    found = check_leaks(read_coco(other.annotations, other.images).photos, store)
+    found = check_leaks(read_coco(other.annotations, other.images).images, store)
     assert [(leak.photo, leak.stored, leak.why) for leak in found.found] == [
         ("050.png", "shapes/003.png", "picture")
     ]
@@ -57,7 +57,7 @@ def test_first_annotations_go_by_the_file(tmp_path: Path) -> None:
     document["annotations"].reverse()
     document["annotations"].insert(0, {**document["annotations"][0], "id": 900, "iscrowd": 1})
     source.annotations.write_text(json.dumps(document))
-    photos = read_coco(source.annotations, source.images).photos
+    photos = read_coco(source.annotations, source.images).images
     chosen = first_annotations(source.annotations, photos, 2)
     assert [one.id for photo in chosen for one in photo.instances] == [103, 104]
     (tmp_path / "broken.json").write_text("[]")

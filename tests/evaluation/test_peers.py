@@ -106,7 +106,7 @@ def test_it_gives_what_the_model_gives(folder: Path) -> None:
 @pytest.mark.parametrize("protocol", ["box", "click", "paper-point", "paper-roi"])
 def test_every_protocol_measures_a_peer(folder: Path, tmp_path: Path, protocol: str) -> None:
     source = write_coco(tmp_path, 2)
-    photos = read_coco(source.annotations, source.images).photos
+    photos = read_coco(source.annotations, source.images).images
     found = evaluate(Peer.load(folder), photos, protocol=protocol).to_json()
     assert found["n"] == 2
     assert 0 <= found["miou"] <= 1

@@ -92,7 +92,7 @@ def test_everything_beats_a_grid_of_boxes(annotated: Path) -> None:
     told: list[int] = []
     result = proposals.measure(
         Predictor(ColourRuntime()),
-        read.photos,
+        read.images,
         Everything(points_per_side=6, pred_iou_thresh=0.2),
         progress=told.append,
     )
@@ -107,4 +107,4 @@ def test_everything_beats_a_grid_of_boxes(annotated: Path) -> None:
 def test_nothing_to_measure(annotated: Path) -> None:
     read = read_coco(annotated / "truth.json", annotated)
     with pytest.raises(DataError, match="nothing to measure"):
-        proposals.measure(Predictor(ColourRuntime()), read.photos[1:])
+        proposals.measure(Predictor(ColourRuntime()), read.images[1:])

@@ -11,7 +11,7 @@ from helpers.colour import ColourRuntime
 from helpers.tiny import scene, write_coco
 
 from picosam2 import masks
-from picosam2.data.coco import Photo, read_coco
+from picosam2.data.coco import AnnotatedImage, read_coco
 from picosam2.errors import ConfigError, DataError
 from picosam2.evaluation import robustness
 from picosam2.evaluation.clicks import measure_clicks, next_click
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> tuple[Photo, ...]:
+def photos(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
     source = write_coco(tmp_path, 3)
-    return read_coco(source.annotations, source.images).photos
+    return read_coco(source.annotations, source.images).images
 
 
 @pytest.mark.parametrize("name", ["jpeg", "low-light", "blur", "downscale"])
@@ -80,7 +80,7 @@ def test_click_inside_is_on_the_object_and_not_at_its_edge() -> None:
     assert int(robustness.click_inside(make_item("click", thin), 1.0, 1).point.y) == 4
 
 
-def test_robustness_reports_every_level(photos: tuple[Photo, ...]) -> None:
+def test_robustness_reports_every_level(photos: tuple[AnnotatedImage, ...]) -> None:
     told: list[str] = []
     found = robustness.robustness(
         Predictor(ColourRuntime()), photos, curves=("box-jitter", "click-inside", "blur"),
@@ -98,7 +98,7 @@ def test_robustness_reports_every_level(photos: tuple[Photo, ...]) -> None:
     assert told[-1].startswith("18/18")
 
 
-def test_unknown_curves_and_protocols_are_named(photos: tuple[Photo, ...]) -> None:
+def test_unknown_curves_and_protocols_are_named(photos: tuple[AnnotatedImage, ...]) -> None:
     predictor = Predictor(ColourRuntime())
     with pytest.raises(ConfigError, match="fog"):
         robustness.robustness(predictor, photos, curves=("fog",))
@@ -124,7 +124,7 @@ def test_the_next_click_is_on_the_larger_error() -> None:
     assert next_click(truth, truth) is None
 
 
-def test_clicks_are_counted(photos: tuple[Photo, ...]) -> None:
+def test_clicks_are_counted(photos: tuple[AnnotatedImage, ...]) -> None:
     told: list[int] = []
     curve = measure_clicks(
         Predictor(ColourRuntime()), photos, clicks=3, limit=2, progress=told.append
@@ -138,7 +138,7 @@ def test_clicks_are_counted(photos: tuple[Photo, ...]) -> None:
         assert found["noc"][target]["clicks"] == np.mean([count or 3 for count in counts])
 
 
-def test_clicks_need_a_click_and_an_object(photos: tuple[Photo, ...]) -> None:
+def test_clicks_need_a_click_and_an_object(photos: tuple[AnnotatedImage, ...]) -> None:
     predictor = Predictor(ColourRuntime())
     with pytest.raises(ConfigError, match="at least 1"):
         measure_clicks(predictor, photos, clicks=0)

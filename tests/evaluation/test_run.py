@@ -13,7 +13,7 @@ from helpers.fakes import FakeRuntime, reddish
 from helpers.tiny import HEIGHT, WIDTH, annotation, scene, write_coco
 
 from picosam2 import geometry, masks
-from picosam2.data.coco import Photo, read_coco
+from picosam2.data.coco import AnnotatedImage, read_coco
 from picosam2.errors import DataError
 from picosam2.evaluation.protocols import PROTOCOLS, Item
 from picosam2.evaluation.run import evaluate
@@ -61,15 +61,15 @@ def truth_of(picture: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> tuple[Photo, ...]:
+def photos(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
     source = write_coco(tmp_path, 6)
-    return read_coco(source.annotations, source.images).photos
+    return read_coco(source.annotations, source.images).images
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("jitter", [0.0, 0.2])
 def test_a_perfect_subject_scores_one(
-    protocol: str, jitter: float, photos: tuple[Photo, ...]
+    protocol: str, jitter: float, photos: tuple[AnnotatedImage, ...]
 ) -> None:
     found = evaluate(Perfect(), photos, protocol=protocol, jitter=jitter)
     result = found.to_json()
@@ -85,14 +85,14 @@ def test_a_perfect_subject_scores_one(
 
 
 def test_the_first_answer_counts_and_the_best_is_told_beside_it(
-    photos: tuple[Photo, ...],
+    photos: tuple[AnnotatedImage, ...],
 ) -> None:
     result = evaluate(Perfect(second_best=True), photos, protocol="click").to_json()
     assert result["miou"] == 0
     assert result["best_candidate"] == 1
 
 
-def test_the_result_has_the_promised_keys_and_is_json(photos: tuple[Photo, ...]) -> None:
+def test_the_result_has_the_promised_keys_and_is_json(photos: tuple[AnnotatedImage, ...]) -> None:
     result = evaluate(Perfect(), photos, protocol="box", dataset="mine").to_json()
     promised = {"protocol", "dataset", "n", "miou", "miou_ci95", "hit_rate", "by_size",
                 "baselines", "ms_per_prompt", "weights_sha256"}  # fmt: skip
@@ -107,7 +107,7 @@ def test_the_result_has_the_promised_keys_and_is_json(photos: tuple[Photo, ...])
     assert result["baselines"]["box"] == pytest.approx(np.pi / 4, abs=0.02)
 
 
-def test_a_predictor_is_measured_as_a_user_gets_it(photos: tuple[Photo, ...]) -> None:
+def test_a_predictor_is_measured_as_a_user_gets_it(photos: tuple[AnnotatedImage, ...]) -> None:
     predictor = Predictor(FakeRuntime(reddish))
     for protocol in ("box", "click"):
         found = evaluate(predictor, photos, protocol=protocol)
@@ -123,7 +123,7 @@ def test_a_predictor_is_measured_as_a_user_gets_it(photos: tuple[Photo, ...]) ->
             assert one.score == pytest.approx(alone.score)
 
 
-def test_a_limit_takes_the_first_objects(photos: tuple[Photo, ...]) -> None:
+def test_a_limit_takes_the_first_objects(photos: tuple[AnnotatedImage, ...]) -> None:
     told: list[int] = []
     found = evaluate(Perfect(), photos, protocol="box", limit=4, progress=told.append)
     assert [one.annotation for one in found.measured] == [101, 102, 103, 104]
@@ -145,7 +145,7 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
         if entry["image_id"] == small["id"]:
             entry.update(annotation(entry["id"], small["id"], scene(3)[1][: HEIGHT // 2]))
     source.annotations.write_text(json.dumps(document))
-    photos = read_coco(source.annotations, source.images).photos
+    photos = read_coco(source.annotations, source.images).images
     found = evaluate(Perfect(), photos, protocol="box")
     assert [one.annotation for one in found.measured] == [102, 103, 105]
     assert [problem.where for problem in found.problems] == [
@@ -155,7 +155,7 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
     assert found.to_json()["miou"] == 1
 
 
-def test_nothing_to_measure(photos: tuple[Photo, ...]) -> None:
+def test_nothing_to_measure(photos: tuple[AnnotatedImage, ...]) -> None:
     with pytest.raises(DataError, match="nothing to measure"):
         evaluate(Perfect(), (), protocol="box")
     with pytest.raises(DataError, match="nothing to measure"):

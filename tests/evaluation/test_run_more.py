@@ -13,7 +13,7 @@ from helpers.tiny import annotation
 from PIL import Image
 
 from picosam2 import masks
-from picosam2.data.coco import Photo, read_coco
+from picosam2.data.coco import AnnotatedImage, read_coco
 from picosam2.evaluation import metrics
 from picosam2.evaluation.boundary import boundary_iou
 from picosam2.evaluation.protocols import count_rivals
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> tuple[Photo, ...]:
+def photos(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
     picture, objects = flat_scene()
     Image.fromarray(picture).save(tmp_path / "a.png")
     document = {
@@ -33,10 +33,10 @@ def photos(tmp_path: Path) -> tuple[Photo, ...]:
         "categories": [{"id": 1, "name": "thing"}],
     }
     (tmp_path / "truth.json").write_text(json.dumps(document))
-    return read_coco(tmp_path / "truth.json", tmp_path).photos
+    return read_coco(tmp_path / "truth.json", tmp_path).images
 
 
-def test_the_result_agrees_with_the_masks_themselves(photos: tuple[Photo, ...]) -> None:
+def test_the_result_agrees_with_the_masks_themselves(photos: tuple[AnnotatedImage, ...]) -> None:
     predictor = Predictor(ColourRuntime())
     found = evaluate(predictor, photos, protocol="box")
     picture, objects = flat_scene()
@@ -48,7 +48,7 @@ def test_the_result_agrees_with_the_masks_themselves(photos: tuple[Photo, ...]) 
         assert one.boundary == pytest.approx(boundary_iou(mask, truth))
 
 
-def test_iou_is_pycocotools(photos: tuple[Photo, ...]) -> None:
+def test_iou_is_pycocotools(photos: tuple[AnnotatedImage, ...]) -> None:
     tools = pytest.importorskip("pycocotools.mask")
     predictor = Predictor(ColourRuntime())
     found = evaluate(predictor, photos, protocol="click")
@@ -61,7 +61,7 @@ def test_iou_is_pycocotools(photos: tuple[Photo, ...]) -> None:
 
 @pytest.mark.parametrize("protocol", ["box", "click", "paper-point", "paper-roi"])
 def test_the_result_file_is_json_with_every_number(
-    photos: tuple[Photo, ...], protocol: str
+    photos: tuple[AnnotatedImage, ...], protocol: str
 ) -> None:
     result = evaluate(
         Predictor(ColourRuntime()), photos, protocol=protocol, weights={"name": "colour"}
@@ -79,7 +79,7 @@ def test_the_result_file_is_json_with_every_number(
         assert found["score"] == {"spearman": None, "calibration_error": None, "reliability": []}
 
 
-def test_pixel_baselines_are_of_the_prompt(photos: tuple[Photo, ...]) -> None:
+def test_pixel_baselines_are_of_the_prompt(photos: tuple[AnnotatedImage, ...]) -> None:
     pytest.importorskip("cv2")
     predictor = Predictor(ColourRuntime())
     box = evaluate(predictor, photos, protocol="box", pixel_baselines=True).to_json()
@@ -89,7 +89,7 @@ def test_pixel_baselines_are_of_the_prompt(photos: tuple[Photo, ...]) -> None:
     assert click["baselines"]["flood"] == pytest.approx(1)
 
 
-def test_disturbances_reach_picture_and_prompt(photos: tuple[Photo, ...]) -> None:
+def test_disturbances_reach_picture_and_prompt(photos: tuple[AnnotatedImage, ...]) -> None:
     seen: list[Any] = []
 
     def grey(picture: np.ndarray, photo: int) -> np.ndarray:

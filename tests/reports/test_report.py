@@ -39,7 +39,7 @@ WEIGHTS = {
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     source = write_coco(tmp_path_factory.mktemp("photos"), 4)
-    photos = read_coco(source.annotations, source.images).photos
+    photos = read_coco(source.annotations, source.images).images
     predictor = Predictor(ColourRuntime())
     found = [
         evaluate(predictor, photos, protocol=protocol, weights=WEIGHTS).to_json()

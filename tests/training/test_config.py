@@ -47,6 +47,13 @@ def test_every_setting_survives_toml(name: str, tmp_path: Path) -> None:
     assert load_recipe(str(path)) == recipe
 
 
+def test_former_names_of_settings_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.toml"
+    path.write_text("[augment]\ncolour = 0.25\ngrey = 0.125\n")
+    augment = load_recipe(str(path)).augment
+    assert (augment.color, augment.gray) == (0.25, 0.125)
+
+
 def test_an_empty_recipe_is_the_default_of_everything(tmp_path: Path) -> None:
     path = tmp_path / "empty.toml"
     path.write_text("")
@@ -102,7 +109,7 @@ def test_progressive_resizing() -> None:
         ("[train]\nviews = { box = -1 }", "negative"),
         ("[train]\nviews = { box = nan }", "views must be float, not nan"),
         ("[augment]\nrotate = 120", "`rotate`"),
-        ("[augment]\ncolour = 2", "`colour`"),
+        ("[augment]\ncolor = 2", "`color`"),
         ("[augment]\nbox_growth = 3", "`box_growth`"),
         ("[augment]\nclick_scale = [0.9, 0.2]", "`click_scale`"),
         ("[model]\ninput_size = 100", "`input_size`"),

@@ -220,7 +220,7 @@ def loss_of(logits: Tensor, target: Tensor, teacher: Tensor | None, weights: lis
     batch = Batch(
         image_B3SS=torch.zeros(len(logits), 3, *logits.shape[1:]), target_BSS=target,
         kind_B=torch.zeros(len(logits), dtype=torch.int64), row_B=np.arange(len(logits)),
-        teacher_BSS=teacher, trust_B=None if teacher is None else torch.tensor(weights),
+        teacher_BSS=teacher, teacher_weight_B=None if teacher is None else torch.tensor(weights),
     )  # fmt: skip
     config = TrainConfig(precision="fp32", bce=0.5, dice=0.5, balanced=True)
     return compute_loss(Fixed(logits), batch, config, DistillConfig(form="paper", clip=100))[0]

@@ -12,7 +12,7 @@ pytest.importorskip("pycocotools", reason="the extra `train` is not installed")
 
 from PIL import Image
 
-from picosam2.data.coco import Instance, Photo
+from picosam2.data.coco import AnnotatedImage, Instance
 from picosam2.errors import ConfigError, DataError
 from picosam2.geometry import CLICK_HALVES
 from picosam2.masks import rle_encode
@@ -59,7 +59,7 @@ def test_what_cannot_be_learned_is_not_claimed():
     assert abs(fitted.spearman) < 0.25
 
 
-def photo(folder: Path, number: int, x: float, y: float) -> Photo:
+def photo(folder: Path, number: int, x: float, y: float) -> AnnotatedImage:
     """A red disc on black."""
     mask = disc(90, 120, x, y, 17)
     picture = np.zeros((90, 120, 3), np.uint8)
@@ -75,7 +75,9 @@ def photo(folder: Path, number: int, x: float, y: float) -> Photo:
         width=120,
         area=float(mask.sum()),
     )
-    return Photo(id=number, path=path, height=90, width=120, source="made", instances=(instance,))
+    return AnnotatedImage(
+        id=number, path=path, height=90, width=120, source="made", instances=(instance,)
+    )
 
 
 def test_examples_come_from_clicks_and_boxes(tmp_path):

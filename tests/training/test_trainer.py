@@ -20,7 +20,7 @@ from helpers.tiny import SMALL_STORE, KnowsTheTruth, make_cache, make_store, tin
 from torch import nn
 
 from picosam2.data.augment import NO_AUGMENT, Batch
-from picosam2.data.batches import Feed, Sampler
+from picosam2.data.batches import BatchLoader, Sampler
 from picosam2.data.store import CLICK, Store
 from picosam2.errors import CheckpointError, ConfigError, WeightsError
 from picosam2.models import checkpoint
@@ -37,8 +37,8 @@ from picosam2.training.trainer import (
     channel,
     compute_loss,
     learning_rate,
-    lesson,
     started_from,
+    teacher_lookup,
     train,
 )
 
@@ -66,7 +66,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 def a_batch(recipe: Recipe, store: Store, step: int = 0) -> Batch:
     sampler = Sampler(store, recipe.train.batch, seed=recipe.train.seed)
-    feed = Feed(
+    feed = BatchLoader(
         store, sampler, recipe.augment, size=recipe.crop_size, seed=recipe.train.seed,
         start=step, stop=step + 1,
     )  # fmt: skip
@@ -375,6 +375,8 @@ def test_a_checkpoint_from_before_a_setting_existed_goes_on(store: Store, tmp_pa
     found = read_tensors(out / "checkpoint.safetensors")
     for table, name in (("model", "kernel"), ("model", "down"), ("train", "schedule")):
         del found.info["recipe"][table][name]
+    augment = found.info["recipe"]["augment"]
+    augment["colour"], augment["grey"] = augment.pop("color"), augment.pop("gray")
     write_tensors(out / "checkpoint.safetensors", found.tensors, found.info)
     train(tiny_recipe(samples=16), store, out, resume=True)
     with pytest.raises(CheckpointError, match="another recipe"):
@@ -514,16 +516,15 @@ def test_a_batch_brings_what_the_teacher_says_of_its_samples(store: Store, tmp_p
     cache = make_cache(tmp_path, store, KnowsTheTruth())
     recipe = replace(tiny_recipe(), augment=NO_AUGMENT, distill=DistillConfig(confidence="product"))
     sampler = Sampler(store, 8, seed=0)
-    feed = Feed(
+    feed = BatchLoader(
         store, sampler, recipe.augment, size=recipe.crop_size, seed=0, stop=1,
-        lesson=lesson(cache, recipe.distill),
+        teacher=teacher_lookup(cache, recipe.distill),
     )  # fmt: skip
     batch = next(iter(feed))
     assert batch.teacher_BSS is not None
-    assert batch.trust_B is not None
-    torch.testing.assert_close(
-        batch.trust_B, torch.from_numpy(np.where(batch.row_B % 2 == 0, np.float32(0.72), 0)),
-    )  # fmt: skip
+    assert batch.teacher_weight_B is not None
+    expected = torch.from_numpy(np.where(batch.row_B % 2 == 0, np.float32(0.72), 0))
+    torch.testing.assert_close(batch.teacher_weight_B, expected)
     inside, outside = batch.target_BSS > 0.99, batch.target_BSS < 0.01
     assert (batch.teacher_BSS[inside] > 5.5).all()
     assert (batch.teacher_BSS[outside] < -5.5).all()

@@ -16,7 +16,7 @@ pytest.importorskip("pycocotools")
 
 import torch
 
-from picosam2.data.coco import Photo
+from picosam2.data.coco import AnnotatedImage
 from picosam2.data.split import spread
 from picosam2.data.store import StoreConfig
 from picosam2.evaluation.run import evaluate
@@ -31,7 +31,7 @@ HALF = StoreConfig(context=64, validation=0.5, photos_per_shard=4)
 
 def photos(count):
     return [
-        Photo(id=n, path=Path(f"{n}.jpg"), height=1, width=1, source="x", instances=())
+        AnnotatedImage(id=n, path=Path(f"{n}.jpg"), height=1, width=1, source="x", instances=())
         for n in range(count)
     ]
 

@@ -52,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     study = tomllib.loads(args.study.read_text())
     photos = {
-        name: read_annotations(name, *getattr(args, name)).photos for name in ("coco", "lvis")
+        name: read_annotations(name, *getattr(args, name)).images for name in ("coco", "lvis")
     }
     for name, variant in study["variants"].items():
         if args.only in (None, name):

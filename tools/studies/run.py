@@ -60,7 +60,7 @@ def main() -> None:
     study = tomllib.loads(args.study.read_text())
     if unknown := set(args.only or ()) - set(study["variants"]):
         parser.error(f"the study has no variant {min(unknown)!r}")
-    photos = read_annotations("coco", args.annotations, args.images).photos
+    photos = read_annotations("coco", args.annotations, args.images).images
     for seed in args.seeds:
         for name, variant in study["variants"].items():
             if args.only and name not in args.only:

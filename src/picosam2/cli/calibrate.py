@@ -47,7 +47,7 @@ def calibrate(
 
     Store(store)  # says what is wrong with it, if anything
     model, facts = load_weights(weights), read_tensors(weights).info
-    photos = read_coco(store / "validation.json", store / "validation").photos
+    photos = read_coco(store / "validation.json", store / "validation").images
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.onnx"
         export_onnx(model, file, {k: v for k, v in facts.items() if k != "scorers"})

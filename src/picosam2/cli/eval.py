@@ -14,7 +14,7 @@ from picosam2.cli._options import Flip, RuntimeName, Threads, Weights
 from picosam2.errors import ConfigError
 
 if TYPE_CHECKING:
-    from picosam2.data.coco import Photo
+    from picosam2.data.coco import AnnotatedImage
     from picosam2.evaluation.leak_check import Leaks
     from picosam2.evaluation.models import Subject
     from picosam2.evaluation.run import Evaluation
@@ -68,7 +68,7 @@ def evaluate(
 
     subject, facts = _open(weights, runtime, threads, flip)
     read = read_annotations(dataset, annotations, images)
-    photos = read.photos
+    photos = read.images
     if first is not None:
         photos = tuple(first_annotations(annotations, photos, first))
     leaks = None if check_leak is None else _check_leak(photos, check_leak)
@@ -122,7 +122,7 @@ def _open(
     return predictor, network.weights_facts(weights, find_weights(weights, runtime), predictor)
 
 
-def _check_leak(photos: Sequence[Photo], store: Path) -> Leaks:
+def _check_leak(photos: Sequence[AnnotatedImage], store: Path) -> Leaks:
     from picosam2.data.store import Store
     from picosam2.evaluation.leak_check import check_leaks
 

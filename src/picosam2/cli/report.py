@@ -54,7 +54,7 @@ def report(
 
         if not boxed:
             raise ConfigError("pictures of photos need a result of `eval --protocol box`")
-        photos = read_annotations(dataset, annotations, images).photos
+        photos = read_annotations(dataset, annotations, images).images
         sheet = qualitative.contact_sheet(qualitative.of_photos(boxed[0]["items"], photos, models))
         sheet_of = dataset.upper()
     elif models:

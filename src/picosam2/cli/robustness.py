@@ -58,7 +58,7 @@ def robustness(
 
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     facts = weights_facts(weights, find_weights(weights, runtime), predictor)
-    photos = read_annotations(dataset, annotations, images).photos
+    photos = read_annotations(dataset, annotations, images).images
     with progress("measuring", "evaluations") as update:
         found = measure(
             predictor,
@@ -119,7 +119,7 @@ def clicks(
 
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     facts = weights_facts(weights, find_weights(weights, runtime), predictor)
-    photos = read_annotations(dataset, annotations, images).photos
+    photos = read_annotations(dataset, annotations, images).images
     total = sum(len(photo.instances) for photo in photos)
     total = total if limit is None else min(limit, total)
     with counted("clicking", "objects", total) as advance:

@@ -1,7 +1,7 @@
 """Context crops to training batches: whole batches at once in torch, on a CPU or a GPU.
 
 Image and mask go through one affine map, which does the flip, the rotation, the jitter of the
-prompt and the cut of the window in a single resampling. Colour, blur, JPEG and noise follow on the
+prompt and the cut of the window in a single resampling. Color, blur, JPEG and noise follow on the
 image alone.
 
 All random numbers of a batch are drawn first, for the global batch, so that a batch is a function
@@ -13,7 +13,7 @@ Shape suffixes: B batch, C the context's side, S the crop's side, N points of an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from picosam2._config import FORMER_NAME
 from picosam2.data.store import BOX
 from picosam2.errors import ConfigError
 from picosam2.geometry import BOX_GROWTH, CROP_SIZE
@@ -59,14 +60,14 @@ class AugmentConfig:
     """Standard deviation of the click about the centre point, as a share of the object's reach."""
     click_scale: tuple[float, float] = (0.4, 0.9)
     """Half-size of a click's window over the context's, drawn log-uniformly."""
-    colour: float = 0.3
+    color: float = field(default=0.3, metadata={FORMER_NAME: "colour"})
     """Strength of brightness, contrast, saturation and white-balance changes, 0 to 1."""
-    grey: float = 0.05
-    """Share of the samples turned grey."""
+    gray: float = field(default=0.05, metadata={FORMER_NAME: "grey"})
+    """Share of the samples turned gray."""
     blur: float = 0.1
     """Share of the samples blurred."""
     jpeg: float = 0.1
-    """Share of the samples put through JPEG's quantisation."""
+    """Share of the samples put through JPEG's quantization."""
     noise: float = 0.1
     """Share of the samples with sensor noise added."""
     neighbour: float = 0.0
@@ -74,8 +75,8 @@ class AugmentConfig:
     (after "simple copy-paste", Ghiasi et al. 2021, where the pasted object is the one to find)."""
 
     def __post_init__(self) -> None:
-        shares = ("flip", "rotate_share", "box_exact", "grey", "blur", "jpeg", "noise", "neighbour")
-        for name in (*shares, "colour"):
+        shares = ("flip", "rotate_share", "box_exact", "gray", "blur", "jpeg", "noise", "neighbour")
+        for name in (*shares, "color"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be from 0 to 1")
         if not 0 <= self.rotate <= 90 or not 0 <= self.box_jitter < 0.5:
@@ -92,7 +93,7 @@ class AugmentConfig:
 
 NO_AUGMENT = AugmentConfig(
     flip=0, rotate=0, rotate_share=0, box_jitter=0, click_spread=0, click_scale=(0.6, 0.6),
-    colour=0, grey=0, blur=0, jpeg=0, noise=0, neighbour=0,
+    color=0, gray=0, blur=0, jpeg=0, noise=0, neighbour=0,
 )  # fmt: skip
 """The plain windows: for validation on crops, and for the paper's recipe."""
 
@@ -111,7 +112,7 @@ class Batch:
     """The store's rows."""
     teacher_BSS: Tensor | None = None
     """The teacher's logits on the same crops, float32; None without a teacher."""
-    trust_B: Tensor | None = None
+    teacher_weight_B: Tensor | None = None
     """Weight of the teacher in each sample, float32, 0..1."""
 
 
@@ -363,7 +364,7 @@ def _photometric(
     image_B3SS: Tensor, uniform: _Uniforms, tile_3TT: Tensor, config: AugmentConfig
 ) -> Tensor:
     """Colour for all, then blur, JPEG and noise for some. Values 0..255."""
-    image_B3SS = _colour(image_B3SS, uniform, config)
+    image_B3SS = _color(image_B3SS, uniform, config)
     for share, change in ((config.blur, _blur), (config.jpeg, _jpeg)):
         rows, strength_B = uniform.below(share), next(uniform)
         if rows:
@@ -404,22 +405,22 @@ def _put_behind(
     image_B3SS[rows] = image_B3SS[rows].lerp(moved_R4SS[:, :3], shown_R1SS)
 
 
-def _colour(image_B3SS: Tensor, uniform: _Uniforms, config: AugmentConfig) -> Tensor:
+def _color(image_B3SS: Tensor, uniform: _Uniforms, config: AugmentConfig) -> Tensor:
     """Gain, contrast, saturation and white balance as one 3x3 matrix and offset a sample."""
     luma_3 = image_B3SS.new_tensor((0.299, 0.587, 0.114))
-    strength = config.colour
+    strength = config.color
 
     def factor(scale: float) -> Tensor:
         return torch.exp((next(uniform) * 2 - 1) * strength * scale)
 
     gain_B, contrast_B, saturation_B = factor(1.0), factor(1.0), factor(2.0)
     balance_B3 = torch.stack([factor(0.4) for _ in range(3)], 1)
-    saturation_B = torch.where(next(uniform) < config.grey, 0.0, saturation_B)
+    saturation_B = torch.where(next(uniform) < config.gray, 0.0, saturation_B)
     eye = torch.eye(3, device=image_B3SS.device)
     mixed_B33 = saturation_B[:, None, None] * eye + (1 - saturation_B)[:, None, None] * luma_3
     matrix_B33 = mixed_B33 * (gain_B * contrast_B)[:, None, None] * balance_B3[:, :, None]
-    grey_B = image_B3SS.mean((2, 3)) @ luma_3
-    offset_B3 = (gain_B * (1 - contrast_B) * grey_B)[:, None] * balance_B3
+    gray_B = image_B3SS.mean((2, 3)) @ luma_3
+    offset_B3 = (gain_B * (1 - contrast_B) * gray_B)[:, None] * balance_B3
     changed = torch.baddbmm(offset_B3[:, :, None], matrix_B33, image_B3SS.flatten(2))
     return changed.view_as(image_B3SS).clamp_(0, 255)
 
@@ -440,7 +441,7 @@ def _blur(image_B3SS: Tensor, strength_B: Tensor) -> Tensor:
     return image_B3SS
 
 
-# Luminance quantisation of ITU-T T.81, Annex K.1, used for all three channels.
+# Luminance quantization of ITU-T T.81, Annex K.1, used for all three channels.
 _QUANTISATION = (
     (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55),
     (14, 13, 16, 24, 40, 57, 69, 56), (14, 17, 22, 29, 51, 87, 80, 62),
@@ -452,7 +453,7 @@ _TO_YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.081
 
 @cache
 def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The DCT-II of 8x8 tiles (64, 64), the quantisation table (64,), RGB to YCbCr and back (3, 3).
+    """The DCT-II of 8x8 tiles (64, 64), the quantization table (64,), RGB to YCbCr and back (3, 3).
 
     Made once for a device.
     """

@@ -1,7 +1,7 @@
 """Which views a step trains on, and getting their pixels ready ahead of time.
 
 The views and the random numbers of a step are a pure function of (seed, step): resuming needs no
-state, and processes that share a batch agree on it without a word.
+state, and processes that share a batch agree on it without exchanging messages.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from picosam2.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
-    """What a teacher says of some rows of the store."""
+class TeacherTargets:
+    """A teacher's answers for some rows of the store."""
 
     logits_BCC: Tensor
     """Its logits on their context crops, float32."""
-    trust_B: Tensor
-    """Its weight in each, float32, 0..1."""
+    weight_B: Tensor
+    """Its weight in the loss of each, float32, 0..1."""
 
 
-Lesson = Callable[[npt.NDArray[np.int64]], Said]
-"""Gives what a teacher says of rows (B,)."""
+TeacherLookup = Callable[[npt.NDArray[np.int64]], TeacherTargets]
+"""Gives a teacher's answers for rows (B,) int64."""
 
 
 class Sampler:
@@ -55,8 +55,8 @@ class Sampler:
         Raises:
             ConfigError: a view or source the store does not have, or nothing left to train on.
         """
-        for found, known in ((views, store.view_names), (sources, store.source_names)):
-            if unknown := set(found or {}) - set(known):
+        for weights, known in ((views, store.view_names), (sources, store.source_names)):
+            if unknown := set(weights or {}) - set(known):
                 raise ConfigError(
                     f"the store has no {min(unknown)!r}; it has {', '.join(known) or 'nothing'}"
                 )
@@ -89,8 +89,8 @@ class Sampler:
             rows = self._rows[self._permuted(step)]
             return rows
         draws = np.random.default_rng((self._seed, step)).random(self._batch)
-        found = np.searchsorted(self._cumulative, draws * self._cumulative[-1], side="right")
-        rows = self._rows[np.minimum(found, len(self._rows) - 1)]
+        places = np.searchsorted(self._cumulative, draws * self._cumulative[-1], side="right")
+        rows = self._rows[np.minimum(places, len(self._rows) - 1)]
         return rows
 
     def _permuted(self, step: int) -> npt.NDArray[np.int64]:
@@ -142,13 +142,13 @@ class Resident:
         return self._crops_NCC4[places.to(self._crops_NCC4.device)]
 
 
-class Feed:
+class BatchLoader:
     """Batches for the steps `start` to `stop`, made by threads while the model computes.
 
     `size` gives the crops' side at each step; `rank` and `world` give this process its contiguous
-    share of every global batch; `lesson` adds what a teacher says of the samples. `resident` keeps
-    the crops in the memory of `device`. `workers` threads make batches, of which at most `ahead`
-    are in the making or waiting.
+    share of every global batch; `teacher` adds a teacher's answers for the samples. `resident`
+    keeps the crops in the memory of `device`. `workers` threads make batches, of which at most
+    `ahead` are in the making or waiting.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Feed:
         rank: int = 0,
         world: int = 1,
         device: torch.device | None = None,
-        lesson: Lesson | None = None,
+        teacher: TeacherLookup | None = None,
         resident: bool = False,
         workers: int = 2,
         ahead: int = 4,
@@ -173,7 +173,7 @@ class Feed:
         self._size, self._seed, self._start, self._stop = size, seed, start, stop
         self._rank, self._world = rank, world
         self._device = device or torch.device("cpu")
-        self._lesson = lesson
+        self._teacher = teacher
         self._resident = Resident(store, sampler.known, self._device) if resident else None
         self._workers, self._ahead = workers, ahead
 
@@ -209,13 +209,13 @@ class Feed:
             context = self._resident.gather(rows)
         else:
             context = torch.from_numpy(self._store.gather(rows)).to(self._device, non_blocking=True)
-        said = self._lesson(rows) if self._lesson else None
+        targets = self._teacher(rows) if self._teacher else None
         cut = augment(
             context, half.to(self._device), kind, draws, self._config, self._size(step),
-            None if said is None else said.logits_BCC.to(self._device, non_blocking=True),
+            None if targets is None else targets.logits_BCC.to(self._device, non_blocking=True),
         )  # fmt: skip
         return Batch(
             image_B3SS=cut.image_B3SS, target_BSS=cut.target_BSS, teacher_BSS=cut.teacher_BSS,
             kind_B=kind, row_B=rows,
-            trust_B=None if said is None else said.trust_B.to(self._device),
+            teacher_weight_B=None if targets is None else targets.weight_B.to(self._device),
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """COCO-format annotation files: photos, and objects whose masks are decoded when asked for.
 
 The format is described at https://cocodataset.org/#format-data. Reading checks the structure of
-every entry and leaves out what is broken, with a `Problem` that says which entry and why; only a
-file that is no annotation file at all is an error. Polygons are filled by pycocotools, the
+every entry and leaves out what is broken, with an `EntryProblem` that says which entry and why;
+only a file that is no annotation file at all is an error. Polygons are filled by pycocotools, the
 format's reference code, whose rule for the pixels on an edge is its own. Its C code trusts its
 input, so what it is given is checked first, and run-length encodings go to `picosam2.masks`.
 """
@@ -67,7 +67,7 @@ class Instance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Photo:
+class AnnotatedImage:
     """One photo and its objects. `height` and `width` are what the annotation file says."""
 
     id: int
@@ -79,7 +79,7 @@ class Photo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
+class EntryProblem:
     """Something left out: `where` names it ("annotation 123"), `what` says why."""
 
     where: str
@@ -90,8 +90,8 @@ class Problem:
 class Annotations:
     """What one annotation file holds. `crowds` counts the crowd regions that were skipped."""
 
-    photos: tuple[Photo, ...]
-    problems: tuple[Problem, ...]
+    images: tuple[AnnotatedImage, ...]
+    problems: tuple[EntryProblem, ...]
     crowds: int
 
 
@@ -106,7 +106,7 @@ def read_coco(annotations: Path, images: Path, *, source: str | None = None) -> 
 
     Photos and objects keep the file's order. Crowd regions are counted and skipped: they mark many
     objects at once. Broken entries, photos that are not there and a second entry with the same id
-    are left out, each with a `Problem`.
+    are left out, each with an `EntryProblem`.
 
     Raises:
         DataError: the file or the folder is missing, or the file is not a COCO instances file.
@@ -138,8 +138,8 @@ def read_document(
     if not images.is_dir():
         raise DataError(f"the image folder {images} does not exist: pass the folder of the photos")
     default_source = annotations.stem if source is None else source
-    problems: list[Problem] = []
-    photos: dict[int, Photo] = {}
+    problems: list[EntryProblem] = []
+    photos: dict[int, AnnotatedImage] = {}
     broken: dict[int, str] = {}  # image id -> why its photo is left out
     for position, entry in enumerate(document["images"]):
         image_id: int | None = None
@@ -149,10 +149,10 @@ def read_document(
                 raise _DuplicateError("has the same id as an earlier image")
             photos[image_id] = _read_photo(entry, image_id, images, default_source, candidates)
         except _DuplicateError as error:
-            problems.append(Problem(where=f"image {image_id}", what=str(error)))
+            problems.append(EntryProblem(where=f"image {image_id}", what=str(error)))
         except ValueError as error:
             if image_id is None:
-                problems.append(Problem(where=f"image entry {position}", what=str(error)))
+                problems.append(EntryProblem(where=f"image entry {position}", what=str(error)))
             else:
                 broken[image_id] = str(error)
 
@@ -183,16 +183,16 @@ def read_document(
                 raise ValueError(f"belongs to image {image_id}, which is not in the file")
             instance = _read_instance(entry, instance_id, photos[image_id])
         except ValueError as error:
-            problems.append(Problem(where=where, what=str(error)))
+            problems.append(EntryProblem(where=where, what=str(error)))
         else:
             instances.setdefault(image_id, []).append(instance)
 
     for image_id, what in broken.items():
         left_out = f" ({lost[image_id]} annotations are left out with it)" if lost[image_id] else ""
-        problems.append(Problem(where=f"image {image_id}", what=what + left_out))
+        problems.append(EntryProblem(where=f"image {image_id}", what=what + left_out))
     return Annotations(
-        photos=tuple(
-            Photo(
+        images=tuple(
+            AnnotatedImage(
                 id=photo.id,
                 path=photo.path,
                 height=photo.height,
@@ -250,14 +250,14 @@ def _read_photo(
     images: Path,
     default_source: str,
     candidates: Callable[[dict[str, Any]], Sequence[str]],
-) -> Photo:
+) -> AnnotatedImage:
     height, width = _whole(entry, "height"), _whole(entry, "width")
     if height == 0 or width == 0:
         raise ValueError("has no pixels")
     if height * width > MAX_PIXELS:
         raise ValueError(f"is larger than {MAX_PIXELS} pixels")
     source = entry.get("source")
-    return Photo(
+    return AnnotatedImage(
         id=image_id,
         path=_find(images, candidates(entry)),
         height=height,
@@ -286,7 +286,7 @@ def _short(name: str) -> str:
     return repr(name if len(name) <= 100 else name[:100] + "...")
 
 
-def _read_instance(entry: dict[str, Any], instance_id: int, photo: Photo) -> Instance:
+def _read_instance(entry: dict[str, Any], instance_id: int, photo: AnnotatedImage) -> Instance:
     segmentation = _read_segmentation(entry.get("segmentation"), photo)
     box = entry.get("bbox")
     if box is not None:
@@ -309,7 +309,7 @@ def _read_instance(entry: dict[str, Any], instance_id: int, photo: Photo) -> Ins
     )
 
 
-def _read_segmentation(value: Any, photo: Photo) -> Polygons | bytes | Counts:
+def _read_segmentation(value: Any, photo: AnnotatedImage) -> Polygons | bytes | Counts:
     """The checked segmentation; `ValueError` with the reason if there is none to use."""
     if not value or not isinstance(value, list | dict):
         raise ValueError("has no segmentation")
@@ -376,7 +376,7 @@ def _perimeter(polygon: NDArray[np.float64]) -> float:
     return float(steps.max(axis=1).sum())
 
 
-def _area(segmentation: Polygons | bytes | Counts, photo: Photo) -> float:
+def _area(segmentation: Polygons | bytes | Counts, photo: AnnotatedImage) -> float:
     """The area in pixels of a checked segmentation: polygon outlines, or runs of the object."""
     if isinstance(segmentation, tuple):
         return math.fsum(_polygon_area(polygon) for polygon in segmentation)

@@ -1,4 +1,4 @@
-"""Contact sheets: many small pictures on one, to see at a glance what a store holds."""
+"""Contact sheets: many small images on one, to see at a glance what a store holds."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ BOTH, ONLY_TRUTH, ONLY_MASK = PALETTE[2], PALETTE[0], PALETTE[1]
 def contact_sheet(
     store: Store, out: Path, *, count: int = 48, view: str | None = None, seed: int = 0
 ) -> int:
-    """Write a picture of random context crops with their masks tinted; how many it shows.
+    """Write an image of random context crops with their masks tinted; how many it shows.
 
-    Each view has a colour of its own. `view` shows that one only. `out` ends in .png or .jpg.
+    Each view has a color of its own. `view` shows that one only. `out` ends in .png or .jpg.
 
     Raises:
         ConfigError: the store has no such view, or `out` has another ending.
         StoreError: there is nothing to show.
     """
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ConfigError(f"{out} is no name for a picture: end it in .png or .jpg")
+        raise ConfigError(f"{out} is no name for an image: end it in .png or .jpg")
     if view is not None and view not in store.view_names:
         raise ConfigError(f"the store has no view {view!r}; it has {', '.join(store.view_names)}")
     rows = np.arange(len(store))
@@ -44,25 +44,25 @@ def contact_sheet(
     rows = np.random.default_rng(seed).permutation(rows)[:count]
     rows = rows[np.argsort(store.records["view"][rows], kind="stable")]
     crops = store.gather(rows)
-    colours = np.array(PALETTE, np.float32)[store.records["view"][rows] % len(PALETTE)]
+    colors = np.array(PALETTE, np.float32)[store.records["view"][rows] % len(PALETTE)]
     share = crops[..., 3:].astype(np.float32) * (_TINT / 255)
-    tinted = crops[..., :3] + share * (colours[:, None, None] - crops[..., :3])
+    tinted = crops[..., :3] + share * (colors[:, None, None] - crops[..., :3])
     sheet = grid(np.rint(tinted).astype(np.uint8), math.ceil(math.sqrt(1.5 * len(rows))))
     write_bytes(out, encode_picture(sheet, "PNG" if out.suffix.lower() == ".png" else "JPEG"))
     return len(rows)
 
 
 def agreement(
-    picture: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_], mask: npt.NDArray[np.bool_]
+    image: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_], mask: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.uint8]:
-    """A picture (h, w, 3) uint8 RGB with two masks (h, w): `BOTH`, `ONLY_TRUTH`, `ONLY_MASK`."""
-    drawn = picture.astype(np.float32)
-    for part, colour in (
+    """An image (h, w, 3) uint8 RGB with two masks (h, w): `BOTH`, `ONLY_TRUTH`, `ONLY_MASK`."""
+    drawn = image.astype(np.float32)
+    for part, color in (
         (truth & mask, BOTH),
         (truth & ~mask, ONLY_TRUTH),
         (~truth & mask, ONLY_MASK),
     ):
-        drawn[part] += _TINT * (np.array(colour, np.float32) - drawn[part])
+        drawn[part] += _TINT * (np.array(color, np.float32) - drawn[part])
     return np.rint(drawn).astype(np.uint8)
 
 

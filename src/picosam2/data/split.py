@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from picosam2.data.coco import Photo
+from picosam2.data.coco import AnnotatedImage
 
 NEAR = 4
 """Bits, of 64, by which two difference hashes of one picture may differ after it was re-saved.
@@ -31,8 +31,8 @@ def dhash(image: npt.NDArray[np.uint8]) -> int:
 
     Source: N. Krawetz, "Kind of Like That", 2013.
     """
-    grey = Image.fromarray(image).convert("L").resize((9, 8), Image.Resampling.BOX)
-    pixels = np.asarray(grey, np.int16)
+    gray = Image.fromarray(image).convert("L").resize((9, 8), Image.Resampling.BOX)
+    pixels = np.asarray(gray, np.int16)
     bits = (pixels[:, 1:] > pixels[:, :-1]).ravel()
     return int(np.packbits(bits).view(">u8")[0])
 
@@ -81,7 +81,7 @@ def _groups(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     return np.array([root(index) for index in range(len(hashes))], np.int64)
 
 
-def spread(photos: Sequence[Photo], count: int) -> tuple[Photo, ...]:
+def spread(photos: Sequence[AnnotatedImage], count: int) -> tuple[AnnotatedImage, ...]:
     """`count` photos at even distances in their order, so that every source is among them; 0: all.
 
     A store's photos stand source by source; the first ones would be of one source only.

@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from picosam2 import geometry, masks
 from picosam2._files import atomic_write, sha256_file, write_bytes, write_json
-from picosam2.data.coco import Annotations, Instance, Photo, Problem, read_coco
+from picosam2.data.coco import AnnotatedImage, Annotations, EntryProblem, Instance, read_coco
 from picosam2.data.datasets import read_annotations
 from picosam2.data.split import dhash, split
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
@@ -139,7 +139,7 @@ class StoreConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PrepareResult:
     """What `prepare` did. `instances` counts objects, `views` the crops made of them."""
 
     photos: int
@@ -147,7 +147,7 @@ class Prepared:
     views: int
     crowds: int
     reused_shards: int
-    problems: tuple[Problem, ...]
+    problems: tuple[EntryProblem, ...]
 
 
 def prepare(
@@ -157,7 +157,7 @@ def prepare(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Prepared:
+) -> PrepareResult:
     """Write the store of `sources` to the folder `out`, in parallel; finished shards are kept.
 
     `progress(done, total)` is called in photos, each of which is read twice: to be split and to be
@@ -174,7 +174,7 @@ def prepare(
     except OSError as error:
         raise StoreError(f"{out} cannot be a store's folder: {error.strerror}") from error
     read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in sources]
-    photos = [photo for annotations in read for photo in annotations.photos if photo.instances]
+    photos = [photo for annotations in read for photo in annotations.images if photo.instances]
     if not photos:
         raise DataError("there is no photo with an object to prepare: check the annotation files")
     names = sorted({photo.source for photo in photos})
@@ -184,12 +184,12 @@ def prepare(
         (start, photos[start : start + config.photos_per_shard])
         for start in range(0, len(photos), config.photos_per_shard)
     ]
-    told = _Told(2 * len(photos), progress)
+    counter = _ProgressCounter(2 * len(photos), progress)
     with _workers(min(workers or allowed_cpus(), len(parts))) as in_parallel:
         hashes: list[int | None] = []
         for found in in_parallel(_hash_photos, [[p.path for p in part] for _, part in parts]):
             hashes += found
-            told.add(len(found))
+            counter.add(len(found))
         validation = split(hashes, config.seed, config.validation)
         jobs = [
             _Job(
@@ -205,13 +205,13 @@ def prepare(
         ]
         done = [job for job in jobs if job.finished()]
         waiting = [job for job in jobs if not job.finished()]
-        told.add(sum(len(job.photos) for job in done))
+        counter.add(sum(len(job.photos) for job in done))
         for count in in_parallel(_write_shard, waiting):
-            told.add(count)
+            counter.add(count)
     summaries = [_read_summary(job.summary) for job in jobs]
     _write_validation(out, photos, summaries)
     write_json(out / "store.json", {**plan, "complete": True})
-    return Prepared(
+    return PrepareResult(
         photos=sum(len(s["photos"]) for s in summaries),
         instances=sum(s["instances"] for s in summaries),
         views=sum(s["count"] for s in summaries),
@@ -221,9 +221,9 @@ def prepare(
     )
 
 
-def _problems(read: Sequence[Annotations], summaries: Sequence[Any]) -> tuple[Problem, ...]:
+def _problems(read: Sequence[Annotations], summaries: Sequence[Any]) -> tuple[EntryProblem, ...]:
     found = [problem for annotations in read for problem in annotations.problems]
-    found += [Problem(**problem) for summary in summaries for problem in summary["problems"]]
+    found += [EntryProblem(**problem) for summary in summaries for problem in summary["problems"]]
     return tuple(found)
 
 
@@ -315,7 +315,7 @@ class _Job:
 
     out: Path
     index: int
-    photos: tuple[Photo, ...]
+    photos: tuple[AnnotatedImage, ...]
     hashes: tuple[int | None, ...]
     """Of each photo; None where it cannot be read."""
     validation: tuple[bool, ...]
@@ -335,7 +335,7 @@ class _Job:
         return self.summary.exists()
 
 
-class _Told:
+class _ProgressCounter:
     """Tells how far it is."""
 
     def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
@@ -404,7 +404,7 @@ def _write_shard(job: _Job) -> int:
     crops: list[npt.NDArray[np.uint8]] = []
     records: list[npt.NDArray[np.void]] = []
     photos: list[dict[str, Any]] = []
-    problems: list[Problem] = []
+    problems: list[EntryProblem] = []
     instances = 0
     for photo, picture_hash, kept in zip(job.photos, job.hashes, job.validation, strict=True):
         try:
@@ -413,7 +413,7 @@ def _write_shard(job: _Job) -> int:
                 height, width = image.shape[:2]
                 raise StoreError(f"is {width}x{height}, not {photo.width}x{photo.height} as stated")
         except PicoSAM2Error as error:
-            problems.append(Problem(where=f"photo {photo.path.name}", what=str(error)))
+            problems.append(EntryProblem(where=f"photo {photo.path.name}", what=str(error)))
             continue
         photos.append(
             {
@@ -428,7 +428,7 @@ def _write_shard(job: _Job) -> int:
             try:
                 mask = instance.mask()
             except PicoSAM2Error as error:
-                problems.append(Problem(where=f"annotation {instance.id}", what=str(error)))
+                problems.append(EntryProblem(where=f"annotation {instance.id}", what=str(error)))
                 continue
             instances += 1
             for number, view in enumerate(views):
@@ -474,7 +474,7 @@ def _cut(
 
 
 def _record(
-    photo: Photo,
+    photo: AnnotatedImage,
     instance: Instance,
     mask: npt.NDArray[np.bool_],
     job: _Job,
@@ -494,7 +494,7 @@ def _record(
 
 
 def _write_validation(
-    out: Path, photos: Sequence[Photo], summaries: Sequence[dict[str, Any]]
+    out: Path, photos: Sequence[AnnotatedImage], summaries: Sequence[dict[str, Any]]
 ) -> None:
     """The validation photos, copied, with a COCO file of their own: for measuring on whole images.
 
@@ -638,7 +638,7 @@ class Store:
             found += _read_summary(summary)["photos"]
         return found
 
-    def held_out(self) -> tuple[Photo, ...]:
+    def held_out(self) -> tuple[AnnotatedImage, ...]:
         """The photos that are kept for validation and their objects, source by source.
 
         Photos without an object are left out.
@@ -649,7 +649,7 @@ class Store:
         """
         if any(photo["validation"] for photo in self.photos):
             read = read_coco(self.path / "validation.json", self.path / "validation")
-            if photos := tuple(photo for photo in read.photos if photo.instances):
+            if photos := tuple(photo for photo in read.images if photo.instances):
                 return photos
         raise StoreError(
             f"{self.path} keeps no photos for validation to measure on: prepare it with "
@@ -669,7 +669,7 @@ class Store:
         read_rows(self._files, self.ends, rows, out)
         return out
 
-    def shard_photos(self, sources: Sequence[SourceFiles]) -> list[tuple[Photo, ...]]:
+    def shard_photos(self, sources: Sequence[SourceFiles]) -> list[tuple[AnnotatedImage, ...]]:
         """The photos of each shard, with all their objects, read again from what it was made of.
 
         A store keeps no paths, so the annotation files are known by their hashes, in any order.
@@ -692,7 +692,7 @@ class Store:
         if given:
             raise StoreError(f"{self.path} was not made from {given[0][1].annotations}: leave it")
         read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in ordered]
-        photos = [photo for annotations in read for photo in annotations.photos if photo.instances]
+        photos = [photo for annotations in read for photo in annotations.images if photo.instances]
         if len(photos) != self._photo_count:
             raise StoreError(
                 f"{self.path} was made from {self._photo_count:,} photos, and {len(photos):,} are "

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry, masks
-from picosam2.data.coco import Instance, Photo, Problem
+from picosam2.data.coco import AnnotatedImage, EntryProblem, Instance
 from picosam2.data.store import SourceFiles, Store
 from picosam2.distillation.cache import (
     LIMIT,
@@ -62,7 +62,7 @@ class Result:
     """Shards written now."""
     kept: int
     """Shards that were there already."""
-    problems: tuple[Problem, ...]
+    problems: tuple[EntryProblem, ...]
     """Photos that could not be shown to the teacher now, though the store was made from them."""
 
 
@@ -106,7 +106,7 @@ def teach(
         sum(len(parts[index]) for index in waiting),
         progress,
     )
-    problems: list[Problem] = []
+    problems: list[EntryProblem] = []
     for index in waiting:
         start = int(store.ends[index - 1]) if index else 0
         shard = _Shard(store, start, int(store.ends[index]), agree)
@@ -162,7 +162,7 @@ class _Counted:
     """Sum of the squared errors of those that were not clipped, in logits."""
     largest: float = 0.0
     """The largest of these errors."""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[EntryProblem] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -219,8 +219,8 @@ class _Shard:
 
 
 def _with_rows(
-    photos: Sequence[Photo], records: npt.NDArray[np.void], store: Store
-) -> Iterator[tuple[Photo, list[tuple[Instance, int]]]]:
+    photos: Sequence[AnnotatedImage], records: npt.NDArray[np.void], store: Store
+) -> Iterator[tuple[AnnotatedImage, list[tuple[Instance, int]]]]:
     """Each photo of a shard with those of its objects that are in the store, and their first rows.
 
     The store has the rows in the order of the annotations, without what could not be used.
@@ -250,7 +250,7 @@ def _with_rows(
 
 
 def _teach_photo(
-    teacher: Teacher, photo: Photo, objects: Sequence[tuple[Instance, int]], shard: _Shard
+    teacher: Teacher, photo: AnnotatedImage, objects: Sequence[tuple[Instance, int]], shard: _Shard
 ) -> None:
     """Show the teacher one photo; its objects stay without an answer if that cannot be done."""
     try:
@@ -260,7 +260,9 @@ def _teach_photo(
             raise DataError(f"is {width}x{height}, not {photo.width}x{photo.height} as stated")
         truths = [instance.mask() for instance, _ in objects]
     except PicoSAM2Error as error:
-        shard.counted.problems.append(Problem(where=f"photo {photo.path.name}", what=str(error)))
+        shard.counted.problems.append(
+            EntryProblem(where=f"photo {photo.path.name}", what=str(error))
+        )
         shard.counted.instances += len(objects)
         shard.counted.invalid += len(objects)
         return

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry
-from picosam2.data.coco import Photo
+from picosam2.data.coco import AnnotatedImage
 from picosam2.data.contact_sheet import agreement
 from picosam2.data.split import spread
 from picosam2.evaluation.causes import CAUSES, TRAITS, cause_of, traits_of
@@ -137,7 +137,7 @@ def rows(cases: Sequence[Case], keys: Sequence[str], names: Iterable[str]) -> li
 
 def analyse(
     predictor: Predictor,
-    photos: Sequence[Photo],
+    photos: Sequence[AnnotatedImage],
     *,
     protocol: str = "box",
     limit: int | None = None,
@@ -192,7 +192,9 @@ def analyse(
     )
 
 
-def spread_objects(photos: Sequence[Photo], limit: int | None) -> tuple[Photo, ...]:
+def spread_objects(
+    photos: Sequence[AnnotatedImage], limit: int | None
+) -> tuple[AnnotatedImage, ...]:
     """Whole photos at even distances in their order, as many as hold at most `limit` objects.
 
     At least one photo; None: all of them. So every source is there, and every photo's rivals.
@@ -206,7 +208,7 @@ def spread_objects(photos: Sequence[Photo], limit: int | None) -> tuple[Photo, .
 
 
 def _case(
-    photo: Photo,
+    photo: AnnotatedImage,
     item: Item,
     mask: Mask,
     others: Sequence[Mask],

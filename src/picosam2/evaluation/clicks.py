@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import masks
-from picosam2.data.coco import Photo, Problem
+from picosam2.data.coco import AnnotatedImage, EntryProblem
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error
 from picosam2.evaluation import metrics
 from picosam2.evaluation.boundary import deepest
@@ -52,7 +52,7 @@ class ClickCurve:
     weights_sha256: str
     clicks: int
     objects: tuple[Clicked, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[EntryProblem, ...]
     weights: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def next_click(truth: Mask, found: Mask) -> Point | None:
 
 def measure_clicks(
     predictor: Predictor,
-    photos: Iterable[Photo],
+    photos: Iterable[AnnotatedImage],
     *,
     dataset: str = "coco",
     clicks: int = 6,
@@ -116,7 +116,7 @@ def measure_clicks(
     if clicks < 1:
         raise ConfigError("`clicks` must be at least 1")
     objects: list[Clicked] = []
-    problems: list[Problem] = []
+    problems: list[EntryProblem] = []
     for photo in photos:
         room = None if limit is None else limit - len(objects)
         if room is not None and room <= 0:
@@ -124,7 +124,7 @@ def measure_clicks(
         try:
             picture = load_image(photo.path)
         except PicoSAM2Error as error:
-            problems.append(Problem(where=f"photo {photo.path.name}", what=str(error)))
+            problems.append(EntryProblem(where=f"photo {photo.path.name}", what=str(error)))
             continue
         truths: dict[int, Mask] = {}
         for instance in photo.instances[:room]:
@@ -134,7 +134,7 @@ def measure_clicks(
                     raise DataError("its mask has another size than the photo")
                 truths[instance.id] = mask
             except PicoSAM2Error as error:
-                problems.append(Problem(where=f"annotation {instance.id}", what=str(error)))
+                problems.append(EntryProblem(where=f"annotation {instance.id}", what=str(error)))
         if not truths:
             continue
         curves = _click_through(predictor, picture, list(truths.values()), clicks)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from picosam2.data.coco import Photo
+from picosam2.data.coco import AnnotatedImage
 from picosam2.data.split import NEAR, dhash
 from picosam2.data.store import Store
 from picosam2.errors import ImageError
@@ -62,7 +62,7 @@ class Leaks:
         }
 
 
-def check_leaks(photos: Sequence[Photo], store: Store) -> Leaks:
+def check_leaks(photos: Sequence[AnnotatedImage], store: Store) -> Leaks:
     """Compare photos with those of a store, by image id and file name and by picture.
 
     The store's validation photos count too. Photos that cannot be read are not compared.

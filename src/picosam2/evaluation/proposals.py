@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import masks
-from picosam2.data.coco import Photo, Problem
+from picosam2.data.coco import AnnotatedImage, EntryProblem
 from picosam2.errors import DataError, PicoSAM2Error, require
 from picosam2.evaluation.baselines import filled_box
 from picosam2.images import load_image
@@ -68,7 +68,7 @@ class Proposals:
     weights_sha256: str
     settings: Everything
     methods: dict[str, Recall]
-    problems: tuple[Problem, ...]
+    problems: tuple[EntryProblem, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -85,7 +85,7 @@ class Proposals:
 
 def measure(
     predictor: Predictor,
-    photos: Iterable[Photo],
+    photos: Iterable[AnnotatedImage],
     settings: Everything | None = None,
     *,
     limit: int | None = None,
@@ -114,7 +114,7 @@ def measure(
     ranked: dict[str, list[Ranked]] = {name: [] for name in methods}
     seconds = dict.fromkeys(methods, 0.0)
     truths: list[list[dict[str, Any]]] = []
-    problems: list[Problem] = []
+    problems: list[EntryProblem] = []
     for photo in photos:
         if limit is not None and len(truths) == limit:
             break
@@ -122,7 +122,7 @@ def measure(
             picture = load_image(photo.path)
             objects = _objects(photo, picture, problems)
         except PicoSAM2Error as error:
-            problems.append(Problem(where=f"photo {photo.path.name}", what=str(error)))
+            problems.append(EntryProblem(where=f"photo {photo.path.name}", what=str(error)))
             continue
         if not objects:
             continue
@@ -219,7 +219,9 @@ def _entry(number: int, image: int, rle: dict[str, Any], area: float) -> dict[st
     }
 
 
-def _objects(photo: Photo, picture: Picture, problems: list[Problem]) -> list[dict[str, Any]]:
+def _objects(
+    photo: AnnotatedImage, picture: Picture, problems: list[EntryProblem]
+) -> list[dict[str, Any]]:
     found = []
     for instance in photo.instances:
         try:
@@ -227,7 +229,7 @@ def _objects(photo: Photo, picture: Picture, problems: list[Problem]) -> list[di
             if mask.shape != picture.shape[:2]:
                 raise DataError("its mask has another size than the photo")
         except PicoSAM2Error as error:
-            problems.append(Problem(where=f"annotation {instance.id}", what=str(error)))
+            problems.append(EntryProblem(where=f"annotation {instance.id}", what=str(error)))
             continue
         found.append({"rle": masks.rle_encode(mask), "area": instance.area})
     return found

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import masks
-from picosam2.data.coco import Photo
+from picosam2.data.coco import AnnotatedImage
 from picosam2.errors import ConfigError, DataError
 from picosam2.geometry import CROP_SIZE, Window, box_window
 from picosam2.prompts import Box, Point, Prompt
@@ -82,7 +82,9 @@ def make_item(
     raise ConfigError(f"there is no protocol {protocol!r}: use {', '.join(PROTOCOLS)}")
 
 
-def first_annotations(annotations: Path, photos: Sequence[Photo], count: int) -> list[Photo]:
+def first_annotations(
+    annotations: Path, photos: Sequence[AnnotatedImage], count: int
+) -> list[AnnotatedImage]:
     """The photos with only the objects that are among the first `count` annotations of the file.
 
     The published subset of `paper-point` (1,000 annotations) goes by the file's order, in which a

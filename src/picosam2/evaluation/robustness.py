@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from picosam2 import masks
-from picosam2.data.coco import Photo
+from picosam2.data.coco import AnnotatedImage
 from picosam2.errors import ConfigError
 from picosam2.evaluation import metrics
 from picosam2.evaluation.boundary import erode
@@ -210,7 +210,7 @@ CURVES: dict[str, Curve] = {
 
 def robustness(
     predictor: Predictor | Subject,
-    photos: Sequence[Photo],
+    photos: Sequence[AnnotatedImage],
     *,
     dataset: str = "coco",
     curves: Sequence[str] = tuple(CURVES),

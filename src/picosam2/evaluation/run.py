@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry
-from picosam2.data.coco import Instance, Photo, Problem
+from picosam2.data.coco import AnnotatedImage, EntryProblem, Instance
 from picosam2.errors import DataError, PicoSAM2Error
 from picosam2.evaluation import baselines, metrics
 from picosam2.evaluation.boundary import boundary_iou
@@ -63,7 +63,7 @@ class Evaluation:
     jitter: float
     ms_per_prompt: float
     measured: tuple[Measured, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[EntryProblem, ...]
     weights: Mapping[str, Any] = field(default_factory=dict)
     """What is known of the weights; see `network.weights_facts`."""
     leak: Mapping[str, Any] | None = None
@@ -146,7 +146,7 @@ class Evaluation:
 class Answered:
     """What was measured of one photo, for whoever wants to look closer: one entry an object."""
 
-    photo: Photo
+    photo: AnnotatedImage
     picture: Picture
     """(H, W, 3) RGB uint8, as the network was given it."""
     items: tuple[Item, ...]
@@ -157,7 +157,7 @@ class Answered:
 
 def evaluate(
     predictor: Predictor | Subject,
-    photos: Iterable[Photo],
+    photos: Iterable[AnnotatedImage],
     *,
     protocol: str,
     dataset: str = "coco",
@@ -198,7 +198,7 @@ def evaluate(
     """
     subject = subject_of(predictor)
     measured: list[Measured] = []
-    problems: list[Problem] = []
+    problems: list[EntryProblem] = []
     seconds = 0.0
     for photo in photos:
         room = None if limit is None else limit - len(measured)
@@ -207,7 +207,7 @@ def evaluate(
         try:
             picture = load_image(photo.path)
         except PicoSAM2Error as error:
-            problems.append(Problem(where=f"photo {photo.path.name}", what=str(error)))
+            problems.append(EntryProblem(where=f"photo {photo.path.name}", what=str(error)))
             continue
         kept, items = _items(photo, picture, protocol, jitter, problems, room)
         if not items:
@@ -252,11 +252,11 @@ def evaluate(
 
 
 def _items(
-    photo: Photo,
+    photo: AnnotatedImage,
     picture: Picture,
     protocol: str,
     jitter: float,
-    problems: list[Problem],
+    problems: list[EntryProblem],
     room: int | None,
 ) -> tuple[list[Instance], list[Item]]:
     kept: list[Instance] = []
@@ -267,7 +267,7 @@ def _items(
             if mask.shape != picture.shape[:2]:
                 raise DataError("its mask has another size than the photo")
         except PicoSAM2Error as error:
-            problems.append(Problem(where=f"annotation {instance.id}", what=str(error)))
+            problems.append(EntryProblem(where=f"annotation {instance.id}", what=str(error)))
             continue
         kept.append(instance)
         truths.append(mask)

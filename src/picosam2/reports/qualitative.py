@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from picosam2 import geometry
-from picosam2.data.coco import Photo
+from picosam2.data.coco import AnnotatedImage
 from picosam2.errors import DataError
 from picosam2.evaluation.baselines import inscribed_ellipse
 from picosam2.evaluation.protocols import true_box
@@ -53,7 +53,9 @@ def at_ranks(ious: Sequence[float]) -> list[tuple[str, int]]:
 
 
 def of_photos(
-    items: Sequence[Mapping[str, float]], photos: Sequence[Photo], models: Mapping[str, Predictor]
+    items: Sequence[Mapping[str, float]],
+    photos: Sequence[AnnotatedImage],
+    models: Mapping[str, Predictor],
 ) -> list[Example]:
     """Examples for the `items` of a result file, segmented again from their true boxes.
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from picosam2 import geometry
 from picosam2._files import write_bytes
-from picosam2.data.coco import Instance, Photo
+from picosam2.data.coco import AnnotatedImage, Instance
 from picosam2.data.contact_sheet import caption, grid
 from picosam2.errors import PicoSAM2Error, require
 from picosam2.evaluation.protocols import true_box
@@ -77,7 +77,7 @@ def _transposed(points: Sequence[tuple[float, float]]) -> tuple[list[float], lis
     return [x for x, _ in points], [y for _, y in points]
 
 
-def draw_validation(predictor: Predictor, photos: Sequence[Photo], out: Path) -> None:
+def draw_validation(predictor: Predictor, photos: Sequence[AnnotatedImage], out: Path) -> None:
     """Draw the same objects every time: the true mask, the mask from the box, and from the click.
 
     One object of each of `_OBJECTS` photos at most: the largest that is no more than a quarter of
@@ -97,7 +97,7 @@ def draw_validation(predictor: Predictor, photos: Sequence[Photo], out: Path) ->
         write_bytes(out, encode_picture(grid(np.stack(tiles), 6), "PNG"))
 
 
-def _telling(photo: Photo) -> Instance:
+def _telling(photo: AnnotatedImage) -> Instance:
     ordered = sorted(photo.instances, key=lambda one: one.area)
     fitting = [one for one in ordered if one.area <= photo.height * photo.width / 4]
     return fitting[-1] if fitting else ordered[0]

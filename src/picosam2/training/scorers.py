@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from picosam2 import geometry
-from picosam2.data.coco import Photo
+from picosam2.data.coco import AnnotatedImage
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error
 from picosam2.evaluation.metrics import calibration_error, spearman
 from picosam2.evaluation.protocols import make_item
@@ -90,7 +90,7 @@ class Fitted:
 
 def collect(
     predictor: Predictor,
-    photos: Sequence[Photo],
+    photos: Sequence[AnnotatedImage],
     config: ScorerConfig | None = None,
     *,
     source_weights: dict[str, float] | None = None,

@@ -36,9 +36,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from picosam2._config import current_names
 from picosam2._files import write_json, write_text
 from picosam2.data.augment import Batch
-from picosam2.data.batches import Feed, Lesson, Said, Sampler
+from picosam2.data.batches import BatchLoader, Sampler, TeacherLookup, TeacherTargets
 from picosam2.data.store import CLICK, Store
 from picosam2.distillation.cache import STEP, TeacherCache
 from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
@@ -141,11 +142,11 @@ def compute_loss(
     target_BSS = F.adaptive_avg_pool2d(batch.target_BSS, logits_BSS.shape[-1])
     losses = supervised(logits_BSS, target_BSS, balanced=config.balanced)
     total = torch.stack([getattr(config, n) * loss_B for n, loss_B in losses.items()]).sum(0)
-    if batch.teacher_BSS is not None and batch.trust_B is not None:
+    if batch.teacher_BSS is not None and batch.teacher_weight_B is not None:
         teacher_BSS = F.adaptive_avg_pool2d(batch.teacher_BSS, logits_BSS.shape[-1])
         term_B = teacher_term(logits_BSS, teacher_BSS, distill or DistillConfig())
-        total = batch.trust_B * term_B + (1 - batch.trust_B) * total
-        losses |= {"teacher": term_B, "trust": batch.trust_B}
+        total = batch.teacher_weight_B * term_B + (1 - batch.teacher_weight_B) * total
+        losses |= {"teacher": term_B, "trust": batch.teacher_weight_B}
     if "iou" in outputs:
         predicted_B = channel(outputs["iou"], batch.kind_B).float()
         losses["iou"] = iou_error(predicted_B, logits_BSS, target_BSS)
@@ -332,11 +333,11 @@ def train(
             store, config.batch, views=config.views, sources=config.sources,
             whole_epochs=config.whole_epochs, seed=config.seed,
         )  # fmt: skip
-        feed = Feed(
+        feed = BatchLoader(
             store, sampler, recipe.augment, size=recipe.crop_size, seed=config.seed,
             start=trainer.step, stop=config.steps, rank=group.rank, world=group.world,
             device=group.device, resident=resident,
-            lesson=None if teacher is None else lesson(teacher, recipe.distill),
+            teacher=None if teacher is None else teacher_lookup(teacher, recipe.distill),
         )  # fmt: skip
         clock, counted = time.perf_counter(), trainer.step
         with closing(iter(feed)) as batches:
@@ -363,15 +364,15 @@ def train(
         return run.weights
 
 
-def lesson(teacher: TeacherCache, config: DistillConfig) -> Lesson:
-    """What the teacher says of a batch's rows, weighed as `config` has it."""
+def teacher_lookup(teacher: TeacherCache, config: DistillConfig) -> TeacherLookup:
+    """Look up a teacher's logits for rows of the store, with weights as `config` sets them."""
     weights = trust(teacher.records, config)
 
-    def said(rows: npt.NDArray[np.int64]) -> Said:
+    def look_up(rows: npt.NDArray[np.int64]) -> TeacherTargets:
         logits = torch.from_numpy(teacher.gather(rows)).float() * STEP
-        return Said(logits, torch.from_numpy(weights[rows]))
+        return TeacherTargets(logits, torch.from_numpy(weights[rows]))
 
-    return said
+    return look_up
 
 
 def window_rules(recipe: Recipe) -> dict[str, float | None]:
@@ -493,9 +494,12 @@ def _complete(recipe: Any, settings: dict[str, Any]) -> Any:
     """A checkpoint's recipe with the settings that did not exist yet, at their defaults."""
     if not isinstance(recipe, dict):
         return recipe
-    defaults = _plain(Recipe())
+    default = Recipe()
+    defaults = _plain(default)
     return {
-        table: {**defaults[table], **recipe[table]} if table in recipe else defaults[table]
+        table: {**defaults[table], **current_names(getattr(default, table), recipe[table])}
+        if table in recipe
+        else defaults[table]
         for table in settings
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from picosam2.data.coco import Photo, read_coco
+from picosam2.data.coco import AnnotatedImage, read_coco
 from picosam2.data.split import spread
 from picosam2.data.store import Store
 from picosam2.evaluation.run import evaluate
@@ -32,10 +32,10 @@ class Validation:
         Raises:
             DataError: the store's validation part cannot be read.
         """
-        usable: list[Photo] = []
+        usable: list[AnnotatedImage] = []
         if any(photo["validation"] for photo in store.photos):
             found = read_coco(store.path / "validation.json", store.path / "validation")
-            usable = [photo for photo in found.photos if photo.instances]
+            usable = [photo for photo in found.images if photo.instances]
         self.photos = spread(usable, recipe.train.validation_photos)
         self._picture = picture
         # Weights that only ever saw the photo's own pixels are asked for the same.

@@ -154,7 +154,7 @@ def test_what_it_reports(folder: Path, made: Quantized, store: Store) -> None:
 
 def test_miou_is_measured_on_validation_photos(folder: Path, made: Quantized, store: Store) -> None:
     read = read_coco(store.path / "validation.json", store.path / "validation")
-    photos = [read.photos[0], read.photos[-1]]
+    photos = [read.images[0], read.images[-1]]
     assert set(made.miou) == {"box", "click"}
     for name, change in made.miou.items():
         for path, number in ((folder / "fp32.onnx", change.fp32), (made.path, change.int8)):

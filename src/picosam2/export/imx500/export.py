@@ -209,7 +209,7 @@ def _measure(
         export_onnx(model, plain, facts)
         predictors = [Predictor(OnnxRuntime(file, threads=threads)) for file in (plain, simulated)]
         for photos in data:
-            total = 2 * sum(len(photo.instances) for photo in photos.annotations.photos)
+            total = 2 * sum(len(photo.instances) for photo in photos.annotations.images)
             for protocol in PROTOCOLS:
                 done = 0
 
@@ -223,7 +223,7 @@ def _measure(
                 fp32, int8 = (
                     evaluate(
                         predictor,
-                        photos.annotations.photos,
+                        photos.annotations.images,
                         protocol=protocol,
                         dataset=photos.dataset,
                         progress=advance,

@@ -30,7 +30,7 @@ from onnxruntime.quantization import (
 )
 
 from picosam2._files import atomic_write
-from picosam2.data.coco import Photo
+from picosam2.data.coco import AnnotatedImage
 from picosam2.data.store import Store
 from picosam2.errors import PicoSAM2Error, WeightsError
 from picosam2.evaluation.run import evaluate
@@ -337,7 +337,7 @@ def _compare(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) 
     )
 
 
-def _photos(store: Store, count: int) -> tuple[Photo, ...]:
+def _photos(store: Store, count: int) -> tuple[AnnotatedImage, ...]:
     """Validation photos of the store with their objects, of every source."""
     from picosam2.data.split import spread
 
@@ -345,7 +345,7 @@ def _photos(store: Store, count: int) -> tuple[Photo, ...]:
 
 
 def _measure(
-    before: Predictor, after: Predictor, photos: tuple[Photo, ...], told: Progress
+    before: Predictor, after: Predictor, photos: tuple[AnnotatedImage, ...], told: Progress
 ) -> dict[str, Change]:
     """mIoU of both by the protocols that the weights are made for."""
     native = before.runtime.info.facts.get("click_windows") == "native"
