@@ -490,7 +490,7 @@ def test_sam_points_and_labels() -> None:
         ({"point_coords": [[1, 2]], "point_labels": [-1]}, "label must be 1"),
         ({"point_coords": [[1, 2]], "point_labels": [0]}, "only negative points"),
         ({"point_coords": [[np.nan, 2]]}, "finite"),
-        ({"point_coords": [[WIDTH, 2]]}, "outside the picture"),
+        ({"point_coords": [[WIDTH, 2]]}, "outside the image"),
         ({"point_labels": [1]}, "0 points need as many labels"),
         ({"box": [1, 2, 3]}, r"array \(4,\)"),
         ({"box": [[1, 2, 3, 4], [5, 6, 7, 8]]}, "one box"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -161,7 +163,7 @@ def test_points_within_the_picture() -> None:
     inside = Prompt(points=(Point(0, 0), Point(639.99, 479.5)))
     assert inside.within(480, 640) is inside
     for x, y in [(640, 1), (-0.1, 1), (1, 480), (1, -3)]:
-        with pytest.raises(PromptError, match="outside the picture: x must be from 0 to 639 and y"):
+        with pytest.raises(PromptError, match="outside the image: x must be from 0 to 639 and y"):
             Prompt(points=(Point(1, 1), Point(x, y, positive=False))).within(480, 640)
 
 
@@ -175,6 +177,29 @@ def test_boxes_within_the_picture() -> None:
         cut = Prompt(points=(Point(5, 11),), box=Box(-5, 10, 650, 500)).within(480, 640)
     assert record[0].filename == __file__
     assert cut == Prompt(points=(Point(5, 11),), box=Box(0, 10, 640, 480))
+
+
+def test_clipping_says_nothing_and_checks_the_same() -> None:
+    prompt = Prompt(points=(Point(5, 11),), box=Box(-5, 10, 650, 500))
+    assert prompt.clipped(480, 640) == Prompt(prompt.points, Box(0, 10, 640, 480))
+    inside = Prompt(box=Box(0, 0, 640, 480))
+    assert inside.clipped(480, 640) is inside
+    for outside in (Prompt((Point(640, 1),)), Prompt(box=Box(640, 0, 700, 9))):
+        with pytest.raises(PromptError, match="outside the image"):
+            outside.clipped(480, 640)
+
+
+def test_clipping_in_threads_leaves_the_warning_filters_alone() -> None:
+    interval, filters = sys.getswitchinterval(), list(warnings.filters)
+    sys.setswitchinterval(1e-6)
+    prompt = Prompt(box=Box(-5, 10, 650, 500))
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            cut = set(pool.map(lambda _: prompt.clipped(480, 640), range(2000)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert cut == {Prompt(box=Box(0, 10, 640, 480))}
+    assert warnings.filters == filters
 
 
 def test_rounding_past_the_picture_is_cut_without_a_word() -> None:

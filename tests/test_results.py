@@ -163,7 +163,7 @@ def test_colours() -> None:
     for color in ("red", "#ff0000", (255, 0, 0)):
         assert np.asarray(make().overlay(color, alpha=1))[40, 80].tolist() == [255, 0, 0]
     for color in ("reddish", (1, 2), (1, 2, 300), (0.5, 0, 0), 7):
-        with pytest.raises(ConfigError, match="colour"):
+        with pytest.raises(ConfigError, match="color"):
             make().overlay(color)  # type: ignore[arg-type]
     for alpha in (-0.1, 1.1, float("nan")):
         with pytest.raises(ConfigError, match="alpha"):
@@ -202,14 +202,14 @@ def test_overlay_reads_pictures_and_checks_them(tmp_path: Path) -> None:
         overlay(np.zeros((5, 5, 3), np.uint8), [make()])
     with pytest.raises(ImageError, match="does not exist"):
         overlay(tmp_path / "missing.png", [make()])
-    with pytest.raises(ConfigError, match="at least one colour"):
+    with pytest.raises(ConfigError, match="at least one color"):
         overlay(path, [make()], colors=[])
 
 
 def test_without_a_picture() -> None:
     bare = make(image=None)
     for draw in (bare.overlay, bare.cutout):
-        with pytest.raises(ImageError, match="holds no picture"):
+        with pytest.raises(ImageError, match="holds no image"):
             draw()
 
 

@@ -3,37 +3,91 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-import tempfile
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+if sys.platform != "win32":
+    import fcntl
+
+_MAX_STEM, _MAX_SUFFIX = 128, 32  # bytes; file systems take names of 255 or, encrypted, of 143
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it replaces `path`, on an error it goes.
 
-    The temporary file is in the same folder, so that the replacement is one rename.
+    The temporary file is in the same folder, so that the replacement is one rename. What a killed
+    process left behind is used by the next one that writes the same file.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The name does not grow with the target's, which may be as long as a name can be.
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = _open_temporary(target)
+    if sys.platform == "win32":  # which renames and removes no open file
+        os.close(handle)
     try:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a result is not
         temporary.replace(target)
-    finally:
+    except BaseException:
+        # Not after the rename: the name may be another writer's by then.
         temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        if sys.platform != "win32":
+            os.close(handle)  # and with it goes the lock
+
+
+def _open_temporary(target: Path) -> tuple[int, Path]:
+    """An empty file beside `target`, open and locked by this process as long as it is open.
+
+    The kernel gives it the permissions of a new file: reading the umask takes a moment in which it
+    is not in force, in all threads.
+    """
+    stem, suffix = _cut(target.stem), target.suffix
+    if len(os.fsencode(suffix)) > _MAX_SUFFIX:
+        suffix = ""
+    for number in itertools.count():
+        path = target.with_name(f".{stem}-{number}{suffix}")
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        if sys.platform == "win32":
+            flags |= os.O_EXCL
+        try:
+            handle = os.open(path, flags, 0o666)
+        except OSError:
+            if not os.path.lexists(path):
+                raise
+            continue  # another user's, or on Windows another writer's
+        if _lock(handle, path):
+            os.ftruncate(handle, 0)
+            return handle, path
+        os.close(handle)
+    raise AssertionError("itertools.count has no end")
+
+
+def _lock(handle: int, path: Path) -> bool:
+    """Whether the file is free, and this process's from now on."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between opening and locking, the writer before may have renamed it to its target.
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except OSError:
+        return False
+
+
+def _cut(stem: str) -> str:
+    """A file name's stem, cut so that what is added to it leaves a name that systems take."""
+    while len(os.fsencode(stem)) > _MAX_STEM:
+        stem = stem[:-1]
+    return stem
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

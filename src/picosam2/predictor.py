@@ -363,7 +363,7 @@ def segment(
 
     Raises:
         ImageError: the picture cannot be read.
-        PromptError: a prompt lies outside the picture, or there is none.
+        PromptError: a prompt lies outside the image, or there is none.
         WeightsError: the weights cannot be found or used.
     """
     predictor = _opened(os.fspath(weights))

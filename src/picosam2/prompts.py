@@ -1,6 +1,6 @@
 """What the user points at: a Point, a Box, or a Prompt made of them; parsed and checked here.
 
-All coordinates are pixels of the original picture: origin at the top left, x to the right, y
+All coordinates are pixels of the original image: origin at the top left, x to the right, y
 down, and the centre of the first pixel at (0.5, 0.5).
 """
 
@@ -24,7 +24,7 @@ _POINT_FORM: Final = (
 )
 _BOX_FORM: Final = "X0,Y0,X1,Y1 (left, top, right, bottom), for instance 40,30,200,160"
 
-# Annotations round: a box that reaches past the picture by less than this is cut without a word.
+# Annotations round: a box that reaches past the image by less than this is cut without a word.
 _ROUNDING: Final = 0.5
 
 
@@ -195,17 +195,19 @@ class Prompt:
             value["box"] = [self.box.x0, self.box.y0, self.box.x1, self.box.y1]
         return value
 
-    def within(self, height: int, width: int) -> Prompt:
-        """The prompt as it applies to a picture of `height` x `width` pixels.
+    def clipped(self, height: int, width: int) -> Prompt:
+        """The prompt as it applies to an image of `height` x `width` pixels.
 
-        A point must have 0 <= x < width and 0 <= y < height. A box that reaches past the picture
-        is cut to it, with a `PromptWarning` if that takes half a pixel or more.
-        Raises `PromptError` for a point outside and for a box wholly outside.
+        A point must have 0 <= x < width and 0 <= y < height. A box that reaches past the image is
+        cut to it.
+
+        Raises:
+            PromptError: a point lies outside the image, or all of the box does.
         """
         for point in self.points:
             if not (0 <= point.x < width and 0 <= point.y < height):
                 raise PromptError(
-                    f"the point {_text(point.x, point.y)} lies outside the picture: "
+                    f"the point {_text(point.x, point.y)} lies outside the image: "
                     f"x must be from 0 to {width - 1} and y from 0 to {height - 1}"
                 )
         box = self.box
@@ -213,20 +215,26 @@ class Prompt:
             return self
         if box.x1 <= 0 or box.y1 <= 0 or box.x0 >= width or box.y0 >= height:
             raise PromptError(
-                f"the box {box} lies outside the picture: "
+                f"the box {box} lies outside the image: "
                 f"x must be from 0 to {width} and y from 0 to {height}"
             )
         cut = Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height))
-        if cut == box:
-            return self
+        return self if cut == box else replace(self, box=cut)
+
+    def within(self, height: int, width: int) -> Prompt:
+        """Like `clipped`, with a `PromptWarning` if that takes half a pixel or more off the box."""
+        clipped = self.clipped(height, width)
+        box, cut = self.box, clipped.box
+        if box is None or cut is None:
+            return clipped
         overhang = max(cut.x0 - box.x0, cut.y0 - box.y0, box.x1 - cut.x1, box.y1 - cut.y1)
         if overhang >= _ROUNDING:
             warnings.warn(
-                f"the box {box} reaches past the picture of {width} x {height}: cut to {cut}",
+                f"the box {box} reaches past the image of {width} x {height}: cut to {cut}",
                 PromptWarning,
                 stacklevel=2,
             )
-        return replace(self, box=cut)
+        return clipped
 
 
 PointLike: TypeAlias = Point | Sequence[float]

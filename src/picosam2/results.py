@@ -30,7 +30,7 @@ from picosam2.images import ImageSource, load_image
 from picosam2.masks import Polygon
 from picosam2.prompts import Box, Prompt
 
-Colour: TypeAlias = str | tuple[int, int, int]
+Color: TypeAlias = str | tuple[int, int, int]
 Format: TypeAlias = Literal["mask", "overlay", "cutout", "json"]
 
 PALETTE: Final = (
@@ -42,7 +42,7 @@ PALETTE: Final = (
     (0, 114, 178),  # blue
     (213, 94, 0),  # vermilion
 )
-"""Colours (RGB) that people with any colour vision can tell apart, in the order they are used.
+"""Colors (RGB) that people with any color vision can tell apart, in the order they are used.
 
 Okabe and Ito, "Color Universal Design", 2008, without black; the bright ones first, because a dark
 tint hides what is under it.
@@ -66,13 +66,13 @@ _MAX_EDGE: Final = 12  # pixels on either side of a mask's border, at most
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Segmentation:
-    """One object of one picture.
+    """One object of one image.
 
-    mask: (H, W) bool, True on the object, in the original picture's pixels.
+    mask: (H, W) bool, True on the object, in the original image's pixels.
     score: the predicted IoU of the mask with the object, 0..1.
     prompt: what was pointed at.
-    window: the part of the picture the network saw, if one window was used.
-    image: the picture (H, W, 3) uint8 RGB, for `overlay` and `cutout`.
+    window: the part of the image the network saw, if one window was used.
+    image: the image (H, W, 3) uint8 RGB, for `overlay` and `cutout`.
     logits: (H, W) float32 before the sigmoid, for the soft edge of `cutout`.
 
     Raises `DataError` if the shapes do not agree or the score is not within 0..1.
@@ -94,7 +94,7 @@ class Segmentation:
             raise DataError(f"a score lies within 0..1, not {self.score}")
         if self.image is not None and self.image.shape != (*self.mask.shape, 3):
             raise DataError(
-                f"a mask of {self.mask.shape} does not fit a picture of {self.image.shape}"
+                f"a mask of {self.mask.shape} does not fit an image of {self.image.shape}"
             )
         if self.logits is not None and self.logits.shape != self.mask.shape:
             raise DataError(
@@ -150,20 +150,20 @@ class Segmentation:
         }
 
     def mask_image(self) -> Image.Image:
-        """The mask as a greyscale picture: 255 on the object, 0 off it."""
-        return Image.fromarray(_grey(self.mask))
+        """The mask as a grayscale image: 255 on the object, 0 off it."""
+        return Image.fromarray(_gray(self.mask))
 
-    def overlay(self, color: Colour = PALETTE[0], alpha: float = 0.5) -> Image.Image:
-        """The picture with the object tinted and outlined, and the prompt drawn (RGB).
+    def overlay(self, color: Color = PALETTE[0], alpha: float = 0.5) -> Image.Image:
+        """The image with the object tinted and outlined, and the prompt drawn (RGB).
 
         `color` is an RGB tuple of 0..255 or a CSS name or #rrggbb; `alpha` is the tint's opacity,
-        0..1. Raises `ImageError` if the result holds no picture (then use the function `overlay`),
-        `ConfigError` for a colour or opacity that does not exist.
+        0..1. Raises `ImageError` if the result holds no image (then use the function `overlay`),
+        `ConfigError` for a color or opacity that does not exist.
         """
-        return overlay(self._picture("an overlay"), [self], colors=[color], alpha=alpha)
+        return overlay(self._image_for("an overlay"), [self], colors=[color], alpha=alpha)
 
     def cutout(self) -> Image.Image:
-        """The object alone on a transparent ground (RGBA), as large as the picture.
+        """The object alone on a transparent ground (RGBA), as large as the image.
 
         With logits the edge is soft: there the opacity is sigmoid(4 * logit), which is fully
         opaque from a logit of about 1.5 and clear below -1.5. It counts only near the mask's
@@ -171,22 +171,22 @@ class Segmentation:
         the outside clear, however unsure the network is. Without logits the edge is hard. Clear
         pixels are black, so nothing of the background stays in the file.
 
-        Raises `ImageError` if the result holds no picture.
+        Raises `ImageError` if the result holds no image.
         """
-        picture = self._picture("a cutout")
-        alpha = _grey(self.mask) if self.logits is None else self._soft_alpha(self.logits)
-        rgba = np.dstack((picture, alpha))
+        image = self._image_for("a cutout")
+        alpha = _gray(self.mask) if self.logits is None else self._soft_alpha(self.logits)
+        rgba = np.dstack((image, alpha))
         rgba[alpha == 0] = 0
         return Image.fromarray(rgba)
 
     def save(self, path: str | os.PathLike[str], format: Format | None = None) -> None:
         """Write the result to `path`, atomically.
 
-        `format` is "mask" (greyscale PNG), "overlay" (PNG or JPEG), "cutout" (PNG) or "json". If
+        `format` is "mask" (grayscale PNG), "overlay" (PNG or JPEG), "cutout" (PNG) or "json". If
         it is left out, .json means json, .jpg means overlay and .png means mask.
 
         Raises `ConfigError` for an unknown format, a file name ending that does not suit it, or a
-        place that cannot be written; `ImageError` for a picture the result does not hold.
+        place that cannot be written; `ImageError` for an image the result does not hold.
         """
         ending = Path(path).suffix.lower()
         if format is None:
@@ -203,12 +203,12 @@ class Segmentation:
         if format == "json":
             data = (json.dumps(self.to_json(), allow_nan=False) + "\n").encode()
         else:
-            picture = {
+            drawn = {
                 "mask": self.mask_image,
                 "overlay": self.overlay,
                 "cutout": self.cutout,
             }[format]()
-            data = encode_picture(picture, "PNG" if ending == ".png" else "JPEG")
+            data = encode_image(drawn, "PNG" if ending == ".png" else "JPEG")
         try:
             with atomic_write(path) as temporary:
                 temporary.write_bytes(data)
@@ -216,19 +216,19 @@ class Segmentation:
             raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: the overlay, or the mask if there is no picture."""
-        return encode_picture(self.mask_image() if self.image is None else self.overlay(), "PNG")
+        """What a notebook shows: the overlay, or the mask if there is no image."""
+        return encode_image(self.mask_image() if self.image is None else self.overlay(), "PNG")
 
-    def _picture(self, what: str) -> NDArray[np.uint8]:
+    def _image_for(self, what: str) -> NDArray[np.uint8]:
         if self.image is None:
             raise ImageError(
-                f"this result holds no picture to make {what} of: create it with image=..."
+                f"this result holds no image to make {what} of: create it with image=..."
             )
         return self.image
 
     def _soft_alpha(self, logits: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Opacity (H, W), 0..255: see `cutout`."""
-        alpha = _grey(self.mask)
+        alpha = _gray(self.mask)
         reach = 2
         if self.window is not None:
             longest = max(self.window.width, self.window.height)
@@ -247,37 +247,37 @@ def overlay(
     image: ImageSource,
     segmentations: Sequence[Segmentation],
     *,
-    colors: Iterable[Colour] | None = None,
+    colors: Iterable[Color] | None = None,
     alpha: float = 0.5,
     prompts: bool = True,
 ) -> Image.Image:
-    """Draw objects on a picture (RGB): each tinted in a colour of its own and outlined.
+    """Draw objects on an image (RGB): each tinted in a color of its own and outlined.
 
     With `prompts` these are drawn too: a ring for a point (with a bar in it if negative) and a thin
     rectangle for a box. Small objects are drawn over large ones. `image` is all that `load_image`
-    takes; `colors` gives a colour for each segmentation, else `PALETTE` is used in turn; `alpha` is
+    takes; `colors` gives a color for each segmentation, else `PALETTE` is used in turn; `alpha` is
     the tints' opacity, 0..1.
 
-    Raises `DataError` if a mask does not fit the picture, `ConfigError` for a colour or opacity
-    that does not exist, `ImageError` if the picture cannot be read.
+    Raises `DataError` if a mask does not fit the image, `ConfigError` for a color or opacity
+    that does not exist, `ImageError` if the image cannot be read.
     """
     if not 0 <= alpha <= 1:
         raise ConfigError(f"an overlay's alpha lies within 0..1, not {alpha}")
     canvas = load_image(image)
     chosen = [_rgb(color) for color in (PALETTE if colors is None else colors)]
     if not chosen and segmentations:
-        raise ConfigError("an overlay needs at least one colour: leave colors out for the default")
+        raise ConfigError("an overlay needs at least one color: leave colors out for the default")
     for item in segmentations:
         if item.mask.shape != canvas.shape[:2]:
             raise DataError(
-                f"a mask of {item.mask.shape} does not fit a picture of {canvas.shape[:2]}"
+                f"a mask of {item.mask.shape} does not fit an image of {canvas.shape[:2]}"
             )
-    # Lines keep their look when a picture is shown at a given size on a screen.
+    # Lines keep their look when an image is shown at a given size on a screen.
     unit = max(max(canvas.shape) / 640, 0.75)
-    coloured = [(item, chosen[i % len(chosen)]) for i, item in enumerate(segmentations)]
-    for item, rgb in sorted(coloured, key=lambda pair: -pair[0].area):
+    colored = [(item, chosen[i % len(chosen)]) for i, item in enumerate(segmentations)]
+    for item, rgb in sorted(colored, key=lambda pair: -pair[0].area):
         _draw_mask(canvas, item.mask, rgb, alpha, unit)
-    for item, rgb in coloured if prompts else ():
+    for item, rgb in colored if prompts else ():
         _draw_prompt(canvas, item.prompt, rgb, unit)
     return Image.fromarray(canvas)
 
@@ -294,7 +294,7 @@ def _draw_mask(
     sigma = 1.5 * unit
     rows, columns = _surroundings(mask, math.ceil(3 * sigma) + 1)
     patch = mask[rows, columns]
-    blurred = np.asarray(Image.fromarray(_grey(patch)).filter(ImageFilter.GaussianBlur(sigma)))
+    blurred = np.asarray(Image.fromarray(_gray(patch)).filter(ImageFilter.GaussianBlur(sigma)))
     # Across a straight edge a blurred mask is the normal distribution of the distance: invert it.
     # The blur also rounds off the pixels' steps.
     distance = np.float32(sigma) * _normal_quantiles()[blurred]
@@ -353,7 +353,7 @@ def _stroke(area: NDArray[np.uint8], distance: NDArray[np.float32], width: float
 def _blend(
     area: NDArray[np.uint8], opacity: NDArray[np.float32], rgb: tuple[int, int, int]
 ) -> None:
-    """Lay a colour on `area` (h, w, 3), which is changed, with an opacity (h, w) of 0..1."""
+    """Lay a color on `area` (h, w, 3), which is changed, with an opacity (h, w) of 0..1."""
     rows, columns = np.nonzero(opacity)
     below = area[rows, columns].astype(np.float32)
     share = opacity[rows, columns].astype(np.float32)[:, None]
@@ -361,32 +361,32 @@ def _blend(
 
 
 def _surroundings(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
-    """The rows and columns of a mask's box and `margin` pixels around it, within the picture."""
+    """The rows and columns of a mask's box and `margin` pixels around it, within the image."""
     x0, y0, x1, y1 = masks.bbox(mask) or (0, 0, 0, 0)
     return slice(max(y0 - margin, 0), y1 + margin), slice(max(x0 - margin, 0), x1 + margin)
 
 
-def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _gray(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return mask.astype(np.uint8) * np.uint8(255)
 
 
-def encode_picture(picture: Image.Image, kind: str) -> bytes:
-    """A picture as the bytes of a file; `kind` is "PNG" or "JPEG"."""
+def encode_image(image: Image.Image, kind: str) -> bytes:
+    """An image as the bytes of a file; `kind` is "PNG" or "JPEG"."""
     buffer = io.BytesIO()
     if kind == "JPEG":
-        picture.save(buffer, kind, quality=92, subsampling=0)  # thin lines need full colour
+        image.save(buffer, kind, quality=92, subsampling=0)  # thin lines need full color
     else:
-        picture.save(buffer, kind)
+        image.save(buffer, kind)
     return buffer.getvalue()
 
 
-def _rgb(color: Colour) -> tuple[int, int, int]:
+def _rgb(color: Color) -> tuple[int, int, int]:
     if isinstance(color, str):
         try:
             red, green, blue = ImageColor.getrgb(color)[:3]
         except ValueError as error:
             raise ConfigError(
-                f"there is no colour {color!r}: use a CSS name, #rrggbb or three numbers 0..255"
+                f"there is no color {color!r}: use a CSS name, #rrggbb or three numbers 0..255"
             ) from error
         return red, green, blue
     if (
@@ -394,7 +394,7 @@ def _rgb(color: Colour) -> tuple[int, int, int]:
         or len(color) != 3
         or not all(isinstance(value, int) and 0 <= value <= 255 for value in color)
     ):
-        raise ConfigError(f"a colour is three whole numbers within 0..255, not {color!r}")
+        raise ConfigError(f"a color is three whole numbers within 0..255, not {color!r}")
     red, green, blue = color
     return red, green, blue
 

@@ -26,12 +26,12 @@ class SampleObject:
 
 
 def sample() -> npt.NDArray[np.uint8]:
-    """The sample picture, (480, 640, 3) uint8 RGB."""
+    """The sample image, (480, 640, 3) uint8 RGB."""
     return load_image(sample_bytes())
 
 
 def sample_bytes() -> bytes:
-    """The sample picture as a JPEG file's bytes."""
+    """The sample image as a JPEG file's bytes."""
     data = (resources.files("picosam2") / "assets" / _described()["image"]).read_bytes()
     return bytes(data)
 

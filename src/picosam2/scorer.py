@@ -4,7 +4,7 @@ A click knows no scale, so the network answers for several windows around it and
 learned: a small perceptron sees all candidates of a click together - how sure each is, whether it
 leaves its window, how far neighbouring scales agree - and predicts each one's IoU with the object
 that was meant. It runs outside the sensor, in NumPy. Boxes have a scorer of the same kind for their
-one mask. `training.scorers` fits them on validation photos; they travel in the weights file.
+one mask. `training.scorers` fits them on validation images; they travel in the weights file.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def features(
 
     Args:
         logits: (N, S, S) float32, one map a window, smallest window first.
-        windows: where they are on the photo; all have the same centre.
-        height, width: the photo's size.
+        windows: where they are on the image; all have the same centre.
+        height, width: the image's size.
     """
     count, side, _ = logits.shape
     mask = logits > 0
@@ -74,7 +74,7 @@ def _stability(logits: npt.NDArray[np.float32], offset: float) -> npt.NDArray[np
 
 
 def _beyond(window: Window, height: int, width: int) -> float:
-    """The share of a window that lies outside the photo."""
+    """The share of a window that lies outside the image."""
     seen_x = max(min(window.x1, width) - max(window.x0, 0), 0)
     seen_y = max(min(window.y1, height) - max(window.y0, 0), 0)
     return 1 - seen_x * seen_y / (window.width * window.height)

@@ -85,15 +85,15 @@ def test_one_object_has_one_box():
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        (("--point", "40,10"), "the point 40,10 lies outside the picture"),
-        (("--point", "-1,10"), "the point -1,10 lies outside the picture"),
+        (("--point", "40,10"), "the point 40,10 lies outside the image"),
+        (("--point", "-1,10"), "the point -1,10 lies outside the image"),
         (("--point", "nan,10"), "must be a finite number, not nan"),
         (("--point", "1"), "'1' is not a point"),
         (("--point", "1,2,3"), "label must be 1 (on the object) or 0 (off it)"),
         (("--point", "1,2,0"), "only negative points"),
         (("--box", "5,5,5,9"), "has no area"),
         (("--box", "9,9,5,5"), "corners swapped: write left, top, right, bottom: 5,5,9,9"),
-        (("--box", "50,50,60,60"), "the box 50,50,60,60 lies outside the picture"),
+        (("--box", "50,50,60,60"), "the box 50,50,60,60 lies outside the image"),
         (("--box", "1,2,3"), "'1,2,3' is not a box"),
         ((), "nothing is pointed at"),
     ],
@@ -107,7 +107,7 @@ def test_a_box_partly_outside_is_cut_with_a_warning(segment, photo):
     done = segment(photo, "--box", "-5,-5,20,20", "--format", "json")
     assert done.code == 0
     assert done.err == (
-        "picosam2: the box -5,-5,20,20 reaches past the picture of 40 x 30: cut to 0,0,20,20\n"
+        "picosam2: the box -5,-5,20,20 reaches past the image of 40 x 30: cut to 0,0,20,20\n"
     )
 
 
@@ -254,7 +254,7 @@ def test_a_point_outside_one_of_the_photos(segment, photo, here):
     Image.new("RGB", (8, 8)).save(here / "small.png")
     done = segment("small.png", photo, *CLICK, "-f", "json")
     assert done.code == 2
-    assert "small.png: the point 20,10 lies outside the picture" in done.err
+    assert "small.png: the point 20,10 lies outside the image" in done.err
     assert names(here) == ["photo.json", "photo.png", "small.png"]
 
 

@@ -20,7 +20,7 @@ from picosam2.io import formats
 from picosam2.io.formats import Described
 from picosam2.masks import Polygon, fill_polygons, rle_decode
 from picosam2.prompts import Box, Point, Prompt
-from picosam2.results import Segmentation, encode_picture
+from picosam2.results import Segmentation, encode_image
 
 few = settings(max_examples=60, deadline=None)
 shapes = stnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
@@ -64,7 +64,7 @@ def test_cutout_png(mask: np.ndarray, sure: float, soft: bool) -> None:
     one = Segmentation(
         mask=mask, score=0.5, prompt=Prompt(box=Box(0, 0, 1, 1)), image=picture, logits=logits
     )
-    file = io.BytesIO(encode_picture(one.cutout(), "PNG"))
+    file = io.BytesIO(encode_image(one.cutout(), "PNG"))
     back = np.asarray(Image.open(file).convert("RGBA"))
     assert np.array_equal(back[..., 3] > 127, mask)
     assert np.array_equal(back[mask][:, :3], picture[mask])

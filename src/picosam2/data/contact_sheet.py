@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from picosam2._files import write_bytes
 from picosam2.data.store import Store
 from picosam2.errors import ConfigError, StoreError
-from picosam2.results import PALETTE, encode_picture
+from picosam2.results import PALETTE, encode_image
 
 _GAP = 4  # pixels between tiles
 _TINT = 0.5  # opacity
@@ -48,7 +48,7 @@ def contact_sheet(
     share = crops[..., 3:].astype(np.float32) * (_TINT / 255)
     tinted = crops[..., :3] + share * (colors[:, None, None] - crops[..., :3])
     sheet = grid(np.rint(tinted).astype(np.uint8), math.ceil(math.sqrt(1.5 * len(rows))))
-    write_bytes(out, encode_picture(sheet, "PNG" if out.suffix.lower() == ".png" else "JPEG"))
+    write_bytes(out, encode_image(sheet, "PNG" if out.suffix.lower() == ".png" else "JPEG"))
     return len(rows)
 
 

@@ -24,7 +24,7 @@ from picosam2.data.store import Store
 from picosam2.distillation.cache import STEP, TeacherCache
 from picosam2.errors import require
 from picosam2.evaluation.metrics import spearman
-from picosam2.results import encode_picture
+from picosam2.results import encode_image
 
 BINS = 10
 """Of the histogram, from 0 to 1."""
@@ -136,7 +136,7 @@ def _draw_sheet(cache: TeacherCache, store: Store, rows: npt.NDArray[np.int64], 
         iou, expected = (float(cache.records[name][row]) for name in ("iou", "predicted_iou"))
         caption(tile, f"{iou:.2f}, expected {expected:.2f}")
         tiles.append(np.asarray(tile))
-    write_bytes(out, encode_picture(grid(np.stack(tiles), _COLUMNS), "PNG"))
+    write_bytes(out, encode_image(grid(np.stack(tiles), _COLUMNS), "PNG"))
 
 
 def describe(found: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2.io import formats
-from picosam2.results import Segmentation, encode_picture, overlay
+from picosam2.results import Segmentation, encode_image, overlay
 
 Format: TypeAlias = Literal[
     "overlay",
@@ -91,13 +91,13 @@ def encode(
     kind = "JPEG" if jpeg else "PNG"
     if format == "overlay":
         if prompts:
-            return encode_picture(overlay(image, objects), kind)
+            return encode_image(overlay(image, objects), kind)
         colors = formats.colours(max(len(objects), 1))
-        return encode_picture(overlay(image, objects, colors=colors, prompts=False), kind)
+        return encode_image(overlay(image, objects, colors=colors, prompts=False), kind)
     if format == "mask":
         return formats.mask_png(objects[0].mask)
     if format == "cutout":
-        return encode_picture(objects[0].cutout(), "PNG")
+        return encode_image(objects[0].cutout(), "PNG")
     if format in ("indexed", "ids"):
         write = formats.indexed_png if format == "indexed" else formats.ids_png
         empty = np.zeros((height, width), np.bool_)

@@ -22,7 +22,7 @@ from picosam2.images import load_image
 from picosam2.masks import centre_point, iou
 from picosam2.predictor import Predictor
 from picosam2.prompts import Prompt
-from picosam2.results import PALETTE, Segmentation, encode_picture, overlay
+from picosam2.results import PALETTE, Segmentation, encode_image, overlay
 
 _OBJECTS = 12  # of as many photos, in validation.png
 _TILE = 192  # pixels a side
@@ -94,7 +94,7 @@ def draw_validation(predictor: Predictor, photos: Sequence[AnnotatedImage], out:
         if mask.shape == picture.shape[:2]:
             tiles += _row(predictor, picture, mask)
     if tiles:
-        write_bytes(out, encode_picture(grid(np.stack(tiles), 6), "PNG"))
+        write_bytes(out, encode_image(grid(np.stack(tiles), 6), "PNG"))
 
 
 def _telling(photo: AnnotatedImage) -> Instance:

@@ -112,12 +112,12 @@ def test_a_click_and_its_scale(camera):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ({"point": [400, 10]}, "outside the picture"),
+        ({"point": [400, 10]}, "outside the image"),
         ({"point": [1]}, "a point has 2 or 3 numbers"),
         ({"point": [10, 10, 0]}, "only negative points"),
         ({"point": ["a", 1]}, "must be a number"),
         ({"box": [10, 10, 10, 50]}, "has no area"),
-        ({"box": [400, 10, 500, 50]}, "lies outside the picture"),
+        ({"box": [400, 10, 500, 50]}, "lies outside the image"),
         ({"box": None}, "send {"),
         ({"scale": 6}, "choose from 0 to 5"),
         ({"scale": True}, "send {"),

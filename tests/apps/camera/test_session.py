@@ -264,7 +264,7 @@ def test_a_thing_that_leaves_over_the_edge_does_no_harm(red, begin):
 @pytest.mark.parametrize("point", [(-1, 5), (640, 5), (5, 480)])
 def test_a_click_outside_of_the_frame(red, begin, point):
     session, _ = begin(red, disc_scene(lambda _: (100, 100, 30)))
-    with pytest.raises(PromptError, match="outside the picture"):
+    with pytest.raises(PromptError, match="outside the image"):
         session.point(Point(*point))
 
 

@@ -156,7 +156,7 @@ def test_sessions_expire_and_stay_within_their_pixels():
         ("/v1/segment?point=3,3", b"{}", {}, 415, "image/jpeg"),
         ("/v1/segment", "IMAGE", JPEG, 400, "no prompt"),
         ("/v1/segment?point=3", "IMAGE", JPEG, 400, "not a point"),
-        ("/v1/segment?point=300,3", "IMAGE", JPEG, 400, "outside the picture"),
+        ("/v1/segment?point=300,3", "IMAGE", JPEG, 400, "outside the image"),
         ("/v1/segment?point=3,3&path=/etc/passwd", "IMAGE", JPEG, 400, "no parameter 'path'"),
         ("/v1/segment?point=3,3&format=exe", "IMAGE", JPEG, 400, "must be one of json"),
         ("/v1/segment?point=" + "1" * 80 + ",3", "IMAGE", JPEG, 400, "too many digits"),

@@ -26,10 +26,9 @@ from starlette.routing import Route
 from picosam2.apps.camera.session import Session, Shown
 from picosam2.apps.camera.view import Tally, picture
 from picosam2.apps.hosts import LOCAL_NAMES, OwnHostOnly
-from picosam2.apps.http.app import cut_box
 from picosam2.errors import PicoSAM2Error, PromptError
 from picosam2.prompts import Prompt
-from picosam2.results import encode_picture
+from picosam2.results import encode_image
 
 _BOUNDARY = "frame"
 _MAX_BODY = 4096  # bytes of a command
@@ -87,7 +86,7 @@ class Feed:
             return index, b""
         with self._encoding:  # once for all who look
             if self._encoded[0] != shown.frame.index:
-                data = encode_picture(picture(shown), "JPEG")
+                data = encode_image(picture(shown), "JPEG")
                 self._encoded = shown.frame.index, data
             return self._encoded
 
@@ -200,7 +199,7 @@ class _Page:
             case {"point": point, **rest} if not rest:
                 session.point(Prompt.from_json({"points": [point]}).points[0])
             case {"box": corners, **rest} if not rest and corners is not None:
-                box = cut_box(Prompt.from_json({"box": corners}), *session.frame_size).box
+                box = Prompt.from_json({"box": corners}).clipped(*session.frame_size).box
                 assert box is not None
                 session.box(box)
             case {"scale": int() | None as scale, **rest} if not rest and scale is not True:

@@ -51,8 +51,7 @@ from picosam2.apps.http.turns import Stop, Turns, in_thread, while_connected
 from picosam2.errors import PicoSAM2Error
 from picosam2.io.formats import indexed_png
 from picosam2.predictor import MULTIMASKS, Predictor
-from picosam2.prompts import Box, Prompt
-from picosam2.results import Segmentation, encode_picture, overlay
+from picosam2.results import Segmentation, encode_image, overlay
 
 _Result = TypeVar("_Result")
 _LOG = logging.getLogger("picosam2.apps.http")
@@ -246,7 +245,7 @@ class Service:
         if job.format == "cutout":
             if len(job.prompts) > 1 or job.multimask:
                 raise RequestError(400, "a cutout shows one object: send one prompt")
-            data = encode_picture(next(results).cutout(), "PNG")
+            data = encode_image(next(results).cutout(), "PNG")
         else:
             count = len(job.prompts) * (MULTIMASKS if job.multimask else 1)
             if count * height * width > _MAX_MASK_PIXELS:
@@ -263,17 +262,8 @@ class Service:
             stop.check()
             if time.monotonic() > deadline:
                 raise RequestError(503, "this took too long: send fewer prompts")
-            prompts = [cut_box(prompt, height, width) for prompt in job.prompts[i : i + step]]
+            prompts = [prompt.clipped(height, width) for prompt in job.prompts[i : i + step]]
             yield from self._predictor(image, prompts=prompts, multimask=job.multimask)
-
-
-def cut_box(prompt: Prompt, height: int, width: int) -> Prompt:
-    """The prompt with its box cut to the image; one that lies outside is left to the check."""
-    box = prompt.box
-    if box is None or box.x1 <= 0 or box.y1 <= 0 or box.x0 >= width or box.y0 >= height:
-        return prompt
-    cut = Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height))
-    return Prompt(prompt.points, cut)
 
 
 def _draw(
@@ -283,10 +273,10 @@ def _draw(
 ) -> bytes:
     """Masks as a PNG file's bytes."""
     if form == "overlay":
-        return encode_picture(overlay(image, results), "PNG")
+        return encode_image(overlay(image, results), "PNG")
     if len(results) > 1:
         return indexed_png([result.mask for result in results])
-    return encode_picture(results[0].mask_image(), "PNG")
+    return encode_image(results[0].mask_image(), "PNG")
 
 
 class _Counted:

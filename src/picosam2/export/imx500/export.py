@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -157,15 +157,12 @@ def _folder(out: Path) -> Iterator[tuple[Path, Path]]:
     """
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    made = _new_folder_beside(out)
     try:
         with tempfile.TemporaryDirectory(prefix="picosam2-") as work:
             yield made, Path(work)
-        umask = os.umask(0)
-        os.umask(umask)
-        made.chmod(0o777 & ~umask)  # mkdtemp makes it private
         if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+            old = _new_folder_beside(out)
             out.rename(old / out.name)
             made.rename(out)
             shutil.rmtree(old)
@@ -173,6 +170,13 @@ def _folder(out: Path) -> Iterator[tuple[Path, Path]]:
             made.rename(out)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _new_folder_beside(out: Path) -> Path:
+    """A new folder beside `out`, with the permissions of any new folder (mkdtemp's is private)."""
+    folder = out.with_name(f".{out.name[:64]}-{secrets.token_hex(8)}")
+    folder.mkdir()
+    return folder
 
 
 def _network(model: PicoSAM2) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""Files are written whole or not at all, with the permissions of any new file, by any thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from picosam2._files import atomic_write, write_bytes, write_text
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions and locks")
+
+
+def permissions(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@posix
+def test_threads_never_see_another_umask(tmp_path: Path) -> None:
+    interval, umask = sys.getswitchinterval(), os.umask(0o027)
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def write(number: int) -> tuple[int, int]:
+            first, other = tmp_path / f"{number}.json", tmp_path / f"{number}.plain"
+            write_text(first, "{}")
+            other.touch()  # another thread's file, which asks for nothing special
+            return permissions(first), permissions(other)
+
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(write, range(1200)))
+    finally:
+        sys.setswitchinterval(interval)
+        os.umask(umask)
+    assert found == {(0o640, 0o640)}
+
+
+def test_threads_that_write_one_file_leave_one_whole_content(tmp_path: Path) -> None:
+    target, interval = tmp_path / "shared.txt", sys.getswitchinterval()
+    contents = {str(i) * 5000 for i in range(8)}
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda text: write_text(target, text), sorted(contents) * 20))
+    finally:
+        sys.setswitchinterval(interval)
+    assert target.read_text() in contents
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+
+    def fail() -> None:
+        with atomic_write(target) as temporary:
+            temporary.write_text("half of the new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 251 + ".png", "ä" * 120 + ".json", "a." + "b" * 250, "." + "c" * 200, "noend"]
+)
+def test_names_as_long_as_the_file_system_takes(name: str, tmp_path: Path) -> None:
+    write_bytes(tmp_path / name, b"data")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@posix
+def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path: Path) -> None:
+    target = tmp_path / "weights.onnx"
+    code = (
+        "import sys, time; from picosam2._files import atomic_write\n"
+        f"with atomic_write({str(target)!r}) as temporary:\n"
+        "    temporary.write_bytes(b'half of a long file'); print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        (left,) = tmp_path.iterdir()
+        # While it lives, its file is its own.
+        write_bytes(target, b"first")
+        assert set(tmp_path.iterdir()) == {target, left}
+        process.send_signal(signal.SIGKILL)
+    write_bytes(target, b"new")
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_bytes() == b"new"
+
+
+@posix
+def test_a_link_planted_at_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "folder"
+    folder.mkdir()
+    victim.write_text("untouched")
+    (folder / ".a-0.txt").symlink_to(victim)
+    write_text(folder / "a.txt", "new")
+    assert victim.read_text() == "untouched"
+    assert (folder / "a.txt").read_text() == "new"
+    assert not (folder / "a.txt").is_symlink()
+
+
+def test_a_writer_that_replaces_the_temporary_file_itself(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    with atomic_write(target) as temporary:
+        own = tmp_path / "own"
+        own.write_bytes(b"own")
+        own.replace(temporary)
+    assert target.read_bytes() == b"own"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_readers_never_see_half_of_a_file(tmp_path: Path) -> None:
+    target, stop = tmp_path / "a.txt", threading.Event()
+    whole = {letter * 20_000 for letter in "ab"}
+    write_text(target, "a" * 20_000)
+    seen: set[str] = set()
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.add(target.read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        for text in whole:
+            write_text(target, text)
+    stop.set()
+    reader.join()
+    assert seen <= whole
