@@ -12,6 +12,7 @@ import pytest
 from picosam2.cli import main
 from picosam2.cli._progress import amount, progress
 from picosam2.cli._text import columns, name_problems
+from picosam2.cli.main import app
 from picosam2.errors import DataError, PromptWarning
 
 
@@ -171,3 +172,15 @@ def test_problems_are_named_and_then_counted(capsys):
     assert lines[1] == "  photo 0"
     assert lines[-1] == "  and 2 more"
     assert len(lines) == 12
+
+
+def test_help_shows_the_commands_in_groups(cli):
+    """What a newcomer reads: six groups, and every command in one of them."""
+    shown = cli("--help").out
+    groups = ("Use", "Apps", "Measure", "Train", "Export", "About", "Options")
+    assert [shown.index(f"╭─ {name} ") for name in groups] == sorted(
+        shown.index(f"╭─ {name} ") for name in groups
+    )
+    assert "╭─ Commands " not in shown
+    for command in app:
+        assert f"│ {command} " in shown or f"│ {command} (" in shown or command == "-h"

@@ -8,7 +8,11 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-app = App(name="data", help="Fetch data sets and prepare them for training.", sort_key=3)
+from picosam2.cli._groups import TRAIN
+
+app = App(
+    name="data", help="Fetch data sets and prepare them for training.", group=TRAIN, sort_key=1
+)
 
 Store = Annotated[Path, Parameter(metavar="STORE")]
 

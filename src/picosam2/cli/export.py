@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from picosam2.cli._groups import EXPORT
 from picosam2.cli._options import Threads
 
 if TYPE_CHECKING:
     from picosam2.export.imx500.check import Check
 
-app = App(name="export", help="Write weights in the forms that other programs run.", sort_key=5)
+app = App(
+    name="export",
+    help="Write weights in the forms that other programs run.",
+    group=EXPORT,
+    sort_key=2,
+)
 
 
 @app.command

@@ -19,6 +19,7 @@ from picosam2.cli import (
     analyse,
     calibrate,
     camera,
+    clicks,
     compare,
     data,
     demo,
@@ -39,6 +40,7 @@ from picosam2.cli import (
 )
 from picosam2.cli import eval as evaluate
 from picosam2.cli import report as report_command
+from picosam2.cli._groups import ABOUT, APPS, EXPORT, MEASURE, OPTIONS, TRAIN, USE
 from picosam2.cli._text import one_line
 from picosam2.errors import PicoSAM2Error, PromptWarning
 
@@ -66,56 +68,64 @@ app = App(
 app.command(
     segment.segment,
     name="segment",
-    usage="Usage: picosam2 segment PHOTO... --point X,Y | --box X0,Y0,X1,Y1 [OPTIONS]\n"
+    usage="Usage: picosam2 segment IMAGE... --point X,Y | --box X0,Y0,X1,Y1 [OPTIONS]\n"
     "       picosam2 segment FOLDER... --prompts FILE | --boxes FILE [OPTIONS]",
+    group=USE,
     sort_key=1,
 )
 app.command(
     everything.everything,
     name="everything",
-    usage="Usage: picosam2 everything PHOTO... [OPTIONS]",
-    sort_key=1.5,
+    usage="Usage: picosam2 everything IMAGE... [OPTIONS]",
+    group=USE,
+    sort_key=2,
 )
 app.command(
     track.track,
     name="track",
     usage="Usage: picosam2 track CLIP --point X,Y | --box X0,Y0,X1,Y1 --out FILE|DIR [OPTIONS]",
-    sort_key=1,
+    group=USE,
+    sort_key=3,
+)
+app.command(demo.demo, name="demo", group=APPS, sort_key=1)
+app.command(serve.serve, name="serve", group=APPS, sort_key=2)
+app.command(
+    labelme.labelme,
+    name="labelme",
+    usage="Usage: picosam2 labelme [IMAGE|DIR] [OPTIONS] [LABELME'S OPTIONS]",
+    group=APPS,
+    sort_key=3,
 )
 app.command(
     camera.camera,
     name="camera",
     usage="Usage: picosam2 camera NETWORK.rpk [OPTIONS]\n"
-    "       picosam2 camera --simulate PHOTO|CLIP [OPTIONS]",
-    sort_key=1.6,
+    "       picosam2 camera --simulate IMAGE|CLIP [OPTIONS]",
+    group=APPS,
+    sort_key=4,
 )
-app.command(demo.demo, name="demo", sort_key=1.7)
-app.command(serve.serve, name="serve", sort_key=1.8)
-app.command(
-    labelme.labelme,
-    name="labelme",
-    usage="Usage: picosam2 labelme [PHOTO|DIR] [OPTIONS] [LABELME'S OPTIONS]",
-    sort_key=1.9,
-)
-app.command(evaluate.evaluate, name="eval", sort_key=2)
-app.command(compare.compare, name="compare", sort_key=2)
-app.command(robustness.robustness, name="robustness", sort_key=2)
-app.command(proposals.proposals, name="proposals", sort_key=2)
-app.command(robustness.clicks, name="clicks", sort_key=2)
-app.command(analyse.analyse, name="analyse", sort_key=2)
-app.command(report_command.report, name="report", sort_key=2)
+app.command(evaluate.evaluate, name="eval", group=MEASURE, sort_key=1)
+app.command(compare.compare, name="compare", group=MEASURE, sort_key=2)
+app.command(clicks.clicks, name="clicks", group=MEASURE, sort_key=3)
+app.command(robustness.robustness, name="robustness", group=MEASURE, sort_key=4)
+app.command(proposals.proposals, name="proposals", group=MEASURE, sort_key=5)
+app.command(analyse.analyse, name="analyse", group=MEASURE, sort_key=6)
+app.command(report_command.report, name="report", group=MEASURE, sort_key=7)
 app.command(data.app)
-app.command(teach.teach, name="teach", sort_key=3.5)
-app.command(train.train, name="train", sort_key=4)
-app.command(calibrate.calibrate, name="calibrate", sort_key=4)
-app.command(quantize.quantize, name="quantize", sort_key=4.5)
+app.command(teach.teach, name="teach", group=TRAIN, sort_key=2)
+app.command(train.train, name="train", group=TRAIN, sort_key=3)
+app.command(calibrate.calibrate, name="calibrate", group=TRAIN, sort_key=4)
+app.command(quantize.quantize, name="quantize", group=EXPORT, sort_key=1)
 app.command(export.app)
-app.command(info.info, name="info", sort_key=6)
-app.command(weights.weights, name="weights", sort_key=7)
-app.command(version.version, name="version", sort_key=8)
+app.command(weights.weights, name="weights", group=ABOUT, sort_key=1)
+app.command(info.info, name="info", group=ABOUT, sort_key=2)
+app.command(version.version, name="version", group=ABOUT, sort_key=3)
 app.register_install_completion_command(
-    help="Install completion for the shell in use (bash, zsh, fish or PowerShell)."
+    help="Install completion for the shell in use (bash, zsh, fish or PowerShell).",
+    group=OPTIONS,
 )
+for flag in ("--help", "--version"):
+    app[flag].group = OPTIONS
 
 
 def main() -> None:

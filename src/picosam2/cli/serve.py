@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli._options import RuntimeName, Threads, Weights
+from picosam2.cli._options import RuntimeName, Weights
 
 PORT = 8428
 
@@ -26,13 +26,13 @@ def serve(
     seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 30,
     weights: Weights = "default",
     runtime: RuntimeName = "onnx",
-    threads: Threads = 1,
+    threads: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
 ) -> int:
     """Answer HTTP requests with masks, until Ctrl C.
 
     `curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg'
-    'http://127.0.0.1:8428/v1/segment?point=120,80'` gives JSON; `&format=overlay` gives a image.
-    /openapi.json describes everything, also sessions, which keep a image for many clicks;
+    'http://127.0.0.1:8428/v1/segment?point=120,80'` gives JSON; `&format=overlay` gives an image.
+    /openapi.json describes everything, also sessions, which keep an image for many clicks;
     /metrics has counts for Prometheus. The server opens no path and no address for a client.
 
     Args:
@@ -46,7 +46,7 @@ def serve(
         max_prompts: Most objects in one request.
         max_sessions: Most images kept; the one used longest ago goes first.
         seconds: Longest time for one request.
-        threads: CPU threads for one run of the network.
+        threads: CPU threads of the network for each request.
     """
     from picosam2.errors import require
 
