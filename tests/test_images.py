@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
+import subprocess
 import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +20,23 @@ import pytest
 from PIL import Image
 
 from picosam2.errors import ImageError
-from picosam2.images import MAX_PIXELS, MEAN, PAD_RGB, STD, load_image, normalize
+from picosam2.images import (
+    CLIENT_FORMATS,
+    MAX_PIXELS,
+    MEAN,
+    PAD_RGB,
+    STD,
+    load_image,
+    normalize,
+)
+from tests.helpers.hostile import (
+    HOSTILE,
+    animated_webp,
+    commented_ppm,
+    huge_webp,
+    progressive_jpeg,
+    tiled_tiff,
+)
 
 
 def gradient(height: int = 12, width: int = 17) -> np.ndarray:
@@ -419,3 +438,82 @@ def test_padding_is_near_zero_after_normalize() -> None:
 def test_normalize_refuses_anything_else(crops: np.ndarray) -> None:
     with pytest.raises(ImageError, match="crops must be"):
         normalize(crops)
+
+
+# --- files made to cost much ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_stop_with_a_sentence(name: str, tmp_path: Path) -> None:
+    make, message = HOSTILE[name]
+    path = tmp_path / name
+    path.write_bytes(make())
+    for source in (path, path.read_bytes()):
+        started = time.thread_time()
+        with pytest.raises(ImageError, match=message) as caught:
+            load_image(source, max_seconds=1)
+        assert time.thread_time() - started < 3
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [huge_webp, animated_webp, lambda: tiled_tiff(2000)])
+def test_hostile_files_take_little_memory(make: Callable[[], bytes]) -> None:
+    code = (
+        "import resource, sys\n"
+        "from picosam2.images import load_image\n"
+        "from picosam2.errors import ImageError\n"
+        "data = sys.stdin.buffer.read()\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "try: load_image(data)\n"
+        "except ImageError: print(peak() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=make(), capture_output=True)
+    assert int(done.stdout) < 60_000, done  # kB
+
+
+def test_the_limits_can_be_lifted() -> None:
+    for data in (progressive_jpeg(200, 16), commented_ppm(1500), tiled_tiff(450)):
+        with pytest.raises(ImageError, match="save it anew"):
+            load_image(data)
+        assert is_plain(load_image(data, max_seconds=math.inf))
+
+
+def test_scans_are_counted_where_they_are() -> None:
+    data = encode(Image.fromarray(gradient()), "JPEG")
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + 400) + b"\xff\xda" * 200  # in a comment
+    for harmless in (data[:2] + comment + data[2:], data + b"\xff\xda" * 200):  # after the end
+        assert is_plain(load_image(harmless))
+
+
+def test_formats_are_the_callers() -> None:
+    for kind in ("JPEG", "PNG", "WEBP"):
+        load_image(encode(Image.fromarray(gradient()), kind), formats=CLIENT_FORMATS)
+    for kind in ("GIF", "BMP", "TIFF", "PPM"):
+        data = encode(Image.fromarray(gradient()), kind)
+        with pytest.raises(ImageError, match=f"a {kind} image: convert it to JPEG, PNG or WEBP"):
+            load_image(data, formats=CLIENT_FORMATS)
+
+
+def test_a_stream_that_is_no_image_is_not_read_on() -> None:
+    class Endless(io.RawIOBase):
+        def seekable(self) -> bool:
+            return False
+
+        def read(self, size: int = -1) -> bytes:
+            assert 0 <= size < 100, "it wants all of it"
+            return bytes(size)
+
+    with pytest.raises(ImageError, match="not an image"):
+        load_image(Endless())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_12_bits_in_16(kind: str) -> None:
+    values = np.arange(0, 4096, 16, np.uint16).reshape(16, 16)
+    values[-1, -1] = 4095
+    expected = np.round(values / 4095 * 255)
+    for source in (encode(Image.fromarray(values), kind), values):
+        np.testing.assert_array_equal(load_image(source)[:, :, 0], expected)  # type: ignore[arg-type]
+    values[0, 0] = 4096  # more than 12 bits
+    assert load_image(values).max() == 16

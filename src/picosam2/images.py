@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeAlias, cast
+from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,8 @@ _PLUGINS: Final = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "GIF": "Gif", "
                    "TIFF": "Tiff", "PPM": "Ppm", "AVIF": "Avif"}  # fmt: skip
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _MAX_COMMENTS: Final = 1000  # of a plain PPM file
+_MAX_PIECES: Final = 200_000  # strips or tiles of a TIFF file
+_TIFF_OFFSETS: Final = (273, 279, 324, 325)  # tags: where strips and tiles begin, and their lengths
 _MAX_BYTES: Final = 1_000_000_000  # of a stream that cannot seek
 
 _ORIENTATION_TAG: Final = 0x0112  # EXIF 2.32, section 4.6.4
@@ -270,6 +272,10 @@ class _Reader:
             comments = sum(block.count(b"#") for block in iter(lambda: stream.read(1 << 20), b""))
             if comments > _MAX_COMMENTS and math.isfinite(self._max_seconds):
                 raise ImageError(f"{name} has {comments:,} comments: save it anew without them")
+        elif kind == "TIFF" and math.isfinite(self._max_seconds):
+            pieces = _tiff_pieces(stream)
+            if pieces > _MAX_PIECES:
+                raise ImageError(f"{name} has {pieces:,} strips or tiles: save it anew with fewer")
 
     def _too_slow(self, name: str) -> ImageError:
         return ImageError(
@@ -314,8 +320,28 @@ def _webp_size(head: bytes) -> tuple[int, int] | None:
     return None
 
 
+def _tiff_pieces(stream: BinaryIO) -> int:
+    """How many strips or tiles the first image of a TIFF file has by its directory."""
+    stream.seek(0)
+    head = stream.read(16)
+    order: Literal["little", "big"] = "little" if head[:1] == b"I" else "big"
+    big = int.from_bytes(head[2:4], order) == 43  # BigTIFF
+    offset, count_size, entry = (head[8:16], 8, 20) if big else (head[4:8], 2, 12)
+    stream.seek(int.from_bytes(offset, order))
+    entries = min(int.from_bytes(stream.read(count_size), order), _MAX_PIECES)
+    directory = stream.read(entries * entry)
+    most = 0
+    for at in range(0, len(directory) - entry + 1, entry):
+        tag = int.from_bytes(directory[at : at + 2], order)
+        if tag in _TIFF_OFFSETS:
+            most = max(most, int.from_bytes(directory[at + 4 : at + (12 if big else 8)], order))
+    return most
+
+
 def _jpeg_scans(data: bytes, most: int) -> int:
-    """How many scans the first image of a JPEG file has; counting ends beyond `most`."""
+    """How many scans a JPEG file's first image has, or an upper bound that is within `most`."""
+    if (scans := data.count(b"\xff\xda")) <= most:  # fast, and never too few
+        return scans
     scans, at = 0, 2
     while scans <= most and (marker := _JPEG_MARKER.search(data, at)):
         at, code = marker.end(), marker[0][1]

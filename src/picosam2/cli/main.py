@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TextIO
 
 from cyclopts import App, CycloptsError, MissingArgumentError
@@ -41,8 +42,12 @@ from picosam2.cli import (
 from picosam2.cli import eval as evaluate
 from picosam2.cli import report as report_command
 from picosam2.cli._groups import ABOUT, APPS, EXPORT, MEASURE, OPTIONS, TRAIN, USE
+from picosam2.cli._native_stderr import native_stderr_bounded
 from picosam2.cli._text import one_line
 from picosam2.errors import PicoSAM2Error, PromptWarning
+
+_DECODING = ("segment", "everything", "track", "serve", "eval")
+"""Commands that decode a user's files, and start no programs whose stderr is of interest."""
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 """Exit codes: a mistake the user can mend, and what shells give for SIGINT and SIGPIPE."""
@@ -138,8 +143,12 @@ def run(tokens: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for any file name in any locale
+    command = tokens[0] if tokens else ""
     try:
-        with warnings.catch_warnings():
+        with (
+            native_stderr_bounded() if command in _DECODING else nullcontext(),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("always", PromptWarning)
             warnings.showwarning = _show_warning
             code = app(

@@ -29,7 +29,7 @@ class Limits:
     """How long an image that nobody uses is kept."""
     seconds: float = 30.0
     """Longest time to receive a body, and to wait for an answer."""
-    decode_seconds: float = 10.0
+    decode_seconds: float = 5.0
     """Longest time to decode an image."""
     header_seconds: float = 10.0
     """Longest time from the opening of a connection to the end of a request's headers."""
