@@ -124,7 +124,7 @@ def test_any_batch(count: int, runtime: Runtime, folder: Path) -> None:
     crops = crops_for(runtime, count)
     logits = runtime(crops)
     config = load_weights(folder / "weights.safetensors").config
-    side = config.input_size // (2 if config.stem == "stride2" else 1)
+    side = config.input_size // config.stride
     assert logits.shape == (count, runtime.info.channels, side, side)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()

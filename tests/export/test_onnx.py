@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers.variants import VariantConfig
 from onnx import numpy_helper
 from torch import nn
 
@@ -24,7 +25,7 @@ from picosam2.models.checkpoint import load_weights, save_weights
 from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.runtimes.onnx import METADATA_KEY
 
-CONFIG = ModelConfig(
+CONFIG = VariantConfig(
     widths=(4, 6), bottleneck=8, decoder=(6, 4), logits=2, input_size=32, heads=("iou",),
     attention="channel",
 )  # fmt: skip
@@ -33,7 +34,7 @@ CONFIG = ModelConfig(
 @pytest.fixture(scope="module")
 def model() -> PicoSAM2:
     torch.manual_seed(0)
-    model = PicoSAM2(CONFIG)
+    model = CONFIG.build()
     for _ in range(3):  # statistics that folding must take in
         model.train()(torch.randn(8, 3, 32, 32) * 2 + 1)
     return model
@@ -155,10 +156,10 @@ def test_every_variant_exports_and_the_sensor_takes_it(
 ) -> None:
     """`export_onnx` itself compares with PyTorch, batch norms folded."""
     torch.manual_seed(0)
-    config = ModelConfig(
+    config = VariantConfig(
         **{"widths": (4, 6), "bottleneck": 8, "decoder": (6, 4), "input_size": 32, **settings}
     )
-    model = PicoSAM2(config)
+    model = config.build()
     for _ in range(3):
         model.train()(torch.randn(8, 3, 32, 32) * 2 + 1)
     path = tmp_path / "model.onnx"
@@ -175,8 +176,8 @@ def test_every_variant_exports_and_the_sensor_takes_it(
 
 
 def test_folding_a_strided_stem() -> None:
-    config = ModelConfig(widths=(4,), bottleneck=4, decoder=(4,), input_size=32, stem="stride2")
-    model = PicoSAM2(config)
+    config = VariantConfig(widths=(4,), bottleneck=4, decoder=(4,), input_size=32, stem="stride2")
+    model = config.build()
     model.train()(torch.randn(8, 3, 32, 32))
     folded = fold_batchnorm(model)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
@@ -218,4 +219,4 @@ def test_the_facts_of_a_weights_file(model: PicoSAM2, tmp_path: Path) -> None:
     facts = weights_facts(path)
     assert facts["step"] == 9
     assert facts["source_sha256"] == sha256_file(path)
-    export_onnx(load_weights(path), tmp_path / "m.onnx", facts)
+    export_onnx(load_weights(path, VariantConfig), tmp_path / "m.onnx", facts)

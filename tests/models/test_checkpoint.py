@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from picosam2.errors import CheckpointError, WeightsError
 from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
-from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.models.network import RETIRED, ModelConfig, PicoSAM2
 
 SMALL = ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6, 4), input_size=32, logits=2)
 
@@ -170,11 +170,21 @@ def described(model: PicoSAM2, path: Path, **changes: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("change", [{"widths": [4, 8]}, {"logits": 1}, {"heads": ["iou"]}])
+@pytest.mark.parametrize("change", [{"widths": [4, 8]}, {"logits": 1}])
 def test_another_architecture(change: dict[str, Any], model: PicoSAM2, tmp_path: Path) -> None:
     path = described(model, tmp_path / "other.safetensors", **change)
     with pytest.raises(WeightsError, match="another architecture"):
         load_weights(path)
+
+
+def test_settings_of_older_versions(model: PicoSAM2, tmp_path: Path) -> None:
+    """At what every network has now they mean nothing; else it is a network of another kind."""
+    path = described(model, tmp_path / "old.safetensors", **RETIRED)
+    assert load_weights(path).config == SMALL
+    for name, value in (("stem", "stride2"), ("heads", ["iou"]), ("kernel", 5)):
+        path = described(model, tmp_path / f"{name}.safetensors", **{**RETIRED, name: value})
+        with pytest.raises(WeightsError, match=f"`{name}` = .* no longer builds: train"):
+            load_weights(path)
 
 
 @pytest.mark.parametrize("width", [100_000, 10**9, 10**30])

@@ -136,8 +136,6 @@ def test_a_package_that_is_missing_empty_or_another(
 def test_settings_that_cannot_be(name: str) -> None:
     with pytest.raises(ConfigError, match="`widths`"):
         ModelConfig(encoder=name)
-    with pytest.raises(ConfigError, match="and stem, downsampling and blocks of its own"):
-        ModelConfig(encoder=name, widths=SIZES[name].widths, stem="stride2")
     with pytest.raises(ConfigError, match="multiple of 32"):
         network(name, input_size=80)
 

@@ -15,7 +15,6 @@ pytest.importorskip("torch")
 from picosam2._config import from_table
 from picosam2.evaluation.protocols import PROTOCOLS
 from picosam2.models.costs import stage_costs
-from picosam2.models.network import PicoSAM2
 from picosam2.training.config import Recipe
 
 FOLDER = Path(__file__).parents[2] / "tools" / "studies"
@@ -35,7 +34,7 @@ def run() -> ModuleType:
 def recipes(run: ModuleType, path: Path) -> dict[str, Recipe]:
     study = tomllib.loads(path.read_text())
     return {
-        name: from_table(Recipe, run.merged(study["base"], variant, 3), where=name)
+        name: from_table(run.VariantRecipe, run.merged(study["base"], variant, 3), where=name)
         for name, variant in study["variants"].items()
     }
 
@@ -55,7 +54,7 @@ def test_every_variant_is_a_recipe(run: ModuleType, path: Path) -> None:
 
 
 def test_the_sensors_study_spends_what_pooling_saves_within_the_limits(run: ModuleType) -> None:
-    stages = stage_costs(PicoSAM2(recipes(run, FOLDER / "in-sensor.toml")["pool-deep"].model))
+    stages = stage_costs(recipes(run, FOLDER / "in-sensor.toml")["pool-deep"].model.build())
     assert sum(stage.parameters for stage in stages) <= 1.4e6
     assert sum(stage.macs for stage in stages) <= 340e6
 

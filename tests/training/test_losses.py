@@ -22,7 +22,6 @@ from picosam2.training.losses import (
     balanced_bce,
     bce,
     dice,
-    iou_error,
     supervised,
     teacher_term,
     trust,
@@ -90,19 +89,6 @@ def test_gradients_lead_towards_the_target(pair: tuple[Tensor, Tensor]) -> None:
     for loss in (bce, dice):
         (gradient,) = torch.autograd.grad(loss(logits, target.round()).sum(), logits)
         assert ((gradient < 0) == (target.round() > 0.5)).float().mean() > 0.95
-
-
-def test_iou_error_is_the_squared_distance_to_the_iou() -> None:
-    logits = torch.full((3, 4, 4), -1.0)
-    target = torch.zeros(3, 4, 4)
-    logits[0, :2], target[0, 1:3] = 1.0, 1.0  # 4 shared of 12
-    logits[1, :2], target[1, :2] = 1.0, 0.9  # the same
-    predicted = torch.tensor([0.0, 50.0, 0.0], requires_grad=True)
-    found = iou_error(predicted, logits.requires_grad_(), target)
-    torch.testing.assert_close(found, torch.tensor([(0.5 - 1 / 3) ** 2, 0.0, 0.25]))
-    found.sum().backward()
-    assert predicted.grad is not None
-    assert logits.grad is None  # the masks are not pulled towards what was predicted
 
 
 def test_balanced_bce_weighs_object_and_background_the_same(pair: tuple[Tensor, Tensor]) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers.tiny import SMALL_STORE, KnowsTheTruth, make_cache, make_store, tiny_recipe
+from helpers.variants import VariantConfig, iou_loss
 from torch import nn
 
 from picosam2.data.augment import NO_AUGMENT, Batch
@@ -160,12 +161,16 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(store: Store) -> None:
 )
 def test_variants_train_and_resume(model: dict[str, Any], store: Store, tmp_path: Path) -> None:
     recipe = tiny_recipe(samples=32)
-    recipe = replace(recipe, model=replace(recipe.model, **model))
-    train(replace(recipe, train=replace(recipe.train, samples=16)), store, tmp_path / "half")
-    first = train(recipe, store, tmp_path / "run")
+    tiny = asdict(recipe.model) | model
+    recipe = replace(recipe, model=VariantConfig(**tiny))
+    train(
+        replace(recipe, train=replace(recipe.train, samples=16)), store, tmp_path / "half",
+        further=iou_loss,
+    )  # fmt: skip
+    first = train(recipe, store, tmp_path / "run", further=iou_loss)
     state = read_tensors(tmp_path / "run" / "checkpoint.safetensors")
     Trainer(recipe, ALONE).load_state(state.tensors, 4)  # every parameter has optimizer state
-    assert load_weights(first).config == recipe.model
+    assert load_weights(first, VariantConfig).config == recipe.model
     assert ("iou" in lines(tmp_path / "run")[-1]) == ("heads" in model)
 
 

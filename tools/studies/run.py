@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -35,11 +36,13 @@ from picosam2.export.imx500.check import check_file
 from picosam2.export.onnx import export_onnx, weights_facts
 from picosam2.models.checkpoint import load_weights
 from picosam2.models.costs import stage_costs
-from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.runtimes.onnx import OnnxRuntime
 from picosam2.training.config import Recipe
 from picosam2.training.trainer import train, window_rules
+
+sys.path.insert(0, str(Path(__file__).parent))
+from variants import VariantConfig, VariantRecipe, iou_loss
 
 
 def main() -> None:
@@ -66,10 +69,10 @@ def main() -> None:
             if args.only and name not in args.only:
                 continue
             folder = args.out / (f"{name}-seed{seed}" if seed else name)
-            recipe = from_table(Recipe, merged(study["base"], variant, seed), where=name)
+            recipe = from_table(VariantRecipe, merged(study["base"], variant, seed), where=name)
             if not args.measure_only:
                 store = Store(args.stores / variant.get("store", study["store"]))
-                train(recipe, store, folder, resume=True)
+                train(recipe, store, folder, resume=True, further=iou_loss)
             if (folder / "weights.safetensors").exists():
                 measure(folder, recipe, variant.get("measure", study["measure"]), photos, args)
             write_results(args.out, study)
@@ -107,7 +110,7 @@ def costs_of(folder: Path, recipe: Recipe) -> dict[str, Any]:
     path, config = folder / "costs.json", json.loads(json.dumps(asdict(recipe.model)))
     if path.exists() and (known := json.loads(path.read_text()))["model"] == config:
         return dict(known)
-    model = PicoSAM2(recipe.model).eval()
+    model = recipe.model.build().eval()
     with tempfile.TemporaryDirectory() as temporary:
         sensor = check_file(export_onnx(model, Path(temporary) / "model.onnx").path)
     stages = stage_costs(model)
@@ -128,7 +131,7 @@ def measure(
     """Write the result file of every protocol that has none in `folder` yet."""
     weights, graph = folder / "weights.safetensors", folder / "model.onnx"
     facts = {**weights_facts(weights), "geometry": window_rules(recipe)}
-    export_onnx(load_weights(weights), graph, facts)
+    export_onnx(load_weights(weights, VariantConfig), graph, facts)
     predictor = Predictor(OnnxRuntime(graph, threads=args.threads))
     for protocol, jitter, *limit in protocols:
         key = f"{protocol} jitter {jitter:g}" if jitter else protocol
@@ -157,7 +160,7 @@ def write_results(out: Path, study: Mapping[str, Any]) -> None:
     )
     first = out / next(iter(study["variants"]))
     for name, variant in study["variants"].items():
-        recipe = from_table(Recipe, merged(study["base"], variant, 0), where=name)
+        recipe = from_table(VariantRecipe, merged(study["base"], variant, 0), where=name)
         seeds: list[dict[str, Any]] = []
         for folder in sorted([out / name, *out.glob(f"{name}-seed*")]):
             files = {key: folder / f"{key}.json" for key in keys}

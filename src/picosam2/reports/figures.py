@@ -11,7 +11,7 @@ import numpy as np
 
 from picosam2.errors import require
 from picosam2.models.costs import stage_costs
-from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.models.network import ModelConfig
 
 OURS, CITED, BASELINE = "#2f6fde", "#8a94a6", "#d9822b"
 PROTOCOL_COLOURS = {
@@ -214,18 +214,13 @@ def _spread(axes: Any, spots: Sequence[tuple[float, float, str, str]]) -> None:
         )
 
 
-_DOWNS = {"conv": "3×3, stride 2", "conv2": "2×2, stride 2", "depthwise": "depthwise, stride 2"}
-
-
 def architecture(config: ModelConfig) -> str:
     """The network as it is: every stage with its shape, parameters and share of the work."""
-    model = PicoSAM2(config)
+    model = config.build()
     stages = {stage.name: stage for stage in stage_costs(model)}
     depth = len(config.widths)
-    missing = depth - len(config.decoder)  # finest stages without a decoder
     total = sum(stage.macs for stage in stages.values())
     most = max(stage.macs for stage in stages.values())
-    activation = config.activation.replace("relu", "ReLU")
     with _drawing(9.2, 1.15 * depth + 2.0, "architecture") as figure:
         from matplotlib.colors import LinearSegmentedColormap
         from matplotlib.patches import FancyBboxPatch
@@ -284,43 +279,38 @@ def architecture(config: ModelConfig) -> str:
 
         left, right, middle = 2.6, 9.4, 6.0
         top = 0.75
-        first = "stem" in stages
         side = config.input_size
         axes.text(left, top, f"crop 3 × {side} × {side}", ha="center", va="center", fontsize=8.5)
-        arrow((left, top - 0.12), (left, 0.33), "stem" if first else "")
+        arrow((left, top - 0.12), (left, 0.33))
         logits = stages["head"].shape
-        grid = logits[-1] << missing
         axes.text(
             right,
             top,
-            f"logits {logits[0]} × {grid} × {grid}",
+            f"logits {logits[0]} × {logits[1]} × {logits[2]}",
             ha="center",
             va="center",
             fontsize=8.5,
         )
-        last = f"1×1, ×{1 << missing}, bilinear" if missing else "1×1"
-        arrow((right, 0.33 - missing), (right, top - 0.12), last, "right")
+        arrow((right, 0.33), (right, top - 0.12), "1×1", "right")
         for level in range(depth):
             y = -float(level)
             box(f"encoder {level + 1}", left, y, f"encoder {level + 1}")
             number = depth - level
-            if level >= missing:
-                box(f"decoder {number}", right, y, f"decoder {number}")
-                skip = stages[f"skip {number}"]
-                arrow(
-                    (left + 1.45, y),
-                    (right - 1.45, y),
-                    f"skip {number}: 1×1, {config.widths[level]} → {skip.shape[0]} channels, added",
-                    "above",
-                )
-            told = "stride 2"
+            box(f"decoder {number}", right, y, f"decoder {number}")
+            skip = stages[f"skip {number}"]
+            arrow(
+                (left + 1.45, y),
+                (right - 1.45, y),
+                f"skip {number}: 1×1, {config.widths[level]} → {skip.shape[0]} channels, added",
+                "above",
+            )
+            halving = "stride 2"
             if down := stages.get(f"down {level + 1}"):
-                told = _DOWNS.get(config.down, config.down)
-                told += f"\n{_count(down.parameters)} · {down.macs / 1e6:.1f} M"
+                halving = "3×3, stride 2" if config.encoder == "paper" else halving
+                halving += f"\n{_count(down.parameters)} · {down.macs / 1e6:.1f} M"
             if level + 1 < depth:
-                arrow((left, y - 0.33), (left, y - 0.69), told)
-                if level >= missing:
-                    arrow((right, y - 0.69), (right, y - 0.33), f"×2, {config.up}", "right")
+                arrow((left, y - 0.33), (left, y - 0.69), halving)
+                arrow((right, y - 0.69), (right, y - 0.33), "×2, nearest", "right")
             else:  # around the corner, to the bottleneck and back
                 bottom = y - 0.95
                 axes.plot([left, left], [y - 0.31, bottom], color="#7d98c9", lw=1.2)
@@ -328,18 +318,16 @@ def architecture(config: ModelConfig) -> str:
                 axes.plot([middle + 1.43, right], [bottom, bottom], color="#7d98c9", lw=1.2)
                 arrow((right, bottom), (right, y - 0.33))
                 options = {"fontsize": 7, "color": SOFT, "va": "center"}
-                axes.text(left - 0.08, y - 0.62, told, ha="right", **options)
-                axes.text(right + 0.08, y - 0.62, f"×2, {config.up}", ha="left", **options)
+                axes.text(left - 0.08, y - 0.62, halving, ha="right", **options)
+                axes.text(right + 0.08, y - 0.62, "×2, nearest", ha="left", **options)
         y = -float(depth) + 0.05
         box("bottleneck", middle, y, "bottleneck")
-        extras = [name for name in stages if name == "attention" or name.endswith(" head")]
+        blocks = "encoder, decoder" if config.encoder == "paper" else f"{config.encoder}; decoder"
         axes.text(
             middle,
             y - 0.5,
-            f"encoder, decoder, bottleneck: depthwise {config.kernel}×{config.kernel}, pointwise "
-            f"1×1, each with batch norm and {activation}.  In a box: channels × rows × columns · "
-            "parameters · multiply-accumulates."
-            + (f"\nAlso: {', '.join(extras)}." if extras else ""),
+            f"{blocks}, bottleneck: depthwise 3×3, pointwise 1×1, each with batch norm and ReLU.  "
+            "In a box: channels × rows × columns · parameters · multiply-accumulates.",
             ha="center",
             va="top",
             fontsize=7.5,

@@ -12,7 +12,8 @@ from typing import Any
 from picosam2._config import from_table
 from picosam2.data.augment import AugmentConfig
 from picosam2.errors import ConfigError
-from picosam2.models.network import ENCODERS, ModelConfig
+from picosam2.models.encoders import ENCODERS
+from picosam2.models.network import ModelConfig
 from picosam2.training.losses import DistillConfig
 
 
@@ -44,8 +45,6 @@ class TrainConfig:
     """Whether object and background weigh the same in it."""
     dice: float = 1.0
     """Weight of the Dice loss."""
-    iou: float = 1.0
-    """Weight of the IoU head's squared error, for networks that have the head."""
     views: dict[str, float] = field(default_factory=dict)
     """Views to train on, with their share of the samples; empty: all of the store's, equally."""
     sources: dict[str, float] = field(default_factory=dict)
@@ -84,7 +83,7 @@ class TrainConfig:
                 raise ConfigError(f"`{name}` must not be negative")
         if not 0 <= self.seed < 2**32:
             raise ConfigError("`seed` must be from 0 to 4294967295")
-        if min(self.bce, self.dice, self.iou) < 0 or not self.bce + self.dice > 0:
+        if min(self.bce, self.dice) < 0 or not self.bce + self.dice > 0:
             raise ConfigError(
                 "the losses' weights must not be negative, nor `bce` and `dice` both 0"
             )

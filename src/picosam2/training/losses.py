@@ -145,14 +145,3 @@ def trust(taught: npt.NDArray[np.void], config: DistillConfig) -> npt.NDArray[np
     usable = taught["valid"] & (taught["agrees"] if config.ignore_disagreeing else True)
     weight = np.where(usable, np.nan_to_num(weight), 0.0)
     return (config.share * weight.clip(0, 1)).astype(np.float32)
-
-
-def iou_error(predicted_B: Tensor, logits_BSS: Tensor, target_BSS: Tensor) -> Tensor:
-    """Squared error of a predicted IoU, given before the sigmoid, (B,).
-
-    The truth is the IoU of the masks logits > 0 and target > 0.5; it takes no gradient.
-    """
-    mask_BSS, object_BSS = logits_BSS.detach() > 0, target_BSS > 0.5
-    both_B = (mask_BSS & object_BSS).sum((1, 2))
-    either_B = (mask_BSS | object_BSS).sum((1, 2))
-    return (torch.sigmoid(predicted_B) - both_B / either_B.clamp_min(1)) ** 2

@@ -44,14 +44,19 @@ from picosam2.data.store import CLICK, Store
 from picosam2.distillation.cache import STEP, TeacherCache
 from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
 from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
-from picosam2.models.network import ENCODERS, ModelConfig, PicoSAM2
+from picosam2.models.encoders import ENCODERS
+from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.training.config import Recipe, TrainConfig
 from picosam2.training.depthwise import quicken_depthwise
-from picosam2.training.losses import DistillConfig, iou_error, supervised, teacher_term, trust
+from picosam2.training.losses import DistillConfig, supervised, teacher_term, trust
 from picosam2.training.syncbn import synchronise_batchnorm
 
 Validate = Callable[[PicoSAM2], dict[str, Any]]
 """Measures a model: names to numbers."""
+
+FurtherLoss = Callable[[dict[str, Tensor], Batch, Tensor, Tensor], dict[str, Tensor]]
+"""Terms to add to the loss, each (B,), by name: from the network's outputs, the batch, the logits
+(B, S, S) that count and their target (B, S, S)."""
 
 
 class TrainingError(PicoSAM2Error):
@@ -127,7 +132,11 @@ def memory_format(config: TrainConfig) -> torch.memory_format:
 
 
 def compute_loss(
-    model: nn.Module, batch: Batch, config: TrainConfig, distill: DistillConfig | None = None
+    model: nn.Module,
+    batch: Batch,
+    config: TrainConfig,
+    distill: DistillConfig | None = None,
+    further: FurtherLoss | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The batch's loss and its named parts, each a mean over the samples.
 
@@ -138,7 +147,7 @@ def compute_loss(
     with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
         outputs = model(batch.image_B3SS.contiguous(memory_format=memory_format(config)))
     logits_BSS = channel(outputs["logits"], batch.kind_B).float()
-    # A network whose stem shrinks the picture answers on a coarser grid.
+    # A network whose first convolution shrinks the image answers on a coarser grid.
     target_BSS = F.adaptive_avg_pool2d(batch.target_BSS, logits_BSS.shape[-1])
     losses = supervised(logits_BSS, target_BSS, balanced=config.balanced)
     total = torch.stack([getattr(config, n) * loss_B for n, loss_B in losses.items()]).sum(0)
@@ -147,16 +156,16 @@ def compute_loss(
         term_B = teacher_term(logits_BSS, teacher_BSS, distill or DistillConfig())
         total = batch.teacher_weight_B * term_B + (1 - batch.teacher_weight_B) * total
         losses |= {"teacher": term_B, "trust": batch.teacher_weight_B}
-    if "iou" in outputs:
-        predicted_B = channel(outputs["iou"], batch.kind_B).float()
-        losses["iou"] = iou_error(predicted_B, logits_BSS, target_BSS)
-        total = total + config.iou * losses["iou"]
+    if further is not None:
+        added = further(outputs, batch, logits_BSS, target_BSS)
+        losses |= added
+        total = total + sum(added.values())
     return total.mean(), {name: loss_B.mean() for name, loss_B in losses.items()}
 
 
 def new_model(recipe: Recipe) -> PicoSAM2:
     """New weights, drawn from torch's seed; the encoder's from ImageNet if the recipe says so."""
-    model = PicoSAM2(recipe.model)
+    model = recipe.model.build()
     fill = ENCODERS[recipe.model.encoder].pretrained
     if recipe.train.imagenet and fill:
         fill([*model.encoder, model.down[-1]])
@@ -169,10 +178,10 @@ def started_from(path: Path, config: ModelConfig) -> PicoSAM2:
     A network with one logit channel takes over that of clicks from one with two. Any other
     difference is left for the trainer to refuse.
     """
-    model = load_weights(path)
-    if model.config.heads or (model.config.logits, config.logits) != (2, 1):
+    model = load_weights(path, type(config))
+    if (model.config.logits, config.logits) != (2, 1):
         return model
-    single = PicoSAM2(replace(model.config, logits=1)).eval()
+    single = replace(model.config, logits=1).build().eval()
     state = model.state_dict()
     for name in ("head.weight", "head.bias"):
         state[name] = state[name][CLICK : CLICK + 1]
@@ -183,11 +192,17 @@ def started_from(path: Path, config: ModelConfig) -> PicoSAM2:
 class Trainer:
     """Model, averaged model and optimizer of one run, and how they take a step."""
 
-    def __init__(self, recipe: Recipe, group: Processes, model: PicoSAM2 | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        group: Processes,
+        model: PicoSAM2 | None = None,
+        further: FurtherLoss | None = None,
+    ) -> None:
         """Start from `model`, or from new weights drawn with the recipe's seed."""
         config = recipe.train
         torch.manual_seed(config.seed)
-        self.recipe, self.group = recipe, group
+        self.recipe, self.group, self._further = recipe, group, further
         model = model if model is not None else new_model(recipe)
         if model.config != recipe.model:
             raise ConfigError(
@@ -227,7 +242,7 @@ class Trainer:
         rate = learning_rate(self.step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, parts = compute_loss(self._wrapped, batch, config, self.recipe.distill)
+        loss, parts = compute_loss(self._wrapped, batch, config, self.recipe.distill, self._further)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
@@ -302,6 +317,7 @@ def train(
     validate: Validate | None = None,
     tensorboard: bool = False,
     on_step: Callable[[Progress], None] | None = None,
+    further: FurtherLoss | None = None,
 ) -> Path:
     """Train a recipe on a store into the folder `out`; the path of the weights.
 
@@ -313,6 +329,7 @@ def train(
         validate: measures the averaged model every `validate_every` steps and at the end.
         tensorboard: also write TensorBoard events (needs the extra).
         on_step: told about every step.
+        further: terms to add to the loss, for networks that have further outputs.
 
     Raises:
         CheckpointError: `out` holds a run and `resume` is not set, or a run of something else.
@@ -327,7 +344,8 @@ def train(
                 "make `batch` a multiple of them"
             )
         run = _Run(out, recipe, store.fingerprint, group, tensorboard, teacher)
-        trainer = Trainer(recipe, group, started_from(init, recipe.model) if init else None)
+        trainer = Trainer(recipe, group, started_from(init, recipe.model) if init else None,
+                          further)  # fmt: skip
         run.begin(trainer, resume)
         sampler = Sampler(
             store, config.batch, views=config.views, sources=config.sources,
@@ -491,17 +509,19 @@ def keep_memory() -> None:
 
 
 def _complete(recipe: Any, settings: dict[str, Any]) -> Any:
-    """A checkpoint's recipe with the settings that did not exist yet, at their defaults."""
+    """A checkpoint's recipe with this version's settings.
+
+    Those that did not exist yet are at their defaults; those that no longer exist are left out.
+    """
     if not isinstance(recipe, dict):
         return recipe
     default = Recipe()
     defaults = _plain(default)
-    return {
-        table: {**defaults[table], **current_names(getattr(default, table), recipe[table])}
-        if table in recipe
-        else defaults[table]
-        for table in settings
-    }
+    complete = {}
+    for table, current in settings.items():
+        kept = current_names(getattr(default, table), recipe.get(table, {}))
+        complete[table] = {key: kept.get(key, defaults[table].get(key)) for key in current}
+    return complete
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from helpers.variants import VariantConfig
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -28,10 +29,9 @@ from picosam2.export.imx500.check import (
     refuse,
 )
 from picosam2.export.imx500.export import check_model
-from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.runtimes.weights import find_weights, shipped
 
-PAPER = ModelConfig()
+PAPER = VariantConfig()
 MIB = 1024**2
 
 
@@ -169,7 +169,7 @@ VARIANTS = {
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_the_estimate_is_close_to_the_converters_report(name: str) -> None:
     config, reported = VARIANTS[name]
-    found = check_model(PicoSAM2(config))
+    found = check_model(config.build())
     assert found.problems == ()
     assert found.total / MIB == pytest.approx(reported, abs=0.03)
     assert found.fits is (reported < 8)
@@ -191,14 +191,14 @@ PARTS = {
 @pytest.mark.parametrize("name", sorted(PARTS))
 def test_so_are_its_parts(name: str) -> None:
     config, weights, activations = PARTS[name]
-    found = check_model(PicoSAM2(config))
+    found = check_model(config.build())
     assert found.weights == pytest.approx(weights, rel=0.01)
     assert found.activations == pytest.approx(activations, rel=0.012)
 
 
 @pytest.mark.parametrize("config", [replace(PAPER, input_size=192), TWICE])
-def test_what_does_not_fit_names_the_layer_to_blame(config: ModelConfig) -> None:
-    found = check_model(PicoSAM2(config))
+def test_what_does_not_fit_names_the_layer_to_blame(config: VariantConfig) -> None:
+    found = check_model(config.build())
     assert not found.fits
     assert found.peak.layer == "decoder.3.0"  # the last decoder's depthwise convolution
     with pytest.raises(ConvertError, match=r"does not fit into the sensor: .*decoder\.3\.0"):
@@ -213,8 +213,8 @@ def test_what_does_not_fit_names_the_layer_to_blame(config: ModelConfig) -> None
         replace(PAPER, input_size=192, stem="stride2", attention="channel", heads=("iou",)),
     ],
 )
-def test_variants_of_the_network_can_be_checked(config: ModelConfig) -> None:
-    found = check_model(PicoSAM2(config))
+def test_variants_of_the_network_can_be_checked(config: VariantConfig) -> None:
+    found = check_model(config.build())
     assert found.problems == ()
     assert found.converts
 
@@ -222,7 +222,7 @@ def test_variants_of_the_network_can_be_checked(config: ModelConfig) -> None:
 def test_the_peak_is_where_the_memory_report_has_it() -> None:
     """The last depthwise convolution reads and writes 80 channels, stored as 96, beside the skip's
     48, stored as 64."""
-    peak = check_model(PicoSAM2(PAPER)).peak
+    peak = check_model(PAPER.build()).peak
     assert (peak.layer, peak.operator, peak.shape) == ("decoder.3.0", "Conv", (80, 96, 96))
     assert peak.inputs == peak.output == 96 * 96 * 96
     assert peak.waiting == 64 * 96 * 96
@@ -230,8 +230,8 @@ def test_the_peak_is_where_the_memory_report_has_it() -> None:
 
 @pytest.mark.parametrize("width", [40, 64])
 def test_channels_are_paid_for_in_thirty_twos(width: int) -> None:
-    base = check_model(PicoSAM2(replace(PAPER, widths=(64, 96, 160, 256))))
-    found = check_model(PicoSAM2(replace(PAPER, widths=(width, 96, 160, 256))))
+    base = check_model(replace(PAPER, widths=(64, 96, 160, 256)).build())
+    found = check_model(replace(PAPER, widths=(width, 96, 160, 256)).build())
     assert found.activations == base.activations
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.variants import VariantConfig
 
 from picosam2.export.imx500.raw_input import RawInput
 from picosam2.images import PAD_RGB
@@ -14,7 +15,7 @@ from picosam2.runtimes.torch import TorchRuntime
 CONFIGS = {
     "one channel": ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6, 4)),
     "two channels": ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6, 4), logits=2),
-    "everything": ModelConfig(
+    "everything": VariantConfig(
         widths=(4, 6, 8), bottleneck=8, decoder=(8, 6, 4), logits=2, input_size=64,
         stem="stride2", attention="channel", heads=("iou",),
     ),
@@ -33,7 +34,7 @@ def crops_of(size: int) -> np.ndarray:
 @pytest.fixture(params=sorted(CONFIGS))
 def model(request: pytest.FixtureRequest) -> PicoSAM2:
     torch.manual_seed(1)
-    model = PicoSAM2(CONFIGS[request.param])
+    model = CONFIGS[request.param].build()
     size = model.config.input_size
     model.train()(torch.randn(8, 3, size, size))
     return model.eval()

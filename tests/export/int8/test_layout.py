@@ -7,12 +7,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers.variants import VariantConfig
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from picosam2.export.int8.layout import enlarged_by_copying, widened
 from picosam2.export.onnx import export_onnx
-from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.models.network import ModelConfig
 
 
 def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
@@ -25,7 +26,7 @@ def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
 
 def exported(config: ModelConfig, path) -> onnx.ModelProto:
     torch.manual_seed(0)
-    model = PicoSAM2(config)
+    model = config.build()
     model.train()(torch.randn(8, 3, config.input_size, config.input_size))
     export_onnx(model, path)
     return onnx.load(path)
@@ -57,7 +58,9 @@ def test_padded_colours_change_nothing(tmp_path) -> None:
 
 
 def test_other_convolutions_are_left_alone(tmp_path) -> None:
-    config = ModelConfig(widths=(8, 6), bottleneck=8, decoder=(6, 8), input_size=32, stem="stride2")
+    config = VariantConfig(
+        widths=(8, 6), bottleneck=8, decoder=(6, 8), input_size=32, stem="stride2"
+    )
     model = exported(config, tmp_path / "m.onnx")
     assert groups(widened(model)) == groups(model)
 

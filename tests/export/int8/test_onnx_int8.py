@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from helpers.tiny import SMALL_STORE, make_store, tiny_recipe
+from helpers.variants import VariantConfig
 from onnx import TensorProto, numpy_helper
 
 from picosam2.data.coco import read_coco
@@ -24,7 +25,7 @@ from picosam2.export.int8.onnx_int8 import Quantized, QuantizeError, is_int8, qu
 from picosam2.export.onnx import export_onnx
 from picosam2.images import normalize
 from picosam2.models.encoders import LITE0
-from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.runtimes.onnx import OnnxRuntime
 
@@ -230,12 +231,11 @@ def test_native_weights_are_measured_by_clicks(tmp_path: Path) -> None:
 
 def test_a_network_with_everything(store: Store, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = PicoSAM2(
-        ModelConfig(
-            widths=(6, 8), bottleneck=10, decoder=(8, 6), input_size=32, logits=2,
-            stem="stride2", attention="channel", heads=("iou",),
-        )
+    config = VariantConfig(
+        widths=(6, 8), bottleneck=10, decoder=(8, 6), input_size=32, logits=2,
+        stem="stride2", attention="channel", heads=("iou",),
     )  # fmt: skip
+    model = config.build()
     model.train()(torch.randn(8, 3, 32, 32))
     export_onnx(model, tmp_path / "all.onnx")
     made = quantize(tmp_path / "all.onnx", store, tmp_path / "int8.onnx", CONFIG, threads=1)

@@ -51,4 +51,4 @@ class RawInput(nn.Module):
 
     def output_names(self) -> list[str]:
         """The names of the outputs, in their order: logits first."""
-        return ["logits", *self.network.heads]
+        return self.network.output_names

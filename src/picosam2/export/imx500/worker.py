@@ -165,12 +165,9 @@ def _network(request: dict[str, Any]) -> Any:
     import torch
 
     from picosam2.export.imx500.raw_input import RawInput
-    from picosam2.models.network import ModelConfig, PicoSAM2
+    from picosam2.models.network import read_config
 
-    table: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in request["model"].items()
-    }
-    network = PicoSAM2(ModelConfig(**table))
+    network = read_config(request["model"]).build()
     with np.load(request["weights"], allow_pickle=False) as arrays:
         network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
     return RawInput(network.eval()).eval()
