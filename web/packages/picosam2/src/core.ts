@@ -1,5 +1,6 @@
 /** What the library exports in browsers and in Node alike. */
 
+export * from "./edits.ts";
 export * from "./exports.ts";
 export {
   type Box, boxWindow, clickWindows, crop, cropMask, pasteRegion, type Point, pointWindow, type Prompt,
@@ -7,6 +8,7 @@ export {
 } from "./geometry.ts";
 export * from "./masks.ts";
 export { ModelError, type ModelFacts, readFacts } from "./metadata.ts";
+export { smoothPath } from "./outline.ts";
 export { encodePng } from "./png.ts";
 export { Candidate, type Ladder, Predictor, type Runtime } from "./predictor.ts";
 export type { Preview, Scale, Shape, Tracked } from "./protocol.ts";
@@ -18,3 +20,4 @@ export {
   Segmentation, type Segmenter, type SetImageOptions, type TrackRequest,
 } from "./segmenter.ts";
 export { type Sighting, Tracker } from "./tracker.ts";
+export { zip } from "./zip.ts";

@@ -2,12 +2,14 @@
 
 import type { Prompt } from "./geometry.ts";
 import { area, bounds, type Mask, polygons, rleEncode } from "./masks.ts";
+import { smoothPath, SvgPath } from "./outline.ts";
 
 /** An object with its answer. */
 export interface Named {
   readonly name: string;
   readonly color: string;
-  readonly score: number;
+  /** Predicted quality 0..1; null for a mask that was drawn or loaded. */
+  readonly score: number | null;
   readonly prompt: Prompt;
   readonly mask: Mask;
   readonly alpha: Mask;
@@ -31,8 +33,31 @@ export function maskPixels(sheet: Sheet, objects: readonly Named[]): Uint8Array 
   return out;
 }
 
+/** Each object's number, from 1 in their order, on its pixels; 0 elsewhere; later ones lie above. */
+export function indexPixels(sheet: Sheet, objects: readonly Named[]): Uint8Array {
+  if (objects.length > 255) throw new Error("an index map has numbers for 255 objects");
+  const out = new Uint8Array(sheet.width * sheet.height);
+  objects.forEach(({ mask }, i) => {
+    spread(mask, sheet.width, (at, value) => {
+      if (value) out[at] = i + 1;
+    });
+  });
+  return out;
+}
+
+/** RGBA of a cut-out laid over a background of the same size, which is opaque. */
+export function overlaid(cutout: Uint8Array, background: Uint8Array | Uint8ClampedArray): Uint8Array {
+  const out = Uint8Array.from(background);
+  for (let i = 0; i < out.length; i += 4) {
+    const share = cutout[i + 3]! / 255;
+    for (let c = 0; c < 3; c++) out[i + c] = Math.round(cutout[i + c]! * share + out[i + c]! * (1 - share));
+    out[i + 3] = 255;
+  }
+  return out;
+}
+
 /**
- * The objects on a transparent ground, RGBA, the whole image. `photo` is RGBA. Clear pixels are
+ * The objects on a transparent ground, RGBA, the whole image. `photo` is RGBA, and where it is clear so is the cut-out. Clear pixels are
  * black, so nothing of the background stays in the file.
  */
 export function cutoutPixels(
@@ -43,11 +68,12 @@ export function cutoutPixels(
   const out = new Uint8Array(sheet.width * sheet.height * 4);
   for (const { alpha } of objects) {
     spread(alpha, sheet.width, (at, value) => {
-      if (value > out[at * 4 + 3]!) {
+      const opacity = Math.round((value * photo[at * 4 + 3]!) / 255);
+      if (opacity > out[at * 4 + 3]!) {
         out[at * 4] = photo[at * 4]!;
         out[at * 4 + 1] = photo[at * 4 + 1]!;
         out[at * 4 + 2] = photo[at * 4 + 2]!;
-        out[at * 4 + 3] = value;
+        out[at * 4 + 3] = opacity;
       }
     });
   }
@@ -98,9 +124,9 @@ export function cocoJson(sheet: Sheet, objects: readonly Named[]): string {
         segmentation: rleEncode(mask, height, width),
         area: area(mask),
         bbox: box ? [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0] : [0, 0, 0, 0],
-        score: Math.round(score * 1e4) / 1e4,
+        ...(score !== null && { score: Math.round(score * 1e4) / 1e4 }),
         iscrowd: 0,
-        prompt: promptJson(prompt),
+        ...((prompt.points.length > 0 || prompt.box) && { prompt: promptJson(prompt) }),
       };
     }),
   };
@@ -114,16 +140,18 @@ function promptJson({ points, box }: Prompt): Record<string, unknown> {
   };
 }
 
-/** Outlines in the image's pixels, one path an object, to lay over it or to edit. */
+/**
+ * Outlines in the image's pixels, one path an object, to lay over it or to edit: smooth as on the
+ * screen, or with `tolerance` 0 along the pixels' edges.
+ */
 export function svg(sheet: Sheet, objects: readonly Named[], tolerance = 0.75): string {
   const paths = objects.map(({ name, color, mask }, i) => {
-    const outline = polygons(mask, tolerance)
-      .map(({ points }) => {
-        const corners: string[] = [];
-        for (let k = 0; k < points.length; k += 2) corners.push(`${points[k]!} ${points[k + 1]!}`);
-        return `M${corners.join("L")}Z`;
-      })
-      .join("");
+    const path = new SvgPath();
+    for (const { points } of polygons(mask, tolerance)) {
+      if (tolerance > 0) smoothPath(path, points);
+      else straight(path, points);
+    }
+    const outline = path.text;
     return (
       `  <path id="object-${i + 1}" fill="${color}" fill-opacity="0.5" fill-rule="evenodd" ` +
       `stroke="${color}" d="${outline}"><title>${escape(name)}</title></path>\n`
@@ -133,6 +161,14 @@ export function svg(sheet: Sheet, objects: readonly Named[], tolerance = 0.75): 
     `<svg xmlns="http://www.w3.org/2000/svg" width="${sheet.width}" height="${sheet.height}" ` +
     `viewBox="0 0 ${sheet.width} ${sheet.height}">\n${paths.join("")}</svg>\n`
   );
+}
+
+function straight(path: SvgPath, points: Float64Array): void {
+  for (let i = 0; i < points.length; i += 2) {
+    if (i === 0) path.moveTo(points[0]!, points[1]!);
+    else path.lineTo(points[i]!, points[i + 1]!);
+  }
+  path.closePath();
 }
 
 function escape(text: string): string {

@@ -56,8 +56,13 @@ function chunk(type: string, body: Uint8Array): Uint8Array<ArrayBuffer> {
   view.setUint32(0, body.length);
   for (let i = 0; i < 4; i++) out[4 + i] = type.charCodeAt(i);
   out.set(body, 8);
-  let crc = 0xffffffff;
-  for (let i = 4; i < out.length - 4; i++) crc = CRC[(crc ^ out[i]!) & 255]! ^ (crc >>> 8);
-  view.setUint32(out.length - 4, ~crc >>> 0);
+  view.setUint32(out.length - 4, crc32(out.subarray(4, out.length - 4)));
   return out;
+}
+
+/** The checksum of PNG and ZIP. */
+export function crc32(data: Uint8Array): number {
+  let crc = 0xffffffff;
+  for (const byte of data) crc = CRC[(crc ^ byte) & 255]! ^ (crc >>> 8);
+  return ~crc >>> 0;
 }

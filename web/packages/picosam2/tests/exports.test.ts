@@ -36,7 +36,7 @@ describe("pixels", () => {
   });
 
   it("of a cut-out hold nothing of the background", () => {
-    const photo = new Uint8Array(48 * 4).fill(99);
+    const photo = new Uint8Array(48 * 4).map((_, i) => (i % 4 === 3 ? 255 : 99));
     const out = cutoutPixels(sheet, photo, objects);
     expect([...out.subarray(17 * 4, 17 * 4 + 8)]).toEqual([99, 99, 99, 255, 99, 99, 99, 128]);
     expect([...out.subarray(0, 4)]).toEqual([0, 0, 0, 0]);
