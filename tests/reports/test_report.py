@@ -19,8 +19,8 @@ from picosam2.evaluation import robustness
 from picosam2.evaluation.clicks import measure_clicks
 from picosam2.evaluation.run import evaluate
 from picosam2.predictor import Predictor
-from picosam2.reports import qualitative, report
-from picosam2.reports.document import Heading, Table, Text, to_html, to_markdown
+from picosam2.reports import collect, qualitative, readme, report
+from picosam2.reports.blocks import Heading, Table, Text, to_html, to_markdown
 
 pytest.importorskip("matplotlib")
 pytestmark = [
@@ -53,7 +53,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_the_numbers_are_those_of_the_results(results: list[dict[str, Any]]) -> None:
-    found = report.collect(results)
+    found = collect.collect(results)
     assert [run["protocol"] for run in found["runs"]] == [
         "box", "click", "paper-roi", "paper-point"
     ]  # fmt: skip
@@ -67,11 +67,11 @@ def test_the_numbers_are_those_of_the_results(results: list[dict[str, Any]]) -> 
 def test_a_report_is_whole_and_needs_no_network(
     results: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    collected = report.collect(results)
-    sheet = qualitative.contact_sheet(
+    collected = collect.collect(results)
+    examples = qualitative.comparison_image(
         qualitative.of_sample({"colour fp32": Predictor(ColourRuntime())})
     )
-    written = report.write_report(collected, tmp_path, sheet=sheet, sheet_of="the sample")
+    written = report.write_report(collected, tmp_path, examples=examples, examples_of="the sample")
     page = written.html.read_text()
     text = written.markdown.read_text()
     assert json.loads(written.json.read_text()) == collected
@@ -94,15 +94,15 @@ def test_a_report_is_whole_and_needs_no_network(
 def test_the_same_results_give_the_same_report(
     results: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    first = report.write_report(report.collect(results), tmp_path / "a")
-    second = report.write_report(report.collect(copy.deepcopy(results)), tmp_path / "b")
+    first = report.write_report(collect.collect(results), tmp_path / "a")
+    second = report.write_report(collect.collect(copy.deepcopy(results)), tmp_path / "b")
     assert first.html.read_bytes() == second.html.read_bytes()
 
 
 def test_a_leak_is_said(results: list[dict[str, Any]]) -> None:
     leaking = copy.deepcopy(results[2])
     leaking["leak"] = {"checked": 4, "met": 2, "trained_on": 1, "store": "x", "photos": ["a"]}
-    text = to_markdown(report.blocks(report.collect([leaking])))
+    text = to_markdown(report.blocks(collect.collect([leaking])))
     assert "**Warning:**" in text
 
 
@@ -110,30 +110,30 @@ def test_the_readme_is_rewritten_between_its_marks(
     results: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     path = tmp_path / "README.md"
-    path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    collected = report.collect(results)
-    report.update_readme(path, collected)
+    path.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    collected = collect.collect(results)
+    readme.update_readme(path, collected)
     text = path.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert report.readme_block(collected) in text
-    report.update_readme(path, collected)
+    assert readme.readme_block(collected) in text
+    readme.update_readme(path, collected)
     assert path.read_text() == text
     path.write_text("no marks")
     with pytest.raises(DataError, match="report:begin"):
-        report.update_readme(path, collected)
+        readme.update_readme(path, collected)
 
 
 def test_what_is_no_result_is_refused(results: list[dict[str, Any]]) -> None:
     with pytest.raises(DataError, match="at least one"):
-        report.collect(results[4:])
+        collect.collect(results[4:])
     with pytest.raises(DataError, match="lacks"):
-        report.collect([{"kind": "evaluation"}])
+        collect.collect([{"kind": "evaluation"}])
 
 
 def test_published_figures_have_sources_and_sense() -> None:
-    found = report.published()
+    found = collect.published()
     for one in (*found["scores"], *found["latency"]):
         assert one["source"] in found["sources"]
     for one in found["scores"]:

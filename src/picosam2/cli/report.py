@@ -27,7 +27,7 @@ def report(
     """Make a report of results: report.html (one file, no network), report.md and report.json.
 
     RUN.json are files written by the option --json of `eval`, `robustness`, `clicks` and
-    `proposals`. The comparison in pictures segments the bundled sample picture; with --images and
+    `proposals`. The comparison in pictures segments the bundled sample image; with --images and
     --annotations it shows photos of the first `box` run instead, chosen by rank.
 
     Args:
@@ -40,30 +40,34 @@ def report(
     from picosam2.errors import ConfigError
     from picosam2.evaluation.compare import read_result
     from picosam2.reports import qualitative
-    from picosam2.reports import report as reports
+    from picosam2.reports.collect import collect
+    from picosam2.reports.readme import update_readme
+    from picosam2.reports.report import write_report
 
     if (images is None) != (annotations is None):
-        raise ConfigError("pictures of photos need both --images and --annotations")
+        raise ConfigError("examples from images need both --images and --annotations")
     results = [read_result(path) for path in runs]
-    collected = reports.collect(results)
+    collected = collect(results)
     models = _models(results)
-    sheet, sheet_of = b"", ""
+    examples, examples_of = b"", ""
     boxed = [one for one in results if one["kind"] == "evaluation" and one["protocol"] == "box"]
     if models and images is not None and annotations is not None:
         from picosam2.data.datasets import read_annotations
 
         if not boxed:
-            raise ConfigError("pictures of photos need a result of `eval --protocol box`")
+            raise ConfigError("examples from images need a result of `eval --protocol box`")
         photos = read_annotations(dataset, annotations, images).images
-        sheet = qualitative.contact_sheet(qualitative.of_photos(boxed[0]["items"], photos, models))
-        sheet_of = dataset.upper()
+        examples = qualitative.comparison_image(
+            qualitative.of_photos(boxed[0]["items"], photos, models)
+        )
+        examples_of = dataset.upper()
     elif models:
-        sheet = qualitative.contact_sheet(qualitative.of_sample(models))
-        sheet_of = "the bundled sample picture"
-    written = reports.write_report(collected, out, sheet=sheet, sheet_of=sheet_of)
+        examples = qualitative.comparison_image(qualitative.of_sample(models))
+        examples_of = "the bundled sample image"
+    written = write_report(collected, out, examples=examples, examples_of=examples_of)
     print(written.html)
     if readme is not None:
-        reports.update_readme(readme, collected)
+        update_readme(readme, collected)
         print(readme)
 
 

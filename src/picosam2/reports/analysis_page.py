@@ -17,7 +17,7 @@ from picosam2.errors import ConfigError
 from picosam2.evaluation.analysis import LOW_IOU, Analysis, Case, Row
 from picosam2.evaluation.causes import CAUSES, TRAITS
 from picosam2.reports import figures
-from picosam2.reports.document import Block, Figure, Heading, Table, Text, to_markdown
+from picosam2.reports.blocks import Block, Figure, Heading, Table, Text, to_markdown
 
 _COLUMNS = 10  # of the sheet
 _STRIP = 18  # pixels under each tile, for its caption

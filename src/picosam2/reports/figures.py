@@ -1,4 +1,4 @@
-"""The report's drawings, as SVG: the same colours and marks everywhere, drawn from numbers only."""
+"""The report's drawings, as SVG: the same colors and marks everywhere, drawn from numbers only."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from picosam2.models.costs import stage_costs
 from picosam2.models.network import ModelConfig
 
 OURS, CITED, BASELINE = "#2f6fde", "#8a94a6", "#d9822b"
-PROTOCOL_COLOURS = {
+PROTOCOL_COLORS = {
     "box": "#2f6fde",
     "click": "#c2417c",
     "paper-roi": "#1b9e77",
+    "click-inside": "#7a5ac8",
     "paper-point": "#d9822b",
 }
 INK, SOFT, LINE = "#1c2330", "#5b6678", "#dde2ea"
@@ -84,18 +85,20 @@ def latency_memory(models: Sequence[Mapping[str, Any]], published: Mapping[str, 
     """Milliseconds a crop over the weights' megabytes, both log: measured, and cited."""
     with _drawing(6.4, 4.0, "latency-memory") as figure:
         axes = figure.subplots()
-        timed = [one for one in models if one.get("ms_per_crop") is not None]
-        for one in timed:
-            place = one["bytes"] / 1e6, one["ms_per_crop"]
+        timed = [model for model in models if model.get("ms_per_crop") is not None]
+        for model in timed:
+            place = model["bytes"] / 1e6, model["ms_per_crop"]
             axes.plot(*place, "o", ms=9, color=OURS, zorder=3)
-            _label(axes, f"{one['name']} ({one['precision']})", place, colour=INK)
+            _label(axes, f"{model['name']} ({model['precision']})", place, color=INK)
         for cited in published["latency"]:
             place = cited["megabytes"], cited["milliseconds"]
             axes.plot(*place, "o", ms=9, mfc="white", mec=CITED, mew=1.8, zorder=3)
-            _label(axes, f"{cited['model']} on {cited['device']}", place, colour=SOFT)
+            _label(axes, f"{cited['model']} on {cited['device']}", place, color=SOFT)
         axes.set(xscale="log", yscale="log")
-        xs = [one["bytes"] / 1e6 for one in timed] + [c["megabytes"] for c in published["latency"]]
-        ys = [one["ms_per_crop"] for one in timed]
+        xs = [model["bytes"] / 1e6 for model in timed] + [
+            c["megabytes"] for c in published["latency"]
+        ]
+        ys = [model["ms_per_crop"] for model in timed]
         ys += [c["milliseconds"] for c in published["latency"]]
         axes.set_xlim(min(xs) / 1.6, max(xs) * 4)
         axes.set_ylim(min(ys) / 2, max(ys) * 2)
@@ -112,19 +115,19 @@ def latency_memory(models: Sequence[Mapping[str, Any]], published: Mapping[str, 
         return _svg(figure)
 
 
-def _label(axes: Any, text: str, place: tuple[float, float], *, colour: str) -> None:
+def _label(axes: Any, text: str, place: tuple[float, float], *, color: str) -> None:
     axes.annotate(
-        text, place, (8, 0), textcoords="offset points", va="center", color=colour, fontsize=8
+        text, place, (8, 0), textcoords="offset points", va="center", color=color, fontsize=8
     )
 
 
 def _key(place: Any, entries: Sequence[tuple[str, str, bool]], **options: Any) -> None:
-    """A legend of round marks: name, colour, and whether it is filled."""
+    """A legend of round marks: name, color, and whether it is filled."""
     from matplotlib.lines import Line2D
 
     marks = [
-        Line2D([], [], ls="", marker="o", color=colour, mfc=colour if filled else "white", mew=1.6)
-        for _, colour, filled in entries
+        Line2D([], [], ls="", marker="o", color=color, mfc=color if filled else "white", mew=1.6)
+        for _, color, filled in entries
     ]
     place.legend(marks, [name for name, _, _ in entries], fontsize=8, **options)
 
@@ -132,11 +135,11 @@ def _key(place: Any, entries: Sequence[tuple[str, str, bool]], **options: Any) -
 def size_accuracy(
     runs: Sequence[Mapping[str, Any]], published: Mapping[str, Any], dataset: str
 ) -> str:
-    """mIoU and hit rate over parameters (log): ours measured with intervals, others cited.
+    """mIoU and hit rate over the weights' megabytes (log): ours with intervals, others cited.
 
-    Colours tell protocols apart; only points of one colour may be compared.
+    Each protocol has its color; only points of one color may be compared.
     """
-    cited = [one for one in published["scores"] if one["dataset"] == dataset]
+    cited = [score for score in published["scores"] if score["dataset"] == dataset]
     with _drawing(10.4, 5.0, f"size-accuracy-{dataset}") as figure:
         panels = figure.subplots(1, 2, width_ratios=(1.5, 1))
         used: set[str] = set()
@@ -144,23 +147,23 @@ def size_accuracy(
             panels, ("miou", "hit_rate"), ("mIoU, %", "hit rate, %"), strict=True
         ):
             spots = []
-            for one in cited:
-                size = _megabytes(one)
-                if one[field] is None or size is None:
+            for score in cited:
+                size = _megabytes(score)
+                if score[field] is None or size is None:
                     continue
-                colour = PROTOCOL_COLOURS[one["protocol"]]
-                axes.plot(size, one[field], "o", ms=7, mfc="white", mec=colour, mew=1.6)
-                name = one["model"].removesuffix(" on 96x96 thumbnails")
-                spots.append((size, one[field], name, SOFT))
-                used.add(one["protocol"])
+                color = PROTOCOL_COLORS[score["protocol"]]
+                axes.plot(size, score[field], "o", ms=7, mfc="white", mec=color, mew=1.6)
+                name = score["model"].removesuffix(" on 96x96 thumbnails")
+                spots.append((size, score[field], name, SOFT))
+                used.add(score["protocol"])
             for run in runs:
                 if run["dataset"] != dataset or not run["weights"].get("bytes"):
                     continue
-                colour = PROTOCOL_COLOURS[run["protocol"]]
+                color = PROTOCOL_COLORS[run["protocol"]]
                 size = run["weights"]["bytes"] / 1e6
                 if field == "miou":
-                    axes.plot([size, size], run["miou_ci95"], color=colour, lw=1.4)
-                axes.plot(size, run[field], "o", ms=8, color=colour, zorder=4)
+                    axes.plot([size, size], run["miou_ci95"], color=color, lw=1.4)
+                axes.plot(size, run[field], "o", ms=8, color=color, zorder=4)
                 spots.append((size, run[field], run["weights"]["name"], INK))
                 used.add(run["protocol"])
             axes.set_xscale("log")
@@ -172,19 +175,17 @@ def size_accuracy(
             axes.set_xlabel("weights, MB")
             axes.set_title(title)
             _spread(axes, spots)
-        entries = [
-            (name, colour, True) for name, colour in PROTOCOL_COLOURS.items() if name in used
-        ]
+        entries = [(name, color, True) for name, color in PROTOCOL_COLORS.items() if name in used]
         entries += [("measured here", INK, True), ("published", INK, False)]
         _key(figure, entries, loc="outside lower center", ncols=6)
         return _svg(figure)
 
 
-def _megabytes(one: Mapping[str, Any]) -> float | None:
+def _megabytes(score: Mapping[str, Any]) -> float | None:
     """A published model's size: as stated, or its parameters at four bytes each."""
-    if one["megabytes"] is not None:
-        return float(one["megabytes"])
-    return 4 * one["parameters"] / 1e6 if one["parameters"] else None
+    if score["megabytes"] is not None:
+        return float(score["megabytes"])
+    return 4 * score["parameters"] / 1e6 if score["parameters"] else None
 
 
 def _spread(axes: Any, spots: Sequence[tuple[float, float, str, str]]) -> None:
@@ -196,7 +197,7 @@ def _spread(axes: Any, spots: Sequence[tuple[float, float, str, str]]) -> None:
     step = (high - low) * 0.036
     # What is taken: from, to (log x), and y. Points first.
     taken = [(np.log(x) - gap, np.log(x) + gap, y) for x, y, _, _ in spots]
-    for x, y, text, colour in sorted(spots, key=lambda spot: (spot[1], -spot[0])):
+    for x, y, text, color in sorted(spots, key=lambda spot: (spot[1], -spot[0])):
         start = np.log(x) + 1.4 * gap
         end, at = start + letter * len(text), y
         while any(abs(at - ty) < step and a < end and b > start for a, b, ty in taken):
@@ -209,7 +210,7 @@ def _spread(axes: Any, spots: Sequence[tuple[float, float, str, str]]) -> None:
             (float(np.exp(start)), at),
             va="center",
             fontsize=7,
-            color=colour,
+            color=color,
             arrowprops=line,
         )
 
@@ -233,13 +234,13 @@ def architecture(config: ModelConfig) -> str:
 
         def box(name: str, x: float, y: float, title: str) -> None:
             stage = stages[name]
-            colour = shade(stage.macs / most)
+            color = shade(stage.macs / most)
             patch = FancyBboxPatch(
                 (x - 1.4, y - 0.29),
                 2.8,
                 0.58,
                 boxstyle="round,pad=0.02,rounding_size=0.08",
-                fc=colour,
+                fc=color,
                 ec="#7d98c9",
                 lw=1,
             )
@@ -364,7 +365,7 @@ def baselines(runs: Sequence[Mapping[str, Any]]) -> str:
         prompted = run["protocol"] in ("box", "paper-roi")
         shown = ["box", "ellipse", "grabcut"] if prompted else ["disc", "flood", "grabcut"]
         name = f"{run['weights'].get('name', 'network')} · {run['protocol']} · {run['dataset']}"
-        rows.append((name, run["miou"], tuple(run["miou_ci95"]), PROTOCOL_COLOURS[run["protocol"]]))
+        rows.append((name, run["miou"], tuple(run["miou_ci95"]), PROTOCOL_COLORS[run["protocol"]]))
         rows += [
             (kinds[kind], run["baselines"][kind], None, "#cfd6e1")
             for kind in shown
@@ -372,8 +373,8 @@ def baselines(runs: Sequence[Mapping[str, Any]]) -> str:
         ]
     with _drawing(6.8, 0.6 + 0.26 * len(rows), "baselines") as figure:
         axes = figure.subplots()
-        for index, (name, value, interval, colour) in enumerate(rows):
-            axes.barh(index, value, color=colour, height=0.72)
+        for index, (name, value, interval, color) in enumerate(rows):
+            axes.barh(index, value, color=color, height=0.72)
             end = value
             if interval is not None:
                 axes.plot(interval, [index, index], color=INK, lw=1.4)
@@ -399,17 +400,21 @@ def baselines(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def reliability(run: Mapping[str, Any]) -> str:
-    """The mean IoU of objects by their predicted IoU; on the diagonal the score is honest."""
+    """The mean IoU of objects by their predicted IoU: on the diagonal the score is right."""
     bins = run["score"]["reliability"]
     with _drawing(3.9, 3.7, f"reliability-{run['protocol']}-{run['dataset']}") as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=LINE, lw=1.4)
-        most = max(one["count"] for one in bins)
+        most = max(each["count"] for each in bins)
         scores, ious = [one["score"] for one in bins], [one["iou"] for one in bins]
-        colour = PROTOCOL_COLOURS[run["protocol"]]
-        axes.plot(scores, ious, color=colour, lw=1.4)
+        color = PROTOCOL_COLORS[run["protocol"]]
+        axes.plot(scores, ious, color=color, lw=1.4)
         axes.scatter(
-            scores, ious, s=[16 + 110 * one["count"] / most for one in bins], color=colour, zorder=3
+            scores,
+            ious,
+            s=[16 + 110 * each["count"] / most for each in bins],
+            color=color,
+            zorder=3,
         )
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         _percent(axes)
@@ -427,9 +432,9 @@ def curve(name: str, entry: Mapping[str, Any]) -> str:
         axes = figure.subplots()
         places = np.arange(len(levels))
         for protocol, scores in entry["protocols"].items():
-            colour = PROTOCOL_COLOURS[protocol]
-            axes.fill_between(places, scores["low"], scores["high"], color=colour, alpha=0.12, lw=0)
-            axes.plot(places, scores["miou"], "o-", ms=4.5, color=colour, label=protocol)
+            color = PROTOCOL_COLORS[protocol]
+            axes.fill_between(places, scores["low"], scores["high"], color=color, alpha=0.12, lw=0)
+            axes.plot(places, scores["miou"], "o-", ms=4.5, color=color, label=protocol)
         axes.set_xticks(places, [f"{level:g}" for level in levels])
         axes.set_xlim(-0.25, len(levels) - 0.75)
         axes.set_ylim(0, 1)
@@ -441,22 +446,22 @@ def curve(name: str, entry: Mapping[str, Any]) -> str:
         return _svg(figure)
 
 
-def rivals(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def competing_objects(classes_by_protocol: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """mIoU by how many other objects share the window, for each protocol."""
-    with _drawing(3.9, 3.0, "rivals") as figure:
+    with _drawing(3.9, 3.0, "competing-objects") as figure:
         axes = figure.subplots()
-        wide = 0.8 / len(found)
+        wide = 0.8 / len(classes_by_protocol)
         names: list[str] = []
-        for index, (protocol, classes) in enumerate(found.items()):
+        for index, (protocol, classes) in enumerate(classes_by_protocol.items()):
             names = list(classes)
-            for place, one in enumerate(classes.values()):
-                if one["miou"] is None:
+            for place, scores in enumerate(classes.values()):
+                if scores["miou"] is None:
                     continue
                 x = place - 0.4 + wide * (index + 0.5)
                 label = protocol if place == 0 else None
-                colour = PROTOCOL_COLOURS[protocol]
-                axes.bar(x, one["miou"], wide * 0.92, color=colour, label=label)
-                axes.text(x, one["miou"] + 0.02, f"n {one['n']}", ha="center", fontsize=7)
+                color = PROTOCOL_COLORS[protocol]
+                axes.bar(x, scores["miou"], wide * 0.92, color=color, label=label)
+                axes.text(x, scores["miou"] + 0.02, f"n {scores['n']}", ha="center", fontsize=7)
         axes.set_xticks(range(len(names)), names)
         axes.set_ylim(0, 1)
         axes.grid(visible=False, axis="x")
@@ -472,15 +477,15 @@ def click_curve(results: Sequence[Mapping[str, Any]]) -> str:
     """mIoU after each corrective click."""
     with _drawing(5.2, 3.4, "clicks") as figure:
         axes = figure.subplots()
-        colours = list(PROTOCOL_COLOURS.values())
+        colors = list(PROTOCOL_COLORS.values())
         most = 1
         for index, result in enumerate(results):
             counts = np.arange(1, result["clicks"] + 1)
             most = max(most, result["clicks"])
-            colour = colours[index % len(colours)]
-            axes.fill_between(counts, result["low"], result["high"], color=colour, alpha=0.12, lw=0)
+            color = colors[index % len(colors)]
+            axes.fill_between(counts, result["low"], result["high"], color=color, alpha=0.12, lw=0)
             name = f"{result['weights'].get('name', 'network')} · {result['dataset']}"
-            axes.plot(counts, result["miou"], "o-", ms=4.5, color=colour, label=name)
+            axes.plot(counts, result["miou"], "o-", ms=4.5, color=color, label=name)
         axes.set_xticks(range(1, most + 1))
         axes.set_ylim(0, 1)
         _percent(axes)

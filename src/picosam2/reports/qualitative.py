@@ -1,4 +1,4 @@
-"""Pictures beside truth: objects chosen by their rank, so that failures are shown too."""
+"""Masks beside the truth: objects chosen by their rank, so that failures are shown too."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RANKS = (("95th percentile", 0.95), ("75th", 0.75), ("median", 0.5), ("25th", 0.
 
 _TILE, _GAP, _MARGIN = 172, 8, 118  # pixels; the margin is for what stands at the left
 _INK, _SOFT = (28, 35, 48), (91, 102, 120)
-_TRUTH, _FOUND, _GUESS = "#2a9d5c", "#2f6fde", "#d9822b"
+_TRUTH, _MASK, _GUESS = "#2a9d5c", "#2f6fde", "#d9822b"
 
 Picture = npt.NDArray[np.uint8]
 
@@ -92,7 +92,7 @@ def _example(name: str, picture: Picture, truth: Mask, models: Mapping[str, Pred
     return Example(name, picture, truth, found)
 
 
-def contact_sheet(examples: Sequence[Example]) -> bytes:
+def comparison_image(examples: Sequence[Example]) -> bytes:
     """One row an example - photo and prompt, truth, each network, ellipse - as a JPEG."""
     names = list(examples[0].found)
     heads = ["prompt", "truth", *names, "ellipse"]
@@ -108,12 +108,12 @@ def contact_sheet(examples: Sequence[Example]) -> bytes:
         y = 30 + row * (_TILE + 24 + _GAP)
         draw.text((4, y + _TILE / 2), example.name, _INK, small, anchor="lm")
         masks: list[tuple[Mask | None, str]] = [(None, _SOFT_HEX), (example.truth, _TRUTH)]
-        masks += [(example.found[name], _FOUND) for name in names]
+        masks += [(example.found[name], _MASK) for name in names]
         box = true_box(example.truth)
         masks.append((inscribed_ellipse(box, *example.truth.shape), _GUESS))
-        for column, (mask, colour) in enumerate(masks):
+        for column, (mask, color) in enumerate(masks):
             x = _MARGIN + column * (_TILE + _GAP)
-            tile = _tile(example.picture, mask, box, colour)
+            tile = _tile(example.picture, mask, box, color)
             sheet.paste(tile, (x + (_TILE - tile.width) // 2, y + (_TILE - tile.height) // 2))
             if column >= 2 and mask is not None:
                 text = f"IoU {iou(mask, example.truth):.2f}"
@@ -126,7 +126,7 @@ def contact_sheet(examples: Sequence[Example]) -> bytes:
 _SOFT_HEX = "#ffffff"
 
 
-def _tile(picture: Picture, mask: Mask | None, box: Box, colour: str) -> Image.Image:
+def _tile(picture: Picture, mask: Mask | None, box: Box, color: str) -> Image.Image:
     """The object's surroundings with a mask, or with the prompt where there is none."""
     height, width = picture.shape[:2]
     window = geometry.box_window(box, growth=1.5, max_aspect=1.6)
@@ -142,10 +142,10 @@ def _tile(picture: Picture, mask: Mask | None, box: Box, colour: str) -> Image.I
     if mask is None:
         empty = np.zeros(shown.shape[:2], np.bool_)
         drawn = Segmentation(mask=empty, score=0.0, prompt=prompt, window=None)
-        return overlay(shown, [drawn], colors=[colour])
+        return overlay(shown, [drawn], colors=[color])
     part = Image.fromarray(mask[y0:y1, x0:x1].astype(np.uint8) * 255)
     enlarged = np.asarray(part.resize(size, Image.Resampling.BILINEAR)) > 127
     # The prompt is drawn in the first picture only: far outside, nothing of it is seen.
     away = Prompt(box=Box(-90.0, -90.0, -80.0, -80.0))
     drawn = Segmentation(mask=enlarged, score=0.0, prompt=away, window=None)
-    return overlay(shown, [drawn], colors=[colour], alpha=0.45)
+    return overlay(shown, [drawn], colors=[color], alpha=0.45)

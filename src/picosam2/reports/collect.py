@@ -1,0 +1,91 @@
+"""The numbers of result files, gathered into one JSON document: what `report.json` holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from picosam2.errors import DataError
+
+MODEL_FIELDS = ("name", "precision", "parameters", "macs", "bytes", "ms_per_crop", "runtime",
+                "sha256", "model", "machine")  # fmt: skip
+_ORDER = ("box", "click", "click-inside", "paper-roi", "paper-point")
+
+
+def published() -> dict[str, Any]:
+    """Scores and latencies that others have published, with their sources."""
+    text = (resources.files("picosam2") / "reports" / "published.json").read_text("utf-8")
+    figures: dict[str, Any] = json.loads(text)
+    return figures
+
+
+def collect(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The numbers of result files, without their objects: what `report.json` holds.
+
+    Raises:
+        DataError: there is no evaluation, or one lacks a number.
+    """
+    try:
+        runs = [_run(result) for result in results if result["kind"] == "evaluation"]
+        if not runs:
+            raise DataError("a report needs a result of `picosam2 eval`: pass at least one")
+        runs.sort(key=lambda run: (run["dataset"], _ORDER.index(run["protocol"])))
+        models: dict[str, dict[str, Any]] = {}
+        for result in results:
+            weights = result.get("weights")
+            if weights:
+                kept = {key: weights[key] for key in MODEL_FIELDS if key in weights}
+                kept["name"] = Path(str(weights["name"])).stem
+                models.setdefault(weights["sha256"], kept)
+        return {
+            "kind": "report",
+            "models": list(models.values()),
+            "runs": runs,
+            "robustness": [_named(each) for each in results if each["kind"] == "robustness"],
+            "clicks": [_named(each) for each in results if each["kind"] == "clicks"],
+            "proposals": [
+                {key: value for key, value in each.items() if key != "problems"}
+                for each in results
+                if each["kind"] == "proposals"
+            ],
+            "published": published(),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"a result file lacks {error}: measure again with this version") from error
+
+
+def _named(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result whose weights are only named: a report holds no paths of the machine."""
+    weights = result["weights"]
+    short = {key: weights[key] for key in ("precision", "bytes", "sha256") if key in weights}
+    if weights:
+        short["name"] = Path(str(weights["name"])).stem
+    return {**result, "weights": short}
+
+
+def _run(result: Mapping[str, Any]) -> dict[str, Any]:
+    left_out = {"items", "problems", "kind", "weights_sha256", "leak"}
+    run = _named({key: value for key, value in result.items() if key not in left_out})
+    leak = result["leak"]
+    run["leak"] = None if leak is None else {k: leak[k] for k in ("checked", "met", "trained_on")}
+    run["command"] = _command(run)
+    return run
+
+
+def _command(run: Mapping[str, Any]) -> str:
+    """The command that measured a run; files and folders by their last part."""
+    files = run.get("files", {"images": "IMAGES", "annotations": "ANNOTATIONS"})
+    words = ["picosam2 eval", f"--weights {run['weights'].get('name', 'default')}"]
+    words.append(f"--protocol {run['protocol']}")
+    if run["dataset"] != "coco":
+        words.append(f"--dataset {run['dataset']}")
+    words.append(f"--images {files['images']} --annotations {files['annotations']}")
+    words += [f"--{name} {run[name]}" for name in ("first", "limit") if run.get(name)]
+    if run["jitter"]:
+        words.append(f"--jitter {run['jitter']:g}")
+    if "grabcut" in run["baselines"]:
+        words.append("--pixel-baselines")
+    return " ".join(words)
