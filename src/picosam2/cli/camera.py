@@ -175,13 +175,20 @@ def _serve(
 
     from picosam2.apps.camera.page import Feed, create_app
     from picosam2.apps.hosts import LOCAL_NAMES, served_names, url_host
+    from picosam2.apps.http.connections import guarded_protocol
+    from picosam2.apps.http.limits import Limits
 
     name = url_host(host)
     feed = Feed()
     hosts = served_names(host, names)
     app = create_app(session, feed, hosts=hosts, simulated=simulated)
     config = uvicorn.Config(
-        app, log_level="warning", server_header=False, timeout_graceful_shutdown=2, lifespan="off"
+        app,
+        http=guarded_protocol(Limits()),
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        lifespan="off",
     )
     server = uvicorn.Server(config)
     stop, failed = threading.Event(), []

@@ -1,8 +1,9 @@
 """A process that decodes images for the server: `python -m picosam2.apps.http.decode_worker`.
 
-Reads the bytes of images from stdin, each after its length, and writes to stdout height, width and
-0, then the pixels (RGB, 8 bits), or 0, 0 and the length of a message, then the message. Ends when
-stdin does. `Decoders` starts it, and kills it when an image takes too long.
+Writes one byte when it is ready. Then it reads the bytes of images from stdin, each after its
+length, and writes to stdout either height, width, 0 and the pixels (RGB, 8 bits), or 0, 0, the
+length of a message and the message. It ends when stdin does. `Decoders` starts it, and kills it
+when an image takes too long.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ def main(pixels: int, memory: int, seconds: float) -> None:
     """Decode until stdin ends."""
     _limit_memory(memory)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    stdout.write(b"\0")  # it is ready
+    stdout.flush()
     while len(head := stdin.read(8)) == 8:
         data = stdin.read(struct.unpack(">Q", head)[0])
         message = ""

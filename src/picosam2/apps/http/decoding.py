@@ -13,8 +13,9 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ BYTES_A_PIXEL = 40
 """Memory for decoding, beside `BASE_BYTES`: Pillow's pixels, ours, and what lies in between."""
 
 BASE_BYTES = 200_000_000
+
+_START_SECONDS = 60  # for a process to start
+_Result = TypeVar("_Result")
 
 
 class Decoders:
@@ -91,6 +95,7 @@ class _Process:
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         self._broken = False
+        self._work(lambda: _read(cast(BinaryIO, self._process.stdout), 1), _START_SECONDS)
 
     @property
     def alive(self) -> bool:
@@ -108,6 +113,10 @@ class _Process:
                     stream.close()
 
     def decode(self, data: bytes, seconds: float) -> npt.NDArray[np.uint8]:
+        return self._work(lambda: self._exchange(data), seconds)
+
+    def _work(self, exchange: Callable[[], _Result], seconds: float) -> _Result:
+        """What the process answers, which is ended if that takes longer than `seconds`."""
         late = threading.Event()
 
         def kill() -> None:
@@ -117,10 +126,9 @@ class _Process:
         timer = threading.Timer(seconds, kill)
         timer.start()
         try:
-            return self._exchange(data)
+            return exchange()
         except (OSError, EOFError, struct.error):
-            self._broken = True
-            self._process.kill()
+            self.kill()
             if late.is_set():
                 raise ImageError(
                     f"the image takes more than {seconds:g} seconds to decode: save it anew, "

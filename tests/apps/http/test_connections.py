@@ -1,0 +1,207 @@
+"""Connections that send nothing, or half of a request, to a real server on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the server is an extra")
+
+import uvicorn
+
+from picosam2.apps.http.app import create_app
+from picosam2.apps.http.connections import guarded_protocol
+from picosam2.apps.http.limits import Limits
+from picosam2.predictor import Predictor
+from picosam2.samples import sample_bytes
+from tests.helpers.hostile import progressive_jpeg
+
+CLICK = json.dumps({"prompts": [{"box": [310, 303, 396, 394]}]})
+
+
+@contextmanager
+def serving(predictor: Predictor, limits: Limits) -> Iterator[int]:
+    """The port of a server in a thread."""
+    app = create_app(predictor, limits, workers=1)
+    config = uvicorn.Config(
+        app, log_level="error", http=guarded_protocol(limits), timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(512)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_onnx: Path) -> Predictor:
+    return Predictor(tiny_onnx, threads=1)
+
+
+def connect(port: int, data: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(data)
+    return connection
+
+
+def ask(port: int, path: str = "/health", body: bytes = b"") -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    headers = {"Content-Type": "image/jpeg"}
+    connection.request("POST" if body else "GET", path, body or None, headers if body else {})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(0.05)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def answer_so_far(connection: socket.socket) -> bytes:
+    connection.settimeout(0.05)
+    try:
+        return connection.recv(1000)
+    except TimeoutError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"", b"POST /v1/segm", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+     b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /health HTTP/1.1\r\nHo"],
+)  # fmt: skip
+def test_headers_that_do_not_come_end_the_connection(predictor: Predictor, start: bytes) -> None:
+    with serving(predictor, Limits(header_seconds=0.5)) as port:
+        assert ask(port) == 200
+        with connect(port, start) as silent:
+            if b"\r\n\r\n" in start:
+                assert silent.recv(1000).startswith(b"HTTP/1.1 200")
+            assert not is_closed(silent)
+            assert wait_for(lambda: is_closed(silent))
+
+
+def test_a_body_may_take_longer_than_headers(predictor: Predictor) -> None:
+    body = sample_bytes()
+    head = f"POST /v1/segment?point=9,9 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+    with serving(predictor, Limits(header_seconds=0.3)) as port:
+        kind = "\r\nContent-Type: image/jpeg\r\n\r\n"
+        with connect(port, (head + kind).encode() + body[:1000]) as slow:
+            time.sleep(0.8)
+            slow.sendall(body[1000:])
+            assert slow.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_silent_connections_do_not_block_others(predictor: Predictor) -> None:
+    starts = (b"", b"GET / HT", b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\n"
+              b"Content-Type: image/png\r\nContent-Length: 999\r\n\r\nabc")  # fmt: skip
+    limits = Limits(connections=20, header_seconds=60)
+    with serving(predictor, limits) as port, ExitStack() as stack:
+        held = [stack.enter_context(connect(port, starts[i % 3])) for i in range(100)]
+        assert [ask(port) for _ in range(10)] == [200] * 10
+        assert ask(port, "/v1/segment?point=9,9", sample_bytes()) == 200
+        assert wait_for(lambda: all(is_closed(each) for each in held[:60]))
+        assert not is_closed(held[-1])
+
+
+def test_work_for_a_client_that_is_gone_stops(predictor: Predictor) -> None:
+    """One slow request holds the only worker; those behind it leave, and are not worked on."""
+    calls = []
+    original = predictor.runtime
+
+    class Slow:
+        info = original.info
+
+        def __call__(self, crops):  # type: ignore[no-untyped-def]
+            calls.append(len(crops))
+            time.sleep(0.3)
+            return original(crops)
+
+    slow = Predictor(Slow())  # type: ignore[arg-type]
+    image = sample_bytes()
+    with serving(slow, Limits()) as port:
+        session = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        session.request("POST", "/v1/sessions", image, {"Content-Type": "image/jpeg"})
+        name = json.loads(session.getresponse().read())["session"]
+        session.close()
+        head = (
+            f"POST /v1/sessions/{name}/segment HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(CLICK)}\r\n\r\n{CLICK}"
+        )
+        abandoned = [connect(port, head.encode()) for _ in range(30)]
+        assert wait_for(lambda: len(calls) >= 1)
+        for each in abandoned:
+            each.close()
+        before = time.monotonic()
+        assert ask(port) == 200
+        session.request("POST", f"/v1/sessions/{name}/segment", CLICK,
+                        {"Content-Type": "application/json"})  # fmt: skip
+        assert session.getresponse().status == 200
+        session.close()
+        assert time.monotonic() - before < 5  # all of them would be 9 seconds and more
+        assert len(calls) < 15
+
+
+def test_hostile_images_leave_the_server_to_others(predictor: Predictor) -> None:
+    hostile = progressive_jpeg(5000, 1000)
+    with serving(predictor, Limits(decode_seconds=1)) as port:
+        statuses: list[int] = []
+
+        def attack() -> None:
+            statuses.append(ask(port, "/v1/segment?point=9,9", hostile))
+
+        threads = [threading.Thread(target=attack) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        assert ask(port, "/v1/segment?point=9,9", sample_bytes()) == 200
+        for thread in threads:
+            thread.join(20)
+        assert statuses == [400] * 8
+
+
+def test_bodies_together_have_a_bound(predictor: Predictor) -> None:
+    limits = Limits(body=1_000_000, bodies=1_500_000)
+    head = (b"POST /v1/segment?point=9,9 HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: image/jpeg\r\nContent-Length: 999999\r\n\r\n")  # fmt: skip
+    with serving(predictor, limits) as port, ExitStack() as stack:
+        # Two bodies that do not end leave no room for a third: one of the three is refused.
+        full = [stack.enter_context(connect(port, head + b"x" * 740_000)) for _ in range(2)]
+        assert wait_for(
+            lambda: (
+                ask(port, "/v1/segment?point=9,9", b"x" * 100_000) == 503
+                or any(answer_so_far(each).startswith(b"HTTP/1.1 503") for each in full)
+            )
+        )
+        assert ask(port) == 200
+        for each in full:
+            each.close()
+        assert wait_for(lambda: ask(port, "/v1/segment?point=9,9", sample_bytes()) == 200)

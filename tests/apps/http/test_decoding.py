@@ -1,0 +1,93 @@
+"""The processes that decode clients' images: what they answer, and what ends them."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the server is an extra")
+
+from picosam2.apps.http.decoding import Decoders
+from picosam2.apps.http.limits import Limits
+from picosam2.apps.http.turns import AbandonedError, Stop
+from picosam2.errors import ImageError
+from picosam2.images import load_image
+from picosam2.samples import sample_bytes
+from tests.helpers.hostile import HOSTILE
+
+
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    pool = Decoders(Limits(decode_seconds=20), 2)
+    yield pool
+    pool.close()
+
+
+def test_the_pixels_are_those_of_load_image(decoders: Decoders) -> None:
+    for data in (sample_bytes(), encoded((3, 5), "PNG"), encoded((1, 1), "WEBP")):
+        image = decoders.decode(data, Stop())
+        np.testing.assert_array_equal(image, load_image(data))
+        assert image.flags.writeable
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused(decoders: Decoders, name: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        decoders.decode(HOSTILE[name][0](), Stop())
+    assert "\n" not in str(caught.value)
+    assert decoders.decode(sample_bytes(), Stop()).shape == (480, 640, 3)
+
+
+def test_a_decoder_that_is_late_is_ended_and_started_again() -> None:
+    pool = Decoders(Limits(decode_seconds=0.01), 1)
+    try:
+        for _ in range(2):
+            with pytest.raises(ImageError, match=r"more than 0\.01 seconds"):
+                pool.decode(encoded((3000, 3000), "PNG"), Stop())
+    finally:
+        pool.close()
+
+
+def test_a_client_that_is_gone_ends_its_decoder(decoders: Decoders) -> None:
+    stop = Stop()
+    decoders.decode(sample_bytes(), Stop())
+    data = encoded((3000, 3000), "PNG", noise=True)
+    threading.Timer(0.05, stop.set).start()
+    started = time.monotonic()
+    with pytest.raises((AbandonedError, ImageError)):
+        decoders.decode(data, stop)
+    assert time.monotonic() - started < 15
+    assert decoders.decode(sample_bytes(), Stop()).shape == (480, 640, 3)
+    with pytest.raises(AbandonedError):
+        decoders.decode(sample_bytes(), stop)
+
+
+def test_a_decoder_that_dies_is_replaced(decoders: Decoders) -> None:
+    decoders.decode(sample_bytes(), Stop())
+    for process in list(decoders._started):
+        process._process.kill()
+        process._process.wait()
+    assert decoders.decode(sample_bytes(), Stop()).shape == (480, 640, 3)
+
+
+def test_memory_has_a_bound() -> None:
+    pool = Decoders(Limits(pixels=25_000_000), 1)
+    try:
+        assert pool.decode(encoded((5000, 5000), "PNG", mode="RGBA"), Stop()).shape[0] == 5000
+    finally:
+        pool.close()
+
+
+def encoded(size: tuple[int, int], kind: str, *, noise: bool = False, mode: str = "RGB") -> bytes:
+    image = Image.new(mode, size[::-1], (10, 20, 30) if mode == "RGB" else (1, 2, 3, 100))
+    if noise:
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"compress_level": 1} if kind == "PNG" else {"lossless": True}))
+    return buffer.getvalue()
