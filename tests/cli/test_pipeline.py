@@ -198,14 +198,14 @@ def test_a_setting_that_does_not_exist(refused, store, tmp_path, change, message
 def test_settings_are_typed():
     from picosam2.training.config import changed_recipe
 
-    changes = ["train.lr=0.5", "train.sources.shapes=2", "train.compile=true", "model.stem=stride2",
+    changes = ["train.lr=0.5", "train.sources.shapes=2", "train.compile=true", "model.logits=2",
                "train.schedule = constant", "augment.click_scale=[0.5, 0.5]"]  # fmt: skip
     recipe = changed_recipe("debug", changes)
     assert recipe.train.lr == 0.5
     assert recipe.train.sources == {"shapes": 2.0}
     assert recipe.train.compile is True
     assert recipe.train.schedule == "constant"
-    assert recipe.model.stem == "stride2"
+    assert recipe.model.logits == 2
     assert recipe.augment.click_scale == (0.5, 0.5)
     assert recipe.model.widths == (8, 16)
 

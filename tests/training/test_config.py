@@ -79,6 +79,11 @@ def test_progressive_resizing() -> None:
     assert sizes == [48] * 25 + [96] * 75
 
 
+LITE = (
+    '[model]\nencoder = "efficientnet-lite0"\nwidths = [16, 24, 40, 112]\ndecoder = [8, 8, 8, 8]\n'
+)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -113,9 +118,10 @@ def test_progressive_resizing() -> None:
         ("[augment]\nbox_growth = 3", "`box_growth`"),
         ("[augment]\nclick_scale = [0.9, 0.2]", "`click_scale`"),
         ("[model]\ninput_size = 100", "`input_size`"),
-        ('[model]\nstem = "huge"', "`stem`"),
-        ('[model]\nstem = "stride2"\ninput_size = 112', "multiple of 32"),
-        ('[model]\nstem = "stride2"\n[train]\ncoarse_share = 0.5\ncoarse_size = 48', "of 32"),
+        ('[model]\nstem = "huge"', "unknown key 'stem'"),
+        ('[model]\nencoder = "huge"', "`encoder`"),
+        (LITE + "input_size = 112", "multiple of 32"),
+        (LITE + "[train]\ncoarse_share = 0.5\ncoarse_size = 48", "of 32"),
         ("lr = ", "is not TOML"),
     ],
 )
