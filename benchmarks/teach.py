@@ -28,7 +28,7 @@ from picosam2.data.store import SourceFiles
 from picosam2.distillation.protocol import Target, TeacherConfig
 from picosam2.distillation.sam import SamTeacher
 from picosam2.distillation.teach import teach
-from picosam2.evaluation.peers import FAMILIES
+from picosam2.evaluation.sam import FAMILIES, TransformersSam
 from picosam2.images import load_image
 from picosam2.prompts import Box
 from picosam2.training.config import load_recipe
@@ -59,8 +59,8 @@ def main() -> None:
     model = random_sam2(options.side)
     encoded: list[int] = []
     model.vision_encoder.register_forward_hook(lambda *_: encoded.append(1))
-    config = TeacherConfig(device="cpu", precision=options.precision)
-    teacher = SamTeacher(model, FAMILIES["sam2"], name="sam2:random", config=config)
+    sam = TransformersSam(model, FAMILIES["sam2"], precision=options.precision)
+    teacher = SamTeacher(sam, TeacherConfig())
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         store = make_store(source, photos, folder, load_recipe("unet"))

@@ -73,7 +73,7 @@ def test_a_leak_is_warned_of(cli, given, tmp_path):
 
 def test_a_peer_that_is_not_there(refused, given, tmp_path):
     pytest.importorskip("transformers", reason="peers need the extra sam2")
-    words = [*given[:4], "--weights", f"sam2:{tmp_path}"]
+    words = [*given[:4], "--peer", f"sam2:{tmp_path}"]
     assert "holds no model" in refused("eval", *words)
     assert "of this project" in refused("eval", *words, "--flip")
 

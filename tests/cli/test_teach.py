@@ -53,8 +53,8 @@ def test_from_sam2_to_a_cache(cli: Any, folder: Path, sam2: Path, tmp_path: Path
     assert done.code == 0, done.err
     assert "1 parts written, 1 were there already" in done.out
     assert "6 objects of 6 photos, 2 of 2 parts" in done.out
-    assert "6/6 photos, " in done.err
-    assert done.err.rstrip().endswith("photos/s, 0:00 left")
+    assert "6/6 images, " in done.err
+    assert done.err.rstrip().endswith("images/s, 0:00:00 left")
     store = Store(folder / "store")
     cache = TeacherCache(out, store, verify=True)
     assert cache.teacher["name"] == f"sam2:{sam2}"
@@ -126,7 +126,7 @@ def test_processes_of_torchrun(
     assert "1 parts written" in said[0].out
     assert "objects of" not in said[0].out
     assert "2 of 2 parts" in said[1].out
-    assert "3/3 photos" in said[0].err
+    assert "3/3 images" in said[0].err
     assert said[1].err == ""  # one speaks
 
 

@@ -28,9 +28,9 @@ from picosam2 import geometry
 from picosam2._files import write_json
 from picosam2.data.store import SourceFiles, Store, prepare
 from picosam2.distillation.cache import LIMIT, STEP, UNSEEN, TeacherCache, quantise
-from picosam2.distillation.protocol import Target, Taught
+from picosam2.distillation.protocol import Target, TeacherAnswer
 from picosam2.distillation.report import describe, summarise, write_report
-from picosam2.distillation.teach import Told, teach
+from picosam2.distillation.teach import teach
 from picosam2.errors import ConfigError, DataError, StoreError
 from picosam2.geometry import Window
 
@@ -83,7 +83,7 @@ class Changed(TruthTeacher):
         super().__init__()
         self._changes = changes
 
-    def __call__(self, photo: np.ndarray, targets: list[Target]) -> list[Taught]:
+    def __call__(self, photo: np.ndarray, targets: list[Target]) -> list[TeacherAnswer]:
         change = self._changes.get(len(self.asked), lambda one: one)
         return [change(one) for one in super().__call__(photo, targets)]
 
@@ -147,7 +147,7 @@ def test_gather_fills_what_it_is_given(taught: Path, store: Store) -> None:
 def test_records_are_aligned_with_the_stores(
     store: Store, source: SourceFiles, tmp_path: Path
 ) -> None:
-    def another_object(one: Taught) -> Taught:
+    def another_object(one: TeacherAnswer) -> TeacherAnswer:
         return replace(one, logits=-one.logits, predicted_iou=1.5)
 
     teach(Changed({4: another_object}), store, [source], tmp_path / "c")
@@ -181,7 +181,7 @@ def test_what_the_teacher_has_not_seen_is_marked(
 ) -> None:
     """A teacher that looks through a window of its own, smaller than the context."""
 
-    def narrow(one: Taught) -> Taught:
+    def narrow(one: TeacherAnswer) -> TeacherAnswer:
         return replace(one, window=Window(30, 20, 60, 50))
 
     teach(Changed(dict.fromkeys(range(COUNT), narrow)), store, [source], tmp_path / "c")
@@ -202,15 +202,15 @@ def test_what_the_teacher_has_not_seen_is_marked(
 def test_nan_from_a_teacher_is_counted_and_not_kept(
     store: Store, source: SourceFiles, tmp_path: Path
 ) -> None:
-    def broken(one: Taught) -> Taught:
+    def broken(one: TeacherAnswer) -> TeacherAnswer:
         logits = one.logits.copy()
         logits[3, 3] = math.nan
         return replace(one, logits=logits)
 
-    def unsure(one: Taught) -> Taught:
+    def unsure(one: TeacherAnswer) -> TeacherAnswer:
         return replace(one, predicted_iou=math.nan)
 
-    def endless(one: Taught) -> Taught:
+    def endless(one: TeacherAnswer) -> TeacherAnswer:
         return replace(one, logits=one.logits * math.inf)
 
     teach(Changed({1: broken, 2: unsure, 6: endless}), store, [source], tmp_path / "c")
@@ -227,7 +227,7 @@ def test_nan_from_a_teacher_is_counted_and_not_kept(
 
 
 def test_nothing_but_nan(store: Store, source: SourceFiles, tmp_path: Path) -> None:
-    def broken(one: Taught) -> Taught:
+    def broken(one: TeacherAnswer) -> TeacherAnswer:
         return replace(one, logits=one.logits * math.nan)
 
     teach(Changed(dict.fromkeys(range(COUNT), broken)), store, [source], tmp_path / "c")
@@ -320,18 +320,22 @@ def test_a_finished_cache_asks_nobody(copied: Path, store: Store, source: Source
 def test_a_trial_of_a_few_parts(
     store: Store, source: SourceFiles, taught: Path, tmp_path: Path
 ) -> None:
-    told: list[Told] = []
+    reports: list[tuple[int, int | None, str]] = []
+
+    def report(done: int, total: int | None = None, *, what: str | None = None, note: str) -> None:
+        reports.append((done, total, note))
+
     out = tmp_path / "c"
     for expected in (1, 2):
-        done = teach(TruthTeacher(), store, [source], out, limit_shards=1, progress=told.append)
+        done = teach(TruthTeacher(), store, [source], out, limit_shards=1, progress=report)
         assert done.written == 1
         cache = TeacherCache(out, store, unfinished=True)
         assert len(cache.counted) == expected
-    assert [(one.done, one.total) for one in told] == [(n, 3) for n in (1, 2, 3)] + [
-        (n, 6) for n in (4, 5, 6)
-    ]
-    assert told[2].seconds_left == told[5].seconds_left == 0
-    assert all(one.photos_per_s > 0 for one in told)
+    assert [report[:2] for report in reports] == [
+        (1, 3), (2, 3), (3, 3), (4, 6), (5, 6), (6, 6)
+    ]  # fmt: skip
+    assert reports[2][2].endswith("images/s, 0:00:00 left")
+    assert reports[5][2].endswith("images/s, 0:00:00 left")
     with pytest.raises(StoreError, match="cannot be read any more"):
         cache.gather(np.array([len(store) - 1]))
     assert summarise(cache, store)["objects"] == 6
@@ -481,7 +485,7 @@ def test_a_full_disk_loses_nothing(
 def test_the_report_counts_each_object_once(
     store: Store, source: SourceFiles, tmp_path: Path
 ) -> None:
-    def half(one: Taught) -> Taught:
+    def half(one: TeacherAnswer) -> TeacherAnswer:
         """The left part of the mask only."""
         logits = one.logits.copy()
         middle = int(np.nonzero((logits > 0).any(0))[0].mean())
@@ -522,7 +526,7 @@ def test_the_error_that_is_reported_is_the_error_made(
 ) -> None:
     """Logits that resampling leaves alone: a constant of 1.04 is kept as 1.0."""
 
-    def level(one: Taught) -> Taught:
+    def level(one: TeacherAnswer) -> TeacherAnswer:
         return replace(one, logits=np.full_like(one.logits, 1.04))
 
     teach(Changed(dict.fromkeys(range(COUNT), level)), store, [source], tmp_path / "c")
@@ -535,7 +539,7 @@ def test_the_error_that_is_reported_is_the_error_made(
 def test_the_sheets_show_the_two_masks(store: Store, source: SourceFiles, tmp_path: Path) -> None:
     from picosam2.results import PALETTE
 
-    def shifted(one: Taught) -> Taught:
+    def shifted(one: TeacherAnswer) -> TeacherAnswer:
         return replace(one, logits=np.roll(one.logits, 8, 1))
 
     teach(Changed(dict.fromkeys(range(COUNT), shifted)), store, [source], tmp_path / "c")

@@ -1,4 +1,4 @@
-"""distill.teachers and sam_teachers: who is asked, how, and what comes back."""
+"""distillation.teachers and sam: who is asked, how, and what comes back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from picosam2 import geometry, masks  # noqa: E402
 from picosam2.distillation.protocol import Target, TeacherConfig  # noqa: E402
 from picosam2.distillation.teachers import CheckpointTeacher, open_teacher  # noqa: E402
 from picosam2.errors import ConfigError, WeightsError  # noqa: E402
-from picosam2.evaluation import peers  # noqa: E402
+from picosam2.evaluation import sam  # noqa: E402
 from picosam2.geometry import Window  # noqa: E402
 from picosam2.images import normalize  # noqa: E402
 from picosam2.masks import stability  # noqa: E402
@@ -157,9 +157,9 @@ def spec(request: pytest.FixtureRequest, transformers: Any, tmp_path_factory: An
 def reference(spec: str, photo: np.ndarray, target: Target, prompt: str) -> tuple[Any, Any, Window]:
     """One prompt alone through the model's own forward: (3, s, s) logits, (3,) scores, window."""
     kind, folder = spec.split(":", 1)
-    model, _ = peers.load_model(folder)
+    model, _ = sam.load_model(folder)
     height, width = photo.shape[:2]
-    shown = (peers.squash if kind == "sam2" else peers.fit)(photo, SIDE)
+    shown = (sam.squash if kind == "sam2" else sam.fit)(photo, SIDE)
     # Whoever counts from the centre of the first pixel is half a pixel behind us.
     scale = np.array([shown.scale_x, shown.scale_y])
     point = np.array([target.point.x, target.point.y]) * scale - 0.5
@@ -200,17 +200,15 @@ def test_prompts_change_the_answer(spec: str) -> None:
 def test_a_photo_is_encoded_once_for_prompts_in_chunks(
     spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from picosam2.distillation import sam as sam_teachers
-
     photo, asked = targets(9)
     teacher: Any = open_teacher(spec, CPU)
     whole = teacher(photo, asked)
     encoded: list[int] = []
     decoded: list[int] = []
-    vision = teacher._model.vision_encoder
+    vision = teacher._model.model.vision_encoder
     vision.register_forward_hook(lambda *_: encoded.append(1))
-    teacher._model.mask_decoder.register_forward_hook(lambda *_: decoded.append(1))
-    monkeypatch.setattr(sam_teachers, "_CHUNK", 4)
+    teacher._model.model.mask_decoder.register_forward_hook(lambda *_: decoded.append(1))
+    monkeypatch.setattr(sam, "CHUNK", 4)
     parts = teacher(photo, asked)
     assert (len(encoded), len(decoded)) == (1, 3)
     for one, other in zip(whole, parts, strict=True):
@@ -267,8 +265,8 @@ def test_fingerprints_are_of_weights_and_of_how_they_are_asked(
 
 def test_the_networks_square_is_the_documented_one(transformers: Any) -> None:
     """1,024 pixels is what the published configurations have, and `transformers`' defaults."""
-    assert peers.input_side(transformers.Sam2Config()) == 1024
-    assert peers.input_side(transformers.SamConfig()) == 1024
+    assert sam.input_side(transformers.Sam2Config()) == 1024
+    assert sam.input_side(transformers.SamConfig()) == 1024
 
 
 def test_models_of_another_kind(spec: str, transformers: Any, tmp_path: Path) -> None:
@@ -309,9 +307,7 @@ def test_onnx_is_asked_in_the_layout_of_the_export(onnx_folder: Path, prompt: st
     teacher = open_teacher(f"onnx:{onnx_folder}", replace(CPU, prompt=prompt))
     pixels = np.zeros((3, SIDE, SIDE), np.float32)
     pixels[:, :48] = normalize(  # 72 x 96 at two thirds
-        np.asarray(peers.Image.fromarray(photo).resize((64, 48), peers.Image.Resampling.BILINEAR))[
-            None
-        ]
+        np.asarray(sam.Image.fromarray(photo).resize((64, 48), sam.Image.Resampling.BILINEAR))[None]
     )[0]
     mean = pixels.reshape(3, SIDE // CELL, CELL, SIDE // CELL, CELL).mean((0, 2, 4))
     for target, answer in zip(asked, teacher(photo, asked), strict=True):

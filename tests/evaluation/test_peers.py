@@ -1,4 +1,4 @@
-"""evaluate.peers: SAM-family models with random weights, small enough to make here."""
+"""evaluation.peers: SAM-family models with random weights, small enough to make here."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.sam import tiny_sam, tiny_sam2
+from helpers.sam_onnx import write_sam_onnx
 from helpers.tiny import scene, write_coco
 
+from picosam2._files import sha256_file
 from picosam2.data.coco import read_coco
-from picosam2.errors import WeightsError
-from picosam2.evaluation.peers import Peer, fit, squash
+from picosam2.errors import ConfigError, WeightsError
+from picosam2.evaluation.peers import Peer
 from picosam2.evaluation.run import evaluate
-from picosam2.prompts import Box, Point
+from picosam2.evaluation.sam import fit, open_sam, squash
+from picosam2.prompts import Box, Point, Prompt
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -29,10 +32,10 @@ DOCUMENTED_STD = (0.229, 0.224, 0.225)
 
 
 @pytest.fixture(scope="module", params=["sam2", "sam"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def spec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp(request.param)
     {"sam2": tiny_sam2, "sam": tiny_sam}[request.param]().save_pretrained(path)
-    return path
+    return f"{request.param}:{path}"
 
 
 def test_squash_is_sam2s_preprocessing() -> None:
@@ -62,8 +65,8 @@ def test_fit_is_sams_preprocessing() -> None:
     assert not shown.pixels[0, :, 768:].any()
 
 
-def test_answers_have_the_pictures_size_and_are_ordered(folder: Path) -> None:
-    peer = Peer.load(folder)
+def test_answers_have_the_pictures_size_and_are_ordered(spec: str) -> None:
+    peer = Peer(open_sam(spec))
     picture, _ = scene(2)
     clicks = peer.clicks(picture, [Point(40, 30), Point(60, 50)])
     assert len(clicks) == 2
@@ -77,18 +80,20 @@ def test_answers_have_the_pictures_size_and_are_ordered(folder: Path) -> None:
     facts = peer.facts()
     assert facts["parameters"] > 1000
     assert facts["bytes"] > 4 * facts["parameters"]
+    assert peer.timing()["encode_ms_per_image"] > 0
     assert len(facts["sha256"]) == 64
 
 
-def test_it_gives_what_the_model_gives(folder: Path) -> None:
+def test_it_gives_what_the_model_gives(spec: str) -> None:
     """The photo encoded once and prompts in chunks: as the model's own forward."""
-    peer = Peer.load(folder)
+    peer = Peer(open_sam(spec))
     picture, _ = scene(3)
-    prepare = squash if folder.name.startswith("sam2") else fit
+    prepare = squash if spec.startswith("sam2") else fit
     shown = prepare(picture, 64)
-    place = torch.tensor([[[[40 * shown.scale_x, 30 * shown.scale_y]]]])
+    # The model adds half a pixel: it counts from the center of the first one.
+    place = torch.tensor([[[[40 * shown.scale_x - 0.5, 30 * shown.scale_y - 0.5]]]])
     with torch.inference_mode():
-        output = peer._model(
+        output = peer.model.model(
             pixel_values=torch.from_numpy(shown.pixels), input_points=place, multimask_output=True
         )
     found = peer.clicks(picture, [Point(40, 30)])[0]
@@ -104,25 +109,50 @@ def test_it_gives_what_the_model_gives(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["box", "click", "paper-point", "paper-roi"])
-def test_every_protocol_measures_a_peer(folder: Path, tmp_path: Path, protocol: str) -> None:
+def test_every_protocol_measures_a_peer(spec: str, tmp_path: Path, protocol: str) -> None:
     source = write_coco(tmp_path, 2)
     photos = read_coco(source.annotations, source.images).images
-    found = evaluate(Peer.load(folder), photos, protocol=protocol).to_json()
+    found = evaluate(Peer(open_sam(spec)), photos, protocol=protocol).to_json()
     assert found["n"] == 2
     assert 0 <= found["miou"] <= 1
 
 
 def test_folders_that_hold_no_such_model(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no model"):
-        Peer.load(tmp_path)
+        open_sam(f"sam2:{tmp_path}")
     transformers.BertConfig().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(WeightsError, match="bert"):
-        Peer.load(tmp_path)
+        open_sam(f"sam2:{tmp_path}")
     config = tmp_path / "config.json"
     tiny_sam2().config.save_pretrained(tmp_path)
     with pytest.raises(WeightsError, match="cannot be loaded"):
-        Peer.load(tmp_path)
+        open_sam(f"sam2:{tmp_path}")
     config.write_text("{")
     with pytest.raises(WeightsError, match="cannot be read"):
-        Peer.load(tmp_path)
+        open_sam(f"sam2:{tmp_path}")
+
+
+def test_an_onnx_pair_is_a_peer(tmp_path: Path) -> None:
+    """Answers that can be worked out: see `helpers.sam_onnx`."""
+    folder = write_sam_onnx(tmp_path / "sam")
+    peer = Peer(open_sam(f"onnx:{folder}", threads=1))
+    image, _ = scene(2)
+    (answers,) = peer.clicks(image, [Point(40, 30)])
+    assert [round(answer.score, 3) for answer in answers] == [0.4, 0.3, 0.2]
+    assert [answer.score for answer in peer.boxes(image, [Box(20, 10, 60, 50)])] == pytest.approx(
+        [0.1]
+    )
+    (clicked,) = peer.answers(
+        image, [Prompt((Point(40, 30), Point(50, 30, positive=False)))], several=False
+    )
+    # A point on the object counts once, one off it not at all, and the padding against it.
+    scale = 64 / 96
+    share = (np.array([40, 30]) * scale - 0.5 - 0).mean() / 3
+    plain = peer.model.encode(image).features[0].mean()
+    assert clicked[0].region.logits.mean() == pytest.approx(plain + share, abs=1.0)
+    facts = peer.facts()
+    assert facts["file"] == "encoder.onnx + decoder.onnx"
+    assert facts["sha256"] == peer.weights_sha256 == sha256_file(folder / "encoder.onnx")
+    with pytest.raises(ConfigError, match="names no model of the SAM family: write one of sam2"):
+        open_sam(str(folder))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from picosam2.data.store import SourceFiles, Store
-from picosam2.distillation.protocol import Target, Taught, fingerprint
+from picosam2.distillation.protocol import Target, TeacherAnswer, fingerprint
 from picosam2.distillation.teach import teach
 from picosam2.geometry import Window
 
@@ -33,13 +33,13 @@ class TruthTeacher:
         self.asked: list[int] = []
         self._kill_at = kill_at
 
-    def __call__(self, photo: np.ndarray, targets: list[Target]) -> list[Taught]:
+    def __call__(self, photo: np.ndarray, targets: list[Target]) -> list[TeacherAnswer]:
         self.asked.append(len(targets))
         if len(self.asked) == self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         height, width = photo.shape[:2]
         return [
-            Taught(
+            TeacherAnswer(
                 logits=np.where(target.mask, STRENGTH, -STRENGTH).astype(np.float32),
                 window=Window(0, 0, width, height),
                 predicted_iou=0.75,

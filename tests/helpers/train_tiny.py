@@ -17,7 +17,7 @@ from torch import nn
 
 from picosam2.data.store import Store
 from picosam2.training.syncbn import synchronise_batchnorm
-from picosam2.training.trainer import Progress, processes, train
+from picosam2.training.trainer import TrainingStep, processes, train
 
 
 def check_batch_norm(report: Path) -> None:
@@ -65,7 +65,7 @@ def main() -> None:
     if given.batch_norm:
         check_batch_norm(given.batch_norm)
 
-    def on_step(progress: Progress) -> None:
+    def on_step(progress: TrainingStep) -> None:
         if progress.step == given.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 

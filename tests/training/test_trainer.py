@@ -571,7 +571,7 @@ def test_a_taught_run_goes_on_with_its_own_teacher_only(store: Store, tmp_path: 
     class StopError(Exception):
         pass
 
-    def stop(now: trainer_module.Progress) -> None:
+    def stop(now: trainer_module.TrainingStep) -> None:
         if now.step == 5:
             raise StopError
 

@@ -16,7 +16,7 @@ from picosam2.errors import ConfigError
 if TYPE_CHECKING:
     from picosam2.data.coco import AnnotatedImage
     from picosam2.evaluation.leak_check import Leaks
-    from picosam2.evaluation.models import Subject
+    from picosam2.evaluation.models import ModelUnderTest
     from picosam2.evaluation.run import Evaluation
     from picosam2.predictor import Predictor
 
@@ -28,6 +28,7 @@ def evaluate(
     dataset: Literal["coco", "lvis"] = "coco",
     protocol: Literal["box", "click", "paper-point", "paper-roi"] = "box",
     weights: Weights = "default",
+    peer: Annotated[str | None, Parameter(metavar="KIND:WHERE")] = None,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     first: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     check_leak: Annotated[Path | None, Parameter(metavar="STORE")] = None,
@@ -44,14 +45,17 @@ def evaluate(
     prompt, and IoU is measured on the whole photo. `paper-point` and `paper-roi` repeat the
     published measurements on the crop. Crowds and empty masks are skipped.
 
-    --weights sam2:FOLDER measures another model of the SAM family, from a local folder in Hugging
-    Face's format (extra `sam2`).
+    --peer measures another model of the SAM family instead, the same way on the same objects;
+    `picosam2 compare` then tells the two apart.
 
     Args:
         images: The folder of the photos.
         annotations: Masks in COCO's or LVIS's format.
         dataset: The annotations' format.
         protocol: Which prompt each object gives, and where IoU is measured.
+        peer: `onnx:ENCODER,DECODER` for a pair of ONNX files in SAM's layout (or a folder with
+            encoder.onnx and decoder.onnx), `sam2:FOLDER` for a folder in Hugging Face's format
+            (likewise sam, edgetam; extra `sam2`).
         limit: Measure the first objects only, photo by photo.
         first: Measure only the first annotations of the file, as published results do (1000).
         check_leak: Warn if photos measured on are in this training store.
@@ -66,7 +70,7 @@ def evaluate(
     from picosam2.evaluation.protocols import first_annotations
     from picosam2.evaluation.run import evaluate as measure
 
-    subject, facts = _open(weights, runtime, threads, flip)
+    model, facts = _open(weights, peer, runtime, threads, flip)
     read = read_annotations(dataset, annotations, images)
     photos = read.images
     if first is not None:
@@ -76,7 +80,7 @@ def evaluate(
     total = total if limit is None else min(limit, total)
     with counted(f"measuring {protocol}", "objects", total) as advance:
         result = measure(
-            subject,
+            model,
             photos,
             protocol=protocol,
             dataset=dataset,
@@ -105,19 +109,29 @@ def evaluate(
 
 
 def _open(
-    weights: str, runtime: str, threads: int | None, flip: bool
-) -> tuple[Predictor | Subject, dict[str, Any]]:
+    weights: str, peer: str | None, runtime: str, threads: int | None, flip: bool
+) -> tuple[Predictor | ModelUnderTest, dict[str, Any]]:
     """What to measure, and what the result file says of it."""
     from picosam2.evaluation import network_facts as network
-    from picosam2.evaluation.peers import PREFIX, Peer
+    from picosam2.evaluation.sam import KINDS
     from picosam2.predictor import Predictor
     from picosam2.runtimes.weights import find_weights
 
-    if weights.startswith(PREFIX):
-        if flip:
-            raise ConfigError("--flip is for weights of this project")
-        peer = Peer.load(weights.removeprefix(PREFIX))
-        return peer, peer.facts()
+    if weights.partition(":")[0] in KINDS and not Path(weights).exists():
+        raise ConfigError(f"{weights} is another model: say --peer {weights}")
+    if peer is not None:
+        if flip or runtime != "onnx":
+            raise ConfigError(
+                "--flip and --runtime are for weights of this project: leave them out"
+            )
+        from picosam2.errors import require
+        from picosam2.evaluation.peers import Peer
+        from picosam2.evaluation.sam import open_sam
+
+        if threads is not None:
+            require("torch", "train").set_num_threads(threads)
+        opened = Peer(open_sam(peer, threads=threads))
+        return opened, opened.facts()
     predictor = Predictor(weights, runtime=runtime, threads=threads, flip=flip)
     return predictor, network.weights_facts(weights, find_weights(weights, runtime), predictor)
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 if TYPE_CHECKING:
-    from picosam2.distillation.teach import Told
+    from picosam2._progress import Progress
 
 Given = Annotated[list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")]
 
@@ -77,12 +77,8 @@ def teach(
     opened = Store(store)
     config = TeacherConfig(prompt=prompt, choose=choose, device=device, precision=precision)
     asked = open_teacher(teacher, config)
-    with progress("teaching", "photos") as update:
-
-        def show(now: Told) -> None:
-            if rank == 0:
-                update(now.done, now.total, note=_note(now))
-
+    with progress("teaching", "images") as update:
+        shown: Progress | None = update if rank == 0 else None
         done = run(
             asked,
             opened,
@@ -92,7 +88,7 @@ def teach(
             limit_shards=limit_shards,
             rank=rank,
             world=world,
-            progress=show,
+            progress=shown,
         )
     problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
     name_problems(problems, f"{len(problems):,} photos could not be shown to the teacher")
@@ -101,11 +97,3 @@ def teach(
     # The process that sees everything finished tells of it; one alone tells of what there is.
     if world == 1 or cache.done.all():
         print(describe(write_report(cache, opened)))
-
-
-def _note(now: Told) -> str:
-    """How fast it goes, and how long it will take."""
-    minutes, seconds = divmod(round(now.seconds_left), 60)
-    hours, minutes = divmod(minutes, 60)
-    left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return f"{now.photos_per_s:,.1f} photos/s, {left} left"

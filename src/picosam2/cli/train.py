@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from picosam2.data.store import Store
     from picosam2.models.network import PicoSAM2
     from picosam2.training.config import Recipe
-    from picosam2.training.trainer import Progress
+    from picosam2.training.trainer import TrainingStep
 
 
 def train(
@@ -68,7 +68,7 @@ def train(
     shown = _Shown(opened, chosen, out, validate and first)
     with progress("training", "steps") as update:
 
-        def on_step(now: Progress) -> None:
+        def on_step(now: TrainingStep) -> None:
             note = f"loss {now.loss:.4f}, {now.samples_per_s:,.0f} samples/s{shown.note}"
             update(now.step, now.steps, note=note)
             shown.draw_if_due()

@@ -22,7 +22,7 @@ CHOICES = ("predicted", "truth")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Target:
-    """One object that a teacher is asked about, in pixels of the photo."""
+    """One object that a teacher is asked about, in pixels of the image."""
 
     box: Box
     point: Point
@@ -32,7 +32,7 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Taught:
+class TeacherAnswer:
     """A teacher's answer: logits (h, w) float32 over `window`, and the IoU it expects of them.
 
     What is outside the window, the teacher has not seen. Nothing vouches for finite numbers.
@@ -67,7 +67,7 @@ class TeacherConfig:
 
 
 class Teacher(Protocol):
-    """Answers for all objects of one photo at a time."""
+    """Answers for all objects of one image at a time."""
 
     @property
     def name(self) -> str:
@@ -81,23 +81,10 @@ class Teacher(Protocol):
     def settings(self) -> dict[str, Any]:
         """How it is asked, for people; in JSON's types."""
 
-    def __call__(self, photo: npt.NDArray[np.uint8], targets: Sequence[Target]) -> list[Taught]:
-        """One answer for each target of `photo` (H, W, 3) RGB uint8, in order."""
-
-
-def torch_device(name: str) -> str:
-    """The device that `auto`, `cpu` or `cuda` means to this process."""
-    import os
-
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError("there is no GPU that torch can use: say --device cpu")
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return name
+    def __call__(
+        self, image: npt.NDArray[np.uint8], targets: Sequence[Target]
+    ) -> list[TeacherAnswer]:
+        """One answer for each target of `image` (H, W, 3) RGB uint8, in order."""
 
 
 def fingerprint(**facts: Any) -> str:

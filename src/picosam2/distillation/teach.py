@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry, masks
+from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, EntryProblem, Instance
 from picosam2.data.store import SourceFiles, Store
 from picosam2.distillation.cache import (
@@ -31,7 +33,7 @@ from picosam2.distillation.cache import (
     shard_file,
     write_shard,
 )
-from picosam2.distillation.protocol import Target, Taught, Teacher
+from picosam2.distillation.protocol import Target, Teacher, TeacherAnswer
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
 from picosam2.geometry import Window
 from picosam2.images import load_image
@@ -39,19 +41,6 @@ from picosam2.prompts import Box
 
 AGREE = 0.5
 """From this IoU with the truth on, a teacher has answered about the right object."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """What is told after every photo."""
-
-    done: int
-    """Photos of this process that are finished, those of earlier runs included."""
-    total: int
-    photos_per_s: float
-    """Of this run."""
-    seconds_left: float
-    """At that rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +65,7 @@ def teach(
     limit_shards: int | None = None,
     rank: int = 0,
     world: int = 1,
-    progress: Callable[[Told], None] | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Write what `teacher` says of the objects of `store` to the cache folder `out`.
 
@@ -89,7 +78,7 @@ def teach(
         limit_shards: stop after so many new shards.
         rank: this process writes the shards with these numbers, modulo `world`.
         world: number of processes.
-        progress: is told after every photo.
+        progress: is called after every image.
 
     Raises:
         StoreError: `out` holds another cache, the sources are not the store's, or the disk is full.
@@ -101,7 +90,7 @@ def teach(
     mine = range(rank, len(parts), world)
     finished = [index for index in mine if shard_file(out, index, "json").exists()]
     waiting = [index for index in mine if index not in finished][:limit_shards]
-    tell = _Teller(
+    counter = _ImageCounter(
         sum(len(parts[index]) for index in finished),
         sum(len(parts[index]) for index in waiting),
         progress,
@@ -113,32 +102,30 @@ def teach(
         for photo, objects in _with_rows(parts[index], shard.of_store, store):
             if objects:
                 _teach_photo(teacher, photo, objects, shard)
-            tell.one_more()
+            counter.advance()
         write_shard(out, index, shard.logits, shard.records, shard.counted.to_json())
         problems += shard.counted.problems
     return Result(written=len(waiting), kept=len(finished), problems=tuple(problems))
 
 
-class _Teller:
-    """Tells how far it is and how long it will take."""
+class _ImageCounter:
+    """Reports how many images are done, how fast it goes and how long the rest will take."""
 
-    def __init__(self, done: int, waiting: int, progress: Callable[[Told], None] | None) -> None:
+    def __init__(self, done: int, waiting: int, progress: Progress | None) -> None:
         self._before, self._now, self._waiting = done, 0, waiting
         self._progress, self._started = progress, time.monotonic()
 
-    def one_more(self) -> None:
-        """One more photo is done."""
+    def advance(self) -> None:
+        """One more image is done."""
         self._now += 1
         if self._progress is None:
             return
         rate = self._now / max(time.monotonic() - self._started, 1e-9)
+        left = timedelta(seconds=round((self._waiting - self._now) / rate))
         self._progress(
-            Told(
-                done=self._before + self._now,
-                total=self._before + self._waiting,
-                photos_per_s=rate,
-                seconds_left=(self._waiting - self._now) / rate,
-            )
+            self._before + self._now,
+            self._before + self._waiting,
+            note=f"{rate:,.1f} images/s, {left} left",
         )
 
 
@@ -180,7 +167,7 @@ class _Shard:
         self.counted = _Counted()
         self._agree = agree
 
-    def put(self, row: int, taught: Taught, truth: masks.Mask) -> None:
+    def put(self, row: int, taught: TeacherAnswer, truth: masks.Mask) -> None:
         """Keep what was taught of the instance whose first view is `row`."""
         self.counted.instances += 1
         if not (np.isfinite(taught.logits).all() and math.isfinite(taught.predicted_iou)):
@@ -195,7 +182,7 @@ class _Shard:
             self.records[place] = (expected, iou, True, iou >= self._agree)
 
     def _small(
-        self, taught: Taught, window: Window, height: int, width: int
+        self, taught: TeacherAnswer, window: Window, height: int, width: int
     ) -> npt.NDArray[np.int8]:
         """The logits on a context window in 8 bits; the error this makes is added up."""
         side, counted = self.logits.shape[1], self.counted

@@ -5,8 +5,7 @@ and answers each with logits on a window of the photo. It owns its preprocessing
 knows the kinds:
 
     checkpoint:NAME|FILE   weights of this project, through the window around each object's box
-    sam2:FOLDER|HUB-ID     SAM 2 or 2.1 in `transformers`; likewise sam: (the first) and edgetam:
-    onnx:FOLDER            SAM as encoder.onnx and decoder.onnx; or onnx:ENCODER,DECODER
+    sam2:, sam:, edgetam:, onnx:   models of the SAM family; see `evaluation.sam`
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ import numpy.typing as npt
 
 from picosam2.distillation.protocol import (
     Target,
-    Taught,
     Teacher,
+    TeacherAnswer,
     TeacherConfig,
     fingerprint,
-    torch_device,
 )
 from picosam2.errors import ConfigError, WeightsError
+from picosam2.models.devices import torch_device
 from picosam2.predictor import BOX_CHANNEL, Predictor
 from picosam2.runtimes.onnx import OnnxRuntime, Runtime
 from picosam2.runtimes.weights import find_weights
@@ -75,16 +74,18 @@ class CheckpointTeacher:
         )
         return cls(runtime, name=name, precision=config.precision)
 
-    def __call__(self, photo: npt.NDArray[np.uint8], targets: Sequence[Target]) -> list[Taught]:
+    def __call__(
+        self, image: npt.NDArray[np.uint8], targets: Sequence[Target]
+    ) -> list[TeacherAnswer]:
         """One answer for each target, all windows in one batch."""
         if not targets:
             return []
         windows = [self._predictor.box_window(target.box) for target in targets]
-        logits = self._predictor.window_logits(photo, windows, BOX_CHANNEL)
-        scores = self._predictor.box_scores(logits, windows, *photo.shape[:2])
+        logits = self._predictor.window_logits(image, windows, BOX_CHANNEL)
+        scores = self._predictor.box_scores(logits, windows, *image.shape[:2])
         return [
-            Taught(logits=one, window=window, predicted_iou=float(score))
-            for one, window, score in zip(logits, windows, scores, strict=True)
+            TeacherAnswer(logits=answer, window=window, predicted_iou=float(score))
+            for answer, window, score in zip(logits, windows, scores, strict=True)
         ]
 
 
@@ -92,15 +93,9 @@ def _sam(kind: str) -> Callable[[str, TeacherConfig], Teacher]:
     def load(where: str, config: TeacherConfig) -> Teacher:
         from picosam2.distillation.sam import SamTeacher
 
-        return SamTeacher.load(kind, where, config)
+        return SamTeacher.load(f"{kind}:{where}", config)
 
     return load
-
-
-def _onnx(where: str, config: TeacherConfig) -> Teacher:
-    from picosam2.distillation.sam import OnnxTeacher
-
-    return OnnxTeacher.load(where, config)
 
 
 TEACHERS: dict[str, Callable[[str, TeacherConfig], Teacher]] = {
@@ -108,7 +103,7 @@ TEACHERS: dict[str, Callable[[str, TeacherConfig], Teacher]] = {
     "sam2": _sam("sam2"),
     "sam": _sam("sam"),
     "edgetam": _sam("edgetam"),
-    "onnx": _onnx,
+    "onnx": _sam("onnx"),
 }
 """Opens the teacher that stands behind `KIND:` in a specification, by its kind."""
 

@@ -16,7 +16,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 @runtime_checkable
-class Subject(Protocol):
+class ModelUnderTest(Protocol):
     """A model under test. A picture is (H, W, 3) RGB uint8; prompts are in its pixels."""
 
     @property
@@ -33,7 +33,7 @@ class Subject(Protocol):
         """Logits (N, S, S) of the crops that the protocol prescribes: each item's `window`."""
 
 
-class Ours:
+class PredictorUnderTest:
     """A `Predictor` under test."""
 
     def __init__(self, predictor: Predictor) -> None:
@@ -59,6 +59,6 @@ class Ours:
         return self.predictor.window_logits(picture, found, channel)
 
 
-def subject_of(model: Predictor | Subject) -> Subject:
+def under_test(model: Predictor | ModelUnderTest) -> ModelUnderTest:
     """`model` itself if it is a subject, or the predictor as one."""
-    return Ours(model) if isinstance(model, Predictor) else model
+    return PredictorUnderTest(model) if isinstance(model, Predictor) else model

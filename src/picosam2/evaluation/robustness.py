@@ -22,7 +22,7 @@ from picosam2.data.coco import AnnotatedImage
 from picosam2.errors import ConfigError
 from picosam2.evaluation import metrics
 from picosam2.evaluation.boundary import erode
-from picosam2.evaluation.models import Subject
+from picosam2.evaluation.models import ModelUnderTest
 from picosam2.evaluation.protocols import Item
 from picosam2.evaluation.run import Evaluation, evaluate
 from picosam2.predictor import Predictor
@@ -209,7 +209,7 @@ CURVES: dict[str, Curve] = {
 
 
 def robustness(
-    predictor: Predictor | Subject,
+    predictor: Predictor | ModelUnderTest,
     photos: Sequence[AnnotatedImage],
     *,
     dataset: str = "coco",

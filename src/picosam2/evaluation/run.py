@@ -15,7 +15,7 @@ from picosam2.data.coco import AnnotatedImage, EntryProblem, Instance
 from picosam2.errors import DataError, PicoSAM2Error
 from picosam2.evaluation import baselines, metrics
 from picosam2.evaluation.boundary import boundary_iou
-from picosam2.evaluation.models import Subject, subject_of
+from picosam2.evaluation.models import ModelUnderTest, under_test
 from picosam2.evaluation.protocols import Item, count_rivals, make_item
 from picosam2.geometry import Window
 from picosam2.images import load_image
@@ -156,7 +156,7 @@ class Answered:
 
 
 def evaluate(
-    predictor: Predictor | Subject,
+    predictor: Predictor | ModelUnderTest,
     photos: Iterable[AnnotatedImage],
     *,
     protocol: str,
@@ -171,7 +171,7 @@ def evaluate(
     look: Callable[[Answered], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Measure `predictor` (or any other `Subject`) on the objects of `photos`.
+    """Measure `predictor` (or any other `ModelUnderTest`) on the objects of `photos`.
 
     Each photo is decoded once and its prompts go through the network together. A photo or mask that
     cannot be read is left out and named in `problems`.
@@ -196,7 +196,7 @@ def evaluate(
         DataError: there was nothing to measure.
         MissingExtraError: `pixel_baselines` without OpenCV.
     """
-    subject = subject_of(predictor)
+    subject = under_test(predictor)
     measured: list[Measured] = []
     problems: list[EntryProblem] = []
     seconds = 0.0
@@ -287,7 +287,7 @@ class _Answer:
 
 
 def _answers(
-    subject: Subject, picture: Picture, items: Sequence[Item], protocol: str
+    subject: ModelUnderTest, picture: Picture, items: Sequence[Item], protocol: str
 ) -> list[_Answer]:
     if protocol == "box":
         boxes = subject.boxes(picture, [item.box for item in items])

@@ -44,6 +44,7 @@ from picosam2.data.store import CLICK, Store
 from picosam2.distillation.cache import STEP, TeacherCache
 from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
 from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
+from picosam2.models.devices import torch_device
 from picosam2.models.encoders import ENCODERS
 from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.training.config import Recipe, TrainConfig
@@ -64,8 +65,8 @@ class TrainingError(PicoSAM2Error):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What is told after every step."""
+class TrainingStep:
+    """Where a training stands after a step."""
 
     step: int
     steps: int
@@ -92,9 +93,8 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     """Join the other processes of a `torchrun`, if there are any. `device`: auto, cpu or cuda."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    name = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    name = torch_device(device)
+    if name.startswith("cuda"):
         torch.cuda.set_device(name)
         torch.backends.cudnn.benchmark = True  # shapes change once in a run, if at all
         torch.backends.cudnn.benchmark_limit = 3  # trying all algorithms takes a minute
@@ -316,7 +316,7 @@ def train(
     resident: bool = False,
     validate: Validate | None = None,
     tensorboard: bool = False,
-    on_step: Callable[[Progress], None] | None = None,
+    on_step: Callable[[TrainingStep], None] | None = None,
     further: FurtherLoss | None = None,
 ) -> Path:
     """Train a recipe on a store into the folder `out`; the path of the weights.
@@ -328,7 +328,7 @@ def train(
         resident: keep the crops in the device's memory; for a GPU, if they fit.
         validate: measures the averaged model every `validate_every` steps and at the end.
         tensorboard: also write TensorBoard events (needs the extra).
-        on_step: told about every step.
+        on_step: called after every step.
         further: terms to add to the loss, for networks that have further outputs.
 
     Raises:
@@ -369,7 +369,7 @@ def train(
                              "samples_per_s": round(speed, 1)})  # fmt: skip
                     clock, counted = time.perf_counter(), step
                 if on_step and group.first:
-                    on_step(Progress(step=step, steps=config.steps, loss=metrics["loss"],
+                    on_step(TrainingStep(step=step, steps=config.steps, loss=metrics["loss"],
                                      samples_per_s=run.speed))  # fmt: skip
                 due = bool(config.validate_every) and step % config.validate_every == 0
                 if validate and group.first and (due or last):
