@@ -41,3 +41,11 @@ def test_the_readme_says_what_the_report_measured() -> None:
 def test_the_report_says_what_was_measured(render: ModuleType) -> None:
     shown = (REPORT.parent / "report.md").read_text("utf-8")
     assert shown == render.report_markdown(), "run: python tools/docs/render.py"
+
+
+def test_tables_of_the_guides_are_those_of_their_files(render: ModuleType) -> None:
+    assert render.TABLES
+    for name, (file, table) in render.TABLES.items():
+        text = (ROOT / file).read_text("utf-8")
+        message = f"{file}: run python tools/docs/render.py"
+        assert text == render.with_table(text, name, table()), message
