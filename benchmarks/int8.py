@@ -26,9 +26,9 @@ from common import parser, ratio, report, take_turns, taken
 
 from picosam2 import Predictor, geometry, sample
 from picosam2.images import normalize
+from picosam2.io.sample_image import sample_objects
 from picosam2.runtimes.onnx import OnnxRuntime
 from picosam2.runtimes.weights import find_weights
-from picosam2.samples import sample_objects
 
 FEATURES = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """What makes 8-bit products fast, as /proc/cpuinfo calls it."""

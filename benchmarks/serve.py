@@ -28,8 +28,8 @@ import numpy as np
 from common import parser, report, taken
 
 from picosam2 import Predictor, load_image
+from picosam2.io.sample_image import sample_bytes
 from picosam2.prompts import Box, Prompt
-from picosam2.samples import sample_bytes
 
 BOX = (310, 303, 396, 394)
 GROWTH = "memory at the end / after the first tenth"

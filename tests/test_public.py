@@ -1,4 +1,4 @@
-"""The public surface, and the rings: what may be imported must stay light."""
+"""The public surface, and what importing it may cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import picosam2
-from picosam2 import samples
+from picosam2.io.sample_image import sample_objects
 from picosam2.prompts import Point
 
 PUBLIC = [
@@ -31,15 +31,24 @@ PUBLIC = [
     "segment",
 ]
 
-# Every module beside these in the package itself belongs to ring 1; folders are ring 2 and 3.
-RING_2 = {"backbone", "checkpoint", "costs", "model", "torch_runtime"}
-RING_1 = sorted(
-    path.stem
-    for path in Path(picosam2.__file__).parent.glob("*.py")
-    if path.stem not in RING_2 | {"__init__", "__main__"}
-)
+PACKAGE = Path(picosam2.__file__).parent
+NEEDS_TORCH = {"runtimes.torch"}
+LIGHT_ROOMS = ("masks", "io", "runtimes", "tasks")
 
-# Ring 1 stands on NumPy and Pillow; onnxruntime comes in when weights are opened.
+
+def light_modules() -> list[str]:
+    """The modules that the base install imports: those of the root, and of the rooms below."""
+    files = [
+        *PACKAGE.glob("*.py"),
+        *(f for room in LIGHT_ROOMS for f in (PACKAGE / room).rglob("*.py")),
+    ]
+    names = {".".join(f.relative_to(PACKAGE).with_suffix("").parts) for f in files}
+    return sorted(
+        name.removesuffix(".__init__") for name in names - NEEDS_TORCH - {"__init__", "__main__"}
+    )
+
+
+# They stand on NumPy and Pillow; onnxruntime comes in when weights are opened.
 HEAVY = {
     "torch", "onnx", "onnxruntime", "pycocotools", "matplotlib", "rich", "cyclopts", "safetensors",
     "scipy", "cv2", "openvino", "ai_edge_litert", "litert_torch", "executorch",
@@ -87,11 +96,19 @@ def test_importing_the_package_imports_nothing_else():
     assert not packages & (HEAVY | {"numpy", "PIL"})
 
 
-def test_ring_1_imports_only_numpy_and_pillow():
-    code = "\n".join(f"import picosam2.{name}" for name in RING_1)
+def test_light_modules_import_only_numpy_and_pillow():
+    names = light_modules()
+    assert {"geometry", "masks.ops", "io.sample_image", "runtimes.onnx"} <= set(names)
+    code = "\n".join(f"import picosam2.{name}" for name in names)
     packages, seconds = imported_by(code + "\nfrom picosam2 import *")
-    print(f"all of ring 1, with starting Python: {seconds:.3f} s")
+    print(f"all light modules, with starting Python: {seconds:.3f} s")
     assert not packages & HEAVY
+
+
+def test_the_root_holds_few_modules():
+    """The root is the path of a pixel; what else there is has a room."""
+    modules = sorted(path.stem for path in PACKAGE.glob("*.py"))
+    assert len(modules) <= 14, modules
 
 
 @pytest.mark.parametrize(
@@ -107,13 +124,13 @@ def test_help_imports_nothing_heavy(arguments):
 
 
 def test_the_sample():
-    picture, objects = samples.sample(), samples.sample_objects()
-    assert picture.shape == (480, 640, 3)
-    assert picture.dtype == np.uint8
+    image, objects = picosam2.sample(), sample_objects()
+    assert image.shape == (480, 640, 3)
+    assert image.dtype == np.uint8
     assert len(objects) >= 5
-    for one in objects:
-        assert one.mask.shape == (480, 640)
-        assert one.mask[int(one.point.y), int(one.point.x)]
+    for item in objects:
+        assert item.mask.shape == (480, 640)
+        assert item.mask[int(item.point.y), int(item.point.x)]
 
 
 def test_segment_in_one_call(tiny_onnx):

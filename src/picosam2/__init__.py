@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from picosam2.errors import PromptWarning as PromptWarning
     from picosam2.geometry import Window as Window
     from picosam2.images import load_image as load_image
+    from picosam2.io.sample_image import sample as sample
     from picosam2.predictor import Predictor as Predictor
     from picosam2.predictor import segment as segment
     from picosam2.prompts import Box as Box
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from picosam2.prompts import Prompt as Prompt
     from picosam2.results import Segmentation as Segmentation
     from picosam2.results import overlay as overlay
-    from picosam2.samples import sample as sample
 
     __version__: str
 
@@ -38,7 +38,7 @@ _HOMES = {
     "Window": "picosam2.geometry",
     "load_image": "picosam2.images",
     "overlay": "picosam2.results",
-    "sample": "picosam2.samples",
+    "sample": "picosam2.io.sample_image",
     "segment": "picosam2.predictor",
 }
 

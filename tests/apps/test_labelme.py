@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from picosam2.errors import MissingExtraError
+from picosam2.io.sample_image import sample
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Point, Prompt
-from picosam2.samples import sample
 
 
 @pytest.fixture

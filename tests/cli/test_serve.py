@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from picosam2.samples import sample_bytes
+from picosam2.io.sample_image import sample_bytes
 
 for module in ("starlette", "uvicorn"):
     pytest.importorskip(module, reason="the server is an extra")

@@ -29,6 +29,7 @@ from picosam2.export.int8.onnx_int8 import described, quantize_graph
 from picosam2.export.onnx import described as said_of
 from picosam2.export.onnx import export_onnx, weights_facts
 from picosam2.images import normalize
+from picosam2.io.sample_image import sample, sample_objects
 from picosam2.models.checkpoint import load_weights
 from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
@@ -48,7 +49,6 @@ from picosam2.runtimes.weights import (
     shipped,
     shipped_files,
 )
-from picosam2.samples import sample, sample_objects
 
 # How to open a runtime, and the file that it opens.
 OPEN: dict[str, tuple[Callable[[Path], Runtime], str]] = {

@@ -13,9 +13,9 @@ import numpy as np
 from picosam2.apps.camera.sensor import SENSOR_SIZE, AiCamera
 from picosam2.apps.camera.session import Session
 from picosam2.apps.camera.simulated import SimulatedSensor, eight_bit
+from picosam2.io.sample_image import sample, sample_objects
 from picosam2.predictor import Predictor
 from picosam2.runtimes.weights import find_weights
-from picosam2.samples import sample, sample_objects
 
 RECORDED = Path(__file__).with_name("camera.npz")
 CLICKED, BOXED = "apple", "mug"

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from picosam2.io.sample_image import SampleObject, sample, sample_objects
 from picosam2.prompts import Box
-from picosam2.samples import SampleObject, sample, sample_objects
 
 HEIGHT, WIDTH = 480, 640
 

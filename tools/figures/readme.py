@@ -25,9 +25,9 @@ from PIL import Image
 from picosam2 import geometry
 from picosam2.geometry import Window
 from picosam2.io.formats import colours
+from picosam2.io.sample_image import SampleObject, sample, sample_objects
 from picosam2.predictor import CLICK_CHANNEL, Predictor
 from picosam2.results import PALETTE, overlay
-from picosam2.samples import SampleObject, sample, sample_objects
 from picosam2.tasks.everything import everything
 
 INK = "#1f2328"

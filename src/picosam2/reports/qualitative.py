@@ -16,11 +16,11 @@ from picosam2.errors import DataError
 from picosam2.evaluation.baselines import inscribed_ellipse
 from picosam2.evaluation.protocols import true_box
 from picosam2.images import load_image
+from picosam2.io.sample_image import sample, sample_objects
 from picosam2.masks import Mask, iou
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Prompt
 from picosam2.results import Segmentation, overlay
-from picosam2.samples import sample, sample_objects
 
 RANKS = (("95th percentile", 0.95), ("75th", 0.75), ("median", 0.5), ("25th", 0.25),
          ("5th", 0.05), ("worst", 0.0))  # fmt: skip

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from picosam2.errors import ConfigError, ImageError, PicoSAM2Error
 from picosam2.images import MAX_PIXELS, load_image
 from picosam2.io.encode import PER_OBJECT, encode
+from picosam2.io.sample_image import sample_bytes
 from picosam2.results import Segmentation
-from picosam2.samples import sample_bytes
 from picosam2.tasks.output_plan import STREAM, OutputPlan, relative_to_file
 
 SAMPLE = "sample"

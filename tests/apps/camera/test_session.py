@@ -13,11 +13,11 @@ from picosam2.apps.camera.sensor import AiCamera
 from picosam2.apps.camera.session import Session, Shown
 from picosam2.apps.camera.simulated import LOGIT_STEP, SimulatedSensor
 from picosam2.errors import ConfigError, PromptError
+from picosam2.io.sample_image import sample_objects
 from picosam2.masks import iou
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Point
 from picosam2.runtimes.weights import shipped
-from picosam2.samples import sample_objects
 from tests.golden import make_camera as golden
 from tests.helpers.clip import HEIGHT, WIDTH, Pose, make_clip
 from tests.helpers.fakes import FakeRuntime, fixed_scores, reddish

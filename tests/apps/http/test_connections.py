@@ -20,8 +20,8 @@ import uvicorn
 from picosam2.apps.http.app import create_app
 from picosam2.apps.http.connections import guarded_protocol
 from picosam2.apps.http.limits import Limits
+from picosam2.io.sample_image import sample_bytes
 from picosam2.predictor import Predictor
-from picosam2.samples import sample_bytes
 from tests.helpers.hostile import progressive_jpeg
 
 CLICK = json.dumps({"prompts": [{"box": [310, 303, 396, 394]}]})

@@ -18,7 +18,7 @@ from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.turns import AbandonedError, Stop
 from picosam2.errors import ImageError
 from picosam2.images import load_image
-from picosam2.samples import sample_bytes
+from picosam2.io.sample_image import sample_bytes
 from tests.helpers.hostile import HOSTILE
 
 

@@ -282,7 +282,7 @@ def scene_of(source: str) -> Scene:
     if Path(source).suffix.lower() in VIDEO_ENDINGS:
         return _ClipScene(source)
     if source == "sample":
-        from picosam2.samples import sample
+        from picosam2.io.sample_image import sample
 
         return walk(sample())
     return walk(load_image(source))
