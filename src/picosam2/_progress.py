@@ -23,3 +23,22 @@ class Progress(Protocol):
             what: the step that is being done, if the work has several.
             note: more to show beside the numbers, for instance a loss.
         """
+
+
+def part_of(progress: Progress | None, *, name: str, before: int, whole: int) -> Progress:
+    """The progress of one part of the work, as progress of the whole.
+
+    Args:
+        progress: receives the progress of the whole.
+        name: the part's name.
+        before: how much of the whole was finished before this part.
+        whole: how much there is to do.
+    """
+
+    def report(
+        done: int, total: int | None = None, *, what: str | None = None, note: str = ""
+    ) -> None:
+        if progress:
+            progress(before + done, whole, what=what or name, note=note)
+
+    return report

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.progress import Recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -158,16 +159,17 @@ def record(target: Path) -> dict[str, Any]:
 
 def test_fetch_writes_the_file_and_its_record(server: Server, tmp_path: Path) -> None:
     target = tmp_path / "a.zip"
-    steps: list[tuple[str, int, int | None]] = []
-    found = fetch(f"{server.url}/a.zip", target, progress=lambda *step: steps.append(step))
+    progress = Recorded()
+    found = fetch(f"{server.url}/a.zip", target, progress=progress)
     assert found == digest()
     assert target.read_bytes() == CONTENT
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "a.zip.json"}
     kept = record(target)
     assert (kept["sha256"], kept["size"], kept["etag"]) == (digest(), len(CONTENT), '"first"')
-    assert steps[0] == ("a.zip", 0, len(CONTENT))
-    assert steps[-1] == ("a.zip", len(CONTENT), len(CONTENT))
-    assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
+    assert set(progress.names) == {"a.zip"}
+    assert progress.counts[0] == (0, len(CONTENT))
+    assert progress.counts[-1] == (len(CONTENT), len(CONTENT))
+    assert progress.counts == sorted(progress.counts)
 
 
 @pytest.mark.parametrize("pinned", [None, digest()])
@@ -192,7 +194,7 @@ def test_an_interrupted_run_leaves_a_part_and_the_next_goes_on(
 ) -> None:
     target = tmp_path / "a.zip"
 
-    def interrupt(what: str, done: int, total: int | None) -> None:
+    def interrupt(done: int, total: int | None = None, **_: object) -> None:
         if done >= 1 << 20:
             raise KeyboardInterrupt
 
@@ -473,14 +475,14 @@ def with_entry(**attributes: Any) -> bytes:
 
 def test_unpack_writes_the_files(tmp_path: Path) -> None:
     files = {"val2017/1.jpg": b"one", "val2017/2.jpg": b"", "annotations/x.json": b"{}" * 9}
-    steps: list[tuple[str, int, int | None]] = []
+    progress = Recorded()
     found = unpack_bytes(
         zipped(files | {"val2017/empty/": b""}),
         tmp_path,
-        progress=lambda *step: steps.append(step),
+        progress=progress,
     )
     assert found == files
-    assert steps[-1] == ("a.zip, unpacking", 21, 21)
+    assert (progress.names[-1], progress.counts[-1]) == ("a.zip, unpacking", (21, 21))
     names = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.rglob("out/**/*.*")}
     assert names == set(files)
 

@@ -16,7 +16,7 @@ import os, signal, sys
 from pathlib import Path
 from picosam2.data.store import SourceFiles, StoreConfig, prepare
 
-def interrupt(done, total):
+def interrupt(done, total=None, **_):
     if done:
         os.killpg(0, signal.SIGINT)  # what a terminal does: every process gets it
 

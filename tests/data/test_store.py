@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.progress import Recorded
 from helpers.tiny import HEIGHT, SMALL_STORE, WIDTH, annotation, make_store, scene, write_coco
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -228,16 +229,18 @@ def test_the_validation_photos_are_a_data_set_of_their_own(kept: Path) -> None:
 
 @pytest.mark.slow
 def test_parallel_gives_the_bytes_of_serial(kept: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    progress = Recorded()
     source = SourceFiles(
         annotations=kept / "shapes.json", images=kept / "shapes-images", name="shapes"
     )
     prepare(
         [source], tmp_path / "store", ALL_VIEWS, workers=2,
-        progress=lambda *counts: told.append(counts),
+        progress=progress,
     )  # fmt: skip
     assert contents(tmp_path / "store") == contents(kept / "store")
-    assert told == [(n, 16) for n in (0, 3, 6, 8, 8, 11, 14, 16)]  # read to split, then to cut
+    assert progress.counts == [
+        (n, 16) for n in (0, 3, 6, 8, 8, 11, 14, 16)
+    ]  # read to split, then to cut
 
 
 def test_what_is_finished_is_kept_and_the_rest_comes_out_the_same(kept: Path, folder: Path) -> None:

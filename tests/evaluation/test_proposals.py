@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.colour import ColourRuntime, flat_scene
+from helpers.progress import Recorded
 from PIL import Image
 
 from picosam2.data.coco import read_coco
@@ -89,14 +90,14 @@ def annotated(tmp_path: Path) -> Path:
 
 def test_everything_beats_a_grid_of_boxes(annotated: Path) -> None:
     read = read_coco(annotated / "truth.json", annotated)
-    told: list[int] = []
+    progress = Recorded()
     result = proposals.measure(
         Predictor(ColourRuntime()),
         read.images,
         Everything(points_per_side=6, pred_iou_thresh=0.2),
-        progress=told.append,
+        progress=progress,
     )
-    assert (result.photos, result.objects, told) == (1, 3, [1])
+    assert (result.photos, result.objects, progress.counts) == (1, 3, [(1, 2)])
     assert [one.where for one in result.problems] == ["photo b.png"]
     written = json.loads(json.dumps(result.to_json(), allow_nan=False))
     methods = written["methods"]

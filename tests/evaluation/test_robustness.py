@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.colour import ColourRuntime
+from helpers.progress import Recorded
 from helpers.tiny import scene, write_coco
 
 from picosam2 import masks
@@ -81,10 +82,10 @@ def test_click_inside_is_on_the_object_and_not_at_its_edge() -> None:
 
 
 def test_robustness_reports_every_level(photos: tuple[AnnotatedImage, ...]) -> None:
-    told: list[str] = []
+    progress = Recorded()
     found = robustness.robustness(
         Predictor(ColourRuntime()), photos, curves=("box-jitter", "click-inside", "blur"),
-        progress=lambda done, total, what: told.append(f"{done}/{total} {what}"),
+        progress=progress,
     )  # fmt: skip
     written = json.loads(json.dumps(found, allow_nan=False))
     assert written["n"] == 3
@@ -95,7 +96,7 @@ def test_robustness_reports_every_level(photos: tuple[AnnotatedImage, ...]) -> N
     assert blur["box"]["miou"][0] == jitter["protocols"]["box"]["miou"][0]
     assert blur["box"]["miou"][-1] < blur["box"]["miou"][0]
     assert written["rivals"]["box"]["0"]["n"] == 3
-    assert told[-1].startswith("18/18")
+    assert progress.counts[-1] == (18, 18)
 
 
 def test_unknown_curves_and_protocols_are_named(photos: tuple[AnnotatedImage, ...]) -> None:
@@ -125,12 +126,10 @@ def test_the_next_click_is_on_the_larger_error() -> None:
 
 
 def test_clicks_are_counted(photos: tuple[AnnotatedImage, ...]) -> None:
-    told: list[int] = []
-    curve = measure_clicks(
-        Predictor(ColourRuntime()), photos, clicks=3, limit=2, progress=told.append
-    )
+    progress = Recorded()
+    curve = measure_clicks(Predictor(ColourRuntime()), photos, clicks=3, limit=2, progress=progress)
     found = json.loads(json.dumps(curve.to_json(), allow_nan=False))
-    assert sum(told) == found["n"] == 2
+    assert progress.counts[-1] == (found["n"], 2) == (2, 2)
     assert len(found["miou"]) == 3
     for target, level in (("85", 0.85), ("90", 0.9)):
         counts = [one.clicks_to(level) for one in curve.objects]

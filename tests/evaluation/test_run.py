@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.fakes import FakeRuntime, reddish
+from helpers.progress import Recorded
 from helpers.tiny import HEIGHT, WIDTH, annotation, scene, write_coco
 
 from picosam2 import geometry, masks
@@ -124,10 +125,10 @@ def test_a_predictor_is_measured_as_a_user_gets_it(photos: tuple[AnnotatedImage,
 
 
 def test_a_limit_takes_the_first_objects(photos: tuple[AnnotatedImage, ...]) -> None:
-    told: list[int] = []
-    found = evaluate(Perfect(), photos, protocol="box", limit=4, progress=told.append)
+    progress = Recorded()
+    found = evaluate(Perfect(), photos, protocol="box", limit=4, progress=progress)
     assert [one.annotation for one in found.measured] == [101, 102, 103, 104]
-    assert told == [1, 1, 1, 1]
+    assert progress.counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert len(evaluate(Perfect(), photos, protocol="box", limit=99).measured) == 6
 
 

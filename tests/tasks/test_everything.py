@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.colour import ColourRuntime, flat_scene
+from helpers.progress import Recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,16 +82,16 @@ def test_thresholds_only_remove(found: list[Segmentation], runtime: ColourRuntim
 
 
 def test_batches_do_not_matter(found: list[Segmentation]) -> None:
-    runtime, told = ColourRuntime(), []
+    runtime, progress = ColourRuntime(), Recorded()
     again = everything(
         PICTURE,
         Predictor(runtime),
         dataclasses.replace(SMALL, points_per_batch=10),
-        progress=lambda done, total: told.append((done, total)),
+        progress=progress,
     )
     clicks = len(click_grids(Predictor(runtime), SMALL, 240, 320))
-    assert told[0] == (10, clicks)
-    assert told[-1][0] == told[-1][1] > clicks  # with the second look
+    assert progress.counts[0] == (10, clicks)
+    assert progress.counts[-1][0] == progress.counts[-1][1] > clicks  # with the second look
     assert runtime.batches[0] == 10
     assert len(again) == len(found)
     assert all(np.array_equal(a.mask, b.mask) for a, b in zip(again, found, strict=True))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.progress import Recorded
 
 pytest.importorskip("torch", reason="the extra `train` is not installed")
 pytest.importorskip("pycocotools", reason="the extra `train` is not installed")
@@ -82,13 +83,13 @@ def photo(folder: Path, number: int, x: float, y: float) -> AnnotatedImage:
 
 def test_examples_come_from_clicks_and_boxes(tmp_path):
     photos = [photo(tmp_path, number, 50 + 5 * number, 40) for number in range(3)]
-    told: list[tuple[int, int]] = []
+    progress = Recorded()
     clicks, boxes = collect(
         Predictor(FakeRuntime(reddish)),
         photos,
         QUICK,
         source_weights={"made": 2.0},
-        progress=lambda done, total: told.append((done, total)),
+        progress=progress,
     )
     assert clicks.features.shape == (3 * QUICK.clicks, len(CLICK_HALVES), len(FEATURES))
     assert boxes.features.shape == (3 * 2, 1, len(FEATURES))
@@ -99,7 +100,7 @@ def test_examples_come_from_clicks_and_boxes(tmp_path):
     assert boxes.ious.min() > 0.9
     # ... and the smallest sees a part of it only.
     assert clicks.ious[::2, 0].max() < 0.5
-    assert told[-1] == (3, 3)
+    assert progress.counts[-1] == (3, 3)
 
 
 def test_nothing_to_learn_from(tmp_path):

@@ -4,47 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+
+from picosam2._progress import Progress
 
 _EVERY_S = 10.0  # between lines where there is no terminal
 
 
-class Update(Protocol):
-    """Tells how far it is."""
-
-    def __call__(
-        self, done: int, total: int | None = None, *, what: str | None = None, note: str = ""
-    ) -> None:
-        """`done` of `total` (None: not known); `what` is being done, `note` is said beside it."""
-
-
 @contextmanager
-def progress(what: str, unit: str) -> Iterator[Update]:
+def progress(what: str, unit: str) -> Iterator[Progress]:
     """Show the progress of `what`, counted in `unit` ("photos"; "bytes" are shown as MB).
 
-    Nothing is shown until it is told something first, so of many processes one can speak.
+    Nothing is shown before the first call, so of several processes only one need show it.
     """
     if sys.stderr.isatty():
         with _bar(what, unit) as update:
             yield update
     else:
         yield _Lines(what, unit)
-
-
-@contextmanager
-def counted(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
-    """The same for work that tells how many more are done, of a `total` that is known."""
-    done = 0
-    with progress(what, unit) as update:
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            update(done, total)
-
-        yield advance
 
 
 class _Lines:
@@ -69,9 +47,10 @@ class _Lines:
 
 
 @contextmanager
-def _bar(title: str, unit: str) -> Iterator[Update]:
+def _bar(title: str, unit: str) -> Iterator[Progress]:
+    import rich.progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
@@ -80,7 +59,7 @@ def _bar(title: str, unit: str) -> Iterator[Update]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    shown = Progress(*columns, console=Console(stderr=True))
+    shown = rich.progress.Progress(*columns, console=Console(stderr=True))
     task: TaskID | None = None
 
     def update(

@@ -42,7 +42,7 @@ def analyse(
         json: Also write the numbers, of every object too, to this file.
     """
     from picosam2._files import write_json
-    from picosam2.cli._progress import counted
+    from picosam2.cli._progress import progress
     from picosam2.cli._text import name_problems
     from picosam2.data.store import Store
     from picosam2.errors import require
@@ -55,10 +55,8 @@ def analyse(
     require("matplotlib", "train")
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     photos = spread_objects(Store(store).held_out(), limit)
-    total = sum(len(photo.instances) for photo in photos)
-    total = total if limit is None else min(limit, total)
-    with counted(f"measuring {protocol}", "objects", total) as advance:
-        found = measure(predictor, photos, protocol=protocol, limit=limit, progress=advance)
+    with progress(f"measuring {protocol}", "objects") as update:
+        found = measure(predictor, photos, protocol=protocol, limit=limit, progress=update)
     problems = [f"{p.where}: {p.what}" for p in found.evaluation.problems]
     # Names only: a page is read on other machines.
     shown = Path(weights).name

@@ -33,7 +33,7 @@ def clicks(
         clicks: How many clicks to give to each object.
     """
     from picosam2._files import write_json
-    from picosam2.cli._progress import counted
+    from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, name_problems
     from picosam2.data.datasets import read_annotations
     from picosam2.evaluation.clicks import measure_clicks
@@ -44,9 +44,7 @@ def clicks(
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     facts = weights_facts(weights, find_weights(weights, runtime), predictor)
     photos = read_annotations(dataset, annotations, images).images
-    total = sum(len(photo.instances) for photo in photos)
-    total = total if limit is None else min(limit, total)
-    with counted("clicking", "objects", total) as advance:
+    with progress("clicking", "objects") as update:
         result = measure_clicks(
             predictor,
             photos,
@@ -54,7 +52,7 @@ def clicks(
             clicks=clicks,
             limit=limit,
             weights=facts,
-            progress=advance,
+            progress=update,
         )
     found = result.to_json()
     rows = [("clicks", *(str(count) for count in range(1, clicks + 1)))]

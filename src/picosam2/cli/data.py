@@ -49,7 +49,7 @@ def download(
             parts=part,
             base_url=mirror,
             keep_archives=keep_archives,
-            progress=lambda what, done, total: update(done, total, what=what),
+            progress=update,
         )
     for one in fetched:
         print(f"{one.part}: {one.files:,} files in {one.folder}, sha256 {one.sha256}")

@@ -64,7 +64,7 @@ def evaluate(
         json: Also write the numbers, of every object too, to this file.
     """
     from picosam2._files import write_json
-    from picosam2.cli._progress import counted
+    from picosam2.cli._progress import progress
     from picosam2.cli._text import name_problems
     from picosam2.data.datasets import read_annotations
     from picosam2.evaluation.protocols import first_annotations
@@ -76,9 +76,7 @@ def evaluate(
     if first is not None:
         photos = tuple(first_annotations(annotations, photos, first))
     leaks = None if check_leak is None else _check_leak(photos, check_leak)
-    total = sum(len(photo.instances) for photo in photos)
-    total = total if limit is None else min(limit, total)
-    with counted(f"measuring {protocol}", "objects", total) as advance:
+    with progress(f"measuring {protocol}", "objects") as update:
         result = measure(
             model,
             photos,
@@ -89,7 +87,7 @@ def evaluate(
             pixel_baselines=pixel_baselines,
             weights=facts,
             leak=None if leaks is None else leaks.to_json(),
-            progress=advance,
+            progress=update,
         )
     if leaks is not None and leaks.warning:
         print(f"picosam2: warning: {leaks.warning}", file=sys.stderr)

@@ -176,7 +176,7 @@ def imx500(
             tools=tools,
             measure=data,
             threads=threads,
-            progress=lambda what, done, total: update(done, total, what=what),
+            progress=update,
         )
     memory, latency = made.report["memory"], made.report["latency"]
     print(

@@ -66,9 +66,7 @@ def proposals(
         max_masks=100,
     )
     with progress("measuring everything mode", "photos") as update:
-        result = measure(
-            predictor, photos, settings, progress=lambda done: update(done, len(photos))
-        )
+        result = measure(predictor, photos, settings, progress=update)
     print(_table(result))
     problems = [f"{p.where}: {p.what}" for p in (*read.problems, *result.problems)]
     name_problems(problems, f"{len(problems):,} photos or annotations were skipped")

@@ -69,7 +69,7 @@ def quantize(
             out,
             config,
             threads=threads,
-            progress=lambda what, done, total: update(done, total, what=what),
+            progress=update,
         )
     tried = ", ".join(f"{name} {100 * found:.2f} %" for name, found in made.tried.items())
     rows = [

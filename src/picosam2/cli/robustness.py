@@ -55,7 +55,7 @@ def robustness(
             protocols=protocol or ("box", "click"),
             limit=limit,
             weights=facts,
-            progress=lambda done, total, what: update(done, total, what=f"measuring {what}"),
+            progress=update,
         )
     print(f"{found['n']:,} objects in {found['photos']:,} photos, mIoU")
     for entry in found["curves"].values():

@@ -28,11 +28,9 @@ from typing import IO, Final, NoReturn
 from urllib.parse import urlsplit
 
 from picosam2._files import sha256_file, write_json
+from picosam2._progress import Progress
 from picosam2.data.paths import stays_inside
 from picosam2.errors import ConfigError, DataError
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, the bytes done, and the bytes in all (None: unknown)."""
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 30.0
@@ -476,13 +474,13 @@ def _transfer(
             record.save(target)
         done = start
         if progress:
-            progress(target.name, done, total)
+            progress(done, total, what=target.name)
         with part.open("ab" if start else "wb") as stream:
             while chunk := _read(response):
                 stream.write(chunk)
                 done += len(chunk)
                 if progress:
-                    progress(target.name, done, total)
+                    progress(done, total, what=target.name)
     if total is not None and done < total:
         raise _TemporaryError("the connection broke off")
     return replace(record, size=done)
@@ -566,7 +564,7 @@ def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> 
                 members.append(member)
                 done += info.file_size
                 if progress:
-                    progress(f"{archive.name}, unpacking", done, total)
+                    progress(done, total, what=f"{archive.name}, unpacking")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         _refuse_zip(error, archive)
     except OSError as error:

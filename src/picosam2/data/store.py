@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 from picosam2 import geometry, masks
 from picosam2._files import atomic_write, sha256_file, write_bytes, write_json
+from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, Annotations, EntryProblem, Instance, read_coco
 from picosam2.data.datasets import read_annotations
 from picosam2.data.split import dhash, split
@@ -156,7 +157,7 @@ def prepare(
     config: StoreConfig | None = None,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PrepareResult:
     """Write the store of `sources` to the folder `out`, in parallel; finished shards are kept.
 
@@ -338,7 +339,7 @@ class _Job:
 class _ProgressCounter:
     """Tells how far it is."""
 
-    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, total: int, progress: Progress | None) -> None:
         self._done, self._total, self._progress = 0, total, progress
         self.add(0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry
+from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage
 from picosam2.data.contact_sheet import agreement
 from picosam2.data.split import spread
@@ -141,7 +142,7 @@ def analyse(
     *,
     protocol: str = "box",
     limit: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Analysis:
     """Measure `predictor` on the objects of `photos` and look at what each mask got wrong.
 
@@ -150,7 +151,7 @@ def analyse(
         photos: photos with their objects.
         protocol: `box` or `click`, whose masks are of the whole photo.
         limit: take the first objects only.
-        progress: is told how many objects each photo had.
+        progress: receives the number of measured objects.
 
     Raises:
         DataError: there was nothing to measure.

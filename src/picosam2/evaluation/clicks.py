@@ -8,7 +8,7 @@ mean number of clicks to reach an IoU of 0.85; an object that never does counts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import masks
+from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, EntryProblem
-from picosam2.errors import ConfigError, DataError, PicoSAM2Error
+from picosam2.errors import ConfigError
 from picosam2.evaluation import metrics
 from picosam2.evaluation.boundary import deepest
-from picosam2.images import load_image
+from picosam2.evaluation.loading import load_images
 from picosam2.predictor import Predictor
 from picosam2.prompts import Point, Prompt
 
@@ -102,12 +103,12 @@ def measure_clicks(
     clicks: int = 6,
     limit: int | None = None,
     weights: Mapping[str, Any] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ClickCurve:
     """Click `clicks` times at each object of `photos` (the first `limit` of them).
 
-    A photo or mask that cannot be read is left out and named in `problems`. `progress` is told how
-    many objects each photo had.
+    A photo or mask that cannot be read is left out and named in `problems`. `progress` receives
+    the number of objects that are done.
 
     Raises:
         ConfigError: `clicks` is less than 1.
@@ -117,35 +118,12 @@ def measure_clicks(
         raise ConfigError("`clicks` must be at least 1")
     objects: list[Clicked] = []
     problems: list[EntryProblem] = []
-    for photo in photos:
-        room = None if limit is None else limit - len(objects)
-        if room is not None and room <= 0:
-            break
-        try:
-            picture = load_image(photo.path)
-        except PicoSAM2Error as error:
-            problems.append(EntryProblem(where=f"photo {photo.path.name}", what=str(error)))
-            continue
-        truths: dict[int, Mask] = {}
-        for instance in photo.instances[:room]:
-            try:
-                mask = instance.mask()
-                if mask.shape != picture.shape[:2]:
-                    raise DataError("its mask has another size than the photo")
-                truths[instance.id] = mask
-            except PicoSAM2Error as error:
-                problems.append(EntryProblem(where=f"annotation {instance.id}", what=str(error)))
-        if not truths:
-            continue
-        curves = _click_through(predictor, picture, list(truths.values()), clicks)
+    for loaded in load_images(photos, problems, max_objects=limit, progress=progress):
+        curves = _click_through(predictor, loaded.pixels, list(loaded.masks), clicks)
         objects += [
-            Clicked(annotation=annotation, photo=photo.id, ious=tuple(ious))
-            for annotation, ious in zip(truths, curves, strict=True)
+            Clicked(annotation=instance.id, photo=loaded.annotated.id, ious=tuple(ious))
+            for instance, ious in zip(loaded.instances, curves, strict=True)
         ]
-        if progress:
-            progress(len(truths))
-    if not objects:
-        raise DataError("there was nothing to measure: check the annotations and the photo folder")
     return ClickCurve(
         dataset=dataset,
         weights_sha256=predictor.runtime.info.weights_sha256,

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import masks
+from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, EntryProblem
-from picosam2.errors import DataError, PicoSAM2Error, require
+from picosam2.errors import require
 from picosam2.evaluation.baselines import filled_box
-from picosam2.images import load_image
+from picosam2.evaluation.loading import load_images
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box
 from picosam2.tasks.everything import Everything, everything
@@ -89,7 +90,7 @@ def measure(
     settings: Everything | None = None,
     *,
     limit: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Proposals:
     """Everything mode and both grids of boxes on the objects of `photos`.
 
@@ -98,7 +99,7 @@ def measure(
         photos: photos with their objects; those without an object are passed over.
         settings: of everything mode.
         limit: take the first photos only.
-        progress: is told how many photos are done.
+        progress: receives the number of measured images.
 
     Raises:
         DataError: there was nothing to measure.
@@ -115,26 +116,19 @@ def measure(
     seconds = dict.fromkeys(methods, 0.0)
     truths: list[list[dict[str, Any]]] = []
     problems: list[EntryProblem] = []
-    for photo in photos:
-        if limit is not None and len(truths) == limit:
-            break
-        try:
-            picture = load_image(photo.path)
-            objects = _objects(photo, picture, problems)
-        except PicoSAM2Error as error:
-            problems.append(EntryProblem(where=f"photo {photo.path.name}", what=str(error)))
-            continue
-        if not objects:
-            continue
-        truths.append(objects)
+    given = tuple(photos)
+    count = len(given) if limit is None else limit
+    for loaded in load_images(given, problems, max_images=count, progress=progress):
+        truths.append(
+            [
+                {"rle": masks.rle_encode(mask), "area": instance.area}
+                for instance, mask in zip(loaded.instances, loaded.masks, strict=True)
+            ]
+        )
         for name, method in methods.items():
             started = time.perf_counter()
-            ranked[name].append(method(picture))
+            ranked[name].append(method(loaded.pixels))
             seconds[name] += time.perf_counter() - started
-        if progress:
-            progress(len(truths))
-    if not truths:
-        raise DataError("there was nothing to measure: check the annotations and the photo folder")
     return Proposals(
         objects=sum(map(len, truths)),
         photos=len(truths),
@@ -217,22 +211,6 @@ def _entry(number: int, image: int, rle: dict[str, Any], area: float) -> dict[st
         "area": float(area),
         "segmentation": rle,
     }
-
-
-def _objects(
-    photo: AnnotatedImage, picture: Picture, problems: list[EntryProblem]
-) -> list[dict[str, Any]]:
-    found = []
-    for instance in photo.instances:
-        try:
-            mask = instance.mask()
-            if mask.shape != picture.shape[:2]:
-                raise DataError("its mask has another size than the photo")
-        except PicoSAM2Error as error:
-            problems.append(EntryProblem(where=f"annotation {instance.id}", what=str(error)))
-            continue
-        found.append({"rle": masks.rle_encode(mask), "area": instance.area})
-    return found
 
 
 def grid_of_boxes(height: int, width: int) -> list[Box]:

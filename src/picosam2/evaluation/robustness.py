@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from picosam2 import masks
+from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage
 from picosam2.errors import ConfigError
 from picosam2.evaluation import metrics
@@ -217,12 +218,12 @@ def robustness(
     protocols: Sequence[str] = _BOTH,
     limit: int | None = None,
     weights: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure the curves: the result file of `picosam2 robustness`.
 
-    The undisturbed photos are measured once for each protocol. `progress(done, total, what)` is
-    told of evaluations. `limit` takes the first objects only.
+    The undisturbed photos are measured once for each protocol. `progress` receives the
+    number of evaluations that are done. `limit` takes the first objects only.
 
     Raises:
         ConfigError: an unknown curve or protocol.
@@ -257,7 +258,7 @@ def robustness(
         for key, value in _scores(done).items():
             scores[key].append(value)
         if progress:
-            progress(index + 1, len(jobs), f"{name} {protocol}")
+            progress(index + 1, len(jobs), what=f"measuring {name} {protocol}")
     some = next(iter(undisturbed.values()))
     return {
         "kind": "robustness",

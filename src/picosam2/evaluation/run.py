@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry
+from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, EntryProblem, Instance
-from picosam2.errors import DataError, PicoSAM2Error
 from picosam2.evaluation import baselines, metrics
 from picosam2.evaluation.boundary import boundary_iou
+from picosam2.evaluation.loading import load_images
 from picosam2.evaluation.models import ModelUnderTest, under_test
 from picosam2.evaluation.protocols import Item, count_rivals, make_item
 from picosam2.geometry import Window
-from picosam2.images import load_image
 from picosam2.masks import Region, iou
 from picosam2.predictor import Predictor
 
@@ -169,7 +169,7 @@ def evaluate(
     disturb_picture: Callable[[Picture, int], Picture] | None = None,
     disturb_item: Callable[[Item, int], Item] | None = None,
     look: Callable[[Answered], None] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Measure `predictor` (or any other `ModelUnderTest`) on the objects of `photos`.
 
@@ -190,7 +190,7 @@ def evaluate(
             photo id to a picture of the same size. Pixel baselines see what it gives, too.
         disturb_item: makes the prompt worse: item and annotation id to an item.
         look: is shown each photo's answers when they are measured; nothing of them is kept.
-        progress: is told how many objects each photo had.
+        progress: receives the number of measured objects.
 
     Raises:
         DataError: there was nothing to measure.
@@ -200,18 +200,14 @@ def evaluate(
     measured: list[Measured] = []
     problems: list[EntryProblem] = []
     seconds = 0.0
-    for photo in photos:
-        room = None if limit is None else limit - len(measured)
-        if room is not None and room <= 0:
-            break
-        try:
-            picture = load_image(photo.path)
-        except PicoSAM2Error as error:
-            problems.append(EntryProblem(where=f"photo {photo.path.name}", what=str(error)))
-            continue
-        kept, items = _items(photo, picture, protocol, jitter, problems, room)
-        if not items:
-            continue
+    for loaded in load_images(photos, problems, max_objects=limit, progress=progress):
+        photo, kept, picture = loaded.annotated, loaded.instances, loaded.pixels
+        items = [
+            replace(make_item(protocol, mask, jitter=jitter, seed=instance.id), rivals=rivals)
+            for instance, mask, rivals in zip(
+                kept, loaded.masks, count_rivals(loaded.masks), strict=True
+            )
+        ]
         if disturb_picture is not None:
             picture = disturb_picture(picture, photo.id)
         if disturb_item is not None:
@@ -234,10 +230,6 @@ def evaluate(
                     measured=tuple(found),
                 )
             )
-        if progress:
-            progress(len(items))
-    if not measured:
-        raise DataError("there was nothing to measure: check the annotations and the photo folder")
     return Evaluation(
         protocol=protocol,
         dataset=dataset,
@@ -249,33 +241,6 @@ def evaluate(
         weights=weights or {},
         leak=leak,
     )
-
-
-def _items(
-    photo: AnnotatedImage,
-    picture: Picture,
-    protocol: str,
-    jitter: float,
-    problems: list[EntryProblem],
-    room: int | None,
-) -> tuple[list[Instance], list[Item]]:
-    kept: list[Instance] = []
-    truths: list[Mask] = []
-    for instance in photo.instances[:room]:
-        try:
-            mask = instance.mask()
-            if mask.shape != picture.shape[:2]:
-                raise DataError("its mask has another size than the photo")
-        except PicoSAM2Error as error:
-            problems.append(EntryProblem(where=f"annotation {instance.id}", what=str(error)))
-            continue
-        kept.append(instance)
-        truths.append(mask)
-    items = [
-        replace(make_item(protocol, mask, jitter=jitter, seed=instance.id), rivals=rivals)
-        for instance, mask, rivals in zip(kept, truths, count_rivals(truths), strict=True)
-    ]
-    return kept, items
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,13 +11,14 @@ alone leads to is believed less than what several agree on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry, masks
+from picosam2._progress import Progress
 from picosam2.errors import ConfigError
 from picosam2.geometry import Window
 from picosam2.images import ImageSource, load_image
@@ -88,7 +89,7 @@ def everything(
     predictor: Predictor,
     settings: Everything | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Segmentation]:
     """Masks of all objects that a grid of clicks finds in a photo, the largest first.
 
@@ -96,7 +97,7 @@ def everything(
         image: a path, bytes, a PIL image or an array; see `load_image`.
         predictor: with weights that answer clicks.
         settings: how many clicks, and what is kept.
-        progress: is told how many windows of how many are done; the second look adds to both.
+        progress: receives the number of finished windows; the second look adds to the total, too.
 
     Each result's prompt is the click that found it and the box through which it was seen; its score
     is the predicted IoU, a quarter less if no other click led to that mask. Masks may lie in one

@@ -9,7 +9,7 @@ make it look surer than it is, so the store's validation photos are used.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from picosam2 import geometry
+from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error
 from picosam2.evaluation.metrics import calibration_error, spearman
@@ -94,7 +95,7 @@ def collect(
     config: ScorerConfig | None = None,
     *,
     source_weights: dict[str, float] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Examples, Examples]:
     """Examples of clicks and of boxes from photos with masks; `progress(done, total)` in photos.
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.imx500 import CONVERTS, FAKE_WORKER, FakeTools
+from helpers.progress import Recorded
 from helpers.tiny import make_store
 
 from picosam2._files import sha256_file
@@ -112,10 +113,10 @@ def test_the_report_can_be_read(export: Export, tmp_path: Path) -> None:
 def test_it_is_measured_by_every_protocol(export: Export, data: Path) -> None:
     """The stand-in gives the mean of the colours, so the numbers are not FP32's."""
     photos = read_coco(data / "shapes.json", data / "shapes-images")
-    said: list[str] = []
+    progress = Recorded()
     made = export(
         measure=[Photos(dataset="coco", annotations=photos)],
-        progress=lambda what, *_: said.append(what),
+        progress=progress,
     )
     measured = made.report["measured"]
     assert [one["protocol"] for one in measured] == list(PROTOCOLS)
@@ -123,7 +124,7 @@ def test_it_is_measured_by_every_protocol(export: Export, data: Path) -> None:
     for one in measured:
         assert one["difference"] == pytest.approx(one["int8"] - one["fp32"])
         assert one["low"] <= one["difference"] <= one["high"]
-    assert "measuring box, coco" in said
+    assert "measuring box, coco" in progress.names
     text = (made.folder / "report.md").read_text()
     assert "| box | coco | 8 |" in text
     assert Predictor(made.folder / "simulated.onnx").runtime.info.input_size == 32
@@ -194,7 +195,9 @@ def test_an_interruption_ends_the_converter_and_leaves_nothing(
         "print('CODE: [START] Starting SDSPconv', flush=True); time.sleep(60)"
     )
 
-    def interrupt(what: str, _done: int, _total: int | None) -> None:
+    def interrupt(
+        done: int, total: int | None = None, *, what: str | None = None, **_: object
+    ) -> None:
         if what == "compiling for the sensor":
             raise KeyboardInterrupt
 

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from helpers.imx500 import CONVERTS, FAKE_WORKER, FakeTools
+from helpers.progress import Recorded
 
 from picosam2.errors import ConfigError
 from picosam2.export.imx500 import worker
@@ -43,20 +44,18 @@ def quantized(model: PicoSAM2, folder: Path, tools: FakeTools, **options):  # ty
     config = QuantizeConfig(samples=5, **options)
     log = folder.parent / "export.log"
     facts = {"step": 7, "scorers": {}}
-    said: list[tuple[str, int, int | None]] = []
-
-    def note(what: str, done: int, total: int | None) -> None:
-        said.append((what, done, total))
-
-    made = quantize(model, facts, crops, folder, config, tools.environment, log=log, progress=note)
-    return made, said, log
+    progress = Recorded()
+    made = quantize(
+        model, facts, crops, folder, config, tools.environment, log=log, progress=progress
+    )
+    return made, progress, log
 
 
 def test_what_the_worker_is_asked_and_says(
     model: PicoSAM2, folder: Path, fake_tools: FakeTools
 ) -> None:
-    made, said, log = quantized(model, folder, fake_tools)
-    assert said == [("calibrating", 5, 5)]
+    made, progress, log = quantized(model, folder, fake_tools)
+    assert (progress.names, progress.counts) == (["calibrating"], [(5, 5)])
     assert made.facts["bits"] == {"8": len(model.state_dict())}
     assert {p.name for p in folder.iterdir()} == {"quantized.onnx", "simulated.onnx"}
     assert "a library's complaint" in log.read_text()
@@ -179,12 +178,12 @@ def test_steps_and_differences() -> None:
 def converted(folder: Path, tools: FakeTools):  # type: ignore[no-untyped-def]
     network = folder.parent / "quantized.onnx"
     onnx.save(onnx.ModelProto(), network)
-    said: list[str] = []
+    progress = Recorded()
     made = convert(
         network, folder, tools.environment, tools.java, log=folder.parent / "export.log",
-        progress=lambda what, _done, _total: said.append(what),
+        progress=progress,
     )  # fmt: skip
-    return made, said
+    return made, progress.names
 
 
 def test_reading_what_the_converter_wrote(folder: Path, fake_tools: FakeTools) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from helpers.fakes import FakeRuntime
+from helpers.progress import Recorded
 from helpers.tiny import SMALL_STORE, make_store, scene
 from hypothesis import given
 from hypothesis import strategies as st
@@ -182,9 +183,9 @@ def test_what_is_observed(tiny_onnx: Path) -> None:
     model = onnx.load(tiny_onnx)
     size = OnnxRuntime(tiny_onnx).info.input_size
     pixels = np.random.default_rng(0).integers(0, 256, (20, size, size, 3), np.uint8)
-    told = []
-    found = observe(model, pixels, threads=1, progress=lambda *now: told.append(now))
-    assert told[-1] == (40, 40)
+    progress = Recorded()
+    found = observe(model, pixels, threads=1, progress=progress)
+    assert progress.counts[-1] == (40, 40)
     assert list(found) == activations(model)
     assert [one for one in found if one in ("image", "logits")] == ["image", "logits"]
     batch = normalize(pixels)

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers.progress import Recorded
 from helpers.tiny import SMALL_STORE, make_store, tiny_recipe
 from helpers.variants import VariantConfig
 from onnx import TensorProto, numpy_helper
@@ -209,12 +210,12 @@ def test_a_method_can_be_chosen(folder: Path, store: Store, tmp_path: Path) -> N
 
 
 def test_progress_is_told(folder: Path, store: Store, tmp_path: Path) -> None:
-    told = []
+    progress = Recorded()
     quantize(
         folder / "fp32.onnx", store, tmp_path / "p.onnx", replace(CONFIG, method="minmax"),
-        threads=1, progress=lambda *now: told.append(now),
+        threads=1, progress=progress,
     )  # fmt: skip
-    ends = {what: (done, total) for what, done, total in told}
+    ends = dict(zip(progress.names, progress.counts, strict=True))
     assert ends == {
         "calibrating": (24, 24), "comparing": (1, 1), "measuring box": (4, 4),
         "measuring click": (4, 4),

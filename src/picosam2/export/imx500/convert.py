@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from picosam2._progress import Progress
 from picosam2.export.imx500.check import ConvertError
-from picosam2.export.imx500.environment import Environment, Java, Progress, refuse_quoted
+from picosam2.export.imx500.environment import Environment, Java, refuse_quoted
 from picosam2.export.imx500.processes import last_words, run
 
 NAME = "picosam2"
@@ -112,11 +113,11 @@ def convert(
         if awaited is not None and awaited[0] in line:
             done += 1
             if progress:
-                progress(awaited[1], done, len(_STAGES) + 1)
+                progress(done, len(_STAGES) + 1, what=awaited[1])
             awaited = next(stages, None)
 
     if progress:
-        progress("reading the quantized network", 0, len(_STAGES) + 1)
+        progress(0, len(_STAGES) + 1, what="reading the quantized network")
     command = [str(environment.converter), "-i", f"{NAME}.onnx", "-o", "out"]
     before = log.stat().st_size if log.exists() else 0
     code = run(command, log=log, on_line=on_line, folder=folder, environment=java.variables())

@@ -16,12 +16,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from picosam2._files import write_json
+from picosam2._progress import Progress
 from picosam2.errors import PicoSAM2Error
 from picosam2.export.imx500.processes import last_words, run
 
@@ -44,9 +45,6 @@ PYTHONS = ((3, 10), (3, 12))
 
 JAVA = 17
 """The oldest Java that the converter runs on."""
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much of it, and of how much (None: not known)."""
 
 _MARK = "complete.json"
 _NETWORK = re.compile(
@@ -182,7 +180,7 @@ def _make(environment: Environment, python: str, log: Path, progress: Progress) 
     shutil.rmtree(home, ignore_errors=True)  # of a run that was interrupted
     log.unlink(missing_ok=True)
     try:
-        progress("making an environment for Sony's tools", 0, None)
+        progress(0, what="making an environment for Sony's tools")
         if run([python, "-m", "venv", str(home)], log=log, on_line=lambda _: None):
             raise ToolsError(
                 f"`{python} -m venv` failed ({last_words(log)}): on Debian, `apt install "
@@ -194,9 +192,10 @@ def _make(environment: Environment, python: str, log: Path, progress: Progress) 
             nonlocal count
             if line.startswith(("Collecting ", "Processing ")):
                 count += 1
-                progress(f"fetching {re.split('[ =<>!~;(]', line)[1].split('/')[-1]}", count, None)
+                package = re.split("[ =<>!~;(]", line)[1].split("/")[-1]
+                progress(count, what=f"fetching {package}")
             elif line.startswith("Installing collected packages"):
-                progress("installing Sony's tools", count, None)
+                progress(count, what="installing Sony's tools")
 
         pip = [
             str(environment.python),
@@ -235,5 +234,7 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _silent(_what: str, _done: int, _total: int | None) -> None:
+def _silent(
+    done: int, total: int | None = None, *, what: str | None = None, note: str = ""
+) -> None:
     pass

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from picosam2._files import sha256_file, write_json, write_text
+from picosam2._progress import Progress, part_of
 from picosam2.data.coco import Annotations
 from picosam2.data.store import Store
 from picosam2.errors import ConfigError, WeightsError
@@ -21,7 +22,7 @@ from picosam2.evaluation.protocols import PROTOCOLS
 from picosam2.evaluation.run import evaluate
 from picosam2.export.imx500.check import Check, check_file, refuse
 from picosam2.export.imx500.convert import convert
-from picosam2.export.imx500.environment import Progress, find_java, prepare
+from picosam2.export.imx500.environment import find_java, prepare
 from picosam2.export.imx500.quantize import QuantizeConfig, quantize
 from picosam2.export.imx500.report import FILE, HOW_LATENCY, TEXT, latency_ms, markdown
 from picosam2.export.int8.calibration import choose_crops
@@ -213,26 +214,20 @@ def _measure(
         export_onnx(model, plain, facts)
         predictors = [Predictor(OnnxRuntime(file, threads=threads)) for file in (plain, simulated)]
         for photos in data:
-            total = 2 * sum(len(photo.instances) for photo in photos.annotations.images)
+            count = sum(len(photo.instances) for photo in photos.annotations.images)
             for protocol in PROTOCOLS:
-                done = 0
-
-                def advance(count: int, what: str = f"measuring {protocol}, {photos.dataset}",
-                            total: int = total) -> None:  # fmt: skip
-                    nonlocal done
-                    done += count
-                    if progress:
-                        progress(what, done, total)
-
+                what = f"measuring {protocol}, {photos.dataset}"
                 fp32, int8 = (
                     evaluate(
                         predictor,
                         photos.annotations.images,
                         protocol=protocol,
                         dataset=photos.dataset,
-                        progress=advance,
+                        progress=part_of(
+                            progress, name=what, before=index * count, whole=2 * count
+                        ),
                     ).to_json()
-                    for predictor in predictors
+                    for index, predictor in enumerate(predictors)
                 )
                 compared = compare(fp32, int8)
                 found.append(

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import onnx
 
 import picosam2
+from picosam2._progress import Progress
 from picosam2.errors import ConfigError, PicoSAM2Error
 from picosam2.export.imx500 import worker
-from picosam2.export.imx500.environment import Environment, Progress
+from picosam2.export.imx500.environment import Environment
 from picosam2.export.imx500.processes import last_words, run
 from picosam2.export.onnx import described
 from picosam2.models.network import PicoSAM2
@@ -102,7 +103,7 @@ def quantize(
     def on_line(line: str) -> None:
         answer = json.loads(line)
         if "progress" in answer and progress:
-            progress(answer["progress"], answer["done"], answer["total"])
+            progress(answer["done"], answer["total"], what=answer["progress"])
         said.update(answer)
 
     command = [str(environment.python), "-I", worker.__file__]

@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 
 from picosam2 import geometry
+from picosam2._progress import Progress
 from picosam2.data.store import BOX, CLICK, Store, View
 from picosam2.errors import ConfigError, StoreError
 from picosam2.geometry import Window
@@ -36,8 +37,6 @@ _BATCH = 16
 _STRIDE = 7  # of the values, one in so many is counted; prime to widths and channels
 _ABSORBED = (["Relu"], ["Clip"])
 _LEAST = 0.2  # of its context that a click's window must span, or there are too few true pixels
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +204,7 @@ def observe(
             high[name] = max(high[name], float(value.max()))
         done += count
         if progress:
-            progress(done, total)
+            progress(done, total, what="calibrating")
     counts = {name: np.zeros(BINS, np.int64) for name in names}
     for count, values in _run(session, names, pixels):
         for name, value in zip(names, values, strict=True):
@@ -213,7 +212,7 @@ def observe(
             counts[name] += np.histogram(value.ravel()[::_STRIDE], BINS, ends)[0]
         done += count
         if progress:
-            progress(done, total)
+            progress(done, total, what="calibrating")
     return {
         name: Histogram(low[name], max(high[name], low[name] + 1e-6), counts[name])
         for name in names

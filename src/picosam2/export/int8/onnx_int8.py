@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +30,7 @@ from onnxruntime.quantization import (
 )
 
 from picosam2._files import atomic_write
+from picosam2._progress import Progress, part_of
 from picosam2.data.coco import AnnotatedImage
 from picosam2.data.store import Store
 from picosam2.errors import PicoSAM2Error, WeightsError
@@ -53,9 +54,6 @@ TOLERANCE = 0.25
 
 LOSS_LIMIT = 0.005
 """A loss of mIoU above this is worth a warning."""
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how far it is, and of how many."""
 
 
 class QuantizeError(PicoSAM2Error):
@@ -136,7 +134,7 @@ def quantize(
         out: the file to write.
         config: what to calibrate on, and how.
         threads: threads of the networks.
-        progress: told what is being done, how far it is, and of how many.
+        progress: receives the progress of calibrating, comparing and measuring.
 
     Raises:
         WeightsError: no weights of ours, or in 8 bits already.
@@ -151,7 +149,6 @@ def quantize(
         raise WeightsError(f"{weights} is in 8 bits already: give the FP32 weights it comes from")
     facts = before.info.facts
     predictor = Predictor(before)
-    told = progress or (lambda _what, _done, _total: None)
     with atomic_write(out) as temporary:  # where nothing can be written, nothing is calibrated
         crops = choose_crops(store, predictor, config.samples, config.seed)
         held_out = choose_crops(store, predictor, config.samples, config.seed, held_out=True)
@@ -160,7 +157,7 @@ def quantize(
             model,
             crops.pixels,
             threads=threads,
-            progress=lambda done, total: told("calibrating", done, total),
+            progress=progress,
         )
         expected = _answers(before, held_out)
         tried: dict[str, tuple[onnx.ModelProto, Compared]] = {}
@@ -170,7 +167,8 @@ def quantize(
             onnx.save(described(graph, facts, {}), temporary)
             found = _answers(OnnxRuntime(temporary, threads=threads), held_out)
             tried[method] = graph, _compare(expected, found)
-            told("comparing", number + 1, len(wanted))
+            if progress:
+                progress(number + 1, len(wanted), what="comparing")
         method = min(tried, key=lambda name: tried[name][1].disagreement)
         graph, compared = tried[method]
         if not compared.relative_error <= TOLERANCE:
@@ -180,7 +178,7 @@ def quantize(
             )
         onnx.save(described(graph, facts, {}), temporary)
         after = Predictor(OnnxRuntime(temporary, threads=threads))
-        miou = _measure(predictor, after, photos, told)
+        miou = _measure(predictor, after, photos, progress)
         quantization = {
             "format": "QDQ",
             "weights": "int8, symmetric, per channel",
@@ -345,23 +343,23 @@ def _photos(store: Store, count: int) -> tuple[AnnotatedImage, ...]:
 
 
 def _measure(
-    before: Predictor, after: Predictor, photos: tuple[AnnotatedImage, ...], told: Progress
+    before: Predictor,
+    after: Predictor,
+    photos: tuple[AnnotatedImage, ...],
+    progress: Progress | None,
 ) -> dict[str, Change]:
     """mIoU of both by the protocols that the weights are made for."""
     native = before.runtime.info.facts.get("click_windows") == "native"
     protocols = ("click",) if native else ("box", "click")
-    total = 2 * sum(len(photo.instances) for photo in photos)
+    count = sum(len(photo.instances) for photo in photos)
     found = {}
     for protocol in protocols:
-        done, miou, objects = 0, [], 0
-
-        def advance(count: int, protocol: str = protocol) -> None:
-            nonlocal done
-            done += count
-            told(f"measuring {protocol}", done, total)
-
-        for predictor in (before, after):
-            result = evaluate(predictor, photos, protocol=protocol, progress=advance)
+        miou, objects = [], 0
+        for index, predictor in enumerate((before, after)):
+            report = part_of(
+                progress, name=f"measuring {protocol}", before=index * count, whole=2 * count
+            )
+            result = evaluate(predictor, photos, protocol=protocol, progress=report)
             miou.append(float(result.column("iou").mean()))
             objects = len(result.measured)
         found[protocol] = Change(fp32=miou[0], int8=miou[1], objects=objects)
