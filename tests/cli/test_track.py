@@ -124,7 +124,7 @@ def test_only_so_many_frames(cli, video, tiny_onnx, tmp_path):
         (["VIDEO", "--out", "o.mp4", "-f", "masks"], "give it no ending"),
         (["VIDEO", "--out", "o.json", "--size", "4x4"], "need --size: leave it out"),
         (["VIDEO", "--out", "o.json", "--frame", "6"], "has 6 frames, counted from 0"),
-        (["VIDEO", "--out", "VIDEO"], "is the clip itself"),
+        (["VIDEO", "--out", "VIDEO"], "is the video itself"),
         (["JUNK", "--out", "o.json"], "is no video that can be read"),
     ],
 )

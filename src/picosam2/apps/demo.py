@@ -173,8 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
             if file is None:
                 raise FileNotFoundError
             with file.open("rb") as stream:
-                found = os.fstat(stream.fileno())
-                tag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
+                state = os.fstat(stream.fileno())
+                tag = f'"{state.st_mtime_ns:x}-{state.st_size:x}"'
                 known = self.headers.get("If-None-Match") == tag
                 self.send_response(HTTPStatus.NOT_MODIFIED if known else HTTPStatus.OK)
                 self.send_header("ETag", tag)
@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
                 )
                 if not known:
                     self.send_header("Content-Type", _TYPES[file.suffix])
-                    self.send_header("Content-Length", str(found.st_size))
+                    self.send_header("Content-Length", str(state.st_size))
                 self.end_headers()
                 if body and not known:
                     copyfileobj(stream, self.wfile)

@@ -80,14 +80,14 @@ def register(weights: str | os.PathLike[str] = "default", *, threads: int | None
             image = np.asarray(request.image)
             prompt = _prompt(request.prompt, *image.shape[:2])
             annotations = []
-            for found in self._predictor(image, prompts=[prompt]):
-                if (box := found.box) is None:
+            for result in self._predictor(image, prompts=[prompt]):
+                if (box := result.box) is None:
                     continue
                 x0, y0, x1, y1 = (int(v) for v in (box.x0, box.y0, box.x1, box.y1))
                 bounds = osam.types.BoundingBox(xmin=x0, ymin=y0, xmax=x1 - 1, ymax=y1 - 1)
                 annotations.append(
                     osam.types.Annotation(
-                        bounding_box=bounds, mask=found.mask[y0:y1, x0:x1], score=found.score
+                        bounding_box=bounds, mask=result.mask[y0:y1, x0:x1], score=result.score
                     )
                 )
             return osam.types.GenerateResponse(model=self.name, annotations=annotations)
@@ -98,16 +98,16 @@ def register(weights: str | os.PathLike[str] = "default", *, threads: int | None
     return PicoSAM2
 
 
-def _prompt(asked: Any, height: int, width: int) -> Prompt:
-    """osam's prompt as ours; without one, the middle of the picture, as osam's models take it."""
-    if asked is None:
+def _prompt(prompt: Any, height: int, width: int) -> Prompt:
+    """osam's prompt as ours; without one, the middle of the image, as osam's models take it."""
+    if prompt is None:
         return Prompt((Point(width / 2, height / 2),))
-    if asked.points is None or asked.point_labels is None:
+    if prompt.points is None or prompt.point_labels is None:
         raise ValueError("PicoSAM2 knows no words: give points or a box")
-    # labelme's cursor may stand on the picture's very edge.
+    # labelme's cursor may stand on the image's very edge.
     last_x, last_y = np.nextafter(width, 0), np.nextafter(height, 0)
     points, corners = [], {}
-    for (x, y), label in zip(asked.points, asked.point_labels, strict=True):
+    for (x, y), label in zip(prompt.points, prompt.point_labels, strict=True):
         if label in (_OFF, _ON):
             at = float(np.clip(x, 0, last_x)), float(np.clip(y, 0, last_y))
             points.append(Point(*at, positive=bool(label == _ON)))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import socket
 
     from picosam2.apps.camera.sensor import Devices
-    from picosam2.apps.camera.session import Session, Shown
+    from picosam2.apps.camera.session import CameraView, Session
     from picosam2.predictor import Predictor
 
 PORT = 8429
@@ -50,7 +50,7 @@ def camera(
     the object is then followed. NETWORK is the .rpk file that `imx500-package` made on the Pi from
     the packerOut.zip of `picosam2 export imx500`. The guide "camera" has every step.
 
-    Without the camera: `picosam2 camera --simulate sample`, or a photo or clip of yours.
+    Without the camera: `picosam2 camera --simulate sample`, or an image or video of yours.
 
     Args:
         network: The network, packed for the sensor (.rpk).
@@ -70,8 +70,8 @@ def camera(
         settle: Frames until the sensor surely looks through a new window, for networks that do not
             send their picture along.
         weights: Shipped weights by name, or a file: those that NETWORK was made from.
-        simulate: Do without the camera: look at a photo, a clip or `sample`, and run the weights on
-            this computer, rounded to 8 bits as the sensor's output is.
+        simulate: Do without the camera: look at an image, a video or `sample`, and run the weights
+            on this computer, rounded to 8 bits as the sensor's output is.
     """
     from picosam2.apps.listener import listen
     from picosam2.io.video_files import read_size
@@ -100,7 +100,7 @@ def camera(
 
     from picosam2.apps.camera.sensor import AiCamera, Devices
     from picosam2.apps.camera.session import Session
-    from picosam2.apps.camera.view import Tally
+    from picosam2.apps.camera.view import RunCounts
     from picosam2.predictor import Predictor
     from picosam2.runtimes.weights import find_weights
 
@@ -128,8 +128,8 @@ def camera(
             session.point(click)
         if rectangle is not None:
             session.box(rectangle)
-        tally = Tally()
-        sinks: list[Callable[[Shown], None]] = [tally.add]
+        counts = RunCounts()
+        sinks: list[Callable[[CameraView], None]] = [counts.add]
         if record is not None:
             sinks.append(_recorder(stack, record, rate))
         if listener is not None:
@@ -142,28 +142,28 @@ def camera(
         if session.note:
             print(f"picosam2: {session.note}", file=sys.stderr)
     where = f"{record}: " if record is not None else ""
-    print(f"{where}{tally.told(simulated=simulate is not None)}")
+    print(f"{where}{counts.summary(simulated=simulate is not None)}")
     return 0
 
 
 def _run(
     session: Session,
-    sinks: list[Callable[[Shown], None]],
+    sinks: list[Callable[[CameraView], None]],
     frames: int | None,
     stop: threading.Event,
 ) -> None:
     """Frame after frame, until there were enough or it is told to stop."""
     count = 0
     while not stop.is_set() and count != frames:
-        shown = session.step()
+        view = session.step()
         for sink in sinks:
-            sink(shown)
+            sink(view)
         count += 1
 
 
 def _serve(
     session: Session,
-    sinks: list[Callable[[Shown], None]],
+    sinks: list[Callable[[CameraView], None]],
     frames: int | None,
     listener: socket.socket,
     host: str,
@@ -221,7 +221,7 @@ def _serve(
 
 
 def _simulated(source: str, predictor: Predictor, *, paced: bool) -> Devices:
-    """Stands for picamera2 and a sensor that sees a photo or clip."""
+    """Stands for picamera2 and a sensor that sees an image or video."""
     from picosam2.apps.camera.simulated import SimulatedSensor, scene_of
 
     runtime = predictor.runtime
@@ -234,20 +234,20 @@ def _simulated(source: str, predictor: Predictor, *, paced: bool) -> Devices:
     return sensor.devices
 
 
-def _recorder(stack: ExitStack, path: Path, rate: float) -> Callable[[Shown], None]:
+def _recorder(stack: ExitStack, path: Path, rate: float) -> Callable[[CameraView], None]:
     """Writes what is shown to a video, which is there once the stack is left, whole."""
     import numpy as np
 
     from picosam2._files import atomic_write
-    from picosam2.apps.camera.view import picture
+    from picosam2.apps.camera.view import draw_view
     from picosam2.io.video_files import VideoWriter
 
     writer = stack.enter_context(VideoWriter(stack.enter_context(atomic_write(path)), rate))
     begun: list[float] = []
 
-    def write(shown: Shown) -> None:
+    def write(view: CameraView) -> None:
         if not begun:
-            begun.append(shown.frame.time)
-        writer.write(np.asarray(picture(shown)), shown.frame.time - begun[0])
+            begun.append(view.frame.time)
+        writer.write(np.asarray(draw_view(view)), view.frame.time - begun[0])
 
     return write

@@ -88,7 +88,7 @@ app.command(
 app.command(
     track.track,
     name="track",
-    usage="Usage: picosam2 track CLIP --point X,Y | --box X0,Y0,X1,Y1 --out FILE|DIR [OPTIONS]",
+    usage="Usage: picosam2 track VIDEO --point X,Y | --box X0,Y0,X1,Y1 --out FILE|DIR [OPTIONS]",
     group=USE,
     sort_key=3,
 )

@@ -26,7 +26,7 @@ Form: TypeAlias = Literal["overlay", "masks", "json"]  # as in tasks.tracking_ou
 
 
 def track(
-    clip: Annotated[str, Parameter(name="CLIP", allow_leading_hyphen=True)],
+    video: Annotated[str, Parameter(name="VIDEO", allow_leading_hyphen=True)],
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], metavar="FILE|DIR")],
     point: Points = None,
@@ -51,7 +51,7 @@ def track(
     `ffmpeg -i clip.avi -f rawvideo -pix_fmt rgb24 - | picosam2 track - --size 640x480 ...`
 
     Args:
-        clip: A video file, the number of a camera (0 is the first), or `-` for raw RGB frames.
+        video: A video file, the number of a camera (0 is the first), or `-` for raw RGB frames.
         out: A video (.mp4, .mov, .mkv, .webm), a .json file, or a folder for mask PNGs.
         point: A click on the object (LABEL 1, or none) or on what does not belong to it (0).
             Repeatable.
@@ -59,7 +59,7 @@ def track(
         one_object: All points and the box mean one object, or each means its own, whatever the
             labels.
         frame: The frame that the prompts belong to, counted from 0. Tracking begins there.
-        frames: Stop after this many frames of the clip.
+        frames: Stop after this many frames of the video.
         format: The video with the masks drawn on it; an indexed PNG a frame, whose values are the
             objects' numbers; or JSON in the form of COCO-VID (YouTube-VIS). By default what the
             name in --out says.
@@ -75,7 +75,7 @@ def track(
 
     with ExitStack() as stack:
         source = stack.enter_context(
-            open_frames(clip, size=None if size is None else read_size(size), rate=rate)
+            open_frames(video, size=None if size is None else read_size(size), rate=rate)
         )
         if source.length is not None and frame >= source.length:
             raise _no_such_frame(source, source.length, frame)
@@ -85,7 +85,7 @@ def track(
         # Nothing is left of a file that could not be completed.
         sink = stack.enter_context(OUTPUTS[form](out, source, prompts))
         _follow(source, predictor, prompts, frame, frames, sink)
-    print(f"{out}: {sink.told()}")
+    print(f"{out}: {sink.summary()}")
     return 0
 
 
@@ -106,14 +106,14 @@ def _follow(
     with progress("tracking", "frames") as update:
         try:
             for frame in source:
-                found: list[Tracked] | None = None
+                objects: list[Tracked] | None = None
                 started = time.perf_counter()
                 if frame.index == first:
-                    found = tracker.start(frame.pixels, prompts=prompts)
+                    objects = tracker.start(frame.pixels, prompts=prompts)
                 elif frame.index > first:
-                    found = tracker.update(frame.pixels)
+                    objects = tracker.update(frame.pixels)
                 spent += time.perf_counter() - started
-                sink.add(frame, found)
+                sink.add(frame, objects)
                 count = frame.index + 1
                 update(count, total, note=f"{max(count - first, 0) / max(spent, 1e-9):.0f} a s")
                 if count == limit:

@@ -1,4 +1,4 @@
-"""Moving pictures in and out: video files, a camera or raw frames become RGB arrays, and back.
+"""Videos in and out: video files, a camera or raw frames become RGB arrays, and back.
 
 Files and cameras are read with PyAV, an extra (`pip install 'picosam2[video]'`); raw frames need
 nothing.
@@ -111,12 +111,12 @@ class VideoFrames(FrameSource):
     """Frames of a video file or a camera, upright, decoded by PyAV."""
 
     def __init__(self, container: Any, name: str, *, live: bool) -> None:
-        """Of a container that PyAV has opened; `ImageError` if there is no picture in it."""
+        """Of a container that PyAV has opened; `ImageError` if there is no image in it."""
         self._container = container
         streams = container.streams.video
         if not streams:
             container.close()
-            raise ImageError(f"{name} has sound but no picture: give a video")
+            raise ImageError(f"{name} has sound but no images: give a video")
         self._stream = stream = streams[0]
         if stream.width * stream.height > MAX_PIXELS:
             container.close()
@@ -132,7 +132,7 @@ class VideoFrames(FrameSource):
         packets = self._container.demux(self._stream)
         while True:
             try:
-                pictures = next(packets).decode()
+                images = next(packets).decode()
                 damaged = 0
             except (StopIteration, av.error.EOFError):
                 break
@@ -141,11 +141,11 @@ class VideoFrames(FrameSource):
                 if damaged > _DAMAGED_IN_A_ROW:
                     raise ImageError(f"{self.name} is damaged after frame {index}") from error
                 continue
-            for picture in pictures:
-                pixels = picture.to_ndarray(format="rgb24")
-                if turns := round(picture.rotation / 90) % 4:
+            for image in images:
+                pixels = image.to_ndarray(format="rgb24")
+                if turns := round(image.rotation / 90) % 4:
                     pixels = np.ascontiguousarray(np.rot90(pixels, turns))
-                time = picture.time if picture.time is not None else index / self.rate
+                time = image.time if image.time is not None else index / self.rate
                 yield Frame(index, float(time), pixels)
                 index += 1
         if not index:
@@ -179,7 +179,7 @@ def open_frames(
         if size is None:
             raise ConfigError(
                 "raw frames from standard input need --size WxH, as in "
-                "ffmpeg -i clip.mp4 -f rawvideo -pix_fmt rgb24 - | "
+                "ffmpeg -i video.mp4 -f rawvideo -pix_fmt rgb24 - | "
                 "picosam2 track - --size 640x480 ..."
             )
         return RawFrames(sys.stdin.buffer, *size, rate=rate or RATE)
@@ -250,7 +250,7 @@ class VideoWriter:
         even = height + height % 2, width + width % 2
         if self._stream is None:
             self._begin(*even)
-        if even != (height, width):  # colour has half the resolution: sides must be even
+        if even != (height, width):  # color has half the resolution: sides must be even
             pad = ((0, height % 2), (0, width % 2), (0, 0))
             pixels = np.pad(pixels, pad, "edge")
         frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")

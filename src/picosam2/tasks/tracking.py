@@ -1,9 +1,9 @@
 """Following objects through a video: the mask of each frame places the next frame's window.
 
-One pass of the network a frame and object. What keeps it honest is colour: the network always
+One pass of the network a frame and object. What keeps it honest is color: the network always
 finds something in its window, so a mask counts only if its pixels look like the object rather than
 like its surroundings (a histogram ratio, as in "Color indexing", Swain and Ballard, IJCV 1991).
-An object that is hidden or gone is reported as lost, and searched for where its colours are.
+An object that is hidden or gone is reported as lost, and searched for where its colors are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from picosam2.prompts import Box, Boxes, Points, Prompt, as_prompts
 
 State = Literal["found", "lost"]
 
-_LEVELS = 16  # of each colour channel in a histogram
+_LEVELS = 16  # of each color channel in a histogram
 _SEARCH_SIDE = 160  # an object is searched for on a frame of this many pixels a side
 _AGAIN_BELOW = 0.7  # IoU of where an object was expected and where it is
 _MAX_EVIDENCE = 3.0
@@ -101,7 +101,7 @@ class Tracker:
     >>> tracker = Tracker()
     >>> tracker.start(sample(), points=[(353, 349)])[0].state
     'found'
-    >>> [one.state for one in tracker.update(sample())]
+    >>> [each.state for each in tracker.update(sample())]
     ['found']
     """
 
@@ -137,24 +137,28 @@ class Tracker:
         another kind.
         """
         _check_frame(frame)
-        asked = list(prompts or ())
-        if points is not None or boxes is not None or not asked:
-            asked += as_prompts(points, boxes)
-        found = self.predictor(frame, prompts=asked)
+        all_prompts = list(prompts or ())
+        if points is not None or boxes is not None or not all_prompts:
+            all_prompts += as_prompts(points, boxes)
+        results = self.predictor(frame, prompts=all_prompts)
         self._size = frame.shape[:2]
-        self._objects, results = [], []
-        for one in found:
-            box = one.box
+        self._objects, first = [], []
+        for result in results:
+            box = result.box
             tracked = _lost(frame, None)
             self._objects.append(_Object(self.config))
             if box is not None:
                 window = self.predictor.box_window(box)
-                self._objects[-1].begin(frame, one.mask, window)
+                self._objects[-1].begin(frame, result.mask, window)
                 tracked = Tracked(
-                    state="found", mask=one.mask, score=one.score, likeness=1.0, window=one.window
+                    state="found",
+                    mask=result.mask,
+                    score=result.score,
+                    likeness=1.0,
+                    window=result.window,
                 )
-            results.append(tracked)
-        return results
+            first.append(tracked)
+        return first
 
     def update(self, frame: npt.NDArray[np.uint8]) -> list[Tracked]:
         """The objects in the next frame, (H, W, 3) uint8 RGB of the same size, in their order.
@@ -169,16 +173,16 @@ class Tracker:
                 f"a video's frames have one size, not {self._size[1]}x{self._size[0]} and "
                 f"{frame.shape[1]}x{frame.shape[0]}: start again on the new size"
             )
-        wanted = [one.look(frame) for one in self._objects]
+        wanted = [each.look(frame) for each in self._objects]
         sights = self._see(frame, wanted)
         # What has moved far within its window is looked at again, in the middle of a new one.
         again = [
-            one.look_again(places, seen)
-            for one, places, seen in zip(self._objects, wanted, sights, strict=True)
+            each.look_again(places, seen)
+            for each, places, seen in zip(self._objects, wanted, sights, strict=True)
         ]
         for seen, more in zip(sights, self._see(frame, again), strict=True):
             seen += more
-        return [one.settle(frame, seen) for one, seen in zip(self._objects, sights, strict=True)]
+        return [each.settle(frame, seen) for each, seen in zip(self._objects, sights, strict=True)]
 
     def _see(
         self, frame: npt.NDArray[np.uint8], wanted: Sequence[Sequence[Box]]
@@ -192,12 +196,12 @@ class Tracker:
         crops = np.stack([geometry.crop(frame, window, info.input_size) for window in windows])
         logits = self.predictor.runtime(crops)[:, min(BOX_CHANNEL, info.channels - 1)]
         scores = self.predictor.box_scores(logits, windows, height, width)
-        if info.output_size != info.input_size:  # colours are compared pixel by pixel with logits
-            crops = np.stack([geometry.crop(frame, one, info.output_size) for one in windows])
+        if info.output_size != info.input_size:  # colors are compared pixel by pixel with logits
+            crops = np.stack([geometry.crop(frame, window, info.output_size) for window in windows])
         seen = zip(crops, logits, windows, scores, strict=True)
         return [
-            [one.judge(*next(seen)) for _ in places]
-            for one, places in zip(self._objects, wanted, strict=True)
+            [each.judge(*next(seen)) for _ in places]
+            for each, places in zip(self._objects, wanted, strict=True)
         ]
 
 
@@ -223,7 +227,7 @@ class Follower:
         self._predictor = predictor
         self._object = _Object(config or LATE)
         self._object.begin(frame, mask, predictor.box_window(Box(*corners)))
-        self._asked = 0
+        self._turn = 0
 
     def place(self, frame: npt.NDArray[np.uint8], ahead: float = 0.0) -> Box | None:
         """Where to look for the object, given the frame it was last looked for in.
@@ -234,8 +238,8 @@ class Follower:
         places = self._object.look(frame)
         if not places:
             return None
-        self._asked += 1
-        return _moved(places[self._asked % len(places)], *(ahead * self._object.speed))
+        self._turn += 1
+        return _moved(places[self._turn % len(places)], *(ahead * self._object.speed))
 
     def see(
         self,
@@ -274,14 +278,14 @@ class _Sight:
 
 
 class _Object:
-    """One object that is followed: where it was, how it moves, what its colours are."""
+    """One object that is followed: where it was, how it moves, what its colors are."""
 
     def __init__(self, config: TrackerConfig) -> None:
         self._config = config
         self._box: Box | None = None  # where the window is centred, and its size
         self._speed = np.zeros(2)  # pixels a frame
         self._area = 0.0  # usual, in pixels of the frame
-        self._colours = _Colours()
+        self._colors = _Colors()
         self._usual = np.ones(2)  # likeness
         self._missing = 0  # frames
 
@@ -300,8 +304,8 @@ class _Object:
         self._area = float(masks.area(mask))
         seen = geometry.crop(frame, window)
         on = geometry.crop_mask(mask, window) > 0.5
-        self._colours.learn(seen, on, _around(frame, self._box), first=True)
-        self._usual = np.maximum(self._colours.likeness(seen, on), 1e-3)
+        self._colors.learn(seen, on, _around(frame, self._box), first=True)
+        self._usual = np.maximum(self._colors.likeness(seen, on), 1e-3)
 
     def look(self, frame: npt.NDArray[np.uint8]) -> list[Box]:
         """Where to look for the object in this frame, as boxes; none if it is not worth it."""
@@ -333,7 +337,7 @@ class _Object:
         """What a window's logits (S, S) say."""
         config = self._config
         own = logits > 0
-        logits = logits + self._colours.evidence(crop)
+        logits = logits + self._colors.evidence(crop)
         mask = _main_pieces(logits > 0)
         corners = masks.bbox(mask)
         if corners is None or not own.any():
@@ -341,10 +345,10 @@ class _Object:
         side = mask.shape[0]
         (x0, y0), (x1, y1) = window.to_image(np.array(corners, float).reshape(2, 2), side)
         area = mask.sum() * window.width * window.height / side**2
-        both = self._colours.likeness(crop, own) / self._usual
+        both = self._colors.likeness(crop, own) / self._usual
         likeness = float(both.min())
         share = area / self._area
-        # A small part of the object has few of its colours: it must be the more like them.
+        # A small part of the object has few of its colors: it must be the more like them.
         sure = self._missing > 0 or share < config.small_part
         needed = config.min_likeness_again if sure else config.min_likeness
         smallest = 0.25 if self._missing else config.min_area
@@ -420,19 +424,19 @@ class _Object:
         if sight.likeness > 0.8:
             # What hides an object in part must not become what the object usually is.
             self._area += 0.1 * (area - self._area)
-            self._colours.learn(sight.crop, sight.mask, _around(frame, seen))
+            self._colors.learn(sight.crop, sight.mask, _around(frame, seen))
 
     def _nearby(self, frame: npt.NDArray[np.uint8], box: Box) -> Box:
-        """The box, moved and grown to where the object's colours are around it.
+        """The box, moved and grown to where the object's colors are around it.
 
         The network takes a box at its word: it would cut off what has left the box. Of the places
         within half its size, and up to a fifth larger, the one that gains most by the object's
-        colours and loses least by the ground's is taken (as mean shift does: Comaniciu, Ramesh and
-        Meer, CVPR 2000). Without clear colours nothing gains, and the box stays.
+        colors and loses least by the ground's is taken (as mean shift does: Comaniciu, Ramesh and
+        Meer, CVPR 2000). Without clear colors nothing gains, and the box stays.
         """
         cells, size = 48, 24
         around = Window(box.x0, box.y0, box.x1, box.y1).scaled(cells / size)
-        gain = self._colours.shares(geometry.crop(frame, around, cells)) - 0.5
+        gain = self._colors.shares(geometry.crop(frame, around, cells)) - 0.5
         total = np.zeros((cells + 1, cells + 1))
         np.cumsum(np.cumsum(gain, 0), 1, out=total[1:, 1:])
         best, place = -math.inf, (0, 0, size)
@@ -452,10 +456,10 @@ class _Object:
         return Box(x, y, x + side * step_x, y + side * step_y)
 
     def _search(self, frame: npt.NDArray[np.uint8]) -> list[Box]:
-        """The places that have most of the object's colours, best first."""
+        """The places that have most of the object's colors, best first."""
         assert self._box is not None
         step = _search_step(frame)
-        share = self._colours.shares(frame[step // 2 :: step, step // 2 :: step])
+        share = self._colors.shares(frame[step // 2 :: step, step // 2 :: step])
         total = np.zeros((share.shape[0] + 1, share.shape[1] + 1))
         np.cumsum(np.cumsum(share, 0), 1, out=total[1:, 1:])
         places = []
@@ -474,8 +478,8 @@ class _Object:
         return [box for _, box in places[: self._config.search]]
 
 
-class _Colours:
-    """How much a colour belongs to the object rather than to what is around it."""
+class _Colors:
+    """How much a color belongs to the object rather than to what is around it."""
 
     def __init__(self) -> None:
         count = _LEVELS**3
@@ -509,12 +513,12 @@ class _Colours:
             self._ground = self._ground + 0.1 * (off - self._ground)
         # Most of what the object looks like stays what it was at the start: no slow drift.
         self._like = 0.6 * self._first + 0.4 * self._object
-        # A colour that neither has shown is rather not the object.
+        # A color that neither has shown is rather not the object.
         share = (self._like + 1e-5) / (self._like + self._ground + 4e-5)
         self._share = share.astype(np.float32)
 
     def evidence(self, crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """What the colours of a crop (S, S, 3) uint8 add to its logits: (S, S) float32.
+        """What the colors of a crop (S, S, 3) uint8 add to its logits: (S, S) float32.
 
         The log odds of `shares`, within +-`_MAX_EVIDENCE`, smoothed over a few pixels.
         """
@@ -528,9 +532,9 @@ class _Colours:
         )
         return evidence
 
-    def shares(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """For each pixel of (H, W, 3) uint8, the object's part in its colour: (H, W), 0..1."""
-        share: npt.NDArray[np.float32] = self._share[_bins(picture)]
+    def shares(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """For each pixel of (H, W, 3) uint8, the object's part in its color: (H, W), 0..1."""
+        share: npt.NDArray[np.float32] = self._share[_bins(image)]
         return share
 
     def likeness(
@@ -540,7 +544,7 @@ class _Colours:
 
         The mean of their `shares`, which says how little they look like the ground; and how alike
         the two histograms are (Bhattacharyya's coefficient), which a thing with only some of the
-        object's colours does not pass.
+        object's colors does not pass.
         """
         bins = _bins(crop[mask])
         alike = np.sqrt(_histogram(bins) * self._like).sum()
@@ -560,7 +564,7 @@ def _histogram(bins: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     """How often each bin occurs (`_LEVELS` ** 3,), its neighbours taken in; the sum is 1."""
     counts = np.bincount(bins.ravel(), minlength=_LEVELS**3).astype(float)
     cube = counts.reshape(_LEVELS, _LEVELS, _LEVELS)
-    for axis in range(3):  # a little light more or less moves a colour to the next bin
+    for axis in range(3):  # a little light more or less moves a color to the next bin
         padded = np.pad(cube, [(1, 1) if a == axis else (0, 0) for a in range(3)], "edge")
         low, high = padded.take(range(_LEVELS), axis), padded.take(range(2, _LEVELS + 2), axis)
         cube = 0.5 * cube + 0.25 * (low + high)

@@ -42,14 +42,14 @@ class TrackOutput:
             self.finish()
         self._stack.__exit__(kind, error, trace)
 
-    def add(self, frame: Frame, found: Sequence[Tracked] | None) -> None:
-        """Take a frame; `found` is None before tracking begins."""
-        self._count += found is not None
-        for number, one in enumerate(found or ()):
-            self._lost[number] += not one.found
-        self.write(frame, found)
+    def add(self, frame: Frame, objects: Sequence[Tracked] | None) -> None:
+        """Take a frame; `objects` is None before tracking begins."""
+        self._count += objects is not None
+        for number, each in enumerate(objects or ()):
+            self._lost[number] += not each.found
+        self.write(frame, objects)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line about all of it."""
         parts = [
             f"object {n}: found in {self._count - lost:,}, lost in {lost:,}"
@@ -60,7 +60,7 @@ class TrackOutput:
     def begin(self) -> None:
         """Before the first frame."""
 
-    def write(self, frame: Frame, found: Sequence[Tracked] | None) -> None:
+    def write(self, frame: Frame, objects: Sequence[Tracked] | None) -> None:
         """Write one frame."""
         raise NotImplementedError
 
@@ -74,21 +74,21 @@ class OverlayOutput(TrackOutput):
     def begin(self) -> None:
 
         if Path(self._source.name).resolve() == self._out.resolve():
-            raise ConfigError(f"{self._out} is the clip itself: choose another --out")
+            raise ConfigError(f"{self._out} is the video itself: choose another --out")
         temporary = self._stack.enter_context(atomic_write(self._out))
         self._writer = self._stack.enter_context(VideoWriter(temporary, self._source.rate))
 
-    def write(self, frame: Frame, found: Sequence[Tracked] | None) -> None:
-        self._writer.write(draw(frame.pixels, found or ()), frame.time)
+    def write(self, frame: Frame, objects: Sequence[Tracked] | None) -> None:
+        self._writer.write(draw(frame.pixels, objects or ()), frame.time)
 
 
 class MasksOutput(TrackOutput):
     """An indexed PNG for each frame, as in DAVIS: the value is the object's number."""
 
-    def write(self, frame: Frame, found: Sequence[Tracked] | None) -> None:
+    def write(self, frame: Frame, objects: Sequence[Tracked] | None) -> None:
 
         empty = np.zeros(frame.pixels.shape[:2], np.bool_)
-        masks = [one.mask for one in found] if found else [empty for _ in self._prompts]
+        masks = [each.mask for each in objects] if objects else [empty for _ in self._prompts]
         write_bytes(self._out / f"{frame.index:06d}.png", indexed_png(masks))
 
 
@@ -103,17 +103,17 @@ class JsonOutput(TrackOutput):
         self._times: list[float] = []
         self._shape = (0, 0)
 
-    def write(self, frame: Frame, found: Sequence[Tracked] | None) -> None:
+    def write(self, frame: Frame, objects: Sequence[Tracked] | None) -> None:
 
         self._shape = (frame.pixels.shape[0], frame.pixels.shape[1])
         self._times.append(frame.time)
         for number in range(len(self._prompts)):
-            one = found[number] if found else None
-            box = one.box if one else None
-            self._masks[number].append(rle_encode(one.mask) if one and box else None)
+            tracked = objects[number] if objects else None
+            box = tracked.box if tracked else None
+            self._masks[number].append(rle_encode(tracked.mask) if tracked and box else None)
             self._boxes[number].append(list(box.as_xywh()) if box else None)
-            self._areas[number].append(one.area if one and box else None)
-            self._scores[number].append(round(one.score, 4) if one else 0.0)
+            self._areas[number].append(tracked.area if tracked and box else None)
+            self._scores[number].append(round(tracked.score, 4) if tracked else 0.0)
 
     def finish(self) -> None:
 
@@ -155,21 +155,23 @@ OUTPUTS: dict[Form, type[TrackOutput]] = {
 }
 
 
-def draw(pixels: npt.NDArray[np.uint8], found: Sequence[Tracked]) -> npt.NDArray[np.uint8]:
+def draw(pixels: npt.NDArray[np.uint8], objects: Sequence[Tracked]) -> npt.NDArray[np.uint8]:
     """A frame (H, W, 3) uint8 with the objects on it, and the lost ones named in a corner."""
 
-    shown, colours = [], []
-    for number, one in enumerate(found):
-        if box := one.box:
-            shown.append(Segmentation(mask=one.mask, score=one.score, prompt=Prompt(box=box)))
-            colours.append(PALETTE[number % len(PALETTE)])
-    picture = overlay(pixels, shown, colors=colours) if shown else None
-    lost = [str(number) for number, one in enumerate(found, 1) if not one.found]
+    shown, colors = [], []
+    for number, tracked in enumerate(objects):
+        if box := tracked.box:
+            shown.append(
+                Segmentation(mask=tracked.mask, score=tracked.score, prompt=Prompt(box=box))
+            )
+            colors.append(PALETTE[number % len(PALETTE)])
+    canvas = overlay(pixels, shown, colors=colors) if shown else None
+    lost = [str(number) for number, each in enumerate(objects, 1) if not each.found]
     if lost:
-        picture = picture or Image.fromarray(pixels)
-        text = "lost" if len(found) == 1 else f"lost: {', '.join(lost)}"
+        canvas = canvas or Image.fromarray(pixels)
+        text = "lost" if len(objects) == 1 else f"lost: {', '.join(lost)}"
         height = max(pixels.shape[0] // 20, 12)
-        ImageDraw.Draw(picture).text(
+        ImageDraw.Draw(canvas).text(
             (height // 2, height // 2),
             text,
             fill="white",
@@ -177,7 +179,7 @@ def draw(pixels: npt.NDArray[np.uint8], found: Sequence[Tracked]) -> npt.NDArray
             stroke_width=max(height // 8, 1),
             font=ImageFont.load_default(height),
         )
-    return pixels if picture is None else np.asarray(picture)
+    return pixels if canvas is None else np.asarray(canvas)
 
 
 def output_form(out: Path, form: Form | None) -> Form:

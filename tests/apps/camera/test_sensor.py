@@ -214,7 +214,7 @@ def test_a_camera_that_does_not_start_is_closed(network):
 
 def test_a_network_of_another_input_size(network):
     sensor = SimulatedSensor(lambda _: SCENE, ramp, side=320)
-    with pytest.raises(CameraError, match="takes pictures of 320x320, not 96x96"):
+    with pytest.raises(CameraError, match="takes images of 320x320, not 96x96"):
         opened(network, sensor)
 
 

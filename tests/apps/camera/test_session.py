@@ -10,7 +10,7 @@ import pytest
 
 from picosam2 import sample
 from picosam2.apps.camera.sensor import AiCamera
-from picosam2.apps.camera.session import Session, Shown
+from picosam2.apps.camera.session import CameraView, Session
 from picosam2.apps.camera.simulated import LOGIT_STEP, SimulatedSensor
 from picosam2.errors import ConfigError, PromptError
 from picosam2.io.sample_image import sample_objects
@@ -74,15 +74,15 @@ def begin(tmp_path: Path) -> Callable[..., tuple[Session, SimulatedSensor]]:
     return make
 
 
-def until(session: Session, state: str, frames: int = 120) -> Shown:
+def until(session: Session, state: str, frames: int = 120) -> CameraView:
     for _ in range(frames):
-        shown = session.step()
-        if shown.state == state:
-            return shown
-    raise AssertionError(f"still {shown.state} after {frames} frames")
+        view = session.step()
+        if view.state == state:
+            return view
+    raise AssertionError(f"still {view.state} after {frames} frames")
 
 
-def run(session: Session, frames: int) -> list[Shown]:
+def run(session: Session, frames: int) -> list[CameraView]:
     return [session.step() for _ in range(frames)]
 
 
@@ -101,9 +101,9 @@ def test_a_box_gives_the_mask_at_its_place(red, begin, how):
     session, sensor = begin(red, disc_scene(lambda _: place), **how)
     assert {one.state for one in run(session, 4)} == {"idle"}
     session.box(box_of(*place))
-    shown = until(session, "found")
-    assert iou(shown.tracked.mask, disc(*place)) > 0.95
-    assert shown.tracked.score == pytest.approx(0.8)
+    view = until(session, "found")
+    assert iou(view.tracked.mask, disc(*place)) > 0.95
+    assert view.tracked.score == pytest.approx(0.8)
     # 1.2 times the box, in the sensor's pixels.
     assert sensor.roi.width == pytest.approx(1.2 * 80 * 4056 / 640, abs=2)
     assert sensor.roi.height == pytest.approx(1.2 * 80 * 3040 / 480, abs=2)
@@ -123,10 +123,10 @@ def test_no_mask_is_ever_at_a_wrong_place(red, begin, how):
     session.box(box_of(*first))
     until(session, "found")
     session.box(box_of(*second))
-    for shown in run(session, 60):
-        if shown.tracked is not None and shown.tracked.found:
-            assert iou(shown.tracked.mask, disc(*second)) > 0.9
-    assert shown.state == "found"
+    for view in run(session, 60):
+        if view.tracked is not None and view.tracked.found:
+            assert iou(view.tracked.mask, disc(*second)) > 0.9
+    assert view.state == "found"
 
 
 def test_without_the_rules_masks_would_be_at_a_wrong_place(red, begin, monkeypatch):
@@ -150,14 +150,14 @@ def test_a_click_tries_all_scales_and_the_scorer_chooses(red, begin):
     session, _ = begin(red, disc_scene(lambda _: place))
     run(session, 3)
     session.point(Point(320, 240))
-    shown = run(session, 60)
-    steps = [one.step for one in shown if one.step is not None]
+    view = run(session, 60)
+    steps = [one.step for one in view if one.step is not None]
     assert list(dict.fromkeys(steps)) == [(n, 6) for n in range(1, 7)]
-    widths = [one.window.width for one in shown if one.step is not None]
+    widths = [one.window.width for one in view if one.step is not None]
     expected = [2 * half * 640 for half in (0.02, 0.0375, 0.075, 0.15, 0.3)]
     assert sorted(set(np.round(widths)))[:5] == pytest.approx(expected, abs=1)
     assert max(widths) == pytest.approx(480, abs=1)  # the largest is shrunk to the frame
-    assert iou(shown[-1].tracked.mask, disc(*place)) > 0.95
+    assert iou(view[-1].tracked.mask, disc(*place)) > 0.95
 
 
 def test_a_click_of_a_given_scale_takes_one_window(red, begin):
@@ -166,9 +166,9 @@ def test_a_click_of_a_given_scale_takes_one_window(red, begin):
     session.scale = 4
     run(session, 3)
     session.point(Point(320, 240))
-    shown = run(session, 30)
-    assert {one.step for one in shown if one.step is not None} == {(1, 1)}
-    assert iou(shown[-1].tracked.mask, disc(320, 240, 60)) > 0.95
+    view = run(session, 30)
+    assert {one.step for one in view if one.step is not None} == {(1, 1)}
+    assert iou(view[-1].tracked.mask, disc(320, 240, 60)) > 0.95
     for wrong in (-1, 6):
         with pytest.raises(ConfigError, match="choose from 0 to 5"):
             session.scale = wrong
@@ -179,10 +179,10 @@ def test_a_click_near_the_edge_does_not_wait_for_windows_that_are_the_same(red, 
     session, _ = begin(red, disc_scene(lambda _: place))
     run(session, 3)
     session.point(Point(25, 240))
-    shown = run(session, 40)
-    assert shown[-1].state == "found"
-    assert iou(shown[-1].tracked.mask, disc(*place)) > 0.9
-    assert max(one.window.width for one in shown if one.step is not None) < 51
+    view = run(session, 40)
+    assert view[-1].state == "found"
+    assert iou(view[-1].tracked.mask, disc(*place)) > 0.9
+    assert max(one.window.width for one in view if one.step is not None) < 51
 
 
 def test_nothing_there(red, begin):
@@ -203,9 +203,9 @@ def test_forget(red, begin):
     session.box(box_of(100, 100, 30))
     until(session, "found")
     session.forget()
-    shown = session.step()
-    assert shown.state == "idle"
-    assert shown.tracked is None
+    view = session.step()
+    assert view.state == "idle"
+    assert view.tracked is None
 
 
 @pytest.mark.parametrize("how", DELAYS[:4], ids=str)
@@ -220,12 +220,12 @@ def test_a_moving_thing_is_followed(red, begin, how):
     until(session, "found")
     overlaps = []
     while sensor.frame < 110:
-        shown = session.step()
-        if shown.answered and sensor.frame > 30:
-            assert shown.state == "found", sensor.frame
-            # The mask is of the picture that the network saw, and so is what is shown.
-            truth = disc(*place(shown.frame.index - sensor.lag))
-            overlaps.append(iou(shown.tracked.mask, truth))
+        view = session.step()
+        if view.answered and sensor.frame > 30:
+            assert view.state == "found", sensor.frame
+            # The mask is of the picture that the network saw, and so is what is view.
+            truth = disc(*place(view.frame.index - sensor.lag))
+            overlaps.append(iou(view.tracked.mask, truth))
     assert len(overlaps) > 10
     assert np.mean(overlaps) > 0.8
 
@@ -241,8 +241,8 @@ def test_a_thing_that_leaves_is_lost_and_found_again(red, begin):
     until(session, "found")
     states = {}
     while sensor.frame < 140:
-        shown = session.step()
-        states[shown.frame.index] = shown
+        view = session.step()
+        states[view.frame.index] = view
     assert all(states[i].state == "lost" for i in range(63, 90))
     assert not states[80].tracked.mask.any()
     assert states[139].state == "found"
@@ -257,8 +257,8 @@ def test_a_thing_that_leaves_over_the_edge_does_no_harm(red, begin):
     session.box(box_of(500, 240, 40))
     until(session, "found")
     while sensor.frame < 110:
-        shown = session.step()
-    assert shown.state == "lost"
+        view = session.step()
+    assert view.state == "lost"
 
 
 @pytest.mark.parametrize("point", [(-1, 5), (640, 5), (5, 480)])
@@ -271,8 +271,8 @@ def test_a_click_outside_of_the_frame(red, begin, point):
 def test_a_click_too_near_the_edge_is_a_note(red, begin):
     session, _ = begin(red, disc_scene(lambda _: (100, 100, 30)))
     session.point(Point(3, 240))
-    shown = session.step()
-    assert shown.state == "idle"
+    view = session.step()
+    assert view.state == "idle"
     assert "too near the edge" in session.note
 
 
@@ -283,8 +283,8 @@ def test_a_sensor_that_loses_the_command_is_told_again(red, begin):
     session.box(box_of(400, 200, 40))
     assert {one.state for one in run(session, 30)} == {"looking"}
     sensor.move = heard
-    shown = until(session, "found")
-    assert iou(shown.tracked.mask, disc(400, 200, 40)) > 0.95
+    view = until(session, "found")
+    assert iou(view.tracked.mask, disc(400, 200, 40)) > 0.95
 
 
 # -- with the shipped weights, and what they answered once ----------------------------------
@@ -324,9 +324,9 @@ def test_recorded_answers_give_the_object(begin, name, layout):
     else:
         session.box(wanted.box)
     run(session, golden.STEPS)
-    shown = session.step()
-    assert shown.state == "found"
-    assert iou(shown.tracked.mask, wanted.mask) > 0.85
+    view = session.step()
+    assert view.state == "found"
+    assert iou(view.tracked.mask, wanted.mask) > 0.85
 
 
 @needs_weights
@@ -338,8 +338,8 @@ def test_the_shipped_weights_follow_an_object_through_a_clip(begin):
     session.box(clip.box(0))
     overlaps = []
     while sensor.frame < 100:
-        shown = session.step()
-        if shown.state == "found" and shown.answered:
-            overlaps.append(iou(shown.tracked.mask, clip.masks[shown.frame.index - 1]))
+        view = session.step()
+        if view.state == "found" and view.answered:
+            overlaps.append(iou(view.tracked.mask, clip.masks[view.frame.index - 1]))
     assert len(overlaps) > 85
     assert np.mean(overlaps) > 0.85

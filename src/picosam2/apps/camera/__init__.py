@@ -1,6 +1,6 @@
 """The Raspberry Pi AI Camera: the network runs inside its sensor, and the click moves the sensor.
 
-The sensor shows the network one rectangle of its picture, the region of interest (ROI). The prompt
+The sensor shows the network one rectangle of its image, the region of interest (ROI). The prompt
 of this network is where its window is, so pointing at something *is* moving the ROI. What comes
 back with a frame is the network's answer; the mask is placed by the same `geometry` as ever.
 

@@ -1,7 +1,7 @@
-"""The live view in a browser: a stream of pictures out, clicks and boxes in.
+"""The live view in a browser: a stream of images out, clicks and boxes in.
 
 A page rather than a window, because many Pis have no screen: it is served on 127.0.0.1, and from
-another computer it is reached through `ssh -L`. Pictures are JPEGs in a multipart stream, which
+another computer it is reached through `ssh -L`. Images are JPEGs in a multipart stream, which
 every browser shows in an `<img>`. Nothing is drawn or encoded while nobody looks.
 
 Pages of other sites get nothing: see `OwnHostOnly`.
@@ -23,8 +23,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from picosam2.apps.camera.session import Session, Shown
-from picosam2.apps.camera.view import Tally, picture
+from picosam2.apps.camera.session import CameraView, Session
+from picosam2.apps.camera.view import RunCounts, draw_view
 from picosam2.apps.hosts import LOCAL_NAMES, OwnHostOnly
 from picosam2.errors import PicoSAM2Error, PromptError
 from picosam2.prompts import Prompt
@@ -44,21 +44,21 @@ class Feed:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._encoding = threading.Lock()
-        self._shown: Shown | None = None
+        self._view: CameraView | None = None
         self._encoded: tuple[int, bytes] = (-1, b"")
         self._closed = False
-        self.tally = Tally()
+        self.counts = RunCounts()
 
     @property
-    def shown(self) -> Shown | None:
+    def view(self) -> CameraView | None:
         """What the last frame was."""
-        return self._shown
+        return self._view
 
-    def publish(self, shown: Shown) -> None:
+    def publish(self, view: CameraView) -> None:
         """A new frame is there."""
         with self._changed:
-            self._shown = shown
-            self.tally.add(shown)
+            self._view = view
+            self.counts.add(view)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -75,19 +75,19 @@ class Feed:
         with self._changed:
             self._changed.wait_for(
                 lambda: (
-                    self._closed or (self._shown is not None and self._shown.frame.index != index)
+                    self._closed or (self._view is not None and self._view.frame.index != index)
                 ),
                 timeout,
             )
-            shown = self._shown
+            view = self._view
             if self._closed:
                 return None
-        if shown is None:
+        if view is None:
             return index, b""
         with self._encoding:  # once for all who look
-            if self._encoded[0] != shown.frame.index:
-                data = encode_image(picture(shown), "JPEG")
-                self._encoded = shown.frame.index, data
+            if self._encoded[0] != view.frame.index:
+                data = encode_image(draw_view(view), "JPEG")
+                self._encoded = view.frame.index, data
             return self._encoded
 
 
@@ -138,15 +138,15 @@ class _Page:
 
     async def stream(self, request: Request) -> Response:
         return StreamingResponse(
-            self._pictures(),
+            self._images(),
             media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}",
             headers={"cache-control": "no-store", "x-content-type-options": "nosniff"},
         )
 
-    async def _pictures(self) -> AsyncIterator[bytes]:
+    async def _images(self) -> AsyncIterator[bytes]:
         index = -1
-        while (found := await anyio.to_thread.run_sync(self._feed.after, index)) is not None:
-            fresh, data = found
+        while (newest := await anyio.to_thread.run_sync(self._feed.after, index)) is not None:
+            fresh, data = newest
             if fresh != index and data:
                 head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}"
                 yield f"{head}\r\n\r\n".encode() + data + b"\r\n"
@@ -156,17 +156,17 @@ class _Page:
         return JSONResponse(self._state(), headers={"cache-control": "no-store"})
 
     def _state(self) -> dict[str, Any]:
-        shown, tally = self._feed.shown, self._feed.tally
-        tracked = shown.tracked if shown is not None else None
-        kpi = tally.kpi
+        view, counts = self._feed.view, self._feed.counts
+        tracked = view.tracked if view is not None else None
+        kpi = counts.kpi
         return {
-            "state": shown.state if shown is not None else "starting",
-            "step": shown.step if shown is not None else None,
+            "state": view.state if view is not None else "starting",
+            "step": view.step if view is not None else None,
             "score": round(tracked.score, 3) if tracked is not None and tracked.found else None,
             "note": self._session.note,
             "scale": self._session.scale,
             "scales": self._session.scales,
-            "rate": round(tally.rate, 1),
+            "rate": round(counts.rate, 1),
             "dnn_ms": None if kpi is None else round(kpi[0], 2),
             "dsp_ms": None if kpi is None else round(kpi[1], 2),
             "simulated": self._simulated,

@@ -7,12 +7,12 @@ the wrong window is simply wrong, so there are two rules:
 
 - While something is followed, the ROI is moved again only after it has answered, so that there are
   two windows that an answer may belong to, no more: the one before and the one now.
-- The picture that the network saw comes with its answer ("valid input and output tensors are in
+- The image that the network saw comes with its answer ("valid input and output tensors are in
   lock-step", libcamera's cam_helper_imx500.cpp). It is compared with what either window shows of
   the frame. If that cannot tell them apart, answers are thrown away until so many frames have
   passed that only the new window is possible; unless the two are nearly the same place.
 
-The same comparison says which frame the network's picture is of: that too is nowhere written.
+The same comparison says which frame the network's image is of: that too is nowhere written.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from picosam2 import geometry
 from picosam2.geometry import Window
 
 SETTLE = 8
-"""Frames after which an answer must be of the new window, if the pictures do not say."""
+"""Frames after which an answer must be of the new window, if the images do not say."""
 
 FRAMES = 4
 """Frames that an answer may be of: the one it comes with, and those before."""
 
-_SIDE = 48  # pixels a side of the pictures that are compared
-_ALIKE = 0.6  # correlation below which a picture is like neither
+_SIDE = 48  # pixels a side of the images that are compared
+_ALIKE = 0.6  # correlation below which a image is like neither
 _APART = 0.04  # and the difference of two correlations that says which one it is like
 _NEAR = 0.7  # IoU of two windows above which to take one for the other does little harm
-_FLAT = 2.0  # standard deviation, of 255, below which a picture shows nothing
+_FLAT = 2.0  # standard deviation, of 255, below which a image shows nothing
 _STUCK = 5  # times SETTLE
 
 
@@ -55,7 +55,7 @@ class RoiWatch:
         self.delay = settle
         """Frames that a move takes, as far as it is known."""
         self.lag = 0
-        """How many frames before the one it comes with an answer's picture was taken."""
+        """How many frames before the one it comes with an answer's image was taken."""
 
     @property
     def window(self) -> Window:
@@ -83,9 +83,9 @@ class RoiWatch:
 
         Args:
             frames: the frame (H, W, 3) uint8 RGB, and those before it, newest first.
-            seen: the picture (S, S, 3) uint8 that the network saw, in any colours, or None.
+            seen: the image (S, S, 3) uint8 that the network saw, in any colours, or None.
 
-        Afterwards `lag` says which of the frames that picture is of.
+        Afterwards `lag` says which of the frames that image is of.
         """
         window = self._window_of(frames[min(self.lag, len(frames) - 1)], seen)
         if window is not None and seen is not None:
@@ -104,7 +104,7 @@ class RoiWatch:
         if seen is not None:
             new = likeness(frame, self._now, seen)
             old, before = max(
-                ((likeness(frame, one, seen), one) for one in self._before),
+                ((likeness(frame, window, seen), window) for window in self._before),
                 key=lambda pair: pair[0],
             )
         alike = max(new, old) >= _ALIKE
@@ -130,9 +130,9 @@ def overlap(a: Window, b: Window) -> float:
 
 
 def likeness(frame: npt.NDArray[np.uint8], window: Window, seen: npt.NDArray[np.uint8]) -> float:
-    """The correlation of the brightness of a window of a frame with a picture, -1..1.
+    """The correlation of the brightness of a window of a frame with a image, -1..1.
 
-    The sensor makes the network's picture itself, with other colours and contrast than the frame:
+    The sensor makes the network's image itself, with other colours and contrast than the frame:
     a correlation does not mind. 0 if either shows nothing but one shade.
     """
     here = _shade(geometry.crop(frame, window, _SIDE))
@@ -144,6 +144,6 @@ def likeness(frame: npt.NDArray[np.uint8], window: Window, seen: npt.NDArray[np.
     return float(both.mean()) / (spread[0] * spread[1])
 
 
-def _shade(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    shade: npt.NDArray[np.float32] = picture.mean(2, dtype=np.float32)
+def _shade(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    shade: npt.NDArray[np.float32] = image.mean(2, dtype=np.float32)
     return shade

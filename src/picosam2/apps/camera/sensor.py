@@ -52,7 +52,7 @@ class SensorFrame:
     time: seconds of the sensor's clock.
     pixels: (H, W, 3) uint8 RGB.
     logits: (K, S, S) float32, or None.
-    seen: the picture (S, S, 3) uint8 that the network saw, or None.
+    seen: the image (S, S, 3) uint8 that the network saw, or None.
     kpi: what the sensor says it spent on the network and on its output, milliseconds, or None.
     """
 
@@ -148,9 +148,9 @@ class AiCamera:
             raise
         except Exception as error:  # picamera2, libcamera and the file's parser have many kinds
             self.close()
-            said = str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
             raise CameraError(
-                f"the AI Camera cannot be started with {network} ({said}): check that it is "
+                f"the AI Camera cannot be started with {network} ({reason}): check that it is "
                 f"connected (`rpicam-hello --list-cameras` names imx500), that `{_INSTALL}` has "
                 "been run, and that no other program uses it"
             ) from error
@@ -250,7 +250,7 @@ class AiCamera:
         size = self._sensor.config.get("input_tensor_size")
         side = self._info.input_size
         if size is not None and tuple(size) != (side, side):
-            raise self._foreign(f"takes pictures of {size[0]}x{size[1]}, not {side}x{side}")
+            raise self._foreign(f"takes images of {size[0]}x{size[1]}, not {side}x{side}")
 
     def _check_heard(self, answered: bool) -> None:
         self._heard |= answered
@@ -265,19 +265,19 @@ class AiCamera:
     def _logits(self, outputs: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         """The network's output as (K, S', S'): channels come first or last, as packed."""
         side, channels = self._info.output_size, self._info.channels
-        shapes = [np.shape(one) for one in outputs]
+        shapes = [np.shape(output) for output in outputs]
         if len(outputs) == 1:
-            found = np.asarray(outputs[0], np.float32)
-            if found.shape[:1] == (1,) and found.ndim == 4:
-                found = found[0]
-            if found.ndim == 2 and channels == 1:
-                found = found[None]
-            if found.shape == (side, side, channels):
-                found = np.ascontiguousarray(np.moveaxis(found, 2, 0))
-            if found.shape == (channels, side, side):
-                return found
-        said = " and ".join("x".join(map(str, shape)) for shape in shapes) or "nothing"
-        raise self._foreign(f"gives {said}, not {channels}x{side}x{side}")
+            logits = np.asarray(outputs[0], np.float32)
+            if logits.shape[:1] == (1,) and logits.ndim == 4:
+                logits = logits[0]
+            if logits.ndim == 2 and channels == 1:
+                logits = logits[None]
+            if logits.shape == (side, side, channels):
+                logits = np.ascontiguousarray(np.moveaxis(logits, 2, 0))
+            if logits.shape == (channels, side, side):
+                return logits
+        reason = " and ".join("x".join(map(str, shape)) for shape in shapes) or "nothing"
+        raise self._foreign(f"gives {reason}, not {channels}x{side}x{side}")
 
     def _foreign(self, what: str) -> CameraError:
         return CameraError(

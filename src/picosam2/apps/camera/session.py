@@ -33,7 +33,7 @@ _NEAR = 0.92  # IoU of two windows below which the ROI is moved: a step costs so
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class CameraView:
     """What there is to show of one frame.
 
     pixels: the frame (H, W, 3) uint8 RGB that the last answer was of: a little older than `frame`.
@@ -67,7 +67,7 @@ class Session:
         self._camera, self._predictor = camera, predictor
         self._watch = RoiWatch(camera.frame_window, settle)
         self._lock = threading.Lock()
-        self._asked: Prompt | None = None
+        self._next_prompt: Prompt | None = None
         self._forget = False
         self._scale: int | None = None
         self._job: _Ladder | _First | Follower | None = None
@@ -90,7 +90,7 @@ class Session:
     def forget(self) -> None:
         """Follow nothing any more."""
         with self._lock:
-            self._asked, self._forget = None, True
+            self._next_prompt, self._forget = None, True
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -115,7 +115,7 @@ class Session:
 
     # -- what the camera does ----------------------------------------------------------------
 
-    def step(self) -> Shown:
+    def step(self) -> CameraView:
         """Wait for the next frame, and do what there is to do with it."""
         frame = self._camera.read()
         self._frames.appendleft(frame.pixels)
@@ -131,7 +131,7 @@ class Session:
             self._look(self._watch.window)
         if window is not None and frame.logits is not None and self._job is not None:
             self._take(pixels, window, frame.logits)
-        return Shown(
+        return CameraView(
             frame=frame,
             pixels=pixels,
             state=self._state(),
@@ -148,22 +148,22 @@ class Session:
 
     def _ask(self, prompt: Prompt) -> None:
         with self._lock:
-            self._asked = prompt.within(self._camera.height, self._camera.width)
+            self._next_prompt = prompt.within(self._camera.height, self._camera.width)
 
     def _begin(self) -> None:
         """Turn to what the user has asked for since the last frame."""
         with self._lock:
-            asked, forget = self._asked, self._forget
-            self._asked, self._forget = None, False
-        if forget or asked is not None:
+            prompt, forget = self._next_prompt, self._forget
+            self._next_prompt, self._forget = None, False
+        if forget or prompt is not None:
             self._job, self._tracked, self.note = None, None, ""
-        if asked is None:
+        if prompt is None:
             return
         try:
-            if asked.box is not None:
-                self._first(asked.box, None)
+            if prompt.box is not None:
+                self._first(prompt.box, None)
                 return
-            windows = self._ladder(asked.points[0])
+            windows = self._ladder(prompt.points[0])
             self._job = _Ladder(windows if self._scale is None else (windows[self._scale],))
             self._look(self._job.wanted())
         except PromptError as error:

@@ -1,9 +1,9 @@
-"""A sensor without the hardware: picamera2's interface over a photo or a clip.
+"""A sensor without the hardware: picamera2's interface over an image or a video.
 
 For trying the camera's page on any computer, and for the tests. It has the names, arguments and
 units of picamera2 (see `sensor.py` for where they are from), and what makes the real thing hard: a
 ROI that holds only some frames later, answers that come with a later frame, frames without an
-answer, 8-bit logits, a picture for the network in other colours than the frame's. How many frames
+answer, 8-bit logits, a image for the network in other colours than the frame's. How many frames
 the real sensor takes is not known to us: the numbers here are guesses.
 """
 
@@ -37,7 +37,7 @@ LOGIT_STEP = 1 / 8
 
 _NAME, _TENSORS, _DIMENSIONS = 64, 16, 16  # of libcamera's CnnOutputTensorInfo
 _TENSOR_INFO = f"<II{_DIMENSIONS}H"
-_GAIN, _OFFSET = 0.7, 20.0  # of the network's picture against the frame's
+_GAIN, _OFFSET = 0.7, 20.0  # of the network's image against the frame's
 
 
 class Rectangle(NamedTuple):
@@ -92,7 +92,7 @@ class SimulatedSensor:
             lag: frames after which an answer comes.
             layout: whether the output's channels are last or first.
             every: one frame in so many has an answer.
-            tensors: whether the network's picture can be had.
+            tensors: whether the network's image can be had.
             paced: frames come in real time; else as fast as they are made.
             first_answer: frames before the first answer.
         """
@@ -119,24 +119,24 @@ class SimulatedSensor:
         self._coming.append((self.frame + self.roi_delay, roi))
 
     def expose(self) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-        """Take the next picture: all that the sensor sees, and the metadata that go with it."""
+        """Take the next image: all that the sensor sees, and the metadata that go with it."""
         for due, roi in self._coming:
             if due <= self.frame:
                 self.roi = roi
-        self._coming = [one for one in self._coming if one[0] > self.frame]
-        picture = self.scene(self.frame)
+        self._coming = [answer for answer in self._coming if answer[0] > self.frame]
+        image = self.scene(self.frame)
         if self.frame >= self.first_answer and self.frame % self.every == 0:
-            self._answers[self.frame + self.lag] = self._answer(picture)
+            self._answers[self.frame + self.lag] = self._answer(image)
         metadata = {"ScalerCrop": tuple(_WHOLE), **self._answers.pop(self.frame, {})}
         self.frame += 1
-        return picture, metadata
+        return image, metadata
 
-    def _answer(self, picture: npt.NDArray[np.uint8]) -> dict[str, Any]:
-        height, width = picture.shape[:2]
+    def _answer(self, image: npt.NDArray[np.uint8]) -> dict[str, Any]:
+        height, width = image.shape[:2]
         across, down = width / SENSOR_SIZE[0], height / SENSOR_SIZE[1]
         x, y, w, h = self.roi
         window = Window(x * across, y * down, (x + w) * across, (y + h) * down)
-        crop = geometry.crop(picture, window, self.side)
+        crop = geometry.crop(image, window, self.side)
         started = time.perf_counter()
         logits = self.network(crop)
         took = (time.perf_counter() - started) * 1000
@@ -151,7 +151,7 @@ class SimulatedSensor:
             # libcamera sends the first dimension fastest.
             "CnnOutputTensor": values.ravel(order="F").tolist(),
             "CnnOutputTensorInfo": info,
-            "CnnKpiInfo": tuple(round(1000 * one) for one in self.kpi or (took, 0.0)),
+            "CnnKpiInfo": tuple(round(1000 * seconds) for seconds in self.kpi or (took, 0.0)),
         }
         if self.tensors:
             dim = np.clip(crop * _GAIN + _OFFSET, 0, 255).astype(np.uint8)
@@ -188,20 +188,20 @@ class SimulatedImx500:
         flat = np.fromiter(values, dtype=np.float32)
         info = metadata["CnnOutputTensorInfo"]
         (count,) = struct.unpack_from("<I", info, _NAME)
-        found, start = [], 0
+        arrays, start = [], 0
         for number in range(count):
             place = _NAME + 4 + number * struct.calcsize(_TENSOR_INFO)
             size, dimensions, *shape = struct.unpack_from(_TENSOR_INFO, info, place)
-            one = flat[start : start + size].reshape(shape[:dimensions], order="F")
-            found.append(one[None] if add_batch else one)
+            array = flat[start : start + size].reshape(shape[:dimensions], order="F")
+            arrays.append(array[None] if add_batch else array)
             start += size
-        return found
+        return arrays
 
     @staticmethod
     def get_kpi_info(metadata: dict[str, Any]) -> tuple[float, float] | None:
         """(dnn, dsp) milliseconds; metadata have microseconds."""
-        found = metadata.get("CnnKpiInfo")
-        return None if found is None else (found[0] / 1000, found[1] / 1000)
+        kpi = metadata.get("CnnKpiInfo")
+        return None if kpi is None else (kpi[0] / 1000, kpi[1] / 1000)
 
     def input_tensor_image(self, input_tensor: bytes) -> npt.NDArray[np.uint8]:
         """(H, W, 3) of the planar tensor."""
@@ -247,9 +247,9 @@ class SimulatedPicamera2:
         due = sensor.frame * self._period
         if sensor.paced:
             time.sleep(max(self._started + due - time.monotonic(), 0))
-        picture, metadata = sensor.expose()
+        image, metadata = sensor.expose()
         metadata["SensorTimestamp"] = round(due * 1e9)
-        view = Image.fromarray(picture)
+        view = Image.fromarray(image)
         if view.size != self._size:
             view = view.resize(self._size, Image.Resampling.BILINEAR)
         return SimulatedRequest(np.asarray(view), metadata)
@@ -274,10 +274,10 @@ class SimulatedRequest:
 
 
 def scene_of(source: str) -> Scene:
-    """What a sensor sees of a photo or a clip: a walk over the photo, or the clip again and again.
+    """What a sensor sees: a walk over an image, or a video again and again.
 
-    `sample` is the bundled picture. Raises `ImageError` if it cannot be read, `MissingExtraError`
-    for a clip without PyAV.
+    `sample` is the bundled image. Raises `ImageError` if it cannot be read, `MissingExtraError`
+    for a video without PyAV.
     """
     if Path(source).suffix.lower() in VIDEO_ENDINGS:
         return _ClipScene(source)
@@ -288,13 +288,13 @@ def scene_of(source: str) -> Scene:
     return walk(load_image(source))
 
 
-def walk(picture: npt.NDArray[np.uint8], share: float = 0.8, period: int = 600) -> Scene:
-    """A camera that sways slowly over a picture, of which it sees a `share`: once in `period`."""
-    height, width = picture.shape[:2]
+def walk(image: npt.NDArray[np.uint8], share: float = 0.8, period: int = 600) -> Scene:
+    """A camera that sways slowly over a image, of which it sees a `share`: once in `period`."""
+    height, width = image.shape[:2]
     across = min(width, height * SENSOR_SIZE[0] / SENSOR_SIZE[1]) * share
     down = across * SENSOR_SIZE[1] / SENSOR_SIZE[0]
     size = max(round(across), 32), max(round(down), 24)
-    photo = Image.fromarray(picture)
+    photo = Image.fromarray(image)
 
     def scene(frame: int) -> npt.NDArray[np.uint8]:
         turn = 2 * math.pi * frame / period
@@ -307,7 +307,7 @@ def walk(picture: npt.NDArray[np.uint8], share: float = 0.8, period: int = 600) 
 
 
 class _ClipScene:
-    """A clip that begins again when it ends; frames are asked for in order."""
+    """A video that begins again when it ends; frames are asked for in order."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -315,8 +315,8 @@ class _ClipScene:
         self._next: npt.NDArray[np.uint8] | None = next(self._frames)
 
     def __call__(self, frame: int) -> npt.NDArray[np.uint8]:
-        found, self._next = self._next, None
-        return next(self._frames) if found is None else found
+        pixels, self._next = self._next, None
+        return next(self._frames) if pixels is None else pixels
 
     def _read(self) -> Iterator[npt.NDArray[np.uint8]]:
         while True:
@@ -325,10 +325,10 @@ class _ClipScene:
                     yield _four_to_three(frame.pixels)
 
 
-def _four_to_three(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The middle of a picture, with the sensor's aspect."""
-    height, width = picture.shape[:2]
+def _four_to_three(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The middle of a image, with the sensor's aspect."""
+    height, width = image.shape[:2]
     across = min(width, round(height * SENSOR_SIZE[0] / SENSOR_SIZE[1]))
     down = min(height, round(width * SENSOR_SIZE[1] / SENSOR_SIZE[0]))
     left, top = (width - across) // 2, (height - down) // 2
-    return picture[top : top + down, left : left + across]
+    return image[top : top + down, left : left + across]

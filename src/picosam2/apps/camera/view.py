@@ -5,29 +5,29 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from picosam2.apps.camera.session import Shown
+from picosam2.apps.camera.session import CameraView
 from picosam2.prompts import Prompt
 from picosam2.results import Segmentation, overlay
 from picosam2.tasks.tracking_outputs import draw
 
 
-def picture(shown: Shown) -> Image.Image:
+def draw_view(view: CameraView) -> Image.Image:
     """A frame (RGB) with the mask on it, and a thin line around the sensor's ROI."""
-    tracked = shown.tracked
+    tracked = view.tracked
     box = None if tracked is None else tracked.box
     if tracked is not None and box is not None:
-        found = Segmentation(mask=tracked.mask, score=tracked.score, prompt=Prompt(box=box))
-        canvas = overlay(shown.pixels, [found], prompts=False)
+        result = Segmentation(mask=tracked.mask, score=tracked.score, prompt=Prompt(box=box))
+        canvas = overlay(view.pixels, [result], prompts=False)
     else:
-        canvas = Image.fromarray(draw(shown.pixels, () if tracked is None else (tracked,)))
-    if shown.state != "idle":
-        window = shown.window
+        canvas = Image.fromarray(draw(view.pixels, () if tracked is None else (tracked,)))
+    if view.state != "idle":
+        window = view.window
         edges = window.x0, window.y0, window.x1 - 1, window.y1 - 1
         ImageDraw.Draw(canvas).rectangle(edges, outline=(255, 255, 255))
     return canvas
 
 
-class Tally:
+class RunCounts:
     """Counts what a run gave, for the line that is printed at its end."""
 
     def __init__(self) -> None:
@@ -35,17 +35,17 @@ class Tally:
         self._kpi: list[tuple[float, float]] = []
         self._first = self._last = 0.0
 
-    def add(self, shown: Shown) -> None:
+    def add(self, view: CameraView) -> None:
         """Take in a frame."""
         if not self.frames:
-            self._first = shown.frame.time
-        self._last = shown.frame.time
+            self._first = view.frame.time
+        self._last = view.frame.time
         self.frames += 1
-        self.answers += shown.answered
-        self.found += shown.state == "found"
-        self.lost += shown.state == "lost"
-        if shown.frame.kpi is not None:
-            self._kpi = [*self._kpi[-299:], shown.frame.kpi]
+        self.answers += view.answered
+        self.found += view.state == "found"
+        self.lost += view.state == "lost"
+        if view.frame.kpi is not None:
+            self._kpi = [*self._kpi[-299:], view.frame.kpi]
 
     @property
     def rate(self) -> float:
@@ -61,7 +61,7 @@ class Tally:
         dnn, dsp = np.median(np.array(self._kpi), axis=0)
         return float(dnn), float(dsp)
 
-    def told(self, *, simulated: bool = False) -> str:
+    def summary(self, *, simulated: bool = False) -> str:
         """One line about all of it."""
         parts = [f"{self.frames:,} frames, {self.answers:,} answers"]
         parts.append(f"found in {self.found:,}, lost in {self.lost:,}")

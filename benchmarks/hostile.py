@@ -1,0 +1,272 @@
+"""What hostile clients do to the others of `picosam2 serve`: latency and memory under attack.
+
+    python benchmarks/hostile.py --rounds 5
+
+A server is started on 127.0.0.1 and stopped at the end; nothing else is ever called. One client
+clicks on a session and another uploads the sample, alone and under attack in turns:
+
+- three hostile images in flight all the time: a JPEG of 20,000 scans, a PNG of 25 megapixels of
+  noise cut short, an animated WebP that names 268 megapixels, a PNM file, and a TIFF file of tiles;
+- 300 connections that send nothing, half of the headers, or half of a body.
+
+Then 64 clients ask for masks and leave at once (the processor time that the server spends on
+them), and 200 clients upload 19 MB at once (the largest memory of the server and its decoders).
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+from common import parser, report, taken
+from PIL import Image
+
+from picosam2.samples import sample_bytes
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.helpers.hostile import (
+    animated_webp,
+    commented_ppm,
+    progressive_jpeg,
+    tiled_tiff,
+)
+
+BOX = [310, 303, 396, 394]
+CLICK = json.dumps({"prompts": [{"box": BOX}]})
+CUT = f"/v1/segment?box={','.join(map(str, BOX))}"
+UNDER_IMAGES = "a click's p99 with 3 hostile images in flight / quiet"
+UPLOAD_UNDER_IMAGES = "an upload's p99 with 3 hostile images in flight / quiet"
+UNDER_SILENCE = "a click's p99 beside 300 silent connections / quiet"
+ABANDONED = "processor seconds for 64 clicks whose clients are gone"
+MEMORY = "largest memory with 200 uploads of 19 MB, server, MB"
+
+
+class Target:
+    """A server in a process of its own."""
+
+    def __init__(self, weights: str) -> None:
+        words = [sys.executable, "-m", "picosam2", "serve", "--port", "0", "--weights", weights]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline().strip().rpartition(":")[2])
+        answer = self.ask("/v1/sessions", sample_bytes(), "image/jpeg")
+        self.click = f"/v1/sessions/{json.loads(answer[1])['session']}/segment"
+
+    def ask(self, path: str, body: bytes | str, kind: str) -> tuple[int, bytes]:
+        """The status and body of an answer; 0 if the connection was closed."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        try:
+            connection.request("POST", path, body, {"Content-Type": kind})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            return 0, b""
+        finally:
+            connection.close()
+
+    def times(self, count: int) -> tuple[list[float], list[float]]:
+        """Seconds of `count` clicks, and of a fifth as many uploads."""
+        clicks, uploads = [], []
+        for number in range(count):
+            clicks.append(self._took(self.click, CLICK, "application/json"))
+            if number % 5 == 0:
+                uploads.append(self._took(CUT, sample_bytes(), "image/jpeg"))
+        return clicks, uploads
+
+    def _took(self, path: str, body: bytes | str, kind: str) -> float:
+        started = time.perf_counter()
+        status, answer = self.ask(path, body, kind)
+        if status != 200:
+            raise RuntimeError(f"{status}: {answer[:200]!r}")
+        return time.perf_counter() - started
+
+    def processor_seconds(self) -> float:
+        """Of the server and its decoders."""
+        return sum(
+            sum(map(int, stat.rpartition(")")[2].split()[11:15])) for stat in self._files("stat")
+        ) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> tuple[float, float]:
+        """MB now: of the server, and of all its processes."""
+        sizes = [int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+                 for text in self._files("statm")]  # fmt: skip
+        return sizes[0], sum(sizes)
+
+    def _files(self, name: str) -> list[str]:
+        """/proc/PID/name of the server, first, and of its decoders."""
+        own = self.process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        texts = []
+        for pid in (str(own), *children):
+            try:
+                texts.append(Path(f"/proc/{pid}/{name}").read_text())
+            except OSError:  # it has ended
+                continue
+        return texts
+
+
+def noise_png(megapixels: float, keep: float = 1.0) -> bytes:
+    """A PNG file of noise; only the first part of it is kept."""
+    side = round((megapixels * 1e6) ** 0.5)
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()[: int(keep * buffer.tell())]
+
+
+@contextmanager
+def hostile_images(target: Target) -> Iterator[None]:
+    """Three hostile images in flight all the time."""
+    images = cycle(
+        [progressive_jpeg(), noise_png(19, 0.95), animated_webp(), commented_ppm(), tiled_tiff()]
+    )
+    lock, stop = threading.Lock(), threading.Event()
+
+    def attack() -> None:
+        while not stop.is_set():
+            with lock:
+                image = next(images)
+            target.ask(CUT, image, "image/png")
+
+    threads = [threading.Thread(target=attack) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
+def silent_connections(target: Target) -> Iterator[None]:
+    """300 connections that send nothing, or half of a request."""
+    head = "POST /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    starts = ["", head, f"{head}Content-Type: image/png\r\nContent-Length: 999\r\n\r\nabc"]
+    connections = []
+    try:
+        for number in range(300):
+            connections.append(socket.create_connection(("127.0.0.1", target.port), timeout=30))
+            connections[-1].sendall(starts[number % 3].encode())
+        yield
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def abandon(target: Target, count: int) -> float:
+    """Ask for masks and leave at once; the processor seconds that this costs the server."""
+    body = json.dumps({"prompts": [{"points": [[353, 349]]}] * 16})
+    head = f"POST {target.click} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    before = target.processor_seconds()
+    connections = []
+    for _ in range(count):
+        connections.append(socket.create_connection(("127.0.0.1", target.port), timeout=30))
+        connections[-1].sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    for connection in connections:
+        connection.close()
+    target.times(1)  # it is answered once what was begun is done
+    return target.processor_seconds() - before
+
+
+def upload(target: Target, count: int, size: int) -> dict[str, float]:
+    """Upload `size` bytes from `count` clients at once; memory in MB, and the answers."""
+    data = noise_png(size / 1e6 * 0.98)
+    largest = [target.memory()]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            largest.append(target.memory())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(count) as pool:
+        statuses = list(pool.map(lambda _: target.ask(CUT, data, "image/png")[0], range(count)))
+    done.set()
+    watcher.join()
+    return {
+        MEMORY: max(own for own, _ in largest),
+        "the same with its decoders, MB": max(total for _, total in largest),
+        "uploads of these that were answered": statuses.count(200),
+        "uploads that were told to come again (503)": statuses.count(503),
+        "uploads whose connection was closed": statuses.count(0),
+    }
+
+
+def p99(seconds: list[float]) -> float:
+    """The 99th percentile."""
+    return float(np.quantile(seconds, 0.99))
+
+
+def main() -> None:
+    """Start a server, attack it, stop it."""
+    asked = parser(__doc__)
+    asked.add_argument("--weights", default="default")
+    asked.add_argument("--rounds", type=int, default=5)
+    asked.add_argument("--clicks", type=int, default=60, help="in each round")
+    asked.add_argument("--uploads", type=int, default=200)
+    options = asked.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is stopped, too
+    target = Target(options.weights)
+    try:
+        target.times(10)  # what is slow the first time
+        attacks: dict[str, Callable[[Target], object]] = {
+            "quiet": quiet, "images": hostile_images, "silence": silent_connections,
+        }  # fmt: skip
+        clicks: dict[str, list[float]] = {name: [] for name in attacks}
+        uploads: dict[str, list[float]] = {name: [] for name in attacks}
+        for _ in range(options.rounds):
+            for name, attack in attacks.items():
+                with attack(target):  # type: ignore[attr-defined]
+                    served, sent = target.times(options.clicks)
+                clicks[name] += served
+                uploads[name] += sent
+        cost = target.processor_seconds()
+        target.times(20)
+        one = (target.processor_seconds() - cost) / 24
+        numbers = {
+            "a click's p99, quiet, ms": 1e3 * p99(clicks["quiet"]),
+            "an upload's p99, quiet, ms": 1e3 * p99(uploads["quiet"]),
+            UNDER_IMAGES: p99(clicks["images"]) / p99(clicks["quiet"]),
+            UPLOAD_UNDER_IMAGES: p99(uploads["images"]) / p99(uploads["quiet"]),
+            UNDER_SILENCE: p99(clicks["silence"]) / p99(clicks["quiet"]),
+            ABANDONED: abandon(target, 64),
+            "processor seconds for one click": one,
+            **upload(target, options.uploads, 19_000_000),
+        }
+    finally:
+        target.process.terminate()
+        target.process.wait(60)
+    limits = {
+        UNDER_IMAGES: ("<=", 2.0),
+        UPLOAD_UNDER_IMAGES: ("<=", 2.0),
+        UNDER_SILENCE: ("<=", 2.0),
+        MEMORY: ("<=", 800.0),
+    }
+    report(numbers, limits, taken(("fastapi", "uvicorn")), options.json)
+
+
+@contextmanager
+def quiet(target: Target) -> Iterator[None]:
+    """No attack."""
+    yield
+
+
+if __name__ == "__main__":
+    main()
