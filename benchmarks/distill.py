@@ -19,6 +19,7 @@ import torch
 from common import ratio, report, take_turns, taken
 from feed import DEVICE, any_source, batches, make_store, photos_of, photos_parser, times
 
+from picosam2.cli._memory import keep_memory
 from picosam2.data.batches import TeacherLookup
 from picosam2.data.store import SourceFiles, Store
 from picosam2.distillation.cache import TeacherCache
@@ -26,7 +27,7 @@ from picosam2.distillation.protocol import TeacherConfig
 from picosam2.distillation.teach import teach
 from picosam2.distillation.teachers import open_teacher
 from picosam2.training.config import Recipe
-from picosam2.training.trainer import Processes, Trainer, keep_memory, teacher_lookup
+from picosam2.training.trainer import Processes, Trainer, teacher_lookup
 
 
 def steps(store: Store, recipe: Recipe, teacher: TeacherLookup | None) -> Iterator[None]:

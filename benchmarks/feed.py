@@ -27,6 +27,7 @@ import torch
 from common import parser, ratio, report, take_turns, taken
 from PIL import Image
 
+from picosam2.cli._memory import keep_memory
 from picosam2.data.augment import Batch
 from picosam2.data.batches import BatchLoader, Sampler, TeacherLookup
 from picosam2.data.coco import AnnotatedImage
@@ -37,7 +38,7 @@ from picosam2.evaluation.protocols import make_item
 from picosam2.geometry import CROP_SIZE
 from picosam2.images import MEAN, STD
 from picosam2.training.config import Recipe, load_recipe
-from picosam2.training.trainer import Processes, Trainer, keep_memory
+from picosam2.training.trainer import Processes, Trainer
 
 DEVICE = torch.device("cpu")
 

@@ -1,6 +1,7 @@
 """A training of the tiny recipe in a process of its own, which may kill itself half-way.
 
 python train_tiny.py STORE OUT [--kill-at STEP] [--resume] [--samples N] [--batch-norm FILE]
+    [--slow-validation SECONDS]
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import time
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +20,8 @@ from tiny import tiny_recipe
 from torch import nn
 
 from picosam2.data.store import Store
-from picosam2.training.syncbn import synchronise_batchnorm
+from picosam2.models.network import PicoSAM2
+from picosam2.training.syncbn import synchronize_batchnorm
 from picosam2.training.trainer import TrainingStep, processes, train
 
 
@@ -31,7 +36,7 @@ def check_batch_norm(report: Path) -> None:
         norm.bias.data.copy_(norm.weight.data.flip(0))
     shared[0].load_state_dict(plain.state_dict())
     with processes("cpu") as group:
-        synchronise_batchnorm(shared)
+        synchronize_batchnorm(shared)
         mine = slice(group.rank * 3, group.rank * 3 + 3)
         part = whole[mine].clone().requires_grad_()
         whole.requires_grad_()
@@ -61,20 +66,30 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--samples", type=int, default=48)
     parser.add_argument("--batch-norm", type=Path)
+    parser.add_argument("--slow-validation", type=float, help="with a timeout of half as long")
     given = parser.parse_args()
     if given.batch_norm:
         check_batch_norm(given.batch_norm)
+
+    def validate(_model: PicoSAM2) -> dict[str, float]:
+        time.sleep(given.slow_validation)
+        return {"box_miou": 0.5}
+
+    if given.slow_validation:
+        timeout = timedelta(seconds=given.slow_validation / 2)
+        dist.init_process_group = partial(dist.init_process_group, timeout=timeout)
 
     def on_step(progress: TrainingStep) -> None:
         if progress.step == given.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     train(
-        tiny_recipe(samples=given.samples),
+        tiny_recipe(samples=given.samples, validate_every=2 if given.slow_validation else 0),
         Store(given.store),
         given.out,
         resume=given.resume,
         device="cpu",
+        validate=validate if given.slow_validation else None,
         on_step=on_step,
     )
 

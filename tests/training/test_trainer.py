@@ -30,7 +30,7 @@ from picosam2.models.network import RETIRED, ModelConfig, PicoSAM2
 from picosam2.training import trainer as trainer_module
 from picosam2.training.config import Recipe, TrainConfig, load_recipe
 from picosam2.training.losses import DistillConfig
-from picosam2.training.syncbn import GlobalBatchNorm2d, synchronise_batchnorm
+from picosam2.training.syncbn import GlobalBatchNorm2d, synchronize_batchnorm
 from picosam2.training.trainer import (
     Processes,
     Trainer,
@@ -346,6 +346,54 @@ def test_resuming_a_finished_run_changes_nothing(store: Store, tmp_path: Path) -
     assert path.read_bytes() == kept
 
 
+@pytest.mark.parametrize("left", ["older", "none", "half"])
+def test_weights_that_a_kill_left_behind_are_made_from_the_checkpoint(
+    left: str, store: Store, tmp_path: Path
+) -> None:
+    """The checkpoint is written first; the weights of the same step may not have been."""
+    out = tmp_path / "run"
+    weights = train(tiny_recipe(samples=16, save_every=1), store, out)
+    whole = weights.read_bytes()
+    if left == "older":
+        older = train(tiny_recipe(samples=8), store, tmp_path / "older").read_bytes()
+        weights.write_bytes(older)
+    elif left == "half":
+        weights.write_bytes(whole[: len(whole) // 2])
+    else:
+        weights.unlink()
+    assert train(tiny_recipe(samples=16, save_every=1), store, out, resume=True) == weights
+    assert weights.read_bytes() == whole
+
+
+def test_a_step_is_saved_before_it_is_measured(store: Store, tmp_path: Path) -> None:
+    """A kill while the last step is measured costs the measurement, which resuming makes up for."""
+    recipe, out = tiny_recipe(samples=16, save_every=100), tmp_path / "run"
+
+    def interrupted(_model: PicoSAM2) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, store, out, validate=interrupted)
+    assert read_tensors(out / "checkpoint.safetensors").info["step"] == 2
+    for _ in range(2):  # once is enough
+        train(recipe, store, out, resume=True, validate=lambda _: {"box_miou": 0.25})
+    measured = [line["validation"] for line in lines(out) if "validation" in line]
+    assert measured == [{"box_miou": 0.25}]
+
+
+def test_a_finished_run_can_be_extended(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(samples=16), store, out)
+    weights = train(tiny_recipe(samples=32), store, out, resume=True)
+    assert read_tensors(weights).info["step"] == 4
+    assert read_tensors(weights).info["recipe"]["train"]["samples"] == 32
+    assert [line["step"] for line in lines(out)] == [1, 2, 3, 4]
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(tiny_recipe(samples=24), store, out, resume=True)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(tiny_recipe(samples=64, lr=0.5), store, out, resume=True)
+
+
 def test_resuming_where_nothing_was_starts_anew(store: Store, tmp_path: Path) -> None:
     train(tiny_recipe(samples=8), store, tmp_path / "run", resume=True)
     assert len(lines(tmp_path / "run")) == 1
@@ -449,7 +497,7 @@ def test_a_failed_write_keeps_the_old_checkpoint(
     run = trainer_module._Run(out, tiny_recipe(), store.fingerprint, ALONE, False, None)
     trainer = Trainer(tiny_recipe(samples=16), ALONE)
     run._settings = {}
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CheckpointError, match=r"cannot be written .*No space.*make room there"):
         run.save(trainer)
     assert (out / "checkpoint.safetensors").read_bytes() == kept
     assert not [p for p in out.iterdir() if p.name.startswith(".")]
@@ -481,6 +529,18 @@ def test_two_processes_take_the_steps_of_one(store: Store, tmp_path: Path) -> No
     assert gaps.max() < 2e-3
 
 
+@pytest.mark.slow
+def test_processes_wait_for_a_validation_longer_than_collectives_may_take(
+    store: Store, tmp_path: Path
+) -> None:
+    done = in_a_process(
+        store.path, tmp_path / "run", "--samples", 32, "--slow-validation", 12,
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in lines(tmp_path / "run") if "validation" in line] == [2, 4]
+
+
 def test_a_batch_that_cannot_be_shared(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,7 +562,7 @@ def test_global_batch_norm_alone_is_batch_norm(tmp_path: Path) -> None:
         x = torch.randn(4, 3, 5, 6) * 2 + 100  # a mean far from zero must not cost precision
         plain, other = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
         model = nn.Sequential(other)
-        synchronise_batchnorm(model)
+        synchronize_batchnorm(model)
         assert type(model[0]) is GlobalBatchNorm2d
         for mode in (True, False):
             plain.train(mode)

@@ -56,6 +56,7 @@ def teach(
         precision: What the teacher computes with.
         limit_shards: Stop after so many parts; the same command without it goes on.
     """
+    from picosam2.cli._memory import keep_memory
     from picosam2.cli._options import given_sources
     from picosam2.cli._progress import progress
     from picosam2.cli._text import name_problems
@@ -69,7 +70,6 @@ def teach(
     from picosam2.distillation.report import describe, write_report
     from picosam2.distillation.teach import teach as run
     from picosam2.distillation.teachers import open_teacher
-    from picosam2.training.trainer import keep_memory
 
     keep_memory()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

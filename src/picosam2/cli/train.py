@@ -51,6 +51,7 @@ def train(
         validate: Measure on the store's validation photos during the run.
         tensorboard: Also write events for TensorBoard.
     """
+    from picosam2.cli._memory import keep_memory
     from picosam2.cli._progress import progress
     from picosam2.errors import require
 
@@ -62,6 +63,7 @@ def train(
     from picosam2.training.config import changed_recipe
     from picosam2.training.trainer import train as run
 
+    keep_memory()
     chosen = changed_recipe(recipe, set or ())
     opened = Store(store)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started

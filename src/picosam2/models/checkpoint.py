@@ -35,10 +35,21 @@ class Tensors:
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], info: Mapping[str, Any]
 ) -> None:
-    """Write tensors and facts to one file, atomically."""
+    """Write tensors and facts to one file, atomically.
+
+    Raises:
+        CheckpointError: the file cannot be written, for instance because the disk is full.
+    """
     solid = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_write(path) as temporary:
-        save_file(solid, temporary, {_KEY: json.dumps(info, sort_keys=True)})
+    try:
+        with atomic_write(path) as temporary:
+            save_file(solid, temporary, {_KEY: json.dumps(info, sort_keys=True)})
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(
+            f"{path} cannot be written ({reason}): make room there, or choose another place; what "
+            "was written before is kept"
+        ) from error
 
 
 def read_tensors(path: str | os.PathLike[str]) -> Tensors:

@@ -1,7 +1,7 @@
 """Batch norm whose statistics are those of the global batch, on any backend.
 
-`torch.nn.SyncBatchNorm` refuses CPU tensors; this does the same with two all-reduces, so that a run
-on several processes takes the very steps that a single process would take.
+On GPUs it is `torch.nn.SyncBatchNorm`, which refuses CPU tensors; there this does the same with two
+all-reduces, so that a run on several processes takes the very steps that a single one would take.
 """
 
 from __future__ import annotations
@@ -60,8 +60,11 @@ def _average(local: Tensor) -> Tensor:
     return mean
 
 
-def synchronise_batchnorm(model: nn.Module) -> None:
-    """Turn every `nn.BatchNorm2d` of `model` into a `GlobalBatchNorm2d`, in place."""
+def synchronize_batchnorm(model: nn.Module) -> None:
+    """Let every `nn.BatchNorm2d` of `model` take the statistics of all processes, in place."""
+    if next(model.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm2d

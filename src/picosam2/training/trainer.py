@@ -15,16 +15,15 @@ Shape suffixes: B batch, K logit channels, S side.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from picosam2._config import current_names
 from picosam2._files import write_json, write_text
@@ -50,7 +50,7 @@ from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.training.config import Recipe, TrainConfig
 from picosam2.training.depthwise import quicken_depthwise
 from picosam2.training.losses import DistillConfig, supervised, teacher_term, trust
-from picosam2.training.syncbn import synchronise_batchnorm
+from picosam2.training.syncbn import synchronize_batchnorm
 
 Validate = Callable[[PicoSAM2], dict[str, Any]]
 """Measures a model: names to numbers."""
@@ -81,6 +81,13 @@ class Processes:
     rank: int
     world: int
     device: torch.device
+    patient: dist.ProcessGroup | None = None
+    """All processes, whose collectives do not time out; None if there is only one."""
+
+    def wait(self) -> None:
+        """Wait until every process has come here, however long it takes."""
+        if self.patient is not None:
+            dist.barrier(self.patient)
 
     @property
     def first(self) -> bool:
@@ -103,7 +110,8 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         return
     dist.init_process_group("nccl" if name.startswith("cuda") else "gloo")
     try:
-        yield Processes(rank=rank, world=world, device=torch.device(name))
+        patient = dist.new_group(backend="gloo", timeout=timedelta(days=365))
+        yield Processes(rank=rank, world=world, device=torch.device(name), patient=patient)
     finally:
         dist.destroy_process_group()
 
@@ -227,7 +235,7 @@ class Trainer:
         self.loss = 0.0
         self._wrapped: nn.Module = self.model
         if group.world > 1:
-            synchronise_batchnorm(self.model)
+            synchronize_batchnorm(self.model)
             self._wrapped = DistributedDataParallel(self.model, broadcast_buffers=False)
         if config.compile:
             self._wrapped = torch.compile(self._wrapped)  # type: ignore[assignment]
@@ -265,11 +273,15 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Exponential moving average of weights and statistics, quicker in the first steps."""
+        """Exponential moving average of weights and statistics, quicker in the first steps.
+
+        It is torch's; `AveragedModel` around it has one decay for all steps and other names.
+        """
         decay = min(self.recipe.train.ema, (1 + self.step) / (10 + self.step))
         kept, new = self.average.state_dict(), self.model.state_dict()
         floats = [name for name in kept if kept[name].is_floating_point()]
-        torch._foreach_lerp_([kept[n] for n in floats], [new[n] for n in floats], 1 - decay)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average([kept[name] for name in floats], [new[name] for name in floats], self.step)
         for name in kept.keys() - set(floats):
             kept[name].copy_(new[name])
 
@@ -322,7 +334,8 @@ def train(
     """Train a recipe on a store into the folder `out`; the path of the weights.
 
     Args:
-        resume: go on from the checkpoint in `out`, which must be of the same recipe and store.
+        resume: go on from the checkpoint in `out`, which must be of the same recipe and store;
+            only `samples` may be larger than it was: the run is extended.
         init: weights to start from instead of new ones; see `started_from`.
         teacher: what a teacher says of the store, to learn from by the recipe's `distill`.
         resident: keep the crops in the device's memory; for a GPU, if they fit.
@@ -336,7 +349,6 @@ def train(
         TrainingError: a number stopped being finite.
     """
     config = recipe.train
-    keep_memory()
     with processes(device) as group:
         if config.batch % group.world:
             raise ConfigError(
@@ -347,6 +359,20 @@ def train(
         trainer = Trainer(recipe, group, started_from(init, recipe.model) if init else None,
                           further)  # fmt: skip
         run.begin(trainer, resume)
+
+        def measure() -> None:
+            """Validate, while the other processes wait for as long as it takes."""
+            if validate and group.first and not run.has_validation(trainer.step):
+                run.log({"step": trainer.step, "samples": trainer.step * config.batch,
+                         "validation": validate(trainer.average)})  # fmt: skip
+            group.wait()
+
+        def is_due(step: int) -> bool:
+            every = bool(config.validate_every) and step % config.validate_every == 0
+            return step > 0 and (every or step == config.steps)
+
+        if is_due(trainer.step):
+            measure()  # the run was perhaps killed while it measured
         sampler = Sampler(
             store, config.batch, views=config.views, sources=config.sources,
             whole_epochs=config.whole_epochs, seed=config.seed,
@@ -371,14 +397,12 @@ def train(
                 if on_step and group.first:
                     on_step(TrainingStep(step=step, steps=config.steps, loss=metrics["loss"],
                                      samples_per_s=run.speed))  # fmt: skip
-                due = bool(config.validate_every) and step % config.validate_every == 0
-                if validate and group.first and (due or last):
-                    started = time.perf_counter()
-                    run.log({"step": step, "samples": step * config.batch,
-                             "validation": validate(trainer.average)})  # fmt: skip
-                    clock += time.perf_counter() - started
-                if step % config.save_every == 0 or last:
+                if step % config.save_every == 0 or is_due(step):
                     run.save(trainer)
+                if is_due(step):
+                    started = time.perf_counter()
+                    measure()
+                    clock += time.perf_counter() - started
         return run.weights
 
 
@@ -430,7 +454,7 @@ class _Run:
         settings = _plain(self.recipe)
         if resume and self.checkpoint.exists():
             found = read_tensors(self.checkpoint)
-            if _complete(found.info.get("recipe"), settings) != settings:
+            if not _is_same(_complete(found.info.get("recipe"), settings), settings):
                 raise CheckpointError(
                     f"{self.checkpoint} was made by another recipe: choose another --out"
                 )
@@ -446,6 +470,8 @@ class _Run:
             trainer.load_state(found.tensors, int(found.info["step"]))
             if self.group.first:
                 self._forget_after(trainer.step)
+                if self._step_of_weights() != trainer.step:  # killed between the two files
+                    save_weights(self.weights, trainer.average, self._info(trainer, settings))
         elif self.checkpoint.exists() or self.metrics.exists():
             if not resume:
                 raise CheckpointError(
@@ -456,6 +482,20 @@ class _Run:
         if self.group.first:
             self.out.mkdir(parents=True, exist_ok=True)
             write_json(self.out / "recipe.json", settings)
+
+    def _step_of_weights(self) -> Any:
+        """The step that the weights' file is of; None if it is missing or damaged."""
+        try:
+            return read_tensors(self.weights).info.get("step")
+        except CheckpointError:
+            return None
+
+    def has_validation(self, step: int) -> bool:
+        """Whether the metrics hold a validation of that step."""
+        if not self.metrics.exists():
+            return False
+        lines = self.metrics.read_text().splitlines()
+        return any(_step_of(line) == step and '"validation"' in line for line in lines)
 
     def _forget_after(self, step: int) -> None:
         """Drop the metrics of steps that will be taken again."""
@@ -477,35 +517,23 @@ class _Run:
             self._board.flush()
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint and the averaged weights."""
+        """Write the checkpoint, then the averaged weights; `begin` mends what a kill leaves."""
         if not self.group.first:
             return
-        info = {
-            "recipe": self._settings,
+        info = self._info(trainer, self._settings)
+        write_tensors(self.checkpoint, trainer.state(), info)
+        save_weights(self.weights, trainer.average, info)
+
+    def _info(self, trainer: Trainer, settings: dict[str, Any]) -> dict[str, Any]:
+        """What both files say of themselves."""
+        return {
+            "recipe": settings,
             "store": self.store,
             "step": trainer.step,
             "geometry": window_rules(self.recipe),
             "teacher": self.teacher,
             "click_windows": "native" if set(self.recipe.train.views) == {"native"} else "ladder",
         }
-        write_tensors(self.checkpoint, trainer.state(), info)
-        save_weights(self.weights, trainer.average, info)
-
-
-def keep_memory() -> None:
-    """Tell glibc to keep freed memory: a step's arrays are as large as the last one's.
-
-    By default every large array is mapped anew and faulted in page by page, which took half of a
-    step's time where it was measured (docs/training.md).
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mmap_max, trim_threshold, top_pad = -4, -1, -2
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(top_pad, 2**28)
 
 
 def _complete(recipe: Any, settings: dict[str, Any]) -> Any:
@@ -522,6 +550,14 @@ def _complete(recipe: Any, settings: dict[str, Any]) -> Any:
         kept = current_names(getattr(default, table), recipe.get(table, {}))
         complete[table] = {key: kept.get(key, defaults[table].get(key)) for key in current}
     return complete
+
+
+def _is_same(before: Any, settings: dict[str, Any]) -> bool:
+    """Whether a checkpoint's recipe is the one to go on with, which may have more samples."""
+    if not isinstance(before, dict) or not isinstance(samples := before["train"]["samples"], int):
+        return False
+    more = max(samples, settings["train"]["samples"])
+    return {**before, "train": {**before["train"], "samples": more}} == settings
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
