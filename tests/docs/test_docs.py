@@ -17,7 +17,12 @@ from picosam2.runtimes.weights import shipped
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if ">>> " in path.read_text("utf-8"))
-MODULES = ["picosam2", "picosam2.predictor", "picosam2.io.formats", "picosam2.tasks.everything"]
+MODULES = [
+    "picosam2",
+    "picosam2.predictor",
+    "picosam2.io.formats.outlines",
+    "picosam2.tasks.everything",
+]
 
 needs_docs = pytest.mark.skipif(not DOCS.is_dir(), reason="the documentation is not here")
 needs_weights = pytest.mark.skipif("default" not in shipped(), reason="no weights are shipped yet")

@@ -17,7 +17,8 @@ from PIL import Image
 
 from picosam2.errors import DataError, MissingExtraError, PromptError
 from picosam2.io import formats
-from picosam2.io.formats import Described
+from picosam2.io.formats import LabeledObject
+from picosam2.io.formats.png import _encode
 from picosam2.masks import Polygon, fill_polygons, rle_decode
 from picosam2.prompts import Box, Point, Prompt
 from picosam2.results import Segmentation, encode_image
@@ -106,7 +107,7 @@ def test_outlines(mask: np.ndarray) -> None:
     height, width = mask.shape
     assert np.array_equal(formats.fill_rings(formats.outlines(mask), height, width), mask)
     if mask.any():
-        ring = formats.one_outline(mask)
+        ring = formats.joined_outline(mask)
         assert np.array_equal(formats.fill_rings([ring], height, width), mask)
 
 
@@ -222,11 +223,11 @@ def test_pycocotools_reads_both_forms() -> None:
         assert (drawn & mask).sum() / (drawn | mask).sum() > 0.9
 
 
-def test_indexed_png_has_colours() -> None:
+def test_indexed_png_has_colors() -> None:
     picture = Image.open(io.BytesIO(formats.indexed_png(discs())))
     assert picture.mode == "P"
-    assert picture.convert("RGB").getpixel((40, 45)) == formats.colours(2)[0]
-    assert len(set(formats.colours(120))) == 120
+    assert picture.convert("RGB").getpixel((40, 45)) == formats.colors(2)[0]
+    assert len(set(formats.colors(120))) == 120
 
 
 def test_counts_are_limited() -> None:
@@ -242,13 +243,13 @@ def test_counts_are_limited() -> None:
 # --- inputs -------------------------------------------------------------------------------------
 
 
-def test_described_as_prompt() -> None:
+def test_an_object_as_prompt() -> None:
     mask = np.zeros((10, 10), bool)
     mask[2:4, 3:8] = True
-    assert Described(mask=mask).prompt() == Prompt(box=Box(3, 2, 8, 4))
-    assert Described(mask=mask, box=Box(0, 0, 9, 9)).prompt().box == Box(0, 0, 9, 9)
+    assert LabeledObject(mask=mask).prompt() == Prompt(box=Box(3, 2, 8, 4))
+    assert LabeledObject(mask=mask, box=Box(0, 0, 9, 9)).prompt().box == Box(0, 0, 9, 9)
     with pytest.raises(PromptError):
-        Described(mask=np.zeros((2, 2), bool)).prompt()
+        LabeledObject(mask=np.zeros((2, 2), bool)).prompt()
 
 
 def test_yolo_boxes() -> None:
@@ -259,7 +260,7 @@ def test_yolo_boxes() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["cat 0 0 1 1", "0 1 2", "0 .1 .1 .2 .2 .3 .3 .4", "0 nan 0 1 1", "0 99 99 1 1"]
+    "line", ["cat 0 0 1 1", "0 1 2", "0 .1 .1 .2 .2 .3 .3 4", "0 nan 0 1 1", "0 99 99 1 1"]
 )
 def test_yolo_refuses(line: str) -> None:
     with pytest.raises(DataError, match="line 1"):
@@ -340,6 +341,6 @@ def test_png_from_a_stranger(data: bytes) -> None:
         formats.read_mask_png(data)
 
 
-def test_a_colour_picture_is_no_mask() -> None:
+def test_a_color_image_is_no_mask() -> None:
     with pytest.raises(DataError, match="one channel"):
-        formats.read_mask_png(formats._png(Image.new("RGB", (3, 3))))
+        formats.read_mask_png(_encode(Image.new("RGB", (3, 3))))

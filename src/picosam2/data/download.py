@@ -29,8 +29,8 @@ from urllib.parse import urlsplit
 
 from picosam2._files import sha256_file, write_json
 from picosam2._progress import Progress
-from picosam2.data.paths import stays_inside
 from picosam2.errors import ConfigError, DataError
+from picosam2.io.image_names import stays_inside
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 30.0

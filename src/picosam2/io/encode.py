@@ -92,7 +92,7 @@ def encode(
     if format == "overlay":
         if prompts:
             return encode_image(overlay(image, objects), kind)
-        colors = formats.colours(max(len(objects), 1))
+        colors = formats.colors(max(len(objects), 1))
         return encode_image(overlay(image, objects, colors=colors, prompts=False), kind)
     if format == "mask":
         return formats.mask_png(objects[0].mask)

@@ -9,7 +9,7 @@ from typing import Any
 
 from picosam2.errors import ConfigError
 from picosam2.io.formats import coco_annotation, coco_document
-from picosam2.io.prompt_files import Asked
+from picosam2.io.prompt_files import PromptEntry
 from picosam2.results import Segmentation
 from picosam2.tasks.bulk.prompts import PromptSource
 
@@ -27,7 +27,7 @@ def coco_record(
     height: int,
     width: int,
     objects: Sequence[Segmentation],
-    prompts: Sequence[Asked],
+    prompts: Sequence[PromptEntry],
     *,
     polygons: bool,
     tolerance: float,
@@ -36,7 +36,7 @@ def coco_record(
     entries = []
     for found, asked in zip(objects, prompts, strict=True):
         entry = coco_annotation(found, id=0, image_id=0, polygons=polygons, tolerance=tolerance)
-        entry |= {"id": asked.id, "label": asked.label}
+        entry |= {"id": asked.id, "category_id": asked.category}
         if asked.score is not None:
             entry["prompt_score"] = asked.score
         entries.append(entry)
@@ -70,7 +70,6 @@ def coco_of_run(
     records: Mapping[str, Mapping[str, Any]], source: PromptSource, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The COCO file. The numbers of images, objects and classes are those of the prompt file."""
-    categories = source.categories
     ordered = sorted(records.values(), key=lambda record: str(record["name"]))
     image_ids = _image_ids(ordered, source)
     given = [entry["id"] for record in ordered for entry in record["masks"]]
@@ -87,14 +86,12 @@ def coco_of_run(
             }
         )
         for entry in record["masks"]:
-            rest = {key: value for key, value in entry.items() if key != "label"}
-            rest["id"] = entry["id"] if keep else len(annotations) + 1
-            category = categories[entry["label"]]
-            annotations.append(rest | {"image_id": image_id, "category_id": category})
+            number = entry["id"] if keep else len(annotations) + 1
+            annotations.append({**entry, "id": number, "image_id": image_id})
     return coco_document(
         images,
         annotations,
-        [{"id": number, "name": name} for name, number in categories.items()],
+        [{"id": number, "name": name} for number, name in source.categories.items()],
         {"description": "masks by PicoSAM2", "settings": dict(settings)},
     )
 
@@ -103,7 +100,8 @@ def _image_ids(ordered: Sequence[Mapping[str, Any]], source: PromptSource) -> li
     """The numbers that the prompt file gives the images, or else 1, 2, 3, ..."""
     if source.file is not None:
         known = source.file.image_ids
-        ids = [known.get(source.file.find(record["name"]) or "") for record in ordered]
+        names = source.file.match([record["name"] for record in ordered]).names
+        ids = [known.get(names.get(record["name"], "")) for record in ordered]
         whole = [number for number in ids if number is not None]
         if len(set(whole)) == len(ordered):
             return whole
@@ -111,7 +109,6 @@ def _image_ids(ordered: Sequence[Mapping[str, Any]], source: PromptSource) -> li
 
 
 def _records_of(document: Any) -> list[dict[str, Any]]:
-    labels = {entry["id"]: entry["name"] for entry in document["categories"]}
     records = {
         entry["id"]: {
             "name": entry["file_name"],
@@ -122,8 +119,8 @@ def _records_of(document: Any) -> list[dict[str, Any]]:
         for entry in document["images"]
     }
     for entry in document["annotations"]:
-        kept = {k: v for k, v in entry.items() if k not in ("image_id", "category_id")}
-        records[entry["image_id"]]["masks"].append(kept | {"label": labels[entry["category_id"]]})
+        kept = {key: value for key, value in entry.items() if key != "image_id"}
+        records[entry["image_id"]]["masks"].append(kept)
     for record in records.values():
         _check_record(record)
     return list(records.values())
@@ -136,7 +133,7 @@ def _check_record(record: Any) -> None:
     if type(record["height"]) is not int or type(record["width"]) is not int:
         raise TypeError("an image's size is two whole numbers")
     for entry in record["masks"]:
-        if not isinstance(entry["label"], str) or not isinstance(entry, dict):
-            raise TypeError("a mask is an object with a label")
+        if not isinstance(entry, dict) or type(entry["category_id"]) is not int:
+            raise TypeError("a mask is an object with a category")
         if entry["id"] is not None and type(entry["id"]) is not int:
             raise TypeError("a mask's id is a whole number")

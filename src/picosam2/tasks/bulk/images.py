@@ -8,6 +8,7 @@ from pathlib import Path
 
 from picosam2.errors import ConfigError, DataError, ImageError
 from picosam2.io.encode import ENDINGS
+from picosam2.io.formats.objects import EntryProblem, reasons
 from picosam2.io.paths import files_below
 from picosam2.tasks.bulk.prompts import PromptSource
 from picosam2.tasks.output_plan import OutputPlan
@@ -66,22 +67,26 @@ def match_images(images: dict[str, Path], source: PromptSource) -> tuple[list[Jo
     """
     if source.file is None:
         return [Job(name=name, path=path) for name, path in images.items()], []
-    keys = {name: source.file.find(name) for name in images}
+    file = source.file
+    matches = file.match(list(images))
     jobs = [
-        Job(name=name, path=images[name], key=key) for name, key in keys.items() if key is not None
+        Job(name=name, path=path, key=matches.names[name])
+        for name, path in images.items()
+        if name in matches.names
+    ]
+    used = set(matches.names.values())
+    missing = [
+        matches.unclear.get(key, EntryProblem(where=key, what="there is no such image"))
+        for key in file.images
+        if key not in used
     ]
     if not jobs:
-        known = next(iter(source.file.readers), None)
-        raise DataError(
-            f"no image is named in the prompts, such as {known}: check the folder"
-            if known
-            else "the prompts name no image"
-        )
-    known_keys = set(keys.values())
-    missing = [
-        f"{key}: there is no such image" for key in source.file.readers if key not in known_keys
-    ]
-    return jobs, [*source.file.problems, *missing]
+        if not file.images:
+            why = f": {reasons(file.problems)}" if file.problems else ""
+            raise DataError(f"the prompts name no image{why}")
+        why = reasons([*missing, *file.problems])
+        raise DataError(f"no image is named in the prompts: {why}: check the folder")
+    return jobs, [*map(str, file.problems), *map(str, missing)]
 
 
 def _images_below(folder: Path, plan: OutputPlan, problems: list[str]) -> dict[str, Path]:

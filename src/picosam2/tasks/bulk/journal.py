@@ -19,7 +19,8 @@ from typing import Any, BinaryIO, Protocol
 from picosam2._files import sha256_file, write_bytes, write_text
 from picosam2.errors import ConfigError, PicoSAM2Error
 from picosam2.io.encode import json_line
-from picosam2.io.prompt_files import CLASSES, Asked
+from picosam2.io.formats.yolo import CLASSES
+from picosam2.io.prompt_files import PromptEntry
 from picosam2.tasks.bulk.coco import coco_of_run, part_of, read_records
 from picosam2.tasks.bulk.images import Job
 from picosam2.tasks.bulk.prompts import PromptSource, asked_json
@@ -140,7 +141,11 @@ class FolderJournal:
         self._check_own([self._plan.path(job.name)])
 
     def write(
-        self, job: Job, size: tuple[int, int], asked: Sequence[Asked], files: Mapping[Path, bytes]
+        self,
+        job: Job,
+        size: tuple[int, int],
+        asked: Sequence[PromptEntry],
+        files: Mapping[Path, bytes],
     ) -> None:
         """Write all files of an image, and remove those that an earlier run wrote beside them.
 
@@ -173,7 +178,7 @@ class FolderJournal:
         """Write the names of YOLO's classes."""
         if self._plan.format != "yolo":
             return []
-        names = {number: name for name, number in self._source.yolo_classes.items()}
+        names = self._source.yolo_names
         lines = [names.get(number, str(number)) for number in range(max(names) + 1)]
         text = "\n".join([*lines, ""])
         path = self._plan.folder / CLASSES
@@ -200,12 +205,12 @@ class FolderJournal:
         )
         return []
 
-    def _key(self, asked: Sequence[Asked]) -> str:
+    def _key(self, asked: Sequence[PromptEntry]) -> str:
         if self._source.everything is not None:
             prompts: Any = vars(self._source.everything)
         else:
             prompts = asked_json(asked)
-        classes = self._source.yolo_classes if self._plan.format == "yolo" else {}
+        classes = self._source.yolo_names if self._plan.format == "yolo" else {}
         text = json.dumps([self._settings, prompts, classes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -308,8 +313,8 @@ class CocoJournal:
             if overwrite or not path.exists():
                 continue
             records, earlier = read_records(path)
-            labels = {entry["label"] for record in records for entry in record["masks"]}
-            if earlier not in (self._settings, None) or not labels <= set(source.categories):
+            used = {entry["category_id"] for record in records for entry in record["masks"]}
+            if earlier not in (self._settings, None) or not used <= set(source.categories):
                 raise ConfigError(
                     f"{path} is of a run with other prompts, weights or settings: "
                     "choose another --out, or add --overwrite"

@@ -13,10 +13,11 @@ from typing import Any
 
 from picosam2._files import sha256_file
 from picosam2.errors import ConfigError, PicoSAM2Error, PromptWarning
+from picosam2.io.formats.objects import LABEL
 from picosam2.io.paths import files_below
 from picosam2.io.prompt_files import (
-    Asked,
     BoxesFormat,
+    PromptEntry,
     PromptFile,
     read_boxes,
     read_prompt_file,
@@ -38,7 +39,7 @@ class PromptSource:
     digest: names the prompts, so that a later run can tell whether it has the same ones.
     """
 
-    everywhere: tuple[Asked, ...] | None = None
+    everywhere: tuple[PromptEntry, ...] | None = None
     file: PromptFile | None = None
     everything: Everything | None = None
     digest: str = ""
@@ -47,7 +48,7 @@ class PromptSource:
     def same(cls, prompts: Sequence[Prompt]) -> PromptSource:
         """The same prompts for every image."""
         asked = tuple(
-            Asked(prompt=prompt, name=f"object {number}")
+            PromptEntry(prompt=prompt, name=f"object {number}")
             for number, prompt in enumerate(prompts, 1)
         )
         return cls(everywhere=asked, digest=json.dumps([prompt.to_json() for prompt in prompts]))
@@ -68,31 +69,37 @@ class PromptSource:
         return cls(everything=settings, digest=json.dumps({"everything": vars(settings)}))
 
     @property
-    def categories(self) -> dict[str, int]:
-        """Class names and numbers."""
-        return dict(self.file.categories) if self.file and self.file.categories else {"object": 1}
+    def categories(self) -> dict[int, str]:
+        """The names of the classes by number."""
+        return dict(self.file.categories) if self.file and self.file.categories else {1: LABEL}
 
     @property
-    def yolo_classes(self) -> dict[str, int]:
-        """The same as YOLO counts: from 0 on."""
+    def yolo_classes(self) -> dict[int, int]:
+        """The number in YOLO's labels, which count from 0, for each of `categories`."""
         if self.file is not None and self.file.zero_based:
-            return self.categories
-        ordered = sorted(self.categories.items(), key=lambda item: item[1])
-        return {name: number for number, (name, _) in enumerate(ordered)}
+            return {number: number for number in self.categories}
+        return {number: place for place, number in enumerate(sorted(self.categories))}
+
+    @property
+    def yolo_names(self) -> dict[int, str]:
+        """The names of the classes by their numbers in YOLO's labels."""
+        return {place: self.categories[number] for number, place in self.yolo_classes.items()}
 
     def prompts_for(
         self, key: str | None, height: int, width: int
-    ) -> tuple[list[Asked], list[str]]:
+    ) -> tuple[list[PromptEntry], list[str]]:
         """The prompts for an image of that size, and a sentence for each that cannot be used.
 
         `key` is what the prompt file calls the image. Raises a `PicoSAM2Error` if the file's part
         for this image cannot be read.
         """
+        given: Sequence[PromptEntry] = self.everywhere or ()
+        usable: list[PromptEntry] = []
+        problems: list[str] = []
         if self.file is not None and key is not None:
-            given: Sequence[Asked] = self.file.readers[key](height, width)
-        else:
-            given = self.everywhere or ()
-        usable, problems = [], []
+            found = self.file.read(key, height, width)
+            given = found.entries
+            problems += map(str, found.problems)
         for asked in given:
             try:
                 # A detector's boxes reach past the image as a matter of course.
@@ -129,12 +136,13 @@ def prompt_source(
     return PromptSource.same(everywhere)
 
 
-def asked_json(asked: Sequence[Asked]) -> list[Mapping[str, Any]]:
+def asked_json(asked: Sequence[PromptEntry]) -> list[Mapping[str, Any]]:
     """Prompts as plain values, for a digest."""
     return [
         {
             "prompt": each.prompt.to_json(),
             "label": each.label,
+            "category": each.category,
             "id": each.id,
             "score": each.score,
         }

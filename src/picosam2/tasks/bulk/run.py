@@ -19,7 +19,7 @@ from picosam2._progress import Progress
 from picosam2.errors import ConfigError, PicoSAM2Error
 from picosam2.images import load_image
 from picosam2.io.encode import PER_OBJECT, Format, encode
-from picosam2.io.prompt_files import Asked
+from picosam2.io.prompt_files import PromptEntry
 from picosam2.predictor import Predictor
 from picosam2.results import Segmentation
 from picosam2.runtimes.cpus import allowed_cpus
@@ -161,7 +161,7 @@ class _Work:
         height, width = image.shape[:2]
         if self.source.everything is not None:
             objects = everything(image, self.predictor, self.source.everything)
-            asked = [Asked(prompt=found.prompt) for found in objects]
+            asked = [PromptEntry(prompt=found.prompt) for found in objects]
             problems: list[str] = []
         else:
             asked, problems = self.source.prompts_for(job.key, height, width)
@@ -185,7 +185,7 @@ class _Work:
         return _Segmented(problems, len(objects))
 
     def _files(
-        self, job: Job, image: Image, objects: Sequence[Segmentation], asked: Sequence[Asked]
+        self, job: Job, image: Image, objects: Sequence[Segmentation], asked: Sequence[PromptEntry]
     ) -> dict[Path, bytes]:
         """The contents of the files for an image."""
         format = self.plan.format
@@ -203,7 +203,7 @@ class _Work:
                 group,
                 prompts=self.source.everything is None,
                 labels=None if per_object else labels,
-                class_ids=[classes[label] for label in labels],
+                class_ids=[classes[each.category] for each in asked],
                 tolerance=self.tolerance,
                 weights=self.weights,
             )
