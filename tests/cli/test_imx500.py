@@ -82,7 +82,7 @@ def test_an_export_prints_what_matters(cli, tiny_safetensors, tmp_path, monkeypa
 
     def export(weights, store, out, config, **options):
         asked.update(options, weights=weights, config=config)
-        options["progress"]("calibrating", 3, 3)
+        options["progress"](3, 3, what="calibrating")
         measured = {"protocol": "box", "dataset": "coco", "int8": 0.7654, "difference": -0.0012}
         report = {
             "memory": {"used": 3_727_840, "total": 8_388_480},

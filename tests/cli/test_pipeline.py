@@ -98,7 +98,7 @@ def test_fetching_a_data_set(cli, monkeypatch, tmp_path):
 
     def fetch(dataset, out, *, progress, **options):
         asked.update(options, dataset=dataset, out=out)
-        progress("val2017.zip", 5_000_000, 5_000_000)
+        progress(5_000_000, 5_000_000, what="val2017.zip")
         return (download.Fetched(part="val", url="http://x", sha256="ab", folder=out, files=5000),)
 
     monkeypatch.setattr(download, "download", fetch)
