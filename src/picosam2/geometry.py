@@ -250,7 +250,14 @@ def crop_mask(
     mask: npt.NDArray[np.bool_], window: Window, size: int = CROP_SIZE
 ) -> npt.NDArray[np.float32]:
     """The share of each crop pixel that `mask` (H, W) bool covers: (size, size) float32, 0..1."""
-    covered = _resample(mask.view(np.uint8) * np.uint8(255), window, size, 0)
+    return crop_plane(mask.view(np.uint8) * np.uint8(255), window, size)
+
+
+def crop_plane(
+    plane: npt.NDArray[np.uint8], window: Window, size: int = CROP_SIZE
+) -> npt.NDArray[np.float32]:
+    """`plane` (H, W) uint8 through `window`, zero outside the image: (size, size) float32, 0..1."""
+    covered = _resample(plane, window, size, 0)
     return covered.astype(np.float32) / np.float32(255)
 
 

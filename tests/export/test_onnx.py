@@ -19,9 +19,10 @@ from picosam2 import geometry
 from picosam2._files import sha256_file
 from picosam2.export import onnx as export_module
 from picosam2.export.imx500.check import check_file
-from picosam2.export.onnx import ExportError, export_onnx, fold_batchnorm, weights_facts
+from picosam2.export.onnx import ExportError, export_onnx, weights_facts
 from picosam2.images import MEAN, PAD_RGB, STD
 from picosam2.models.checkpoint import load_weights, save_weights
+from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.runtimes.onnx import METADATA_KEY
 

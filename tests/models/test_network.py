@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from helpers.macs import convolution_macs, parameters
-from torch import nn
+from torch import Tensor, nn
 
 from picosam2.errors import ConfigError
-from picosam2.models.network import RETIRED, ModelConfig, PicoSAM2, read_config
+from picosam2.models.network import RETIRED, ModelConfig, PicoSAM2, read_config, without_guidance
 
 SMALL = {"widths": (4, 6), "bottleneck": 8, "decoder": (6, 4)}
 
@@ -108,3 +108,66 @@ def test_a_configuration_of_an_older_version() -> None:
     for odd in (None, [], "text"):
         with pytest.raises(ConfigError, match="expected a table"):
             read_config(odd)
+
+
+LITE0 = {
+    "encoder": "efficientnet-lite0", "widths": (16, 24, 40, 112), "bottleneck": 224,
+    "decoder": (192, 128, 96, 64), "logits": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def guided() -> tuple[PicoSAM2, PicoSAM2, Tensor, Tensor]:
+    """A network with guidance, the same without, images, guidance."""
+    torch.manual_seed(0)
+    model = PicoSAM2(ModelConfig(**LITE0, input_size=64, guidance=True)).eval()
+    return model, without_guidance(model), torch.randn(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
+
+
+Guided = tuple[PicoSAM2, PicoSAM2, Tensor, Tensor]
+
+
+def test_guidance_of_zeros_is_the_network_without_it_bit_for_bit(guided: Guided) -> None:
+    model, plain, image, guidance = guided
+    assert not plain.config.guidance
+    assert not any(name.startswith("guidance") for name in plain.state_dict())
+    with torch.inference_mode():
+        expected = plain(image)["logits"]
+        assert torch.equal(model(image)["logits"], expected)
+        assert torch.equal(model(image, torch.zeros_like(guidance))["logits"], expected)
+        # A branch that has not learned adds nothing to any guidance...
+        assert torch.equal(model(image, guidance)["logits"], expected)
+        nn.init.normal_(model.guidance[2].weight)
+        # ... and one that has changes the answer, but not that to zeros.
+        assert not torch.allclose(model(image, guidance)["logits"], expected)
+        assert torch.equal(model(image, torch.zeros_like(guidance))["logits"], expected)
+
+
+def test_guidance_reaches_the_branch_in_training(guided: Guided) -> None:
+    model, _, image, guidance = guided
+    model.train()(image, guidance)["logits"].square().mean().backward()
+    gradient = model.guidance[2].weight.grad
+    assert gradient is not None
+    assert gradient.abs().max() > 0
+
+
+def test_guidance_costs_little() -> None:
+    model, plain = (
+        PicoSAM2(ModelConfig(**LITE0, input_size=192, guidance=on)) for on in (True, False)
+    )
+    assert 0 < parameters(model) - parameters(plain) <= 10_000
+    branch = sum(
+        convolution.weight.numel() * 96 * 96
+        for convolution in model.guidance
+        if isinstance(convolution, nn.Conv2d)
+    )
+    assert branch <= 0.02 * convolution_macs(plain, 192)
+
+
+def test_networks_that_cannot_have_guidance() -> None:
+    plain = PicoSAM2(ModelConfig(**SMALL, input_size=64)).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with pytest.raises(ConfigError, match="takes no guidance"):
+        plain(image, torch.zeros_like(image))
+    with pytest.raises(ConfigError, match="`guidance` needs an encoder"):
+        ModelConfig(**SMALL, guidance=True)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from picosam2._files import atomic_write
-from picosam2.export.onnx import TOLERANCE, Exported, ExportError, described, fold_batchnorm
+from picosam2.export.onnx import TOLERANCE, Exported, ExportError, described
 from picosam2.images import MEAN, PAD_RGB, STD, normalize
+from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2
 from picosam2.runtimes.onnx import Runtime
 from picosam2.runtimes.packaged import seal

@@ -12,7 +12,6 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from picosam2 import geometry
 from picosam2._files import atomic_write, sha256_file
 from picosam2.errors import PicoSAM2Error
 from picosam2.images import MEAN, PAD_RGB, STD
+from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2
 from picosam2.runtimes.onnx import METADATA_KEY
 
@@ -119,18 +117,6 @@ def export_onnx(
                 "keep the old file and report this"
             )
     return Exported(path=path, bytes=path.stat().st_size, largest_difference=max(differences))
-
-
-def fold_batchnorm(model: PicoSAM2) -> PicoSAM2:
-    """A copy in evaluation mode whose convolutions have taken in the batch norms after them."""
-    folded = deepcopy(model).cpu().float().eval()
-    for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
-        for index in range(len(sequence) - 1):
-            convolution, norm = sequence[index], sequence[index + 1]
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                sequence[index] = fuse_conv_bn_eval(convolution, norm)
-                sequence[index + 1] = nn.Identity()
-    return folded
 
 
 def weights_facts(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ kind the network can tell apart), S the crop's side.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +17,11 @@ from picosam2._config import from_table
 from picosam2.errors import ConfigError
 from picosam2.geometry import CROP_SIZE
 from picosam2.models.encoders import ENCODERS, block
+
+GUIDANCE_PLANES = 3
+"""Planes of guidance: the mask so far, positive clicks, negative clicks."""
+
+_GUIDANCE_WIDTH = 12  # channels inside the branch: 708 parameters and 1.9 % of the MACs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,8 @@ class ModelConfig:
     """Side of the input crop in pixels; a multiple of 16, and of 2 for every halving inside."""
     logits: int = 1
     """Logit channels: 1 for every prompt alike, 2 for one of boxes and one of clicks."""
+    guidance: bool = False
+    """Whether the network also takes guidance, a mask so far and clicks: see `guidance.planes`."""
 
     def __post_init__(self) -> None:
         self.check_stages()
@@ -48,6 +55,11 @@ class ModelConfig:
         if self.input_size < self.unit or self.input_size % self.unit:
             raise ConfigError(
                 f"`input_size` must be a multiple of {self.unit}, not {self.input_size}"
+            )
+        if self.guidance and self.stride != 2:
+            raise ConfigError(
+                "`guidance` needs an encoder whose first convolution has stride 2: use "
+                "efficientnet-lite0"
             )
 
     def check_stages(self) -> None:
@@ -75,6 +87,18 @@ class ModelConfig:
         return PicoSAM2(self)
 
 
+def guidance_branch(outputs: int) -> nn.Sequential:
+    """Guidance planes (B, 3, S, S) to what they add beside the first convolution, at stride 2.
+
+    No bias anywhere and a last layer that starts at zero: guidance of zeros adds nothing, and a
+    branch that has not learned yet adds nothing to any guidance.
+    """
+    first = nn.Conv2d(GUIDANCE_PLANES, _GUIDANCE_WIDTH, 3, stride=2, padding=1, bias=False)
+    last = nn.Conv2d(_GUIDANCE_WIDTH, outputs, 1, bias=False)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(first, nn.ReLU6(True), last)
+
+
 class PicoSAM2(nn.Module):
     """The network. 1,262,818 parameters and 323.1 M convolution MACs as the paper has it."""
 
@@ -83,6 +107,10 @@ class PicoSAM2(nn.Module):
         self.config = config = config or ModelConfig()
         stages, downs, channels = ENCODERS[config.encoder].make(config.widths)
         self.encoder, self.down = nn.ModuleList(stages), nn.ModuleList(downs)
+        if config.guidance:
+            convolution = next(self.encoder[0].children())
+            assert isinstance(convolution, nn.Conv2d)
+            self.guidance = guidance_branch(convolution.out_channels)
         self.bottleneck = block(channels, config.bottleneck)
         channels = config.bottleneck
         self.decoder, self.skip = nn.ModuleList(), nn.ModuleList()
@@ -92,15 +120,22 @@ class PicoSAM2(nn.Module):
             channels = width
         self.head = nn.Conv2d(channels, config.logits, 1)
 
-    def forward(self, image_B3SS: Tensor) -> dict[str, Tensor]:
+    def forward(self, image_B3SS: Tensor, guidance_B3SS: Tensor | None = None) -> dict[str, Tensor]:
         """Normalized crops (B, 3, S, S) float32 to {"logits": (B, K, S', S') float32}.
 
         S' is S, or half of it with an encoder that starts at stride 2. A mask is logits > 0.
+        `guidance_B3SS`, float32 in 0..1, is what `guidance.planes` draws, for a network that takes
+        it. Without it, or where it is all zeros, the answer is that to the image alone.
         """
+        if guidance_B3SS is not None and not self.config.guidance:
+            raise ConfigError("this network takes no guidance: use weights that were trained on it")
         x_BCHW = image_B3SS
         skips = []
-        for encode, down in zip(self.encoder, self.down, strict=True):
-            x_BCHW = encode(x_BCHW)
+        for number, (encode, down) in enumerate(zip(self.encoder, self.down, strict=True)):
+            if number == 0 and guidance_B3SS is not None:
+                x_BCHW = self._guided(x_BCHW, guidance_B3SS)
+            else:
+                x_BCHW = encode(x_BCHW)
             skips.append(x_BCHW)
             x_BCHW = down(x_BCHW)
         x_BCHW = self.bottleneck(x_BCHW)
@@ -108,6 +143,17 @@ class PicoSAM2(nn.Module):
             doubled_BCHW = F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest")
             x_BCHW = decode(doubled_BCHW) + skip(skips.pop())
         return {"logits": self.head(x_BCHW)}
+
+    def _guided(self, image_B3SS: Tensor, guidance_B3SS: Tensor) -> Tensor:
+        """The first stage, with the guidance added after its first batch norm.
+
+        There, and not before it, statistics and folding are those of the image alone.
+        """
+        convolution, norm, *rest = self.encoder[0].children()
+        x_BCHW: Tensor = norm(convolution(image_B3SS)) + self.guidance(guidance_B3SS)
+        for layer in rest:
+            x_BCHW = layer(x_BCHW)
+        return x_BCHW
 
     @property
     def output_names(self) -> list[str]:
@@ -124,6 +170,16 @@ class PicoSAM2(nn.Module):
             yield f"decoder {number}", decode
             yield f"skip {number}", skip
         yield "head", self.head
+
+
+def without_guidance(model: PicoSAM2) -> PicoSAM2:
+    """The same network on images alone: what a sensor runs, whose only input is RGB."""
+    if not model.config.guidance:
+        return model
+    plain = replace(model.config, guidance=False).build().train(model.training)
+    state = model.state_dict()
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    return plain
 
 
 RETIRED: Mapping[str, Any] = {

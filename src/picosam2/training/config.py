@@ -1,4 +1,4 @@
-"""Recipes: what a training does, a TOML file with the tables model, augment, train, distill."""
+"""Recipes: what a training does. A TOML file: tables model, augment, train, distill, guided."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from picosam2.errors import ConfigError
 from picosam2.models.encoders import ENCODERS
 from picosam2.models.network import ModelConfig
 from picosam2.training.losses import DistillConfig
+from picosam2.training.sessions import GuidedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,7 @@ class Recipe:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    guided: GuidedConfig = field(default_factory=GuidedConfig)
 
     def __post_init__(self) -> None:
         if self.train.coarse_share and self.train.coarse_size % self.model.unit:

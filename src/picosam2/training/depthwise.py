@@ -2,7 +2,8 @@
 
 oneDNN's weight gradient of a depthwise convolution in bf16 takes two to five times as long as the
 same in fp32. Taking it in fp32 made a step of the student 1.1 times as fast and one of the large
-teacher 1.5 times, and is more exact (docs/training.md).
+teacher 1.5 times, and is more exact (docs/training.md). At stride 2 the input gradient in bf16
+takes ten to twenty-five times as long: that one is taken in fp32 too.
 """
 
 from __future__ import annotations
@@ -56,16 +57,37 @@ class _Depthwise(torch.autograd.Function):
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x_BCHW, weight = ctx.saved_tensors
-
-        def gradients(kind: torch.dtype, wanted: tuple[bool, bool, bool]) -> Any:
-            return torch.ops.aten.convolution_backward(
-                gradient.to(kind), x_BCHW.to(kind), weight.to(kind), None, *ctx.how,
-                False, (0, 0), len(weight), wanted,
-            )  # fmt: skip
-
-        of_x = of_weight = None
-        if ctx.needs_input_grad[0]:
-            of_x = gradients(gradient.dtype, (True, False, False))[0].to(x_BCHW.dtype)
-        if ctx.needs_input_grad[1]:
-            of_weight = gradients(torch.float32, (False, True, False))[1].to(weight.dtype)
+        of_x, of_weight, _ = depthwise_gradients(
+            gradient, x_BCHW, weight, *ctx.how, wanted=(*ctx.needs_input_grad[:2], False)
+        )
         return of_x, of_weight, None, None, None
+
+
+def depthwise_gradients(
+    gradient: Tensor,
+    x_BCHW: Tensor,
+    weight: Tensor,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    *,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of a depthwise convolution's input, weight and bias, those that are wanted."""
+    channels = len(weight)
+
+    def gradients(kind: torch.dtype, some: tuple[bool, bool, bool]) -> Any:
+        return torch.ops.aten.convolution_backward(
+            gradient.to(kind), x_BCHW.to(kind), weight.to(kind), [channels], stride, padding,
+            dilation, False, (0, 0), channels, some,
+        )  # fmt: skip
+
+    of_x = of_weight = of_bias = None
+    if wanted[0]:
+        kind = torch.float32 if max(stride) > 1 else gradient.dtype
+        of_x = gradients(kind, (True, False, False))[0].to(x_BCHW.dtype)
+    if wanted[1] or wanted[2]:
+        _, of_weight, of_bias = gradients(torch.float32, (False, wanted[1], wanted[2]))
+        of_weight = of_weight.to(weight.dtype) if wanted[1] else None
+        of_bias = of_bias.to(weight.dtype) if wanted[2] else None
+    return of_x, of_weight, of_bias

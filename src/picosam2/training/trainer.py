@@ -183,10 +183,15 @@ def new_model(recipe: Recipe) -> PicoSAM2:
 def started_from(path: Path, config: ModelConfig) -> PicoSAM2:
     """The model in a weights file, to go on from as a network of `config`.
 
-    A network with one logit channel takes over that of clicks from one with two. Any other
-    difference is left for the trainer to refuse.
+    A network with one logit channel takes over that of clicks from one with two, and one with
+    guidance begins with a branch that adds nothing. Any other difference is left for the trainer
+    to refuse.
     """
     model = load_weights(path, type(config))
+    if config.guidance and not model.config.guidance:
+        guided = replace(model.config, guidance=True).build().eval()
+        guided.load_state_dict({**guided.state_dict(), **model.state_dict()})
+        model = guided
     if (model.config.logits, config.logits) != (2, 1):
         return model
     single = replace(model.config, logits=1).build().eval()

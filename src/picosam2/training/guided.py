@@ -1,0 +1,186 @@
+"""Training with simulated users: a recipe, an image store and first weights in, weights out.
+
+The run's folder is that of `trainer.train`. Batch norms stay as the starting weights have them. In
+passes without guidance that those weights were made for, their own answers are learned as well as
+the truth, so that one prompt alone is answered as before.
+
+Shape suffixes: B batch, K logit channels, S the crop's side, L the logits' side.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from picosam2.data.image_store import ImageStore
+from picosam2.errors import ConfigError
+from picosam2.models.folding import fold_batchnorm
+from picosam2.models.network import PicoSAM2
+from picosam2.training.config import Recipe
+from picosam2.training.frozen import freeze_batchnorm
+from picosam2.training.losses import dice, teacher_term
+from picosam2.training.sessions import GuidedBatch, Sessions
+from picosam2.training.trainer import (
+    Processes,
+    Progress,
+    Trainer,
+    TrainingError,
+    _Run,
+    channel,
+    keep_memory,
+    learning_rate,
+    memory_format,
+    started_from,
+)
+
+
+class GuidedTrainer(Trainer):
+    """A `Trainer` whose batches are passes of sessions."""
+
+    def __init__(self, recipe: Recipe, group: Processes, model: PicoSAM2) -> None:
+        """Start from `model`, whose answers without guidance are the lesson."""
+        super().__init__(recipe, group, model)
+        freeze_batchnorm(self.model)
+        self.teacher = fold_batchnorm(self.average).requires_grad_(False)
+        self.teacher.to(memory_format=memory_format(recipe.train))  # type: ignore[call-overload]
+        branch = {id(p) for n, p in self.model.named_parameters() if n.startswith("guidance.")}
+        groups = []
+        for group_of in self.optimizer.param_groups:
+            own = [p for p in group_of["params"] if id(p) in branch]
+            rest = [p for p in group_of["params"] if id(p) not in branch]
+            decay = group_of["weight_decay"]
+            groups += [{"params": rest, "weight_decay": decay, "rate": 1.0}]
+            if own:
+                groups += [{"params": own, "weight_decay": decay, "rate": recipe.guided.rate}]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.train.lr)
+
+    def guided_step(self, batch: GuidedBatch) -> tuple[dict[str, float], Tensor]:
+        """One optimizer step: its numbers, and the answers (B, L, L) float32.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite; nothing is changed then.
+        """
+        config, guided = self.recipe.train, self.recipe.guided
+        rate = learning_rate(self.step, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["rate"]
+        layout = memory_format(config)
+        image_B3SS = batch.image_B3SS.contiguous(memory_format=layout)
+        guidance_B3SS = batch.guidance_B3SS.contiguous(memory_format=layout)
+        device = image_B3SS.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
+            outputs = self.model(image_B3SS, guidance_B3SS)
+        logits_BLL = channel(outputs["logits"], batch.kind_B).float()
+        each_BLL = F.binary_cross_entropy_with_logits(
+            logits_BLL, batch.target_BLL, reduction="none"
+        )
+        losses = {
+            "bce": (each_BLL * batch.weight_BLL).mean((1, 2)),
+            "dice": dice(logits_BLL, batch.target_BLL),
+        }
+        total_B = config.bce * losses["bce"] + config.dice * losses["dice"]
+        taught = batch.taught_B
+        if guided.teacher and taught.any():
+            with (
+                torch.no_grad(),
+                torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"),
+            ):
+                wanted = self.teacher(image_B3SS[taught].contiguous(memory_format=layout))
+            wanted_BLL = channel(wanted["logits"], batch.kind_B[taught]).float()
+            term = teacher_term(logits_BLL[taught], wanted_BLL, self.recipe.distill)
+            total_B = total_B.index_add(0, taught.nonzero()[:, 0], guided.teacher * term)
+        loss = (total_B * batch.value_B).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
+        with torch.no_grad():
+            is_guided = batch.guided_B
+            numbers = {
+                "loss": loss, "grad_norm": norm,
+                "dice": losses["dice"][~is_guided].mean(), "bce": losses["bce"].mean(),
+                "guided_dice": losses["dice"][is_guided].mean(),
+                "guided_share": is_guided.float().mean(),
+            }  # fmt: skip
+        values = {name: float(value.detach()) for name, value in numbers.items()}
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+            raise TrainingError(
+                f"loss or gradient stopped being finite at step {self.step} (loss "
+                f"{values['loss']}): lower `lr`, or train in fp32"
+            )
+        self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        self.loss = values["loss"]
+        shown = {name: value for name, value in values.items() if math.isfinite(value)}
+        return {**shown, "lr": rate}, logits_BLL.detach()
+
+
+def train_guided(
+    recipe: Recipe,
+    store: ImageStore,
+    out: Path,
+    init: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    on_step: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Train weights that take guidance, from the weights at `init`; the path of the result.
+
+    Args:
+        resume: go on from the checkpoint in `out`; the sessions that were going on start anew.
+        on_step: told about every step.
+
+    Raises:
+        ConfigError: the recipe's network takes no guidance.
+        CheckpointError: `out` holds a run and `resume` is not set, or a run of something else.
+        TrainingError: a number stopped being finite.
+    """
+    if not recipe.model.guidance:
+        raise ConfigError("a guided training needs `guidance = true` in the recipe's [model]")
+    config = recipe.train
+    keep_memory()
+    group = Processes(rank=0, world=1, device=torch.device(device))
+    run = _Run(out, recipe, store.fingerprint, group, False, None)
+    trainer = GuidedTrainer(recipe, group, started_from(init, recipe.model))
+    run.begin(trainer, resume)
+    sessions = Sessions(
+        store, recipe.guided, recipe.augment, size=recipe.model.input_size,
+        output=recipe.model.output_size, batch=config.batch, seed=config.seed,
+        sources=config.sources, by_image=recipe.guided.by_image,
+    )  # fmt: skip
+    totals: dict[str, Any] = {}
+    clock, counted = time.perf_counter(), trainer.step
+    with ThreadPoolExecutor(1, thread_name_prefix="picosam2-sessions") as pool:
+        waiting = pool.submit(sessions.batch, trainer.step)
+        while trainer.step < config.steps:
+            step = trainer.step
+            batch = waiting.result()
+            if step + 1 < config.steps:  # the other half: it waits for no answer of this step
+                waiting = pool.submit(sessions.batch, step + 1)
+            metrics, logits_BLL = trainer.guided_step(batch)
+            sessions.answer(step, logits_BLL.numpy())
+            for name, value in metrics.items():
+                totals.setdefault(name, []).append(value)
+            step, last = trainer.step, trainer.step == config.steps
+            if step % config.log_every == 0 or last:
+                seconds = time.perf_counter() - clock
+                means = {name: sum(values) / len(values) for name, values in totals.items()}
+                speed = (step - counted) * config.batch / seconds
+                run.log({"step": step, "samples": step * config.batch, **means,
+                         "samples_per_s": round(speed, 1)})  # fmt: skip
+                clock, counted, totals = time.perf_counter(), step, {}
+            if on_step:
+                on_step(Progress(step=step, steps=config.steps, loss=metrics["loss"],
+                                 samples_per_s=run.speed))  # fmt: skip
+            if step % config.save_every == 0 or last:
+                run.save(trainer)
+    return run.weights

@@ -1,0 +1,109 @@
+"""Guidance planes, the window that follows, and the choice among a first click's candidates."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from picosam2 import geometry, guidance
+from picosam2.geometry import Window
+from picosam2.masks import Region
+from picosam2.prompts import Box, Point
+
+
+def test_nothing_known_is_all_zeros() -> None:
+    drawn = guidance.planes(Window(0, 0, 64, 64), 96)
+    assert drawn.shape == (3, 96, 96)
+    assert drawn.dtype == np.float32
+    assert not drawn.any()
+
+
+@pytest.mark.parametrize("size", [96, 192])
+@pytest.mark.parametrize("window", [Window(0, 0, 192, 192), Window(-40, 10, 560, 110)])
+def test_disks_lie_on_their_clicks_and_are_round_on_the_crop(window: Window, size: int) -> None:
+    on, off = Point(120.25, 61.5), Point(30, 40, False)
+    drawn = guidance.planes(window, size, points=[on, off])
+    assert not drawn[0].any()
+    for plane, point in zip(drawn[1:], (on, off), strict=True):
+        rows, columns = np.nonzero(plane)
+        expected = window.to_crop(np.array([[point.x, point.y]]), size)[0]
+        assert np.allclose([columns.mean() + 0.5, rows.mean() + 0.5], expected, atol=0.5)
+        area = np.pi * (5 * size / 192) ** 2
+        assert plane.sum() == pytest.approx(area, rel=0.2)
+        assert set(np.unique(plane)) == {0.0, 1.0}
+
+
+def test_clicks_outside_of_the_window_are_not_drawn() -> None:
+    window = Window(100, 100, 200, 200)
+    outside = [Point(99.9, 150), Point(150, 200), Point(250, 150, False)]
+    assert not guidance.planes(window, 96, points=outside).any()
+
+
+def test_the_mask_plane_is_the_mask_through_the_window() -> None:
+    mask = np.zeros((100, 140), np.uint8)
+    mask[20:60, 30:90] = 255
+    window = Window(10, -20, 130, 80)
+    drawn = guidance.planes(window, 96, mask)
+    assert np.array_equal(drawn[0], geometry.crop_mask(mask > 0, window, 96))
+    assert 0 < drawn[0].mean() < 1
+    assert not drawn[1:].any()
+
+
+def test_probabilities_of_logits() -> None:
+    logits = np.array([-400, -2, 0, 2, 400], np.float32)
+    assert guidance.probability(logits).tolist() == [0, 30, 128, 225, 255]
+    placed = guidance.whole(Region(2, 1, np.full((2, 3), 9, np.float32)), 6, 8)
+    assert placed.shape == (6, 8)
+    assert placed.sum() == 6 * 255
+    assert (placed[1:3, 2:5] == 255).all()
+
+
+def test_the_next_box_is_the_mask_where_all_clicks_are_in_it() -> None:
+    box = Box(10, 20, 50, 80)
+    points = [Point(30, 40), Point(200, 200, False)]
+    assert guidance.following_box(box, points, 300, 300) == box
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        (Point(90, 40), (10, 20, 102, 80)),  # 15 % of 80 past it, to the right
+        (Point(0, 0), (-7.5, -12, 50, 80)),
+        (Point(30, 100), (10, 20, 50, 112)),
+    ],
+)
+def test_the_next_box_goes_past_a_positive_click_outside(
+    point: Point, expected: tuple[float, ...]
+) -> None:
+    box = guidance.following_box(Box(10, 20, 50, 80), [point], 300, 300)
+    assert box is not None
+    assert np.allclose((box.x0, box.y0, box.x1, box.y1), expected)
+
+
+def test_clicks_alone_get_a_box_of_some_size() -> None:
+    assert guidance.following_box(None, [], 400, 300) is None
+    assert guidance.following_box(None, [Point(5, 5, False)], 400, 300) is None
+    box = guidance.following_box(None, [Point(100, 100)], 400, 300)
+    assert box is not None
+    assert (box.width, box.height) == (60, 60)
+    assert (box.centre.x, box.centre.y) == (100, 100)
+    box = guidance.following_box(None, [Point(100, 100), Point(300, 100)], 400, 300)
+    assert box is not None
+    assert (box.x0, box.x1, box.height) == (70, 330, 60)
+
+
+@dataclass
+class _Candidate:
+    region: Region
+    score: float
+
+
+def test_the_candidate_that_agrees_with_all_clicks_wins_over_the_score() -> None:
+    small = _Candidate(Region(10, 10, np.ones((10, 10), np.float32)), 0.9)
+    large = _Candidate(Region(0, 0, np.ones((50, 50), np.float32)), 0.5)
+    other = _Candidate(Region(0, 0, np.ones((60, 60), np.float32)), 0.6)
+    first, far, off = Point(15, 15), Point(40, 40), Point(55, 55, False)
+    assert guidance.agreeing([small, large, other], [first]) == 0
+    assert guidance.agreeing([small, large, other], [first, far]) == 2
+    assert guidance.agreeing([small, large, other], [first, far, off]) == 1
+    assert guidance.agreeing([small, large, other], [first, Point(30, 30, False)]) == 0
