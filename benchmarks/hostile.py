@@ -33,9 +33,8 @@ from pathlib import Path
 
 import numpy as np
 from common import parser, report, taken
-from PIL import Image
-
 from picosam2.samples import sample_bytes
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.helpers.hostile import (

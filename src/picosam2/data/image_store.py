@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from picosam2 import masks
 from picosam2._files import sha256_file, write_json
+from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, EntryProblem
 from picosam2.data.datasets import read_annotations
 from picosam2.data.split import split
@@ -84,7 +85,7 @@ def prepare_images(
     config: ImageStoreConfig | None = None,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[EntryProblem, ...]:
     """Write the image store of `sources` to the folder `out`; finished parts are kept.
 

@@ -30,9 +30,9 @@ from picosam2.training.losses import dice, teacher_term
 from picosam2.training.sessions import GuidedBatch, Sessions
 from picosam2.training.trainer import (
     Processes,
-    Progress,
     Trainer,
     TrainingError,
+    TrainingStep,
     _Run,
     channel,
     keep_memory,
@@ -131,7 +131,7 @@ def train_guided(
     *,
     resume: bool = False,
     device: str = "cpu",
-    on_step: Callable[[Progress], None] | None = None,
+    on_step: Callable[[TrainingStep], None] | None = None,
 ) -> Path:
     """Train weights that take guidance, from the weights at `init`; the path of the result.
 
@@ -179,7 +179,7 @@ def train_guided(
                          "samples_per_s": round(speed, 1)})  # fmt: skip
                 clock, counted, totals = time.perf_counter(), step, {}
             if on_step:
-                on_step(Progress(step=step, steps=config.steps, loss=metrics["loss"],
+                on_step(TrainingStep(step=step, steps=config.steps, loss=metrics["loss"],
                                  samples_per_s=run.speed))  # fmt: skip
             if step % config.save_every == 0 or last:
                 run.save(trainer)
