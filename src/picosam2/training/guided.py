@@ -35,7 +35,6 @@ from picosam2.training.trainer import (
     TrainingStep,
     _Run,
     channel,
-    keep_memory,
     learning_rate,
     memory_format,
     started_from,
@@ -147,7 +146,6 @@ def train_guided(
     if not recipe.model.guidance:
         raise ConfigError("a guided training needs `guidance = true` in the recipe's [model]")
     config = recipe.train
-    keep_memory()
     group = Processes(rank=0, world=1, device=torch.device(device))
     run = _Run(out, recipe, store.fingerprint, group, False, None)
     trainer = GuidedTrainer(recipe, group, started_from(init, recipe.model))
