@@ -35,7 +35,7 @@ def main() -> None:
     photos = read_annotations("coco", options.annotations, options.images).images
     for photo in photos[: options.photos]:
         try:
-            picture = load_image(photo.path)
+            image = load_image(photo.path)
         except ImageError:
             continue
         for instance in photo.instances:
@@ -49,7 +49,7 @@ def main() -> None:
             )
             if len(discs) % 4 == 0:  # flood fill is slow, and a quarter of the objects is enough
                 floods.append(
-                    [masks.iou(baselines.flood(picture, point, t), truth) for t in TOLERANCES]
+                    [masks.iou(baselines.flood(image, point, t), truth) for t in TOLERANCES]
                 )
     for name, settings, table in (
         ("disc radius / long side", RADII, discs),

@@ -2,7 +2,7 @@
 
     python benchmarks/bulk.py --weights default --photos 40
 
-Every way segments the same pictures (the sample at several sizes, as JPEG files) with the same
+Every way segments the same images (the sample at several sizes, as JPEG files) with the same
 eight boxes, in rounds that take turns; the best round counts. "threads x 1" is what
 `picosam2 segment FOLDER` does: as many threads as cores, each inference on one of them.
 "processes x 1" has a network for each process.
@@ -33,14 +33,14 @@ def segment(path: Path, weights: str, predictor: Predictor | None = None) -> int
         if weights not in _PREDICTORS:
             _PREDICTORS[weights] = Predictor(weights, threads=1)
         predictor = _PREDICTORS[weights]
-    picture = load_image(path)
-    height, width = picture.shape[:2]
+    image = load_image(path)
+    height, width = image.shape[:2]
     corners = np.random.default_rng(0).uniform(0, 0.5, (8, 2))
     boxes = [
         Box(x * width, y * height, (x + 0.4) * width, (y + 0.4) * height)
         for x, y in corners.tolist()
     ]
-    return sum(one.area for one in predictor(picture, boxes=boxes))
+    return sum(one.area for one in predictor(image, boxes=boxes))
 
 
 def main() -> None:
@@ -55,9 +55,9 @@ def main() -> None:
         photos = []
         for number in range(options.photos):
             path = Path(folder) / f"{number:04}.jpg"
-            picture = Image.fromarray(sample())
+            image = Image.fromarray(sample())
             scale = (1, 1.5, 2)[number % 3]
-            picture.resize((int(640 * scale), int(480 * scale))).save(path, quality=90)
+            image.resize((int(640 * scale), int(480 * scale))).save(path, quality=90)
             photos.append(path)
         one, all_inside = Predictor(weights, threads=1), Predictor(weights, threads=cores)
         segment(photos[0], weights, one)

@@ -44,7 +44,7 @@ def main() -> None:
     for photo in photos:
         crops = []
         try:
-            picture = load_image(photo.path)
+            image = load_image(photo.path)
         except ImageError:
             continue
         for instance in photo.instances:
@@ -52,7 +52,7 @@ def main() -> None:
                 box = true_box(instance.mask())
             except DataError:
                 continue
-            crops.append(geometry.crop(picture, geometry.box_window(box), size))
+            crops.append(geometry.crop(image, geometry.box_window(box), size))
         if crops:
             batches.append(np.stack(crops))
     predictor.runtime(batches[0])  # to warm up

@@ -60,7 +60,7 @@ def published(photos: tuple[AnnotatedImage, ...]) -> Iterator[tuple[torch.Tensor
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
     size = (CROP_SIZE, CROP_SIZE)
     for photo, index in (pairs[place] for place in cycle(order)):
-        picture = Image.open(photo.path).convert("RGB")
+        image = Image.open(photo.path).convert("RGB")
         try:
             truths = [instance.mask() for instance in photo.instances]
             window = make_item("paper-point", truths[index]).window
@@ -68,7 +68,7 @@ def published(photos: tuple[AnnotatedImage, ...]) -> Iterator[tuple[torch.Tensor
             continue
         assert window is not None
         corners = (window.x0, window.y0, window.x1, window.y1)
-        crop = picture.crop(corners).resize(size, Image.Resampling.BILINEAR)
+        crop = image.crop(corners).resize(size, Image.Resampling.BILINEAR)
         mask = Image.fromarray(truths[index]).crop(corners).resize(size)
         pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous()
         yield (pixels.float() / 255 - mean) / std, torch.from_numpy(np.array(mask)).float()

@@ -2,7 +2,7 @@
 
     python benchmarks/int8.py --weights default-int8 --against default
 
-Two files take turns through the same runtime, on one crop of the sample picture and on the windows
+Two files take turns through the same runtime, on one crop of the sample image and on the windows
 of one click in a batch. What counts is processor time, so that a busy machine gives the ratio of an
 idle one; with several threads it is the sum of theirs. The ratio wants a processor with integer dot
 products (VNNI, AMX or the like), which the first line names. `--profile` also prints where the time
@@ -85,15 +85,13 @@ def main() -> None:
 
 def crops(runtime: OnnxRuntime) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """The box window of the sample's first object, and all windows of a click on it."""
-    predictor, picture, found = Predictor(runtime), sample(), sample_objects()[0]
-    height, width = picture.shape[:2]
+    predictor, image, found = Predictor(runtime), sample(), sample_objects()[0]
+    height, width = image.shape[:2]
     windows = [
         predictor.box_window(found.box),
         *predictor.click_windows(found.point, height, width),
     ]
-    pixels = np.stack(
-        [geometry.crop(picture, window, runtime.info.input_size) for window in windows]
-    )
+    pixels = np.stack([geometry.crop(image, window, runtime.info.input_size) for window in windows])
     return pixels[:1], pixels[1:]
 
 

@@ -22,7 +22,7 @@ from picosam2.prompts import Box
 from picosam2.runtimes.onnx import OnnxRuntime
 from picosam2.runtimes.weights import find_weights
 
-BOX = Box(310, 303, 396, 394)  # the mug of the sample picture
+BOX = Box(310, 303, 396, 394)  # the mug of the sample image
 
 
 def main() -> None:
@@ -40,9 +40,9 @@ def main() -> None:
     name = session.get_inputs()[0].name
     runtime = OnnxRuntime(path, threads=options.threads)
     predictor = Predictor(runtime)
-    picture = sample()
-    assert picture.shape == (480, 640, 3)
-    crop = geometry.crop(picture, predictor.box_window(BOX), runtime.info.input_size)[None]
+    image = sample()
+    assert image.shape == (480, 640, 3)
+    crop = geometry.crop(image, predictor.box_window(BOX), runtime.info.input_size)[None]
     ready = normalize(crop)
 
     def again(once: object) -> object:
@@ -56,7 +56,7 @@ def main() -> None:
         {
             "bare": again(lambda: session.run(["logits"], {name: ready})),
             "crop": again(lambda: runtime(crop)),
-            "segment": again(lambda: predictor(picture, boxes=[BOX])),
+            "segment": again(lambda: predictor(image, boxes=[BOX])),
         },
         options.rounds,
     )

@@ -3,7 +3,7 @@
     python benchmarks/serve.py --weights default --requests 10000
 
 A server is started on 127.0.0.1 and stopped at the end; nothing else is ever called. Clients click
-on a session (one box, JSON back) for most requests; a tenth of the number uploads the picture each
+on a session (one box, JSON back) for most requests; a tenth of the number uploads the image each
 time. The in-process rate is the same work by as many threads as the server has workers, without
 HTTP; both take turns in ten rounds, and the ratio is the middle one of theirs. The clients need
 processor time, too: on the server's own cores they are part of its latency. Memory is what the

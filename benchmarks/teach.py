@@ -35,7 +35,7 @@ from picosam2.training.config import load_recipe
 
 
 def random_sam2(side: int) -> Any:
-    """A Sam2Model with the default layers, `hiera-tiny`'s, for pictures of `side` pixels."""
+    """A Sam2Model with the default layers, `hiera-tiny`'s, for images of `side` pixels."""
     vision = transformers.Sam2VisionConfig(
         backbone_config={"model_type": "sam2_hiera_det_model", "image_size": [side, side]},
         backbone_feature_sizes=[[side // step, side // step] for step in (4, 8, 16)],
@@ -73,9 +73,9 @@ def main() -> None:
         def published() -> None:
             for photo in photos:
                 for instance in photo.instances:
-                    picture, truth = load_image(photo.path), instance.mask()
+                    image, truth = load_image(photo.path), instance.mask()
                     box = Box(*(masks.bbox(truth) or ()))
-                    teacher(picture, [Target(box=box, point=masks.centre_point(truth))])
+                    teacher(image, [Target(box=box, point=masks.centre_point(truth))])
 
         runs = {}
         for name, way in (("teach", whole), ("published", published)):

@@ -2,7 +2,7 @@
 
     python benchmarks/track.py --weights default --threads 2
 
-The clip is made here, so its truth is known: an object of the sample picture crosses a table, grows
+The clip is made here, so its truth is known: an object of the sample image crosses a table, grows
 and shrinks, and leaves; from then on each frame must be lost. "tracking" is `Tracker.update` alone;
 the real-time factor is its frames a second over the clip's 30. On a machine that does other work,
 too, look at the processor's time with `--threads 1`: what one core needs when it is free.

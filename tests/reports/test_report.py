@@ -154,9 +154,9 @@ def test_ranks_take_no_object_twice() -> None:
     assert len(names) == len(qualitative.RANKS)
 
 
-def test_pictures_of_other_photos_are_refused() -> None:
+def test_examples_of_other_images_are_refused() -> None:
     with pytest.raises(DataError, match="not in these annotations"):
-        qualitative.of_photos([{"annotation": 1, "iou": 0.5}], [], {})
+        qualitative.of_images([{"annotation": 1, "iou": 0.5}], [], {})
 
 
 def test_text_is_escaped() -> None:

@@ -1,4 +1,4 @@
-"""The pictures of the README and the documentation, from the shipped weights and the sample.
+"""The images of the README and the documentation, from the shipped weights and the sample.
 
     python tools/figures/readme.py --out docs/images
 
@@ -34,7 +34,7 @@ INK = "#1f2328"
 
 
 def main() -> None:
-    """Write the pictures."""
+    """Write the images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--weights", default="default")
@@ -51,11 +51,11 @@ def main() -> None:
 
 def hero(predictor: Predictor) -> Image.Image:
     """The sample with every object's mask: boxes for the large, clicks where one click does."""
-    picture, things = sample(), sample_objects()
+    image, things = sample(), sample_objects()
     boxes = [(t.box.x0, t.box.y0, t.box.x1, t.box.y1) for t in things]
-    found = predictor(picture, boxes=boxes)
-    before = Image.fromarray(picture)
-    after = overlay(picture, found)
+    found = predictor(image, boxes=boxes)
+    before = Image.fromarray(image)
+    after = overlay(image, found)
     both = Image.new("RGB", (before.width * 2 + 8, before.height), "white")
     both.paste(before, (0, 0))
     both.paste(after, (before.width + 8, 0))
@@ -64,26 +64,24 @@ def hero(predictor: Predictor) -> Image.Image:
 
 def window(predictor: Predictor, path: Path) -> None:
     """Photo with windows on the left, what the network sees and says on the right."""
-    picture = sample()
+    image = sample()
     thing = next(t for t in sample_objects() if t.name == "apple")
-    clicked, boxed = _windows(thing, *picture.shape[:2])
+    clicked, boxed = _windows(thing, *image.shape[:2])
     fig = plt.figure(figsize=(12, 4.2), dpi=110)
     grid = fig.add_gridspec(
         2, 8, width_ratios=(1, 1, 1, 1, 0.15, 1.35, 1.35, 1.35), wspace=0.08, hspace=0.16
     )
     photo = fig.add_subplot(grid[:, :4])
-    photo.imshow(picture)
+    photo.imshow(image)
     for number, one in enumerate(clicked):
-        _frame(photo, one, _colour(0), "windows of a click" if number == 0 else None)
-    _frame(photo, boxed, _colour(1), "window of a box")
-    photo.plot(thing.point.x, thing.point.y, "o", color=_colour(0), mec="white", ms=8)
+        _frame(photo, one, _color(0), "windows of a click" if number == 0 else None)
+    _frame(photo, boxed, _color(1), "window of a box")
+    photo.plot(thing.point.x, thing.point.y, "o", color=_color(0), mec="white", ms=8)
     box = thing.box
     photo.add_patch(
-        Rectangle(
-            (box.x0, box.y0), box.width, box.height, fill=False, ec=_colour(1), ls=":", lw=1.5
-        )
+        Rectangle((box.x0, box.y0), box.width, box.height, fill=False, ec=_color(1), ls=":", lw=1.5)
     )
-    photo.set(xlim=(0, picture.shape[1]), ylim=(picture.shape[0], 0))
+    photo.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
     photo.legend(loc="upper right", framealpha=0.9, fontsize=9)
     photo.set_title("the prompt is where the window is", fontsize=11, color=INK)
     photo.axis("off")
@@ -91,8 +89,8 @@ def window(predictor: Predictor, path: Path) -> None:
     titles = ["click, 3rd window", "click, 4th window", "box"]
     for column, (one, title) in enumerate(zip(shown, titles, strict=True)):
         channel = CLICK_CHANNEL if column < 2 else 0
-        logits = predictor.window_logits(picture, [one], channel)[0]
-        seen = geometry.crop(picture, one, predictor.runtime.info.input_size)
+        logits = predictor.window_logits(image, [one], channel)[0]
+        seen = geometry.crop(image, one, predictor.runtime.info.input_size)
         _panel(fig.add_subplot(grid[0, 5 + column]), seen, title)
         _panel(fig.add_subplot(grid[1, 5 + column]), _shaded(logits), "mask")
     fig.savefig(path, bbox_inches="tight", facecolor="white")
@@ -104,15 +102,15 @@ def _windows(thing: SampleObject, height: int, width: int) -> tuple[list[Window]
     return clicked[:5], geometry.box_window(thing.box)
 
 
-def _colour(index: int) -> tuple[float, float, float]:
+def _color(index: int) -> tuple[float, float, float]:
     red, green, blue = PALETTE[index]
     return red / 255, green / 255, blue / 255
 
 
-def _frame(axes: Axes, window: Window, colour: tuple[float, ...], label: str | None) -> None:
+def _frame(axes: Axes, window: Window, color: tuple[float, ...], label: str | None) -> None:
     corner = (window.x0, window.y0)
     axes.add_patch(
-        Rectangle(corner, window.width, window.height, fill=False, ec=colour, lw=2, label=label)
+        Rectangle(corner, window.width, window.height, fill=False, ec=color, lw=2, label=label)
     )
 
 

@@ -26,7 +26,7 @@ COSTS = {
 
 
 def main() -> None:
-    """Write the picture that the command line asks for."""
+    """Write the image that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("--protocol", default="box")
@@ -53,9 +53,9 @@ def drawn(results: dict[str, Any], protocol: str) -> str:
     for axes, (cost, (label, unit)) in zip(panels, COSTS.items(), strict=True):
         x = {name: found["costs"][cost] / unit for name, found in results.items()}
         for name, mean in means.items():
-            colour = "#d9822b" if name == first else "#2f6fde"
-            axes.plot([x[name]] * 2, [min(scores[name]), max(scores[name])], color=colour, lw=1.2)
-            axes.plot(x[name], mean, "o", color=colour, ms=5)
+            color = "#d9822b" if name == first else "#2f6fde"
+            axes.plot([x[name]] * 2, [min(scores[name]), max(scores[name])], color=color, lw=1.2)
+            axes.plot(x[name], mean, "o", color=color, ms=5)
         axes.axhline(means[first], color="#d9822b", lw=0.8, ls=":")
         for name, height in spread(x, means).items():
             axes.annotate(

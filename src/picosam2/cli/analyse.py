@@ -70,10 +70,10 @@ def analyse(
         command=" ".join(words),
         weights=Path(shown).stem,
         problems=problems,
-        with_sheet=sheet,
+        with_worst=sheet,
     )
     print(_table(found))
-    for file in (written.page, written.sheet, written.plot):
+    for file in (written.page, written.worst, written.plot):
         if file is not None:
             print(file)
     name_problems(problems, f"{len(problems):,} photos or annotations were skipped")

@@ -58,7 +58,7 @@ def report(
             raise ConfigError("examples from images need a result of `eval --protocol box`")
         photos = read_annotations(dataset, annotations, images).images
         examples = qualitative.comparison_image(
-            qualitative.of_photos(boxed[0]["items"], photos, models)
+            qualitative.of_images(boxed[0]["items"], photos, models)
         )
         examples_of = dataset.upper()
     elif models:

@@ -1,4 +1,4 @@
-"""The page of an analysis: what was measured, where the loss is, the worst objects in a picture."""
+"""The page of an analysis: what was measured, where the loss is, an image of the worst objects."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from picosam2.evaluation.causes import CAUSES, TRAITS
 from picosam2.reports import figures
 from picosam2.reports.blocks import Block, Figure, Heading, Table, Text, to_markdown
 
-_COLUMNS = 10  # of the sheet
+_COLUMNS = 10  # of the image of the worst objects
 _STRIP = 18  # pixels under each tile, for its caption
 _QUALITY = 84  # JPEG: fifty tiles stay far below the 600 kB that a page may well carry
 
-Picture = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Written:
     """The files of a page."""
 
     page: Path
-    sheet: Path | None
+    worst: Path | None
     plot: Path
 
 
@@ -46,57 +46,57 @@ def check_name(out: Path) -> None:
 
 
 def write_page(
-    found: Analysis,
+    analysis: Analysis,
     out: Path,
     *,
     command: str,
     weights: str,
     problems: Sequence[str] = (),
-    with_sheet: bool = True,
+    with_worst: bool = True,
 ) -> Written:
-    """Write the page to `out`, and beside it the sheet and the plot, named after it.
+    """Write the page to `out`, and beside it the image of the worst objects and the plot.
 
     Args:
-        found: what is shown.
+        analysis: what is shown.
         out: the page; ends in .md.
         command: what made it, without folders of this machine.
         weights: their name.
         problems: what was left out.
-        with_sheet: whether the worst objects are shown in a picture.
+        with_worst: whether the worst objects are shown in an image.
 
     Raises:
         ConfigError: `out` has another ending.
     """
     check_name(out)
-    sheet = _sheet(found, f"{out.stem}-worst") if with_sheet else None
+    worst = _worst_figure(analysis, f"{out.stem}-worst") if with_worst else None
     plot = Figure(
         name=f"{out.stem}-classes",
         caption="mIoU by class of each trait. The dashed line is the mIoU of all objects.",
-        svg=_plot(found),
+        svg=_plot(analysis),
     )
     written = Written(
         page=out,
-        sheet=out.with_name(sheet.file_name) if sheet else None,
+        worst=out.with_name(worst.file_name) if worst else None,
         plot=out.with_name(plot.file_name),
     )
-    if sheet and written.sheet:
-        write_bytes(written.sheet, sheet.jpeg)
+    if worst and written.worst:
+        write_bytes(written.worst, worst.jpeg)
     write_text(written.plot, plot.svg)
-    blocks = _blocks(found, weights, sheet, plot, problems)
+    blocks = _blocks(analysis, weights, worst, plot, problems)
     write_text(out, f"Made by `{command}`.\n\n" + to_markdown(blocks, folder="."))
     return written
 
 
-def _sheet(found: Analysis, name: str) -> Figure:
+def _worst_figure(analysis: Analysis, name: str) -> Figure:
     return Figure(
         name=name,
         caption="The worst objects: green where mask and truth agree, blue what was missed, orange "
         "what was wrongly taken. Rank, IoU and cause are below each.",
-        jpeg=draw_sheet(found.worst, found.tiles),
+        jpeg=worst_objects_image(analysis.worst, analysis.tiles),
     )
 
 
-def draw_sheet(worst: Sequence[Case], tiles: Mapping[int, Picture]) -> bytes:
+def worst_objects_image(worst: Sequence[Case], tiles: Mapping[int, ImageArray]) -> bytes:
     """The objects' tiles (T, T, 3) uint8 by annotation, in order, with captions: a JPEG."""
     shown = []
     for rank, case in enumerate(worst, 1):
@@ -115,38 +115,42 @@ def _titles() -> dict[str, str]:
     return {name: trait.title for name, trait in TRAITS.items()} | {"source": "Source"}
 
 
-def _plot(found: Analysis) -> str:
+def _plot(analysis: Analysis) -> str:
     titles = _titles()
     return figures.by_class(
         {
             titles[name]: [(row.name, row.n, row.miou) for row in table]
-            for name, table in found.by_trait().items()
+            for name, table in analysis.by_trait().items()
         },
-        float(found.evaluation.column("iou").mean()),
+        float(analysis.evaluation.column("iou").mean()),
     )
 
 
 def _blocks(
-    found: Analysis, weights: str, sheet: Figure | None, plot: Figure, problems: Sequence[str]
+    analysis: Analysis,
+    weights: str,
+    worst_figure: Figure | None,
+    plot: Figure,
+    problems: Sequence[str],
 ) -> list[Block]:
-    numbers = found.evaluation.to_json()
+    numbers = analysis.evaluation.to_json()
     low, high = numbers["miou_ci95"]
-    lost = sum(found.lost().values())
-    prompts = {"box": "its true box", "click": "its centre point"}
+    lost = sum(analysis.lost().values())
+    prompts = {"box": "its true box", "click": "its center point"}
     blocks: list[Block] = [
         Heading(text=f"Where {weights} loses", level=1),
         Text(
             text=f"The weights `{weights}` (SHA-256 `{numbers['weights_sha256'][:12]}`) were "
-            f"measured on {numbers['n']:,} objects in {numbers['photos']:,} photos that the crop "
+            f"measured on {numbers['n']:,} objects in {numbers['photos']:,} images that the crop "
             "store keeps for validation: weights trained on this store have not seen them. "
             f"Protocol `{numbers['protocol']}`: each object's prompt is "
-            f"{prompts[numbers['protocol']]}, and IoU is measured on the whole photo."
+            f"{prompts[numbers['protocol']]}, and IoU is measured on the whole image."
         ),
         Text(
-            text=f"mIoU is **{_percent(numbers['miou'])} %** (95 % interval over photos "
+            text=f"mIoU is **{_percent(numbers['miou'])} %** (95 % interval over images "
             f"{_percent(low)} to {_percent(high)}). {lost:,} objects, "
             f"{_percent(lost / numbers['n'])} %, are under an IoU of {LOW_IOU:g}."
-            + (f" {len(problems):,} photos or objects were left out." if problems else "")
+            + (f" {len(problems):,} images or objects were left out." if problems else "")
         ),
         Text(
             text="The *loss* of an object is 1 - IoU. Below, a class's share of the whole loss "
@@ -160,37 +164,37 @@ def _blocks(
             "only, *missed* what is in the truth only; *most* is more than half."
         ),
         _cause_rules(),
-        _cause_table(found),
+        _cause_table(analysis),
         Heading(text="By trait"),
         Text(
-            text="Traits are seen in the true mask (and, for rivals, in those of the photo's other "
+            text="Traits are seen in the true mask (and, for rivals, in those of the image's other "
             "objects), so their classes are the same objects for any weights."
         ),
         plot,
     ]
     says = {name: trait.says for name, trait in TRAITS.items()}
-    says["source"] = "the data set that the photo is from, by its share of the loss"
+    says["source"] = "the data set that the image is from, by its share of the loss"
     titles = _titles()
-    for name, table in found.by_trait().items():
+    for name, table in analysis.by_trait().items():
         blocks.append(Heading(text=titles[name], level=3))
         blocks.append(Text(text=f"{says[name][0].upper()}{says[name][1:]}."))
         blocks.append(_trait_table(table))
-    worst = found.worst
+    worst = analysis.worst
     blocks += [
         Heading(text=f"The worst {len(worst)} objects"),
-        *([sheet] if sheet is not None else []),
+        *([worst_figure] if worst_figure is not None else []),
         Table(
-            header=("rank", "source", "photo", "annotation", "cause", "IoU"),
+            header=("rank", "source", "image", "annotation", "cause", "IoU"),
             rows=tuple(
                 (
                     str(rank),
-                    one.source,
-                    one.file,
-                    str(one.annotation),
-                    one.cause,
-                    f"{one.iou:.3f}",
+                    case.source,
+                    case.file,
+                    str(case.annotation),
+                    case.cause,
+                    f"{case.iou:.3f}",
                 )
-                for rank, one in enumerate(worst, 1)
+                for rank, case in enumerate(worst, 1)
             ),
             left=5,
         ),
@@ -202,8 +206,8 @@ def _cause_rules() -> Table:
     return Table(header=("cause", "what was seen"), rows=tuple(CAUSES.items()), left=2)
 
 
-def _cause_table(found: Analysis) -> Table:
-    lost = found.lost()
+def _cause_table(analysis: Analysis) -> Table:
+    lost = analysis.lost()
     total = max(sum(lost.values()), 1)
     return Table(
         header=(
@@ -221,7 +225,7 @@ def _cause_table(found: Analysis) -> Table:
                 f"{lost.get(row.name, 0):,}",
                 _percent(lost.get(row.name, 0) / total),
             )
-            for row in found.by_cause()
+            for row in analysis.by_cause()
         ),
     )
 

@@ -406,7 +406,7 @@ def reliability(run: Mapping[str, Any]) -> str:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=LINE, lw=1.4)
         most = max(each["count"] for each in bins)
-        scores, ious = [one["score"] for one in bins], [one["iou"] for one in bins]
+        scores, ious = [each["score"] for each in bins], [each["iou"] for each in bins]
         color = PROTOCOL_COLORS[run["protocol"]]
         axes.plot(scores, ious, color=color, lw=1.4)
         axes.scatter(

@@ -105,7 +105,7 @@ def _how_well(report: Mapping[str, Any]) -> list[Block]:
     content += [
         Text(
             text="`box` and `click` are what a user gets: mIoU, in percent, of masks on the whole "
-            "image, from the true box or from a click on the object's centre point. "
+            "image, from the true box or from a click on the object's center point. "
             "`click-inside` is a click anywhere well inside the object. `paper-point` and "
             "`paper-roi` repeat published measurements on the crop. Scores of different protocols "
             "cannot be compared with each other. The baselines look at no pixel: filling the box, "
