@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 from common import parser, ratio, report, take_turns, taken
 
 from picosam2 import Predictor, geometry, sample
 from picosam2.images import normalize
 from picosam2.io.sample_image import sample_objects
 from picosam2.runtimes.onnx import OnnxRuntime
+from picosam2.runtimes.ort import import_onnxruntime
 from picosam2.runtimes.weights import find_weights
 
 FEATURES = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
@@ -107,6 +107,7 @@ def features() -> list[str]:
 def profile(name: str, path: Path, pixels: npt.NDArray[np.uint8], threads: int) -> str:
     """Microseconds of each operator and of the slowest nodes, medians of 20 runs."""
     with tempfile.TemporaryDirectory() as folder:
+        onnxruntime = import_onnxruntime()
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.enable_profiling = True

@@ -13,13 +13,13 @@ from __future__ import annotations
 import statistics
 
 import numpy as np
-import onnxruntime
 from common import parser, ratio, report, take_turns, taken
 
 from picosam2 import Predictor, geometry, sample
 from picosam2.images import normalize
 from picosam2.prompts import Box
 from picosam2.runtimes.onnx import OnnxRuntime
+from picosam2.runtimes.ort import import_onnxruntime
 from picosam2.runtimes.weights import find_weights
 
 BOX = Box(310, 303, 396, 394)  # the mug of the sample image
@@ -34,6 +34,7 @@ def main() -> None:
     command.add_argument("--repeat", type=int, default=5, help="runs in one turn")
     options = command.parse_args()
     path = find_weights(options.weights)
+    onnxruntime = import_onnxruntime()
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])

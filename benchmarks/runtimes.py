@@ -31,8 +31,8 @@ from picosam2.cli._text import columns
 from picosam2.data.datasets import read_annotations
 from picosam2.evaluation.run import evaluate
 from picosam2.predictor import Predictor
-from picosam2.runtimes.onnx import Runtime
-from picosam2.runtimes.weights import ENDINGS, SEALED, find_weights, load_runtime
+from picosam2.runtimes.protocol import Runtime
+from picosam2.runtimes.weights import DEVICE_FILES, ENDINGS, find_weights, load_runtime
 
 FIRST = "onnx"
 PACKAGES = {
@@ -111,7 +111,7 @@ def find_file(weights: str, runtime: str, folder: Path) -> Path | None:
     """The weights' file for a runtime, exported if it has to be and can be."""
     shipped = not Path(weights).suffix
     ending = ENDINGS[runtime]
-    if ending not in SEALED and (shipped or ending == Path(weights).suffix):
+    if ending not in DEVICE_FILES and (shipped or ending == Path(weights).suffix):
         return find_weights(weights, runtime)
     path = folder / f"{Path(weights).stem}{ending}"
     if path.is_file():

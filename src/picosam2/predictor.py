@@ -8,7 +8,6 @@ than one point is honoured by arithmetic on candidates: see `Predictor.__call__`
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +25,9 @@ from picosam2.images import ImageSource, load_image
 from picosam2.masks import Region, stability
 from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_prompts
 from picosam2.results import Segmentation
-from picosam2.runtimes.onnx import FlipAverage, Runtime
+from picosam2.runtimes.protocol import FlipAverage, Runtime
 from picosam2.runtimes.weights import load_runtime
-from picosam2.scorer import Scorer, features
+from picosam2.scorer import features
 
 BOX_CHANNEL, CLICK_CHANNEL = 0, 1
 """The logit channels of a two-channel network; a network with one uses it for both."""
@@ -84,23 +83,12 @@ class Predictor:
         if isinstance(weights, str | os.PathLike):
             weights = load_runtime(weights, runtime, threads)
         self.runtime: Runtime = FlipAverage(weights) if flip else weights
-        facts = self.runtime.info.facts
-        self._click_scorer = _scorer(facts, "click")
-        self._box_scorer = _scorer(facts, "box")
-        self._native = facts.get("click_windows") == "native"
-        try:
-            rules = facts.get("geometry", {})
-            self._growth = float(rules.get("box_growth", geometry.BOX_GROWTH))
-            # JSON has no infinity: no limit is null.
-            self._max_aspect = float(rules.get("box_max_aspect") or geometry.BOX_MAX_ASPECT)
-            self._halves = tuple(map(float, rules.get("click_halves", geometry.CLICK_HALVES)))
-            if not 1 <= self._growth < math.inf or not self._max_aspect >= 1:
-                raise ValueError("a box window must be at least as large as its box")
-            if not (self._halves and min(self._halves) > 0 and max(self._halves) < math.inf):
-                raise ValueError("the windows of a click need sizes above 0")
-        except (AttributeError, TypeError, ValueError) as error:
-            raise WeightsError(f"the weights' window rules make no sense: {error}") from error
-        windows = 1 if self._native else len(self._halves)
+        metadata = self.runtime.info.metadata
+        self._click_scorer = metadata.scorers.get("click")
+        self._box_scorer = metadata.scorers.get("box")
+        self._native = metadata.native
+        self._rules = metadata.windows
+        windows = 1 if self._native else len(self._rules.click_halves)
         for scorer, count in ((self._click_scorer, windows), (self._box_scorer, 1)):
             if scorer is not None and scorer.candidates != count:
                 raise WeightsError(
@@ -279,13 +267,15 @@ class Predictor:
 
     def box_window(self, box: Box) -> Window:
         """The window around a box that these weights were trained on."""
-        return geometry.box_window(box, growth=self._growth, max_aspect=self._max_aspect)
+        return geometry.box_window(
+            box, growth=self._rules.box_growth, max_aspect=self._rules.box_max_aspect
+        )
 
     def click_windows(self, point: Point, height: int, width: int) -> tuple[Window, ...]:
         """The windows that these weights try for a click, smallest first."""
         if self._native:
             return (geometry.point_window(point, self.runtime.info.input_size / 2),)
-        return geometry.click_windows(point, height, width, self._halves)
+        return geometry.click_windows(point, height, width, self._rules.click_halves)
 
     def box_scores(
         self,
@@ -373,14 +363,6 @@ def segment(
 @lru_cache(maxsize=2)
 def _opened(weights: str) -> Predictor:
     return Predictor(weights)
-
-
-def _scorer(facts: dict[str, Any], kind: str) -> Scorer | None:
-    scorers = facts.get("scorers", {})
-    if not isinstance(scorers, dict):
-        raise WeightsError("the weights' scorers make no sense: export them again")
-    found = scorers.get(kind)
-    return Scorer.from_json(found) if found is not None else None
 
 
 def _span(prompt: Prompt) -> Box | None:

@@ -34,11 +34,13 @@ from picosam2.models.checkpoint import load_weights
 from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.prompts import Prompt
+from picosam2.runtimes.device_file import DeviceFile, device_file, read_device_file
 from picosam2.runtimes.executorch import ExecuTorchRuntime
 from picosam2.runtimes.litert import LiteRtRuntime
-from picosam2.runtimes.onnx import METADATA_KEY, OnnxRuntime, Runtime, _overflows
+from picosam2.runtimes.metadata import METADATA_KEY
+from picosam2.runtimes.onnx import OnnxRuntime, _overflows
 from picosam2.runtimes.openvino import OpenVinoRuntime
-from picosam2.runtimes.packaged import Sealed, read_sealed, seal
+from picosam2.runtimes.protocol import Runtime
 from picosam2.runtimes.torch import TorchRuntime
 from picosam2.runtimes.weights import (
     ENDINGS,
@@ -304,7 +306,13 @@ def quantised(source: Path, path: Path) -> Path:
     if METADATA_KEY not in {entry.key for entry in model.metadata_props}:
         said = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
         helper.set_model_props(model, said)
-        onnx.save(model, path)
+    # Another tool has changed the graph, so the hash of the old one must go.
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            facts = json.loads(entry.value)
+            del facts["graph_sha256"]
+            entry.value = json.dumps(facts)
+    onnx.save(model, path)
     return path
 
 
@@ -316,10 +324,10 @@ SEALED_RUNTIMES: dict[str, tuple[Callable[[Path], Runtime], str]] = {
 
 
 @pytest.fixture(params=sorted(SEALED_RUNTIMES))
-def sealed(request: pytest.FixtureRequest, folder: Path) -> tuple[str, Sealed]:
+def sealed(request: pytest.FixtureRequest, folder: Path) -> tuple[str, DeviceFile]:
     """A runtime's name, and what a file for it holds."""
     needs(request.param)
-    return request.param, read_sealed(folder / OPEN[request.param][1], request.param)
+    return request.param, read_device_file(folder / OPEN[request.param][1], request.param)
 
 
 def write(path: Path, name: str, content: bytes) -> Path:
@@ -336,7 +344,7 @@ def refuses(path: Path, name: str, says: str) -> None:
 
 
 def test_sealed_files_that_are_missing_foreign_or_damaged(
-    sealed: tuple[str, Sealed], folder: Path, tmp_path: Path
+    sealed: tuple[str, DeviceFile], folder: Path, tmp_path: Path
 ) -> None:
     name, held = sealed
     whole = (folder / OPEN[name][1]).read_bytes()
@@ -349,9 +357,9 @@ def test_sealed_files_that_are_missing_foreign_or_damaged(
     refuses(write(tmp_path, name, bytes(changed)), name, "is damaged")
 
 
-def test_sealed_files_whose_model_is_none(sealed: tuple[str, Sealed], tmp_path: Path) -> None:
+def test_sealed_files_whose_model_is_none(sealed: tuple[str, DeviceFile], tmp_path: Path) -> None:
     name, held = sealed
-    foreign = seal(b"no model" * 50, held.facts, held.facts["file"])
+    foreign = device_file(b"no model" * 50, held.facts, held.facts["file"])
     refuses(write(tmp_path, name, foreign), name, "cannot run")
 
 
@@ -365,10 +373,10 @@ def test_sealed_files_whose_model_is_none(sealed: tuple[str, Sealed], tmp_path: 
     ],
 )
 def test_sealed_files_that_say_what_is_not_so(
-    facts: dict[str, Any], says: str, sealed: tuple[str, Sealed], tmp_path: Path
+    facts: dict[str, Any], says: str, sealed: tuple[str, DeviceFile], tmp_path: Path
 ) -> None:
     name, held = sealed
-    made = seal(held.model, {**held.facts, **facts}, held.facts["file"])
+    made = device_file(held.model, {**held.facts, **facts}, held.facts["file"])
     refuses(write(tmp_path, name, made), name, says)
 
 

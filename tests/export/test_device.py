@@ -20,10 +20,10 @@ from picosam2.export.onnx import Exported, ExportError, weights_facts
 from picosam2.images import normalize
 from picosam2.models.checkpoint import load_weights
 from picosam2.models.network import PicoSAM2
-from picosam2.runtimes.onnx import Runtime
-from picosam2.runtimes.packaged import read_sealed
+from picosam2.runtimes.device_file import read_device_file
+from picosam2.runtimes.protocol import Runtime
 from picosam2.runtimes.torch import TorchRuntime
-from picosam2.runtimes.weights import SEALED
+from picosam2.runtimes.weights import DEVICE_FILES
 
 EXPORTS: dict[str, tuple[Callable[..., Exported], str]] = {
     "litert": (export_litert, "litert_torch"),
@@ -59,7 +59,7 @@ def test_it_is_written_and_says_what_it_is(model: PicoSAM2, tmp_path: Path) -> N
     done = export(model, tmp_path / "new" / "x.tflite")
     assert done.bytes == done.path.stat().st_size
     assert done.largest_difference < 1e-5
-    held = read_sealed(done.path, "litert")
+    held = read_device_file(done.path, "litert")
     assert held.model == b"the model"
     assert held.facts["step"] == 5
     assert (held.facts["input_size"], held.facts["channels"]) == (64, 2)
@@ -114,11 +114,11 @@ def test_a_real_export(name: str, network: str, tmp_path: Path) -> None:
     """It compares itself; the kept files, on which the other tests stand, are like it."""
     convert, package = EXPORTS[name]
     pytest.importorskip(package, reason=f"the converter {package} is not installed")
-    (ending,) = [ending for ending, runtime in SEALED.items() if runtime == name]
+    (ending,) = [ending for ending, runtime in DEVICE_FILES.items() if runtime == name]
     source = golden(network, ".safetensors")
     done = convert(load_weights(source), tmp_path / f"x{ending}", weights_facts(source))
     assert done.largest_difference < 1e-5
-    made, kept = read_sealed(done.path, name), read_sealed(golden(network, ending), name)
+    made, kept = read_device_file(done.path, name), read_device_file(golden(network, ending), name)
     for word in (b"/work", b"/home", b"/root", b"site-packages", b".py"):
         assert word not in made.model
     for facts in (made.facts, kept.facts):

@@ -24,7 +24,7 @@ from picosam2.images import MEAN, PAD_RGB, STD
 from picosam2.models.checkpoint import load_weights, save_weights
 from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import ModelConfig, PicoSAM2
-from picosam2.runtimes.onnx import METADATA_KEY
+from picosam2.runtimes.metadata import METADATA_KEY
 
 CONFIG = VariantConfig(
     widths=(4, 6), bottleneck=8, decoder=(6, 4), logits=2, input_size=32, heads=("iou",),

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from picosam2.geometry import CROP_SIZE
-from picosam2.runtimes.onnx import METADATA_KEY, RuntimeInfo
+from picosam2.runtimes.metadata import METADATA_KEY
+from picosam2.runtimes.protocol import RuntimeInfo
 
 SHARPNESS, NEAR = 0.25, 24.0
 """A logit is SHARPNESS * (NEAR - the distance of the colours), summed over R, G and B."""
@@ -28,7 +29,7 @@ class ColourRuntime:
         )
         self.batches: list[int] = []
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def __call__(self, crops: np.ndarray, guidance: np.ndarray | None = None) -> np.ndarray:
         self.batches.append(len(crops))
         middle = crops[:, CROP_SIZE // 2, CROP_SIZE // 2, None, None].astype(np.float32)
         distance = np.abs(crops - middle).sum(-1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from picosam2.runtimes.onnx import RuntimeInfo
+from picosam2.runtimes.protocol import RuntimeInfo
 from picosam2.scorer import FEATURES, Scorer
 
 Answer = Callable[[np.ndarray, int], np.ndarray]
@@ -24,8 +24,9 @@ class FakeRuntime:
         self._answer = answer
         self.asked: list[np.ndarray] = []
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def __call__(self, crops: np.ndarray, guidance: np.ndarray | None = None) -> np.ndarray:
         assert crops.dtype == np.uint8
+        assert guidance is None
         assert crops.shape[1:] == (self.info.input_size, self.info.input_size, 3)
         self.asked.append(crops)
         answers = [self._answer(crop, number) for number, crop in enumerate(crops)]

@@ -10,7 +10,7 @@ from picosam2.errors import ImageError, PromptError
 from picosam2.geometry import CROP_SIZE, Window
 from picosam2.masks import iou
 from picosam2.predictor import Predictor
-from picosam2.runtimes.onnx import RuntimeInfo
+from picosam2.runtimes.protocol import RuntimeInfo
 from picosam2.runtimes.weights import shipped
 from picosam2.tasks.tracking import Follower, Tracked, Tracker
 from tests.helpers.clip import Clip, Pose, journey, make_clip
@@ -27,7 +27,7 @@ class ColourRuntime:
     def __init__(self) -> None:
         self.crops = 0
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def __call__(self, crops: np.ndarray, guidance: np.ndarray | None = None) -> np.ndarray:
         self.crops += len(crops)
         distance = np.abs(crops.astype(np.float32) - np.array(GROUND, np.float32)).sum(-1)
         return ((distance - 80) / 10)[:, None].clip(-8, 8)
@@ -36,7 +36,7 @@ class ColourRuntime:
 class Everywhere(ColourRuntime):
     """Stands for a network that finds the middle of every window, as real ones do."""
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def __call__(self, crops: np.ndarray, guidance: np.ndarray | None = None) -> np.ndarray:
         self.crops += len(crops)
         logits = np.full((len(crops), 1, CROP_SIZE, CROP_SIZE), -8, np.float32)
         logits[:, :, 12:-12, 12:-12] = 8

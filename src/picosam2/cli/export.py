@@ -82,13 +82,13 @@ def _export(
 
     from picosam2.cli._text import size
     from picosam2.errors import ConfigError, require
-    from picosam2.runtimes._muted import quietly
+    from picosam2.runtimes._silence import silenced
     from picosam2.runtimes.weights import ENDINGS, find_weights
 
     if out.suffix.lower() != ENDINGS[runtime]:
         raise ConfigError(f"{out} is no name for {article} file: end it in {ENDINGS[runtime]}")
     needed = {"torch": "train", "safetensors": "train", "onnx": "train", **converters}
-    with quietly():
+    with silenced():
         for module, extra in needed.items():
             require(module, extra)
     from picosam2.export.onnx import Exported, weights_facts

@@ -25,7 +25,8 @@ from picosam2.distillation.protocol import (
 from picosam2.errors import ConfigError, WeightsError
 from picosam2.models.devices import torch_device
 from picosam2.predictor import BOX_CHANNEL, Predictor
-from picosam2.runtimes.onnx import OnnxRuntime, Runtime
+from picosam2.runtimes.onnx import OnnxRuntime
+from picosam2.runtimes.protocol import Runtime
 from picosam2.runtimes.weights import find_weights
 
 
@@ -45,7 +46,7 @@ class CheckpointTeacher:
         self._predictor = Predictor(runtime)
         self.name = name
         info = runtime.info
-        if info.facts.get("click_windows") == "native":
+        if info.metadata.native:
             raise WeightsError(
                 f"{name} was trained on windows of the photo's own pixels around clicks, and "
                 "cannot teach boxes: choose other weights"
@@ -54,7 +55,7 @@ class CheckpointTeacher:
             "prompt": "box",
             "input_size": info.input_size,
             "precision": precision,
-            "expects": "stability" if "box" not in info.facts.get("scorers", {}) else "scorer",
+            "expects": "stability" if "box" not in info.metadata.scorers else "scorer",
         }
         self.fingerprint = fingerprint(weights=info.weights_sha256, **self.settings)
 

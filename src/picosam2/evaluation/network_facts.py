@@ -18,8 +18,8 @@ from picosam2.errors import ConfigError, require
 from picosam2.models.costs import stage_costs
 from picosam2.models.network import ModelConfig, read_config
 from picosam2.predictor import Predictor
-from picosam2.runtimes.onnx import Runtime
-from picosam2.runtimes.weights import SEALED
+from picosam2.runtimes.protocol import Runtime
+from picosam2.runtimes.weights import DEVICE_FILES
 
 
 def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:
@@ -67,7 +67,7 @@ def precision(path: Path) -> str:
         graph = require("onnx", "train").load(path).graph
         kinds = {node.op_type for node in graph.node}
         return "int8" if any("Quantize" in k or "Integer" in k for k in kinds) else "fp32"
-    if path.suffix in SEALED:
+    if path.suffix in DEVICE_FILES:
         return "fp32"  # the only kind that is exported
     from picosam2.models.checkpoint import read_tensors
 

@@ -37,6 +37,7 @@ from picosam2.errors import ConfigError, WeightsError, require
 from picosam2.geometry import Window
 from picosam2.images import normalize
 from picosam2.prompts import Prompt
+from picosam2.runtimes.ort import import_onnxruntime
 
 CHUNK = 32
 """Prompts in one pass of the mask decoder."""
@@ -510,7 +511,7 @@ def _as_points(
 
 
 def _session(file: Path, threads: int | None) -> Any:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

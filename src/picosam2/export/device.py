@@ -20,8 +20,8 @@ from picosam2.export.onnx import TOLERANCE, Exported, ExportError, described
 from picosam2.images import MEAN, PAD_RGB, STD, normalize
 from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2
-from picosam2.runtimes.onnx import Runtime
-from picosam2.runtimes.packaged import seal
+from picosam2.runtimes.device_file import device_file
+from picosam2.runtimes.protocol import Runtime
 
 
 class PixelNetwork(nn.Module):
@@ -76,7 +76,7 @@ def export_sealed(
     with torch.inference_mode():
         expected = model.eval()(torch.from_numpy(normalize(crops)))["logits"].numpy()
     model.train(was_training)
-    data = seal(convert(PixelNetwork(model)), said, file)
+    data = device_file(convert(PixelNetwork(model)), said, file)
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
         difference = float(np.abs(open_it(temporary)(crops) - expected).max())

@@ -13,7 +13,7 @@ from picosam2.errors import require
 from picosam2.export.device import PixelNetwork, export_sealed
 from picosam2.export.onnx import Exported
 from picosam2.models.network import PicoSAM2
-from picosam2.runtimes._muted import quietly
+from picosam2.runtimes._silence import silenced
 from picosam2.runtimes.executorch import ExecuTorchRuntime
 
 FILE = {
@@ -57,7 +57,7 @@ class _Outward(nn.Module):
 
 
 def _convert(network: PixelNetwork) -> bytes:
-    with quietly():
+    with silenced():
         exir = require("executorch.exir", "executorch")
         xnnpack = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
         side = network.network.config.input_size

@@ -12,7 +12,7 @@ from picosam2.errors import require
 from picosam2.export.device import PixelNetwork, export_sealed
 from picosam2.export.onnx import Exported
 from picosam2.models.network import PicoSAM2
-from picosam2.runtimes._muted import quietly
+from picosam2.runtimes._silence import silenced
 from picosam2.runtimes.litert import LiteRtRuntime
 
 FILE = {
@@ -39,7 +39,7 @@ def export_litert(
 
 
 def _convert(network: PixelNetwork) -> bytes:
-    with quietly():
+    with silenced():
         converter = require("litert_torch", "export-litert")
         side = network.network.config.input_size
         inward = converter.to_channel_last_io(network, args=[0], outputs=[0]).eval()

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from picosam2 import geometry
@@ -27,7 +26,9 @@ from picosam2.errors import PicoSAM2Error
 from picosam2.images import MEAN, PAD_RGB, STD
 from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2
-from picosam2.runtimes.onnx import METADATA_KEY
+from picosam2.runtimes.metadata import METADATA_KEY, SCHEMA_VERSION
+from picosam2.runtimes.onnx_file import seal_onnx
+from picosam2.runtimes.ort import import_onnxruntime
 
 OPSET = 17
 """Old enough for the runtimes in use on devices, new enough for everything the network has."""
@@ -54,6 +55,7 @@ def described(model: PicoSAM2, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What the file says of itself: `facts` plus preprocessing, geometry and the network."""
     return {
         **facts,
+        "schema_version": SCHEMA_VERSION,
         "model": asdict(model.config),
         "input_size": model.config.input_size,
         "output_size": model.config.output_size,
@@ -105,6 +107,8 @@ def export_onnx(
         graph.producer_name, graph.producer_version = "picosam2", ""
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, temporary)
+        temporary.write_bytes(seal_onnx(temporary.read_bytes()))
+        onnxruntime = import_onnxruntime()
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
         got = session.run(names, {"image": example.numpy()})
         differences = [

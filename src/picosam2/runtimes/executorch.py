@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2.errors import WeightsError, require
-from picosam2.runtimes._muted import quietly
+from picosam2.runtimes._silence import silenced
 from picosam2.runtimes.cpus import default_threads
-from picosam2.runtimes.onnx import info_of
-from picosam2.runtimes.packaged import read_sealed
-from picosam2.runtimes.single_crop import OneCropRuntime, Session
+from picosam2.runtimes.device_file import read_device_file
+from picosam2.runtimes.protocol import GUIDANCE_PLANES, RuntimeInfo
+from picosam2.runtimes.session_pool import Session, SessionPoolRuntime
 
 
-class ExecuTorchRuntime(OneCropRuntime):
+class ExecuTorchRuntime(SessionPoolRuntime):
     """ExecuTorch on the CPU, with its XNNPACK kernels."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -30,12 +30,12 @@ class ExecuTorchRuntime(OneCropRuntime):
             WeightsError: missing, damaged, or not exported by this project.
             MissingExtraError: ExecuTorch is not installed.
         """
-        with quietly():
+        with silenced():
             executorch = require("executorch.runtime", "executorch")
         import torch
 
-        sealed = read_sealed(path, "executorch")
-        info = info_of("executorch", path, sealed.facts)
+        file = read_device_file(path, "executorch")
+        info = RuntimeInfo.of_file("executorch", path, file.facts)
         threads = threads or default_threads()
         if threads is not None:
             from executorch.extension.pybindings import portable_lib
@@ -44,15 +44,18 @@ class ExecuTorchRuntime(OneCropRuntime):
 
         def start() -> Session:
             try:
-                program = executorch.Runtime.get().load_program(sealed.model)
+                program = executorch.Runtime.get().load_program(file.model)
                 about = program.load_method("forward").metadata
             except (KeyError, RuntimeError) as error:
                 raise WeightsError(f"ExecuTorch cannot run {path}: {error}") from error
             side = info.input_size
-            fits = about.num_inputs() == about.num_outputs() == 1
+            expected = [(1, 3, side, side)]
+            if info.guidance:
+                expected.append((1, GUIDANCE_PLANES, side, side))
+            shapes = [about.input_tensor_meta(i).sizes() for i in range(about.num_inputs())]
             if (
-                not fits
-                or about.input_tensor_meta(0).sizes() != (1, 3, side, side)
+                shapes != expected
+                or about.num_outputs() != 1
                 or about.output_tensor_meta(0).sizes()[3:] != (info.channels,)
             ):
                 raise WeightsError(
@@ -60,12 +63,18 @@ class ExecuTorchRuntime(OneCropRuntime):
                     "it again"
                 )
 
-            def run(crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            def run(
+                crop: npt.NDArray[np.uint8], guidance: npt.NDArray[np.float32] | None
+            ) -> npt.NDArray[np.float32]:
                 # A crop's own layout, which ExecuTorch calls channels last.
-                pixels = torch.from_numpy(crop.astype(np.float32, "C")).permute(0, 3, 1, 2)
+                inputs = [torch.from_numpy(crop.astype(np.float32, "C")).permute(0, 3, 1, 2)]
+                if info.guidance:
+                    planes = np.zeros(expected[1], np.float32) if guidance is None else guidance
+                    last = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+                    inputs.append(torch.from_numpy(last).permute(0, 3, 1, 2))
                 # The program keeps its method; asking it each time keeps the program.
                 logits: npt.NDArray[np.float32] = (
-                    program.load_method("forward").execute([pixels])[0][0].numpy()
+                    program.load_method("forward").execute(inputs)[0][0].numpy()
                 )
                 return logits.transpose(2, 0, 1)
 

@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from picosam2.errors import WeightsError, require
 from picosam2.runtimes.cpus import allowed_cpus
-from picosam2.runtimes.onnx import info_of
-from picosam2.runtimes.packaged import read_sealed
-from picosam2.runtimes.single_crop import OneCropRuntime, Session
+from picosam2.runtimes.device_file import read_device_file
+from picosam2.runtimes.protocol import GUIDANCE_PLANES, RuntimeInfo
+from picosam2.runtimes.session_pool import Session, SessionPoolRuntime
 
 
-class LiteRtRuntime(OneCropRuntime):
+class LiteRtRuntime(SessionPoolRuntime):
     """LiteRT on the CPU, with its XNNPACK kernels."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -29,30 +29,41 @@ class LiteRtRuntime(OneCropRuntime):
             MissingExtraError: LiteRT is not installed.
         """
         litert = require("ai_edge_litert.interpreter", "litert")
-        sealed = read_sealed(path, "litert")
-        info = info_of("litert", path, sealed.facts)
+        file = read_device_file(path, "litert")
+        info = RuntimeInfo.of_file("litert", path, file.facts)
 
         def start() -> Session:
             try:
                 interpreter = litert.Interpreter(
-                    model_content=sealed.model, num_threads=threads or allowed_cpus()
+                    model_content=file.model, num_threads=threads or allowed_cpus()
                 )
                 interpreter.allocate_tensors()
             except (RuntimeError, ValueError) as error:
                 raise WeightsError(f"LiteRT cannot run {path}: {error}") from error
             inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-            shapes = [tuple(one["shape"]) for one in (*inputs, *outputs)]
+            inputs.sort(key=lambda tensor: tensor["name"])  # the crop, then its guidance
             side = info.input_size
-            fits = len(shapes) == 2 and shapes[0] == (1, side, side, 3)
-            if not fits or len(shapes[1]) != 4 or shapes[1][3] != info.channels:
+            expected = [(1, side, side, 3)]
+            if info.guidance:
+                expected.append((1, side, side, GUIDANCE_PLANES))
+            fits = [tuple(tensor["shape"]) for tensor in inputs] == expected and len(outputs) == 1
+            promised = (1, info.output_size, info.output_size, info.channels)
+            if not fits or tuple(outputs[0]["shape"]) != promised:
                 raise WeightsError(
                     f"{path} does not take crops of {side} pixels to logits, as it says: export "
                     "it again"
                 )
-            source, target = inputs[0]["index"], outputs[0]["index"]
+            target = outputs[0]["index"]
 
-            def run(crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-                interpreter.set_tensor(source, crop.astype(np.float32, "C"))
+            def run(
+                crop: npt.NDArray[np.uint8], guidance: npt.NDArray[np.float32] | None
+            ) -> npt.NDArray[np.float32]:
+                interpreter.set_tensor(inputs[0]["index"], crop.astype(np.float32, "C"))
+                if info.guidance:
+                    planes = np.zeros(expected[1], np.float32)
+                    if guidance is not None:
+                        planes[:] = guidance.transpose(0, 2, 3, 1)
+                    interpreter.set_tensor(inputs[1]["index"], planes)
                 interpreter.invoke()
                 logits: npt.NDArray[np.float32] = interpreter.get_tensor(target)[0]
                 return logits.transpose(2, 0, 1)

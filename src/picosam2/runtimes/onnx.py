@@ -1,95 +1,30 @@
-"""What runs the network: crops in, logits out. ONNX Runtime here; others follow the same protocol.
-
-A runtime owns its preprocessing: it takes the 8-bit crops that `geometry.crop` makes.
-`tests/contract` holds one suite that every runtime must pass.
-"""
+"""ONNX Runtime on the CPU: the runtime that comes with the package."""
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from picosam2._files import sha256_file
 from picosam2.errors import WeightsError
 from picosam2.images import channels_first, normalize
 from picosam2.runtimes.cpus import default_threads
-
-METADATA_KEY = "picosam2"
-"""Where an ONNX file keeps what `RuntimeInfo` tells, as JSON."""
+from picosam2.runtimes.metadata import parse_document
+from picosam2.runtimes.onnx_file import HASH_KEY, read_onnx
+from picosam2.runtimes.ort import import_onnxruntime
+from picosam2.runtimes.protocol import (
+    GUIDANCE_PLANES,
+    RuntimeInfo,
+    check_inputs,
+    check_logits,
+)
 
 # Activations of a crop are a few MB: those of a larger batch leave the caches and are allocated
 # anew each time. On one core a crop took 6 ms in batches of up to 8, and 12 to 24 ms of 64.
 _MAX_BATCH = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class RuntimeInfo:
-    """What is known of the weights that a runtime holds."""
-
-    name: str
-    """The runtime: onnx, torch, ..."""
-    input_size: int
-    """Side of the crops, pixels."""
-    channels: int
-    """Logit channels: 1, or 2 for boxes and clicks apart."""
-    weights_sha256: str
-    """Of the weights file."""
-    facts: dict[str, Any] = field(default_factory=dict, repr=False)
-    """Everything else the weights file says of itself: recipe, scores, scorers, geometry."""
-    output_size: int = 0
-    """Side of the logits; the crops' if it is not given."""
-
-    def __post_init__(self) -> None:
-        if not self.output_size:
-            object.__setattr__(self, "output_size", self.input_size)
-
-
-class Runtime(Protocol):
-    """Runs the network on a batch of crops."""
-
-    @property
-    def info(self) -> RuntimeInfo:
-        """What it runs."""
-
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32, any B >= 1."""
-
-
-def info_of(
-    name: str, path: str | os.PathLike[str], facts: str | bytes | dict[str, Any]
-) -> RuntimeInfo:
-    """What the runtime `name` holds, by what the weights file `path` says, as JSON or read already.
-
-    Raises:
-        WeightsError: it does not say enough.
-    """
-    try:
-        said = facts if isinstance(facts, dict) else json.loads(facts)
-        if not isinstance(said.get("preprocessing", {}), dict):
-            raise ValueError("its preprocessing is no table")
-        return RuntimeInfo(
-            name=name,
-            input_size=int(said["input_size"]),
-            channels=int(said["channels"]),
-            weights_sha256=sha256_file(path),
-            facts=said,
-            output_size=int(said.get("output_size", 0)),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{path} does not say what it needs to ({error}): export it again"
-        ) from error
-
-
-def normalizes(facts: dict[str, Any]) -> bool:
-    """Whether the graph that says so of itself normalizes crops, and takes their own numbers."""
-    return bool(facts.get("preprocessing", {}).get("inside"))
 
 
 class OnnxRuntime:
@@ -105,11 +40,9 @@ class OnnxRuntime:
         Raises:
             WeightsError: missing, damaged, or not exported by this project.
         """
-        import onnxruntime
-
         path = Path(path)
-        if not path.is_file():
-            raise WeightsError(f"there are no weights at {path}: check the path")
+        data, self._info = read_weights(path)
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if _overflows():
@@ -118,76 +51,101 @@ class OnnxRuntime:
         threads = threads or default_threads()
         if threads is not None:
             options.intra_op_num_threads = threads
-
-        def load() -> Any:
-            return onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-
+        if self._info.metadata.exact:
+            # It stands for another device's arithmetic: nothing is to be fused.
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            self._session = load()
+            self._session = onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime raises a dozen private kinds
             raise WeightsError(f"{path} is no ONNX file that can be run: {error}") from error
-        facts = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if facts is None:
-            raise WeightsError(
-                f"{path} is not a PicoSAM2 model: export one with `picosam2 export onnx`"
-            )
-        self._info = info_of("onnx", path, facts)
-        # Some graphs normalize themselves: they take the crops' own numbers.
-        self._plain = normalizes(self._info.facts)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        side, names = self._info.input_size, [output.name for output in outputs]
-        fits = len(inputs) == 1 and list(inputs[0].shape[1:]) == [3, side, side]
-        if not fits or "logits" not in names:
+        side = self._info.input_size
+        inputs = {node.name: list(node.shape[1:]) for node in self._session.get_inputs()}
+        guidance = inputs.pop("guidance", None)
+        expected = [GUIDANCE_PLANES, side, side] if self._info.guidance else None
+        fits = list(inputs.values()) == [[3, side, side]] and guidance == expected
+        if not fits or not self._gives_logits():
             raise WeightsError(
                 f"{path} does not take crops of {side} pixels to logits, as it says: export it "
                 "again"
             )
-        self._input = inputs[0].name
-        if self._info.facts.get("exact"):
-            # It stands for another device's arithmetic: nothing is to be fused.
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            self._session = load()
+        (self._input,) = inputs
+
+    def _gives_logits(self) -> bool:
+        """Whether the output `logits` has the shape that the metadata promises, where it is set."""
+        shapes = {node.name: node.shape for node in self._session.get_outputs()}
+        expected = (self._info.channels, self._info.output_size, self._info.output_size)
+        shape = shapes.get("logits", ())
+        return len(shape) == 4 and all(
+            not isinstance(side, int) or side == wanted
+            for side, wanted in zip(shape[1:], expected, strict=True)
+        )
 
     @property
     def info(self) -> RuntimeInfo:
         """What it runs."""
         return self._info
 
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32."""
-        if len(crops) <= _MAX_BATCH:
-            return self._run(crops)
-        parts = [self._run(crops[i : i + _MAX_BATCH]) for i in range(0, len(crops), _MAX_BATCH)]
-        return np.concatenate(parts)
+    def __call__(
+        self, crops: npt.NDArray[np.uint8], guidance: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Like `Runtime.__call__`."""
+        check_inputs(self._info, crops, guidance)
+        starts = range(0, max(len(crops), 1), _MAX_BATCH)
+        parts = [
+            self._run(
+                crops[start : start + _MAX_BATCH],
+                None if guidance is None else guidance[start : start + _MAX_BATCH],
+            )
+            for start in starts
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _run(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        given = channels_first(crops).astype(np.float32) if self._plain else normalize(crops)
-        logits: npt.NDArray[np.float32] = self._session.run(["logits"], {self._input: given})[0]
+    def _run(
+        self, crops: npt.NDArray[np.uint8], guidance: npt.NDArray[np.float32] | None
+    ) -> npt.NDArray[np.float32]:
+        plain = self._info.metadata.normalizes
+        feed: dict[str, Any] = {
+            self._input: channels_first(crops).astype(np.float32) if plain else normalize(crops)
+        }
+        if self._info.guidance:
+            shape = (len(crops), GUIDANCE_PLANES, *crops.shape[1:3])
+            feed["guidance"] = np.zeros(shape, np.float32) if guidance is None else guidance
+        logits: npt.NDArray[np.float32] = self._session.run(["logits"], feed)[0]
+        check_logits(self._info, logits, len(crops))
         return logits
 
 
-class FlipAverage:
-    """Another runtime that sees each crop twice, once mirrored, and answers with the mean.
+def read_weights(path: Path, name: str = "onnx") -> tuple[bytes, RuntimeInfo]:
+    """The bytes of an ONNX file, checked, and what the runtime `name` holds that runs it.
 
-    Somewhat better masks for twice the time.
+    Raises:
+        WeightsError: missing, damaged, or not exported by this project.
     """
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    @property
-    def info(self) -> RuntimeInfo:
-        """What it runs."""
-        return self._runtime.info
-
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32, any B >= 1."""
-        logits = self._runtime(np.concatenate([crops, crops[:, :, ::-1]]))
-        mean = logits[: len(crops)] + logits[len(crops) :, ..., ::-1]
-        mean *= 0.5
-        return mean
+    if not path.is_file():
+        raise WeightsError(f"there are no weights at {path}: check the path")
+    data = path.read_bytes()
+    try:
+        file = read_onnx(data)
+    except WeightsError as error:
+        raise WeightsError(f"{path} is no ONNX file that can be run: {error}") from error
+    if file.metadata is None:
+        raise WeightsError(
+            f"{path} is not a PicoSAM2 model: export one with `picosam2 export onnx`"
+        )
+    try:
+        document = parse_document(file.metadata)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{path} does not say what it needs to ({error}): export it again"
+        ) from error
+    if document.pop(HASH_KEY, file.sha256) != file.sha256:
+        raise WeightsError(
+            f"{path} is damaged: its graph is not the one it was written with (if another tool "
+            f"has changed it, take {HASH_KEY} out of its metadata)"
+        )
+    return data, RuntimeInfo.of_file(name, path, document)
 
 
 def _overflows(info: Path = Path("/proc/cpuinfo")) -> bool:
@@ -197,7 +155,7 @@ def _overflows(info: Path = Path("/proc/cpuinfo")) -> bool:
     """
     try:
         with info.open() as stream:
-            said = stream.read(8192)  # one core's part is enough
+            text = stream.read(8192)  # one core's part is enough
     except OSError:
         return False
-    return "avx2" in said and "vnni" not in said
+    return "avx2" in text and "vnni" not in text

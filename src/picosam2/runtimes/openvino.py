@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import numpy.typing as npt
 from picosam2.errors import WeightsError, require
 from picosam2.images import normalize
 from picosam2.runtimes.cpus import default_threads
-from picosam2.runtimes.onnx import OnnxRuntime, normalizes
-from picosam2.runtimes.single_crop import OneCropRuntime, Session
+from picosam2.runtimes.onnx import read_weights
+from picosam2.runtimes.protocol import GUIDANCE_PLANES, RuntimeInfo
+from picosam2.runtimes.session_pool import Session, SessionPoolRuntime
 
 
-class OpenVinoRuntime(OneCropRuntime):
+class OpenVinoRuntime(SessionPoolRuntime):
     """OpenVINO on the CPU, in full precision (on some processors it would use bfloat16)."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -34,9 +34,8 @@ class OpenVinoRuntime(OneCropRuntime):
         """
         openvino = require("openvino", "openvino")
         path = Path(path)
-        # ONNX Runtime is there in any case, and knows what is wrong with a file.
-        info = replace(OnnxRuntime(path, threads=1).info, name="openvino")
-        if normalizes(info.facts):
+        _, info = read_weights(path, "openvino")
+        if info.metadata.normalizes:
             raise WeightsError(f"{path} is made for a sensor: give it to the runtime onnx")
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -51,15 +50,45 @@ class OpenVinoRuntime(OneCropRuntime):
             try:
                 core = openvino.Core()
                 model = core.read_model(path)
-                model.reshape([1, 3, info.input_size, info.input_size])
+                shapes = _input_shapes(model, info)
+                model.reshape(shapes)
                 request = core.compile_model(model, "CPU", settings).create_infer_request()
-            except RuntimeError as error:
-                raise WeightsError(f"OpenVINO cannot run {path}: {error}") from error
+                (image,) = (name for name in shapes if name != "guidance")
+                model.output("logits")
+            except (RuntimeError, ValueError) as error:
+                raise WeightsError(
+                    f"OpenVINO cannot run {path}, which does not take crops of {info.input_size} "
+                    f"pixels to logits as it says, or is damaged: {error}"
+                ) from error
 
-            def run(crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-                logits: npt.NDArray[np.float32] = request.infer([normalize(crop)])["logits"][0]
+            def run(
+                crop: npt.NDArray[np.uint8], guidance: npt.NDArray[np.float32] | None
+            ) -> npt.NDArray[np.float32]:
+                feed = {image: normalize(crop)}
+                if info.guidance:
+                    feed["guidance"] = (
+                        np.zeros(shapes["guidance"], np.float32) if guidance is None else guidance
+                    )
+                logits: npt.NDArray[np.float32] = request.infer(feed)["logits"][0]
                 return logits
 
             return run
 
         super().__init__(info, start)
+
+
+def _input_shapes(model: Any, info: RuntimeInfo) -> dict[str, list[int]]:
+    """The shapes of one crop and its guidance, by input. `ValueError` if the model has others."""
+    shapes = {}
+    for node in model.inputs:
+        name, shape = node.get_any_name(), node.partial_shape
+        planes = GUIDANCE_PLANES if name == "guidance" else 3
+        shapes[name] = [1, planes, info.input_size, info.input_size]
+        if shape.rank.is_dynamic or len(shape) != 4:
+            raise ValueError(f"{name} has the shape {shape}")
+        for side, expected in zip(list(shape)[1:], shapes[name][1:], strict=True):
+            if side.is_static and side.get_length() != expected:
+                raise ValueError(f"{name} has the shape {shape}")
+    if len(shapes) != 1 + info.guidance or ("guidance" in shapes) != info.guidance:
+        raise ValueError(f"its inputs are {', '.join(shapes)}")
+    return shapes

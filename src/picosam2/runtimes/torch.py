@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from picosam2._files import sha256_file
 from picosam2.images import normalize
 from picosam2.models.checkpoint import load_weights, read_tensors
 from picosam2.models.network import PicoSAM2
-from picosam2.runtimes.onnx import RuntimeInfo
+from picosam2.runtimes.protocol import RuntimeInfo, check_inputs
+
+_MAX_BATCH = 64
 
 
 class TorchRuntime:
@@ -30,13 +33,14 @@ class TorchRuntime:
         """Run `model` where it is. `precision`: fp32, or bf16 by autocast."""
         self._model = model
         self._bf16 = precision == "bf16"
+        config = model.config
         self._info = RuntimeInfo(
             name="torch",
-            input_size=model.config.input_size,
-            channels=model.config.logits,
+            input_size=config.input_size,
+            channels=config.logits,
             weights_sha256=weights_sha256,
-            facts=facts or {},
-            output_size=model.config.output_size,
+            facts={"model": asdict(config), **(facts or {})},
+            output_size=config.output_size,
         )
 
     @classmethod
@@ -66,17 +70,25 @@ class TorchRuntime:
         return self._info
 
     @torch.inference_mode()
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32."""
+    def __call__(
+        self, crops: npt.NDArray[np.uint8], guidance: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Like `Runtime.__call__`."""
+        check_inputs(self._info, crops, guidance)
         device = next(self._model.parameters()).device
         was_training = self._model.training
         self._model.eval()
         parts = []
-        for start in range(0, len(crops), 64):
-            batch = torch.from_numpy(normalize(crops[start : start + 64])).to(device)
-            batch = batch.contiguous(memory_format=torch.channels_last)
+        for start in range(0, len(crops), _MAX_BATCH):
+            some = slice(start, start + _MAX_BATCH)
+            inputs = [torch.from_numpy(normalize(crops[some]))]
+            if guidance is not None:
+                inputs.append(torch.from_numpy(np.ascontiguousarray(guidance[some])))
+            batch = [
+                values.to(device).contiguous(memory_format=torch.channels_last) for values in inputs
+            ]
             with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
-                logits = self._model(batch)["logits"]
+                logits = self._model(*batch)["logits"]
             parts.append(logits.float().cpu())
         self._model.train(was_training)
         return torch.cat(parts).numpy()

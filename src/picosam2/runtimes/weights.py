@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from picosam2.errors import WeightsError, require
-from picosam2.runtimes.onnx import METADATA_KEY, OnnxRuntime, Runtime
-from picosam2.runtimes.packaged import read_sealed
+from picosam2.runtimes.device_file import read_device_file
+from picosam2.runtimes.metadata import MAX_BYTES, METADATA_KEY, parse_document
+from picosam2.runtimes.onnx import OnnxRuntime, read_weights
+from picosam2.runtimes.protocol import Runtime
 
 RUNTIMES = ("onnx", "torch", "openvino", "litert", "executorch")
 ENDINGS = {
@@ -22,8 +24,8 @@ ENDINGS = {
 }
 """The file that a runtime runs, by its ending."""
 
-SEALED = {".tflite": "litert", ".pte": "executorch"}
-"""File endings of `runtimes.packaged`, and the runtime of each. None ships with the package."""
+DEVICE_FILES = {".tflite": "litert", ".pte": "executorch"}
+"""File endings of `runtimes.device_file`, and the runtime of each. None ships with the package."""
 
 
 def shipped() -> list[str]:
@@ -59,7 +61,7 @@ def find_weights(name: str | os.PathLike[str], runtime: str = "onnx") -> Path:
     if runtime in files:
         return files[runtime]
     ending = ENDINGS[runtime]
-    if ending in SEALED and "torch" in files:  # an export starts from its file
+    if ending in DEVICE_FILES and "torch" in files:  # an export starts from its file
         raise WeightsError(
             f"the weights {name} do not come as a {ending} file: make one with `picosam2 "
             f"export {runtime} --weights {name} --out {name}{ending}` and give its path"
@@ -86,7 +88,7 @@ def load_runtime(
         made = f", or make one that it runs with `picosam2 export {runtime}`"
         raise WeightsError(
             f"{runtime} runs no {suffix} file: give {path} to the runtime {owner}"
-            + (made if ENDINGS[runtime] in SEALED else "")
+            + (made if ENDINGS[runtime] in DEVICE_FILES else "")
         )
     return _open(path, runtime, threads)
 
@@ -120,17 +122,19 @@ def read_facts(path: Path) -> dict[str, Any]:
         WeightsError: it is damaged, or not of this project.
     """
     suffix = path.suffix.lower()
-    if suffix in SEALED:
-        return read_sealed(path, SEALED[suffix]).facts
+    if suffix in DEVICE_FILES:
+        return read_device_file(path, DEVICE_FILES[suffix]).facts
     if suffix != ".safetensors":
-        return OnnxRuntime(path, threads=1).info.facts
+        return dict(read_weights(path)[1].facts)
     try:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if length > path.stat().st_size:
                 raise ValueError("it is cut short")
+            if length > 4 * MAX_BYTES:
+                raise ValueError("its header is too long")
             header = json.loads(stream.read(length))
-        facts: dict[str, Any] = json.loads(header["__metadata__"][METADATA_KEY])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        facts = parse_document(header["__metadata__"][METADATA_KEY])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, WeightsError) as error:
         raise WeightsError(f"{path} holds no PicoSAM2 weights: {error}") from error
     return facts

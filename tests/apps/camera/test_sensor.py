@@ -18,7 +18,7 @@ from picosam2.apps.camera.sensor import SENSOR_SIZE, AiCamera, Devices
 from picosam2.apps.camera.simulated import LOGIT_STEP, Rectangle, SimulatedSensor, eight_bit
 from picosam2.errors import CameraError, ConfigError, PromptError
 from picosam2.geometry import Window
-from picosam2.runtimes.onnx import RuntimeInfo
+from picosam2.runtimes.protocol import RuntimeInfo
 
 INFO = RuntimeInfo(name="fake", input_size=96, channels=2, weights_sha256="0" * 64)
 SCENE = np.random.default_rng(0).integers(0, 255, (304, 406, 3), np.uint8)

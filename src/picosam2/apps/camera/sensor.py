@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from picosam2.errors import CameraError, ConfigError, PromptError
 from picosam2.geometry import Window, sensor_window
-from picosam2.runtimes.onnx import RuntimeInfo
+from picosam2.runtimes.protocol import RuntimeInfo
 
 SENSOR_SIZE = 4056, 3040
 """Width and height of the whole sensor in pixels: the units of its ROI."""

@@ -20,7 +20,8 @@ from picosam2.export.imx500.environment import Environment
 from picosam2.export.imx500.processes import last_words, run
 from picosam2.export.onnx import described
 from picosam2.models.network import PicoSAM2
-from picosam2.runtimes.onnx import METADATA_KEY
+from picosam2.runtimes.metadata import METADATA_KEY
+from picosam2.runtimes.onnx_file import seal_onnx
 
 OPSET = 20
 """The first with GELU as one operator, and the newest that tracing writes."""
@@ -155,3 +156,4 @@ def _describe(
     graph.producer_name, graph.producer_version = "picosam2", ""
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
+    path.write_bytes(seal_onnx(path.read_bytes()))

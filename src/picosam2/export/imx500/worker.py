@@ -22,6 +22,7 @@ BATCH = 8  # crops that go through the network at once
 
 def main() -> int:
     """Do what the request on stdin says; the exit code."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as `runtimes.ort`, which is not here
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     try:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 from picosam2 import geometry
 from picosam2._progress import Progress
@@ -24,6 +24,7 @@ from picosam2.geometry import Window
 from picosam2.images import normalize
 from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
 from picosam2.prompts import Box, Point
+from picosam2.runtimes.ort import import_onnxruntime
 
 AUTO = "auto"
 BINS = 2048
@@ -122,7 +123,7 @@ def _views(store: Store, predictor: Predictor) -> list[list[int]]:
         "box": lambda view: view.kind == BOX and view.max_aspect == math.inf,
         "click-near": lambda view: view.kind == CLICK and not view.native,
     }
-    if predictor.runtime.info.facts.get("click_windows") == "native":
+    if predictor.runtime.info.metadata.native:
         wanted = {"native": lambda view: view.native}
     found = {
         name: [index for index, view in enumerate(store.views) if fits(view)]
@@ -238,9 +239,7 @@ def activations(model: onnx.ModelProto) -> list[str]:
     return names
 
 
-def _session(
-    model: onnx.ModelProto, names: Sequence[str], threads: int | None
-) -> onnxruntime.InferenceSession:
+def _session(model: onnx.ModelProto, names: Sequence[str], threads: int | None) -> Any:
     """A session that gives every activation."""
     open_model = onnx.ModelProto()
     open_model.CopyFrom(model)
@@ -248,6 +247,7 @@ def _session(
     for name in names:
         if name not in known:
             open_model.graph.output.append(onnx.ValueInfoProto(name=name))
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
@@ -258,7 +258,7 @@ def _session(
 
 
 def _run(
-    session: onnxruntime.InferenceSession,
+    session: Any,
     names: Sequence[str],
     pixels: npt.NDArray[np.uint8],
 ) -> Iterator[tuple[int, list[npt.NDArray[np.float32]]]]:

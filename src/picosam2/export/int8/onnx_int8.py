@@ -22,12 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
 
 from picosam2._files import atomic_write
 from picosam2._progress import Progress, part_of
@@ -47,7 +41,13 @@ from picosam2.export.int8.calibration import (
 from picosam2.export.int8.layout import enlarged_by_copying, widened
 from picosam2.images import normalize
 from picosam2.predictor import Predictor
-from picosam2.runtimes.onnx import METADATA_KEY, OnnxRuntime, Runtime
+from picosam2.runtimes.metadata import METADATA_KEY
+from picosam2.runtimes.onnx import OnnxRuntime
+from picosam2.runtimes.onnx_file import seal_onnx
+from picosam2.runtimes.ort import import_onnxruntime
+from picosam2.runtimes.protocol import Runtime
+
+quantization = import_onnxruntime("quantization")
 
 TOLERANCE = 0.25
 """Largest error of the logits, as a share of their spread, at which a file is still written."""
@@ -104,7 +104,7 @@ class Quantized:
     """By protocol."""
 
 
-class _Once(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+class _Once(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]  # no types
     """One input. The ranges come from `calibration`; this only lets `quantize_static` begin."""
 
     def __init__(self, name: str, image: npt.NDArray[np.float32]) -> None:
@@ -198,6 +198,7 @@ def quantize(
         described(graph, facts, quantization)
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, temporary)
+        temporary.write_bytes(seal_onnx(temporary.read_bytes()))
         OnnxRuntime(temporary, threads=threads)  # what is left behind can be opened
     return Quantized(
         path=out,
@@ -231,14 +232,14 @@ def quantize_graph(
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save(plain, source)
-        quantize_static(
+        quantization.quantize_static(
             str(source),
             str(target),
             _Once(model.graph.input[0].name, normalize(pixels)),
-            quant_format=QuantFormat.QDQ,
+            quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=_early(plain),
             extra_options={
                 "TensorQuantOverrides": {
@@ -349,7 +350,7 @@ def _measure(
     progress: Progress | None,
 ) -> dict[str, Change]:
     """mIoU of both by the protocols that the weights are made for."""
-    native = before.runtime.info.facts.get("click_windows") == "native"
+    native = before.runtime.info.metadata.native
     protocols = ("click",) if native else ("box", "click")
     count = sum(len(photo.instances) for photo in photos)
     found = {}

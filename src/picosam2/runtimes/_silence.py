@@ -1,4 +1,4 @@
-"""Large packages talk as they load and convert: of progress, and of what they will drop. Hush."""
+"""Hold back the warnings and progress that large packages write as they load and convert."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Without Python's warnings, log records up to WARNING, and standard output, in every thread.
 
     What a C++ library writes to the process's standard error itself is not held back.

@@ -1,4 +1,4 @@
-"""What runtimes of devices share: crops go through one by one, each thread with its own session.
+"""A runtime of sessions that take one crop at a time: each thread uses one of its own.
 
 A batch gains nothing where one crop keeps the cores busy, and a model of fixed shape is what the
 accelerators of phones and microcontrollers can run.
@@ -12,17 +12,19 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from picosam2.images import check_crops
-from picosam2.runtimes.onnx import RuntimeInfo
+from picosam2.runtimes.protocol import RuntimeInfo, check_inputs, check_logits
 
-Session: TypeAlias = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-"""One crop (1, S, S, 3) RGB uint8 to its logits (K, S', S') float32, an array of its own.
+Session: TypeAlias = Callable[
+    [npt.NDArray[np.uint8], npt.NDArray[np.float32] | None], npt.NDArray[np.float32]
+]
+"""One crop (1, S, S, 3) RGB uint8, and its guidance (1, 3, S, S) float32 or None, to its logits
+(K, S', S') float32, an array of its own.
 
 Used by one thread at a time.
 """
 
 
-class OneCropRuntime:
+class SessionPoolRuntime:
     """Runs crops one by one. Each of several threads has a session while it needs one."""
 
     def __init__(self, info: RuntimeInfo, start: Callable[[], Session]) -> None:
@@ -36,14 +38,23 @@ class OneCropRuntime:
         """What it runs."""
         return self._info
 
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Crops (B, S, S, 3) RGB uint8 to logits (B, K, S', S') float32."""
-        check_crops(crops)
+    def __call__(
+        self, crops: npt.NDArray[np.uint8], guidance: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Like `Runtime.__call__`."""
+        check_inputs(self._info, crops, guidance)
         try:
             session = self._idle.pop()
         except IndexError:  # all are at work, in other threads
             session = self._start()
         try:
-            return np.stack([session(crops[i : i + 1]) for i in range(len(crops))])
+            logits = np.stack(
+                [
+                    session(crops[i : i + 1], None if guidance is None else guidance[i : i + 1])
+                    for i in range(len(crops))
+                ]
+            )
         finally:
             self._idle.append(session)
+        check_logits(self._info, logits, len(crops))
+        return logits

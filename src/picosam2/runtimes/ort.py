@@ -1,0 +1,19 @@
+"""ONNX Runtime, without what it would send home."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+
+def import_onnxruntime(submodule: str = "") -> ModuleType:
+    """The package `onnxruntime`, or a module in it. Everything here imports it through this.
+
+    From 1.30 on it writes a device's identity to the home directory and reports to its makers, and
+    only this variable, set before the first import, keeps it from doing so. Who sets the variable
+    is obeyed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    package = importlib.import_module("onnxruntime")
+    return importlib.import_module(f"onnxruntime.{submodule}") if submodule else package

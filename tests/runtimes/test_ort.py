@@ -1,0 +1,80 @@
+"""ONNX Runtime reports to nobody, unless the user says that it may."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import picosam2
+
+SRC = Path(picosam2.__file__).parent
+RUN = """
+import os, sys
+import picosam2
+masks = picosam2.segment(picosam2.sample(), points=[(353, 349)])
+assert masks[0].area > 0
+print(os.environ["ORT_DISABLE_TELEMETRY"])
+"""
+
+
+def in_home(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**kept, "HOME": str(home), "USERPROFILE": str(home), **variables},
+        cwd=home.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-c", RUN),
+        ("-m", "picosam2", "segment", "sample.jpg", "--point", "353,349", "--out", "out.png"),
+    ],
+    ids=["python", "command"],
+)
+def test_a_run_leaves_the_home_folder_untouched(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    from picosam2.samples import sample_bytes
+
+    (tmp_path / "sample.jpg").write_bytes(sample_bytes())
+    in_home(home, *arguments)
+    assert list(home.rglob("*")) == []
+
+
+def test_who_allows_it_is_obeyed(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import os\n"
+        "from picosam2.runtimes.ort import import_onnxruntime\n"
+        "import_onnxruntime(); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    assert in_home(home, "-c", code).stdout == "1\n"
+    assert in_home(home, "-c", code, ORT_DISABLE_TELEMETRY="0").stdout == "0\n"
+
+
+def test_everything_imports_it_in_one_place() -> None:
+    found = {
+        path.relative_to(SRC).as_posix()
+        for path in SRC.rglob("*.py")
+        if re.search(r"^\s*(import onnxruntime|from onnxruntime)", path.read_text(), re.MULTILINE)
+    }
+    # The worker runs in the tools' own environment, without this package, and does the same.
+    assert found == {"export/imx500/worker.py"}
+    assert "ORT_DISABLE_TELEMETRY" in (SRC / "export/imx500/worker.py").read_text()
