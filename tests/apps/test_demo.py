@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import importlib.util
+import json
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,6 +154,35 @@ def test_shipped_weights_are_served_from_where_they_are(built: Path) -> None:
 def test_without_a_built_page_the_two_commands_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="`npm ci` and then `npm run build`"):
         find_site(folder=tmp_path)
+
+
+def test_a_build_of_the_checkout_is_found_after_the_package_was_installed(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "my checkout"
+    page = checkout / "src" / "picosam2" / "assets" / "web"
+    package = tmp_path / "site-packages" / "picosam2"
+    origin = {"url": checkout.as_uri(), "dir_info": {}}
+
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            return json.dumps(origin) if name == "direct_url.json" else None
+
+    monkeypatch.setattr("picosam2.apps.demo.metadata.distribution", lambda name: Installed())
+    monkeypatch.setattr("picosam2.apps.demo.resources.files", lambda name: package)
+    with pytest.raises(ConfigError, match="`npm run build`"):
+        find_site()
+    shutil.copytree(built, page)
+    assert find_site().files["/"].is_relative_to(page)
+    # Of two builds the newer one is served.
+    shutil.copytree(built, package / "assets" / "web")
+    os.utime(page / "index.html", (1, 1))
+    assert find_site().files["/"].is_relative_to(package)
+    os.utime(package / "assets" / "web" / "index.html", (0, 0))
+    assert find_site().files["/"].is_relative_to(page)
+    # A package out of an archive or from an index has no checkout.
+    origin["url"] = "https://example.org/picosam2.zip"
+    assert find_site().files["/"].is_relative_to(package)
 
 
 def test_a_taken_port_is_said_to_be(built: Path) -> None:

@@ -4,6 +4,7 @@ import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { brotliCompressSync, constants } from "node:zlib";
 import { defineConfig, type Plugin } from "vite";
+import { KEYS, PAGE } from "./src/strings";
 
 const PACKAGE = resolve(import.meta.dirname, "../../src/picosam2");
 const OUT = resolve(PACKAGE, "assets/web");
@@ -49,6 +50,7 @@ function sizes(path: string): [number, number] {
 function shared(): Plugin {
   const files: Record<string, () => string> = {
     "sample.jpg": () => resolve(PACKAGE, "assets/sample.jpg"),
+    "sample.json": () => resolve(PACKAGE, "assets/sample.json"),
     "model/default.onnx": weights,
   };
   return {
@@ -64,6 +66,27 @@ function shared(): Plugin {
       for (const [fileName, find] of Object.entries(files)) {
         this.emitFile({ type: "asset", fileName, source: readFileSync(find()) });
       }
+    },
+  };
+}
+
+/** The words go into the page. */
+function words(): Plugin {
+  const escaped = (text: string): string =>
+    text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/"/g, "&quot;");
+  const marked = (text: string): string => escaped(text).replace(/`([^`]*)`/g, "<kbd>$1</kbd>");
+  const keys = KEYS.map(([key, what]) => `          <div><dt>${marked(key)}</dt><dd>${marked(what)}</dd></div>`);
+  const texts: Record<string, string> = PAGE;
+  return {
+    name: "picosam2-words",
+    transformIndexHtml: {
+      order: "pre",
+      handler: (html) =>
+        html.replace("{{keys}}", keys.join("\n")).replace(/\{\{(\w+)\}\}/g, (_, name: string) => {
+          const text = texts[name];
+          if (text === undefined) throw new Error(`strings.ts has no text ${name}`);
+          return escaped(text);
+        }),
     },
   };
 }
@@ -127,7 +150,7 @@ export default defineConfig({
     __WEBGPU__: JSON.stringify(WEBGPU),
     __SIZES__: JSON.stringify({ model: sizes(weights()), wasm: sizes(WASM) }),
   },
-  plugins: [shared(), policy(), precache()],
+  plugins: [words(), shared(), policy(), precache()],
   resolve: {
     // ONNX Runtime without its inlined glue: the page serves glue and WebAssembly as own files.
     conditions: ["onnxruntime-web-use-extern-wasm", "module", "browser", "development|production"],

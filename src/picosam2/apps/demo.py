@@ -7,6 +7,7 @@ made at the start, so no path a browser sends is ever opened.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -14,11 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from shutil import copyfileobj
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
+from urllib.request import url2pathname
 
 from picosam2._files import sha256_file
 from picosam2.errors import ConfigError, WeightsError
@@ -80,14 +82,15 @@ def find_site(weights: str | os.PathLike[str] = "default", folder: Path | None =
 
     Args:
         weights: shipped weights by name, or the path of an ONNX file.
-        folder: where the built page is; by default in the package.
+        folder: where the built page is; by default in the package, or in the checkout that it was
+            installed from if that build is newer.
 
     Raises:
         ConfigError: the page is not built.
         WeightsError: no such weights, or not an ONNX file.
     """
-    root = folder or Path(str(resources.files("picosam2") / "assets" / "web"))
-    if not (root / "index.html").is_file():
+    root = folder or _newest_build()
+    if root is None or not (root / "index.html").is_file():
         raise ConfigError(_NOT_BUILT)
     files = {
         "/" + path.relative_to(root).as_posix(): path
@@ -108,6 +111,29 @@ def find_site(weights: str | os.PathLike[str] = "default", folder: Path | None =
     name = f"{stem}-{sha256_file(path)[:8]}.onnx"
     files[f"/model/{name}"] = path
     return Site(files=files, start=f"/?model={quote(name)}")
+
+
+def _newest_build() -> Path | None:
+    """The built page of the package, or of the checkout it was installed from if that is newer."""
+    folders = [Path(str(resources.files("picosam2") / "assets" / "web"))]
+    checkout = _checkout()
+    if checkout is not None:
+        folders.append(checkout / "src" / "picosam2" / "assets" / "web")
+    built = [folder for folder in folders if (folder / "index.html").is_file()]
+    return max(built, key=lambda folder: (folder / "index.html").stat().st_mtime, default=None)
+
+
+def _checkout() -> Path | None:
+    """The folder that `pip install FOLDER` was run on, if that is how the package was installed."""
+    try:
+        text = metadata.distribution("picosam2").read_text("direct_url.json")
+        origin = json.loads(text or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        return None
+    address = urlsplit(str(origin.get("url", "")))
+    if address.scheme != "file" or "dir_info" not in origin:
+        return None
+    return Path(url2pathname(address.path))
 
 
 class DemoServer(ThreadingHTTPServer):

@@ -56,9 +56,13 @@ const TYPES: Record<string, string> = {
 };
 
 /** A file host that knows nothing of the page: no headers of its own, in a folder of a name. */
-export async function plainHost(): Promise<Served> {
+export async function plainHost(refuses: (path: string) => boolean = () => false): Promise<Served> {
   const server: Server = createServer((request, response) => {
     const path = decodeURIComponent((request.url ?? "").split("?")[0]!);
+    if (refuses(path)) {
+      request.socket.destroy();
+      return;
+    }
     const file = resolve(SITE, path === "/some/folder/" ? "index.html" : path.replace(/^\/some\/folder\//, ""));
     if (!path.startsWith("/some/folder/") || !file.startsWith(SITE + sep) || !existsSync(file)) {
       response.writeHead(404).end();

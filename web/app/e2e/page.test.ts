@@ -252,7 +252,7 @@ describe.skipIf(why !== null)(`the page${why ? ` (skipped: ${why})` : ""}`, () =
   it("says what is wrong with a broken file, and goes on", async () => {
     await page.waitForSelector("body[data-model=ready]", { timeout: 90_000 });
     for (const [name, body, said] of [
-      ["notes.jpg", Buffer.from("this is not a picture"), "not a picture"],
+      ["notes.jpg", Buffer.from("this is not an image"), "not an image"],
       ["empty.png", Buffer.alloc(0), "is empty"],
       ["phone.heic", Buffer.from("xxxxftypheic"), "HEIC"],
     ] as const) {
@@ -320,8 +320,8 @@ describe.skipIf(why !== null)(`the page${why ? ` (skipped: ${why})` : ""}`, () =
     await page.waitForSelector("body[data-state=live]");
     await page.waitForSelector("#speed:not([hidden])", { timeout: 60_000 });
     await page.mouse.click(500, 400);
-    expect(await page.getAttribute("[data-action=centre]", "aria-pressed")).toBe("false");
-    await page.click("[data-action=centre]");
+    expect(await page.getAttribute("[data-action=center]", "aria-pressed")).toBe("false");
+    await page.click("[data-action=center]");
     await page.click("[data-action=shoot]");
     await page.waitForSelector("body[data-state=photo]");
     await settled(page);
@@ -351,7 +351,8 @@ describe.skipIf(why !== null)(`the page${why ? ` (skipped: ${why})` : ""}`, () =
   });
 
   const sizes = [
-    ["phone-small", 320, 568], ["phone", 390, 844], ["desktop", 1280, 800], ["wide", 3840, 2160],
+    ["phone-small", 320, 568], ["phone", 390, 844], ["phone-flat", 740, 360], ["tablet", 820, 1180],
+    ["desktop", 1280, 800], ["wide", 3840, 2160],
   ] as const;
   const looks = sizes.flatMap((size) => (["light", "dark"] as const).map((scheme) => [...size, scheme] as const));
 

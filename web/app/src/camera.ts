@@ -1,6 +1,7 @@
-/** The live camera: frames to the worker one at a time, the newest first. */
+/** The live camera: frames to the model one at a time, the newest first. */
 
 import { drawnPixels, type Segmenter, type Tracked } from "picosam2/custom";
+import { STRINGS } from "./strings";
 
 /** Frames are segmented at this long side: the network sees a small crop of them anyway. */
 const FRAME_SIDE = 640;
@@ -9,9 +10,10 @@ export class CameraError extends Error {}
 
 export class Camera {
   private stream: MediaStream | null = null;
-  private running = false;
+  /** Counts starts and stops: a stream that was asked for before the last of them is ended at once. */
+  private turn = 0;
   private restart = true;
-  /** Where the prompt is, in pixels of the video; null keeps it at the centre. */
+  /** Where the prompt is, in pixels of the video; null keeps it at the center. */
   private tapped: { x: number; y: number } | null = null;
 
   constructor(
@@ -21,49 +23,66 @@ export class Camera {
     private readonly onError: (error: Error) => void,
   ) {}
 
-  async start(): Promise<void> {
-    if (!navigator.mediaDevices?.getUserMedia) {
-      throw new CameraError("This browser gives pages no camera. Over a network it needs https.");
-    }
+  /** Starts the camera; false if it was stopped, or started anew, before there was a stream. */
+  async start(): Promise<boolean> {
+    if (!navigator.mediaDevices?.getUserMedia) throw new CameraError(STRINGS.noCamera);
+    this.stop();
+    const turn = this.turn;
+    let stream: MediaStream;
     try {
-      this.stream = await navigator.mediaDevices.getUserMedia({
+      stream = await navigator.mediaDevices.getUserMedia({
         audio: false,
         video: { facingMode: "environment", width: { ideal: 1280 }, height: { ideal: 720 } },
       });
     } catch (error) {
+      if (turn !== this.turn) return false;
       const name = error instanceof DOMException ? error.name : "";
       throw new CameraError(
         name === "NotAllowedError"
-          ? "The camera was not allowed. Allow it for this page in the browser's address bar."
+          ? STRINGS.cameraRefused
           : name === "NotFoundError"
-            ? "There is no camera on this device."
-            : "The camera could not be started. Is another program using it?",
+            ? STRINGS.cameraMissing
+            : STRINGS.cameraBusy,
       );
     }
-    this.video.srcObject = this.stream;
-    await this.video.play();
-    this.running = true;
+    if (turn !== this.turn) {
+      end(stream);
+      return false;
+    }
+    this.stream = stream;
+    this.video.srcObject = stream;
+    try {
+      await this.video.play();
+    } catch (error) {
+      if (turn !== this.turn) return false;
+      this.stop();
+      throw error;
+    }
+    if (turn !== this.turn) return false;
     this.follow(null);
-    void this.loop();
+    void this.loop(turn);
+    return true;
   }
 
-  /** Follows what is at a place of the video, or (null) keeps to what is at the centre. */
+  /** Follows what is at a place of the video, or (null) keeps to what is at the center. */
   follow(at: { x: number; y: number } | null): void {
     this.tapped = at;
     this.restart = true;
   }
 
+  /** Ends every track of every stream, also of one that is still on its way. */
   stop(): void {
-    this.running = false;
-    for (const track of this.stream?.getTracks() ?? []) track.stop();
+    this.turn++;
+    if (this.stream) end(this.stream);
     this.stream = null;
     this.video.srcObject = null;
   }
 
-  private async loop(): Promise<void> {
-    while (this.running) {
+  private async loop(turn: number): Promise<void> {
+    while (turn === this.turn) {
       const { videoWidth: width, videoHeight: height } = this.video;
-      if (width === 0) {
+      const segmenter = this.segmenter();
+      if (width === 0 || !segmenter) {
         await new Promise(requestAnimationFrame);
         continue;
       }
@@ -74,8 +93,8 @@ export class Camera {
       this.restart = false;
       try {
         const at = { x: x * scale, y: y * scale, restart, fixed: this.tapped === null };
-        const tracked = await this.segmenter()!.track(image, at);
-        if (this.running) this.onFrame(tracked, 1 / scale);
+        const tracked = await segmenter.track(image, at);
+        if (turn === this.turn) this.onFrame(tracked, 1 / scale);
       } catch (error) {
         this.onError(error instanceof Error ? error : new Error(String(error)));
         return;
@@ -83,4 +102,8 @@ export class Camera {
       await new Promise(requestAnimationFrame);
     }
   }
+}
+
+function end(stream: MediaStream): void {
+  for (const track of stream.getTracks()) track.stop();
 }

@@ -1,6 +1,6 @@
-/** What the user has made: named objects with prompts. Immutable, so that history is snapshots. */
+/** What the user has made of a photo: named objects with prompts. Immutable, so that history is snapshots. */
 
-import type { Box, Point, Prompt } from "picosam2/custom";
+import type { Box, Mask, Point, Prompt } from "picosam2/custom";
 
 /**
  * Okabe and Ito's colors ("Color Universal Design", 2008), which people with any color vision can
@@ -17,6 +17,12 @@ export interface Item {
   readonly prompt: Prompt;
   /** The window chosen by hand for a single click, from the smallest; null leaves it to the model. */
   readonly scale: number | null;
+  /** A mask that was drawn or loaded; later points refine it. */
+  readonly mask: Mask | null;
+  /** How many of the prompt's points the mask has already taken in. */
+  readonly settled: number;
+  /** Pixels over which the edge of a cut-out fades; 0 leaves it as the model has it. */
+  readonly feather: number;
 }
 
 export interface Doc {
@@ -33,13 +39,16 @@ export function selectedItem(doc: Doc): Item | null {
 }
 
 /** Adds an object and selects it. */
-export function addItem(doc: Doc, prompt: Prompt): Doc {
+export function addItem(doc: Doc, prompt: Prompt, mask: Mask | null = null, name: string | null = null): Doc {
   const item: Item = {
     id: doc.nextId,
-    name: `Object ${doc.nextId}`,
+    name: name ?? `Object ${doc.nextId}`,
     color: freeColor(doc),
     prompt,
     scale: null,
+    mask,
+    settled: prompt.points.length,
+    feather: 0,
   };
   return { items: [...doc.items, item], selected: item.id, nextId: doc.nextId + 1 };
 }
@@ -47,8 +56,8 @@ export function addItem(doc: Doc, prompt: Prompt): Doc {
 export function removeItem(doc: Doc, id: number): Doc {
   const at = doc.items.findIndex((item) => item.id === id);
   const items = doc.items.filter((item) => item.id !== id);
-  const neighbour = items[Math.min(at, items.length - 1)]?.id ?? null;
-  return { ...doc, items, selected: doc.selected === id ? neighbour : doc.selected };
+  const neighbor = items[Math.min(at, items.length - 1)]?.id ?? null;
+  return { ...doc, items, selected: doc.selected === id ? neighbor : doc.selected };
 }
 
 export function changeItem(doc: Doc, id: number, change: Partial<Item>): Doc {
@@ -61,19 +70,32 @@ export function select(doc: Doc, id: number | null): Doc {
 
 /** Adds a point to an object. A hand-chosen scale belongs to the single click it was chosen for. */
 export function addPoint(doc: Doc, id: number, point: Point): Doc {
-  const item = doc.items.find((one) => one.id === id);
+  const item = doc.items.find((candidate) => candidate.id === id);
   if (!item) return doc;
   const prompt = { ...item.prompt, points: [...item.prompt.points, point] };
   return changeItem(doc, id, { prompt, scale: null });
 }
 
-/** Takes a point away; the object goes with its last positive point if it has no box. */
+/** Takes a point away; the object goes with its last positive point if nothing else says what it is. */
 export function removePoint(doc: Doc, id: number, index: number): Doc {
-  const item = doc.items.find((one) => one.id === id);
+  const item = doc.items.find((candidate) => candidate.id === id);
   if (!item) return doc;
   const points = item.prompt.points.filter((_, i) => i !== index);
-  if (!item.prompt.box && !points.some((point) => point.positive)) return removeItem(doc, id);
-  return changeItem(doc, id, { prompt: { ...item.prompt, points }, scale: null });
+  if (!item.prompt.box && !item.mask && !points.some((point) => point.positive)) return removeItem(doc, id);
+  const settled = item.settled - (index < item.settled ? 1 : 0);
+  return changeItem(doc, id, { prompt: { ...item.prompt, points }, scale: null, settled });
+}
+
+/** Gives an object a mask of its own, in which its points so far are taken in. */
+export function setMask(doc: Doc, id: number, mask: Mask): Doc {
+  const item = doc.items.find((candidate) => candidate.id === id);
+  if (!item) return doc;
+  return changeItem(doc, id, { mask, settled: item.prompt.points.length, scale: null });
+}
+
+/** Whether an object's mask is as it was drawn or loaded: no later point changes it. */
+export function isDrawn(item: Item): boolean {
+  return item.mask !== null && item.prompt.points.length === item.settled;
 }
 
 export function pointPrompt(x: number, y: number): Prompt {
@@ -84,9 +106,18 @@ export function boxPrompt(box: Box): Prompt {
   return { points: [], box };
 }
 
-/** Tells apart the prompts (with scale) that have different answers. */
+/** Tells apart the objects that have different masks. */
 export function answerKey(item: Item): string {
-  return JSON.stringify([item.prompt, item.scale]);
+  return JSON.stringify([item.prompt, item.scale, item.mask ? [numberOf(item.mask), isDrawn(item)] : 0]);
+}
+
+const numbers = new WeakMap<Mask, number>();
+let masks = 0;
+
+function numberOf(mask: Mask): number {
+  const known = numbers.get(mask) ?? ++masks;
+  numbers.set(mask, known);
+  return known;
 }
 
 function freeColor(doc: Doc): string {

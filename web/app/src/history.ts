@@ -1,10 +1,16 @@
-/** Undo and redo over immutable snapshots. */
+/** Undo and redo over immutable snapshots, each with the name of what led to it. */
 
 const MOST = 200;
 
+interface Step<T> {
+  readonly state: T;
+  /** What was done to leave (past) or to reach (future) this state. */
+  readonly what: string;
+}
+
 export class History<T> {
-  private past: T[] = [];
-  private future: T[] = [];
+  private past: Step<T>[] = [];
+  private future: Step<T>[] = [];
 
   constructor(private present: T) {}
 
@@ -21,8 +27,8 @@ export class History<T> {
   }
 
   /** A new state that can be undone. */
-  push(next: T): void {
-    this.past = [...this.past.slice(-(MOST - 1)), this.present];
+  push(next: T, what: string): void {
+    this.past = [...this.past.slice(-(MOST - 1)), { state: this.present, what }];
     this.present = next;
     this.future = [];
   }
@@ -32,20 +38,22 @@ export class History<T> {
     this.present = next;
   }
 
-  undo(): boolean {
+  /** Goes a step back; what was undone, or null. */
+  undo(): string | null {
     const last = this.past.pop();
-    if (last === undefined) return false;
-    this.future.push(this.present);
-    this.present = last;
-    return true;
+    if (!last) return null;
+    this.future.push({ state: this.present, what: last.what });
+    this.present = last.state;
+    return last.what;
   }
 
-  redo(): boolean {
+  /** Goes a step forward again; what was done again, or null. */
+  redo(): string | null {
     const next = this.future.pop();
-    if (next === undefined) return false;
-    this.past.push(this.present);
-    this.present = next;
-    return true;
+    if (!next) return null;
+    this.past.push({ state: this.present, what: next.what });
+    this.present = next.state;
+    return next.what;
   }
 
   /** Forgets everything but `present`. */

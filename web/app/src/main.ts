@@ -1,22 +1,35 @@
-/** The page: wires photo, stage, document and worker together. */
+/** The page: wires photos, stage, document and model together. */
 
 import {
-  cocoJson, cutoutPixels, derivedName, drawnPixels, encodePng, maskPixels, type Named, type Prompt,
-  type Segmentation, type Segmenter, svg, trim,
+  drawnPixels, maskFromPixels, MaskFileError, ModelError, type Mask, type Named, paint, type Point, type Prompt,
+  readCoco, type Segmentation, type Segmenter, shrunk, grown,
 } from "picosam2/custom";
+import { type Answer, answerOf, drawnAnswer, pathOf, questionOf } from "./answers";
 import { Camera, CameraError } from "./camera";
 import {
-  addItem, addPoint, answerKey, boxPrompt, changeItem, type Doc, EMPTY, type Item, pointPrompt,
-  removeItem, removePoint, select, selectedItem,
+  addItem, addPoint, answerKey, boxPrompt, changeItem, type Doc, EMPTY, isDrawn, type Item, pointPrompt,
+  removeItem, removePoint, select, selectedItem, setMask,
 } from "./document";
 import { History } from "./history";
-import { openPhoto, type Photo, PhotoError, photoFrom } from "./photo";
 import { Panel } from "./panel";
+import { frameOf, fullPixels, isReduced, measurePhoto, openPhoto, type Photo, PhotoError } from "./photo";
+import { type Background, cutout, fileOf, type Saving } from "./saving";
 import { startSegmenter } from "./segmenter";
-import { type Scene, Stage, type Tool } from "./stage";
+import { Sheet } from "./sheet";
+import { type How, type Scene, Stage, type Tool } from "./stage";
+import { Store } from "./store";
+import { STRINGS } from "./strings";
+import { Strip } from "./strip";
+import { Toolbar } from "./toolbar";
+import { watchForUpdates } from "./updates";
+import { Welcome } from "./welcome";
+import {
+  addSheet, changeDoc, currentSheet, NOTHING, removeSheet, showSheet, type Workspace,
+} from "./workspace";
 
 const RESTS = 140; // ms without movement after which the preview is what a click would give
 const NEAR = 12; // screen pixels within which a click hits a point
+const KEEP_AFTER = 400; // ms of rest after which work is written to the browser's storage
 
 function element<T extends HTMLElement>(id: string): T {
   const found = document.getElementById(id);
@@ -24,19 +37,29 @@ function element<T extends HTMLElement>(id: string): T {
   return found as T;
 }
 
-interface Answer {
-  readonly segmentation: Segmentation;
-  readonly path: Path2D;
-}
-
 class App {
-  private readonly history = new History<Doc>(EMPTY);
-  private readonly answers = new Map<string, Answer>();
+  private readonly history = new History<Workspace>(NOTHING);
+  private readonly photos = new Map<number, Blob>();
+  /** Answers of the photo in sight; null where nothing is found any more. */
+  private readonly answers = new Map<string, Answer | null>();
   private readonly asked = new Set<string>();
   private photo: Photo | null = null;
-  /** Counts photos, so that answers about an earlier one are dropped. */
+  /** The sheet that `photo` belongs to. */
+  private shown: number | null = null;
+  /** Counts what is shown, so that what was asked for an earlier photo is dropped. */
   private epoch = 0;
-  private ready: Promise<void>;
+  private nextPhoto = 1;
+  private unsaved = false;
+
+  private segmenter: Segmenter | null = null;
+  private ready: Promise<void> = Promise.resolve();
+  private imageSet: Promise<void> = Promise.resolve();
+  /** Changes are made one after another, each on what the one before left. */
+  private edits: Promise<void> = Promise.resolve();
+  private pending: Point | null = null;
+
+  private store: Store | null = null;
+  private keepTimer = 0;
 
   private pointer: { x: number; y: number } | null = null;
   private hovering = false;
@@ -44,27 +67,40 @@ class App {
   private restTimer = 0;
   private hovers: number[] = [];
 
-  private segmenter: Segmenter | null = null;
-  private imageSet: Promise<void> = Promise.resolve();
   private readonly stage: Stage;
   private readonly panel: Panel;
+  private readonly strip: Strip;
+  private readonly sheet: Sheet;
+  private readonly toolbar = new Toolbar(element("tools"));
   private readonly camera: Camera;
   private livePath: Path2D | null = null;
   private liveFrame = 0;
   private toastTimer = 0;
+  private toastAction: (() => void) | null = null;
 
   constructor() {
     this.stage = new Stage(element<HTMLCanvasElement>("view"), {
       hover: (at) => this.hover(at),
       click: (at, how) => this.click(at, how),
       box: (box) => this.keep(boxPrompt(box)),
+      stroke: (places) => this.stroke(places),
+      corner: () => this.say(STRINGS.boxStarted),
     });
     this.panel = new Panel({
-      select: (id) => this.replace(select(this.doc, id)),
-      rename: (id, name) => this.change(changeItem(this.doc, id, { name })),
-      remove: (id) => this.change(removeItem(this.doc, id)),
-      scale: (id, scale) => this.change(changeItem(this.doc, id, { scale })),
+      select: (id) => this.choose(id),
+      rename: (id, name) =>
+        this.change(changeItem(this.doc, id, { name }), STRINGS.did.rename(name)),
+      remove: (id) => this.delete(id),
+      scale: (id, scale) => this.rescale(id, scale),
     });
+    this.strip = new Strip({
+      show: (id) => {
+        this.history.replace(showSheet(this.history.current, id));
+        this.refresh();
+      },
+      close: (id) => this.closePhoto(id),
+    });
+    this.sheet = new Sheet(element("panel"));
     const video = document.createElement("video");
     video.muted = true;
     video.playsInline = true;
@@ -72,85 +108,180 @@ class App {
       () => this.segmenter,
       video,
       (tracked, scale) => {
-        const path = new Path2D();
-        for (const contour of tracked.contours) trace(path, contour, scale);
-        this.livePath = tracked.found ? path : null;
+        this.livePath = tracked.found ? pathOf(tracked.contours, scale) : null;
         this.showSpeed(tracked.ms);
       },
       (error) => this.fail(error),
     );
+    new Welcome(element("welcome"), (point) => void this.sample(point));
     this.listen();
-    this.ready = this.load();
-    this.ready.catch((error: unknown) => this.fail(error));
+    this.load();
+    void this.restore();
+    watchForUpdates((takeOver) => this.toast(STRINGS.newVersion, { action: STRINGS.reload, run: takeOver }));
   }
 
-  private get doc(): Doc {
+  private get workspace(): Workspace {
     return this.history.current;
   }
 
-  // --- model and photo ----------------------------------------------------------------------
+  private get doc(): Doc {
+    return currentSheet(this.workspace)?.doc ?? EMPTY;
+  }
 
-  private async load(): Promise<void> {
+  private get live(): boolean {
+    return document.body.dataset["state"] === "live";
+  }
+
+  // --- the model ----------------------------------------------------------------------------
+
+  /** Loads the model; after a failure it can be called again. */
+  private load(): void {
+    element("retry").hidden = true;
+    this.ready = this.start();
+    this.ready.catch((error: unknown) => {
+      element("progress").hidden = true;
+      element("retry").hidden = false;
+      element("model").textContent = STRINGS.modelFailed;
+      this.fail(error);
+    });
+  }
+
+  private async start(): Promise<void> {
     this.segmenter = await startSegmenter(
-      (share) => this.progress(share),
+      (share) => {
+        const bar = element<HTMLProgressElement>("progress");
+        bar.hidden = share >= 1;
+        bar.value = share;
+      },
       () => {
         const model = element("model");
         model.textContent = model.textContent!.replace(/[^·]*$/, " WebGPU");
       },
     );
-    const loaded = this.segmenter.model;
+    const { name, bytes, threads } = this.segmenter.model;
     element("progress").hidden = true;
-    const threads = loaded.threads === 1 ? "1 thread" : `${loaded.threads} threads`;
-    element("model").textContent =
-      `${loaded.name} · ${megabytes(loaded.bytes)} · WebAssembly, ${threads}`;
+    element("model").textContent = STRINGS.modelReady(name, (bytes / 1e6).toFixed(1), threads);
     document.body.dataset["model"] = "ready";
   }
 
-  private progress(share: number): void {
-    const bar = element<HTMLProgressElement>("progress");
-    bar.hidden = share >= 1;
-    bar.value = share;
+  private async retry(): Promise<void> {
+    this.load();
+    await this.ready;
+    if (this.photo) this.giveImage(this.photo, this.epoch);
+    this.refresh();
   }
 
-  private async open(file: Blob, name: string): Promise<void> {
-    try {
-      await this.use(await openPhoto(file, name));
-    } catch (error) {
-      this.fail(error);
+  // --- photos -------------------------------------------------------------------------------
+
+  /** Opens files in the order they were chosen; the last is shown, whichever is read first. */
+  private async open(files: readonly { blob: Blob; name: string }[]): Promise<void> {
+    this.stopCamera();
+    const work = files.map(async ({ blob, name }) => {
+      const id = this.nextPhoto++;
+      try {
+        const { width, height } = await measurePhoto(blob, name);
+        this.photos.set(id, blob);
+        const added = addSheet(this.workspace, { id, name, width, height });
+        this.commit(added, STRINGS.did.open(name));
+      } catch (error) {
+        this.fail(error);
+      }
+    });
+    await Promise.all(work);
+    const { activeElement } = document;
+    // What was pressed is gone with the welcome: the photo is where one goes on.
+    if (this.workspace.current !== null && (!activeElement || activeElement === document.body || !isSeen(activeElement))) {
+      element("view").focus();
     }
   }
 
-  private async use(photo: Photo): Promise<void> {
-    this.stopCamera();
-    this.photo?.bitmap.close();
-    this.photo = photo;
+  private closePhoto(id: number): void {
+    const name = this.workspace.sheets.find((sheet) => sheet.id === id)?.name ?? "";
+    this.commit(removeSheet(this.workspace, id), STRINGS.did.closePhoto(name));
+  }
+
+  /** Shows the photo that the workspace says is current, if another one is shown. */
+  private showCurrent(): void {
+    const sheet = currentSheet(this.workspace);
+    if ((sheet?.id ?? null) === this.shown) return;
+    this.shown = sheet?.id ?? null;
     const epoch = ++this.epoch;
-    this.history.reset(EMPTY);
     this.answers.clear();
     this.asked.clear();
-    this.pointer = this.hoverPath = null;
-    document.body.dataset["state"] = "photo";
-    this.stage.show(photo.bitmap, photo.width, photo.height);
-    this.panel.photo(photo);
-    this.refresh();
-    this.say(`${photo.name}, ${photo.width} by ${photo.height} pixels`);
-    if (photo.original) {
-      const { width, height } = photo.original;
-      this.toast(`The photo has ${width} × ${height} pixels; it is worked on at ${photo.width} × ${photo.height}.`);
+    this.pointer = this.hoverPath = this.pending = null;
+    delete document.body.dataset["photo"];
+    this.photo?.bitmap.close();
+    this.photo = null;
+    this.panel.photo(null);
+    this.stage.show(null, 0, 0);
+    if (!this.live) document.body.dataset["state"] = sheet ? "photo" : "empty";
+    const blob = sheet && this.photos.get(sheet.id);
+    if (!blob) {
+      this.showSpeed(null);
+      return;
     }
-    this.imageSet = this.ready.then(() => this.segmenter!.setImage(photo.image, { transfer: true }));
-    await this.imageSet;
-    if (epoch === this.epoch) document.body.dataset["photo"] = String(epoch);
+    openPhoto(blob, sheet.name)
+      .then((photo) => {
+        if (epoch !== this.epoch) {
+          photo.bitmap.close();
+          return;
+        }
+        this.photo = photo;
+        if (!this.live) this.stage.show(photo.bitmap, photo.width, photo.height);
+        this.panel.photo({ bitmap: photo.bitmap, step: photo.width / photo.bitmap.width });
+        this.say(STRINGS.openedPhoto(photo.name, photo.width, photo.height));
+        if (isReduced(photo)) this.toast(STRINGS.reduced(photo.name, photo.width, photo.height));
+        this.giveImage(photo, epoch);
+        this.refresh();
+      })
+      .catch((error: unknown) => this.fail(error));
   }
 
-  private async sample(): Promise<void> {
+  /** The segmenter gets the photo's pixels, as soon as it is there. */
+  private giveImage(photo: Photo, epoch: number): void {
+    const { image, width, height } = photo;
+    this.imageSet = this.ready.then(async () => {
+      if (epoch !== this.epoch) return;
+      await this.segmenter!.setImage(image, { width, height });
+      if (epoch === this.epoch) document.body.dataset["photo"] = String(epoch);
+    });
+    this.imageSet.catch(() => undefined); // told by whoever loads the model
+  }
+
+  private async sample(point: { x: number; y: number } | null): Promise<void> {
     try {
       const response = await fetch(new URL("sample.jpg", document.baseURI));
-      if (!response.ok) throw new PhotoError("The sample could not be fetched.");
-      await this.open(await response.blob(), "sample.jpg");
+      if (!response.ok) throw new PhotoError(STRINGS.noSample);
+      await this.open([{ blob: await response.blob(), name: "sample.jpg" }]);
+      if (point) this.keep(pointPrompt(point.x, point.y));
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  // --- keeping work -------------------------------------------------------------------------
+
+  private async restore(): Promise<void> {
+    this.store = await Store.open();
+    const kept = await this.store?.load().catch(() => null);
+    if (!kept || this.workspace.sheets.length > 0) return;
+    for (const [id, blob] of kept.photos) this.photos.set(id, blob);
+    this.nextPhoto = Math.max(this.nextPhoto, kept.workspace.nextId);
+    this.history.reset(kept.workspace);
+    this.refresh();
+    this.toast(STRINGS.restored);
+  }
+
+  private keepWork(): void {
+    clearTimeout(this.keepTimer);
+    this.keepTimer = window.setTimeout(() => void this.writeWork(), KEEP_AFTER);
+  }
+
+  private async writeWork(): Promise<void> {
+    clearTimeout(this.keepTimer);
+    this.keepTimer = 0;
+    await this.store?.save(this.workspace, this.photos);
+    document.body.dataset["kept"] = String(this.workspace.sheets.length); // for whoever tests
   }
 
   // --- pointing -----------------------------------------------------------------------------
@@ -159,27 +290,35 @@ class App {
     if (document.body.dataset["state"] !== "photo") return;
     this.pointer = at;
     clearTimeout(this.restTimer);
-    if (!at || this.stage.tool === "move" || this.stage.tool === "box") {
-      this.setHover(null);
+    const { tool } = this.stage;
+    const current = selectedItem(this.doc);
+    const corrects = (tool === "add" || tool === "remove") && current;
+    const under = at && tool === "pick" ? this.itemAt(at) : null;
+    if (!at || under || !(tool === "pick" || corrects)) {
+      this.setHover(under && under !== current ? (this.answer(under)?.path ?? null) : null);
+      this.stage.canvas.style.cursor = under ? "pointer" : tool === "move" ? "grab" : "crosshair";
       return;
     }
+    this.stage.canvas.style.cursor = "crosshair";
     this.restTimer = window.setTimeout(() => void this.preview(true), RESTS);
     void this.preview(false);
   }
 
-  /** Asks for the mask under the pointer, unless an answer is still awaited; then asks again. */
+  /** Asks for the mask a click would give, unless an answer is still awaited; then asks again. */
   private async preview(whole: boolean): Promise<void> {
     if (!this.pointer || document.body.dataset["photo"] !== String(this.epoch)) return;
     if (this.hovering) {
       if (whole) this.restTimer = window.setTimeout(() => void this.preview(true), 15);
       return;
     }
-    this.hovering = true;
     const asked = this.pointer;
+    const question = this.hypothesis(asked);
+    if (!question) return;
+    this.hovering = true;
     const epoch = this.epoch;
     try {
-      const answer = await this.segmenter!.preview({ points: [asked] }, { whole });
-      if (epoch === this.epoch && this.pointer) {
+      const answer = await this.segmenter!.preview(question, { whole });
+      if (epoch === this.epoch && this.pointer && !this.itemAtPick(this.pointer)) {
         this.setHover(answer ? pathOf(answer.contours) : null);
         this.showSpeed(answer?.ms ?? null);
         this.count();
@@ -190,6 +329,19 @@ class App {
       this.hovering = false;
     }
     if (this.pointer && this.pointer !== asked) void this.preview(false);
+  }
+
+  /** What a click here would ask: a new object, or the selected one with a point more. */
+  private hypothesis(at: { x: number; y: number }): { points: Point[]; box?: Prompt["box"]; mask?: Mask | null } | null {
+    const { tool } = this.stage;
+    const point = { ...at, positive: tool !== "remove" };
+    if (tool === "pick") return { points: [point] };
+    const current = selectedItem(this.doc);
+    if (!current) return null;
+    const { points, box } = current.prompt;
+    return current.mask
+      ? { points: [...points, point], mask: current.mask }
+      : { points: [...points, point], box };
   }
 
   /** How many previews the last second had, for whoever measures. */
@@ -204,10 +356,27 @@ class App {
     this.draw();
   }
 
-  private click(at: { x: number; y: number }, how: { alternative: boolean; add: boolean }): void {
-    if (document.body.dataset["state"] === "live") {
+  /** The smallest object at a place. */
+  private itemAt(at: { x: number; y: number }): Item | null {
+    let found: Item | null = null;
+    let least = Infinity;
+    for (const item of this.doc.items) {
+      const mask = this.answer(item)?.mask;
+      if (!mask || mask.width * mask.height >= least || !isOn(mask, at)) continue;
+      found = item;
+      least = mask.width * mask.height;
+    }
+    return found;
+  }
+
+  private itemAtPick(at: { x: number; y: number }): Item | null {
+    return this.stage.tool === "pick" ? this.itemAt(at) : null;
+  }
+
+  private click(at: { x: number; y: number }, how: How): void {
+    if (this.live) {
       this.camera.follow(at);
-      this.pressed("centre", false);
+      this.pressed("center", false);
       return;
     }
     const current = selectedItem(this.doc);
@@ -215,96 +384,275 @@ class App {
     if (tool === "move") return;
     const negative = how.alternative || tool === "remove";
     const positive = how.add || tool === "add";
-    if (current && (negative || positive)) {
-      const hit = this.pointAt(current, at);
+    if (negative || positive) {
+      if (!current) {
+        if (negative) this.toast(STRINGS.selectFirst);
+        else this.keep(pointPrompt(at.x, at.y));
+        return;
+      }
+      const near = NEAR * this.stage.pixel;
+      const hit = current.prompt.points.findIndex((p) => Math.hypot(p.x - at.x, p.y - at.y) <= near);
       const edits = tool === "add" || tool === "remove";
-      if (hit >= 0 && edits) this.change(removePoint(this.doc, current.id, hit));
-      else this.change(addPoint(this.doc, current.id, { ...at, positive: !negative }));
-    } else if (negative) {
-      this.toast("Select an object first: then this takes away from it.");
-    } else {
-      this.keep(pointPrompt(at.x, at.y));
+      if (hit >= 0 && edits) this.point(current.id, at, (doc) => removePoint(doc, current.id, hit));
+      else this.point(current.id, at, (doc) => addPoint(doc, current.id, { ...at, positive: !negative }));
+      return;
     }
+    const under = how.anew ? null : this.itemAt(at);
+    if (under) this.choose(under.id);
+    else this.keep(pointPrompt(at.x, at.y));
   }
 
-  private pointAt(item: Item, at: { x: number; y: number }): number {
-    const near = NEAR * this.stage.pixel;
-    return item.prompt.points.findIndex((p) => Math.hypot(p.x - at.x, p.y - at.y) <= near);
+  // --- changes that the model answers -------------------------------------------------------
+
+  /** Does work after all earlier changes, unless another photo is shown by then. */
+  private edit(work: () => Promise<void>): void {
+    const { epoch } = this;
+    this.edits = this.edits
+      .then(() => (epoch === this.epoch ? work() : undefined))
+      .catch((error: unknown) => this.fail(error))
+      .finally(() => {
+        this.pending = null;
+        this.draw();
+      });
   }
 
+  /** A new object, if there is one. */
   private keep(prompt: Prompt): void {
     this.setHover(null);
-    this.change(addItem(this.doc, prompt));
+    this.pending = prompt.points[0] ?? null;
+    this.draw();
+    this.edit(async () => {
+      const found = await this.predict(prompt, null);
+      if (!found) return;
+      const doc = addItem(this.doc, prompt);
+      const item = selectedItem(doc)!;
+      this.answers.set(answerKey(item), answerOf(found));
+      this.hoverPath = null; // of the same place, from before it was kept
+      this.change(doc, STRINGS.did.keep(item.name));
+      this.say(STRINGS.kept(item.name, found.score));
+    });
+  }
+
+  /** An object with other points. */
+  private point(id: number, at: { x: number; y: number }, next: (doc: Doc) => Doc): void {
+    this.setHover(null);
+    this.pending = { ...at, positive: true };
+    this.draw();
+    this.edit(async () => {
+      const doc = next(this.doc);
+      const item = doc.items.find((candidate) => candidate.id === id);
+      const name = this.doc.items.find((candidate) => candidate.id === id)?.name ?? "";
+      if (item && !(await this.fill(item))) {
+        this.toast(STRINGS.nothingChanged);
+        return;
+      }
+      this.change(doc, STRINGS.did.point(name));
+      const score = item && this.answer(item)?.score;
+      if (item && typeof score === "number") this.say(STRINGS.kept(item.name, score));
+    });
+  }
+
+  private rescale(id: number, scale: number): void {
+    this.edit(async () => {
+      const doc = changeItem(this.doc, id, { scale });
+      const item = doc.items.find((candidate) => candidate.id === id);
+      if (!item) return;
+      if (!(await this.fill(item))) this.toast(STRINGS.nothing);
+      else this.change(doc, STRINGS.did.size(item.name));
+    });
+  }
+
+  /** The next smaller or larger window for the selected click. */
+  private step(direction: number): void {
+    const current = selectedItem(this.doc);
+    const answer = current && this.answer(current);
+    if (!current || !answer || answer.scales.length === 0) return;
+    const next = Math.min(Math.max(answer.scale + direction, 0), answer.scales.length - 1);
+    if (next !== answer.scale) this.rescale(current.id, next);
+  }
+
+  /** Makes sure that an object's answer is there; false if nothing is found for it. */
+  private async fill(item: Item): Promise<boolean> {
+    const key = answerKey(item);
+    const known = this.answers.get(key);
+    if (known !== undefined) return known !== null;
+    const question = questionOf(item);
+    if (!question) return true;
+    const { epoch } = this;
+    await this.imageSet;
+    if (epoch !== this.epoch) return false;
+    const found = await this.segmenter!.predict(question, { scale: item.scale });
+    if (epoch !== this.epoch) return false;
+    this.answers.set(key, found && answerOf(found));
+    if (found) this.measured(found);
+    return found !== null;
+  }
+
+  private async predict(prompt: Prompt, scale: number | null): Promise<Segmentation | null> {
+    const { epoch } = this;
+    await this.imageSet;
+    if (epoch !== this.epoch) return null;
+    const found = await this.segmenter!.predict(prompt, { scale });
+    if (epoch !== this.epoch) return null;
+    if (found) this.measured(found);
+    else this.toast(STRINGS.nothing);
+    return found;
+  }
+
+  private measured(found: Segmentation): void {
+    // What a preview had already computed says nothing of the time it takes.
+    if (!found.reused) this.showSpeed(found.ms);
+    document.body.dataset["ms"] = String(found.ms); // for whoever measures
+    document.body.dataset["reused"] = String(found.reused);
+  }
+
+  // --- changes by hand ----------------------------------------------------------------------
+
+  private stroke(places: readonly number[]): void {
+    this.edit(async () => {
+      const { photo } = this;
+      const add = this.stage.tool === "brush";
+      const current = selectedItem(this.doc);
+      if (!photo || (!current && !add)) {
+        this.toast(STRINGS.selectFirst);
+        return;
+      }
+      if (current) await this.fill(current);
+      const old = current ? (this.answer(current)?.mask ?? null) : null;
+      const mask = paint(old, places, this.stage.brush, add, photo.width, photo.height);
+      if (!mask) {
+        this.toast(STRINGS.nothingChanged);
+        return;
+      }
+      const doc = current
+        ? setMask(this.doc, current.id, mask)
+        : addItem(this.doc, { points: [], box: null }, mask);
+      this.change(doc, STRINGS.did.paint(selectedItem(doc)!.name));
+    });
+  }
+
+  private edge(change: (mask: Mask, width: number, height: number) => Mask | null): void {
+    this.edit(async () => {
+      const { photo } = this;
+      const current = selectedItem(this.doc);
+      if (!photo || !current || !(await this.fill(current))) return;
+      const mask = this.answer(current)?.mask;
+      const next = mask && change(mask, photo.width, photo.height);
+      if (!next) this.toast(STRINGS.nothingChanged);
+      else this.change(setMask(this.doc, current.id, next), STRINGS.did.edge(current.name));
+    });
+  }
+
+  private async loadMasks(file: Blob, name: string): Promise<void> {
+    const { photo } = this;
+    if (!photo) return;
+    try {
+      const masks = await masksOf(file, name, photo);
+      let { doc } = this;
+      for (const { mask, name: label } of masks) {
+        doc = addItem(doc, { points: [], box: null }, mask, label);
+      }
+      this.change(doc, STRINGS.did.load);
+      this.toast(STRINGS.loadedMasks(masks.length));
+    } catch (error) {
+      this.fail(error instanceof MaskFileError ? new PhotoError(STRINGS.maskUnreadable(name, error.message)) : error);
+    }
   }
 
   // --- the document -------------------------------------------------------------------------
 
-  private change(doc: Doc): void {
-    this.history.push(doc);
+  private change(doc: Doc, what: string): void {
+    this.commit(changeDoc(this.workspace, doc), what);
+  }
+
+  private commit(workspace: Workspace, what: string): void {
+    this.history.push(workspace, what);
+    this.unsaved = workspace.sheets.some(({ doc }) => doc.items.length > 0);
     this.refresh();
   }
 
-  private replace(doc: Doc): void {
-    this.history.replace(doc);
+  private choose(id: number): void {
+    if (this.doc.selected === id) return;
+    this.history.replace(changeDoc(this.workspace, select(this.doc, id)));
     this.refresh();
+    this.say(STRINGS.selectedNow(selectedItem(this.doc)?.name ?? ""));
+  }
+
+  private delete(id: number): void {
+    const name = this.doc.items.find((item) => item.id === id)?.name ?? "";
+    this.change(removeItem(this.doc, id), STRINGS.did.remove(name));
+    this.say(STRINGS.deleted(name));
   }
 
   private undo(): void {
-    if (this.history.undo()) this.refresh();
+    if (this.live) return;
+    const what = this.history.undo();
+    if (what !== null) this.refresh();
+    this.say(what === null ? STRINGS.nothingToUndo : STRINGS.undone(what));
   }
 
   private redo(): void {
-    if (this.history.redo()) this.refresh();
+    if (this.live) return;
+    const what = this.history.redo();
+    if (what !== null) this.refresh();
+    this.say(what === null ? STRINGS.nothingToRedo : STRINGS.redone(what));
   }
 
-  /** Shows the document as it is now, and asks for the masks it lacks. */
+  private answer(item: Item): Answer | null {
+    const key = answerKey(item);
+    const known = this.answers.get(key);
+    if (known !== undefined) return known;
+    if (!isDrawn(item) || !this.photo) return null;
+    const answer = drawnAnswer(item.mask!, this.photo.width, this.photo.height);
+    this.answers.set(key, answer);
+    return answer;
+  }
+
+  /** Shows the workspace as it is now, and asks for the masks it lacks. */
   private refresh(): void {
-    for (const item of this.doc.items) void this.ask(item);
-    this.panel.show(this.doc, (item) => this.answers.get(answerKey(item))?.segmentation ?? null);
-    element<HTMLButtonElement>("tools")
-      .querySelectorAll<HTMLButtonElement>("[data-action]")
-      .forEach((button) => {
-        const undo = button.dataset["action"] === "undo";
-        button.disabled = undo ? !this.history.canUndo : !this.history.canRedo;
-      });
+    this.showCurrent();
+    this.strip.show(this.workspace, (id) => this.photos.get(id));
+    if (this.photo) for (const item of this.doc.items) void this.ask(item);
+    this.panel.show(this.doc, (item) => this.answer(item));
+    for (const [action, enabled] of [["undo", this.history.canUndo], ["redo", this.history.canRedo]] as const) {
+      for (const button of document.querySelectorAll<HTMLButtonElement>(`[data-action="${action}"]`)) {
+        // Not `disabled`, which would drop the focus of whoever has just pressed it.
+        button.setAttribute("aria-disabled", String(!enabled));
+      }
+    }
     this.draw();
+    this.keepWork();
   }
 
   private async ask(item: Item): Promise<void> {
     const key = answerKey(item);
-    if (this.answers.has(key) || this.asked.has(key)) return;
+    if (this.answer(item) || this.answers.has(key) || this.asked.has(key)) return;
     this.asked.add(key);
-    const epoch = this.epoch;
+    const { epoch } = this;
     try {
-      const { prompt, scale } = item;
-      await this.imageSet;
-      const segmentation = await this.segmenter!.predict(prompt, { scale });
-      if (epoch !== this.epoch || !segmentation) return;
-      this.answers.set(key, { segmentation, path: pathOf(segmentation.contours) });
-      this.showSpeed(segmentation.ms);
-      document.body.dataset["ms"] = String(segmentation.ms); // for whoever measures
-      if (segmentation.contours.length === 0) this.toast("Nothing was found there. Try another place or a box.");
-      else this.say(`${item.name}: predicted quality ${percent(segmentation.score)}`);
-      this.refresh();
+      await this.fill(item);
+      if (epoch === this.epoch) this.refresh();
     } catch (error) {
-      this.fail(error);
+      if (epoch === this.epoch && !(error instanceof ModelError)) this.fail(error);
     } finally {
       this.asked.delete(key);
     }
   }
 
   private draw(): void {
-    if (document.body.dataset["state"] === "live") return;
+    if (this.live) return;
     const current = selectedItem(this.doc);
     const scene: Scene = {
       objects: this.doc.items.flatMap((item) => {
-        const answer = this.answers.get(answerKey(item));
+        const answer = this.answer(item);
         const selected = item === current;
         return answer ? [{ path: answer.path, color: item.color, selected }] : [];
       }),
       hover: this.hoverPath,
+      change: this.stage.tool !== "pick",
       points: current?.prompt.points ?? [],
       box: current?.prompt.box ?? null,
+      pending: this.pending,
     };
     this.stage.draw(scene);
   }
@@ -315,70 +663,81 @@ class App {
     const current = selectedItem(this.doc);
     const items = all || !current ? this.doc.items : [current];
     return items.flatMap((item) => {
-      const answer = this.answers.get(answerKey(item));
+      const answer = this.answer(item);
       if (!answer) return [];
-      const { mask, alpha, score } = answer.segmentation;
-      return [{ name: item.name, color: item.color, prompt: item.prompt, score, mask, alpha }];
+      const { name, color, prompt } = item;
+      return [{ name, color, prompt, score: answer.score, mask: answer.mask, alpha: answer.alpha(item.feather) }];
     });
   }
 
-  private async save(what: string): Promise<void> {
+  private saving(all: boolean): Saving | null {
+    const sheet = currentSheet(this.workspace);
     const { photo } = this;
-    if (!photo) return;
-    const all = document.querySelector<HTMLInputElement>('input[name="which"]:checked')?.value === "all";
     const objects = this.objects(all);
-    if (objects.length === 0) {
-      this.toast("There is nothing to save yet: keep an object first.");
-      return;
+    const blob = sheet && this.photos.get(sheet.id);
+    if (!photo || !blob || objects.length === 0) {
+      this.toast(STRINGS.nothingToSave);
+      return null;
     }
-    const { width, height } = photo;
-    const sheet = { fileName: photo.name, width, height };
+    return {
+      fileName: photo.name,
+      width: photo.width,
+      height: photo.height,
+      objects,
+      pixels: () => fullPixels(photo, blob),
+      crop: element<HTMLInputElement>("crop").checked,
+      background: this.background(),
+    };
+  }
+
+  private background(): Background {
+    const kind = element<HTMLSelectElement>("background").value;
+    const [file] = element<HTMLInputElement>("background-file").files ?? [];
+    if (kind === "color") return { kind, color: element<HTMLInputElement>("background-color").value };
+    if (kind === "blur") return { kind };
+    if (kind === "image" && file) return { kind, file };
+    return { kind: "clear" };
+  }
+
+  private async save(what: string): Promise<void> {
+    const all = document.querySelector<HTMLInputElement>('input[name="which"]:checked')?.value === "all";
+    const saving = this.saving(all || what === "zip" || what === "index");
+    if (!saving) return;
     try {
-      if (what === "mask") {
-        download(await encodePng(maskPixels(sheet, objects), width, height), derivedName(photo.name, "-mask.png"));
-      } else if (what === "cutout") {
-        download(await this.cutout(photo, objects, false), derivedName(photo.name, "-cutout.png"));
-      } else if (what === "copy") {
-        await this.copy(photo, objects);
-      } else if (what === "svg") {
-        download(new Blob([svg(sheet, objects)], { type: "image/svg+xml" }), derivedName(photo.name, ".svg"));
-      } else {
-        download(new Blob([cocoJson(sheet, objects)], { type: "application/json" }), derivedName(photo.name, ".json"));
+      if (what === "copy") await this.copy(saving);
+      else {
+        const { name, data } = await fileOf(what === "share" ? "cutout" : what, saving);
+        if (what === "share") await navigator.share({ files: [new File([data], name, { type: data.type })] });
+        else download(data, name);
       }
+      this.unsaved = false;
     } catch (error) {
-      this.fail(error);
+      if (!(error instanceof DOMException && error.name === "AbortError")) this.fail(error);
     }
   }
 
-  private cutout(photo: Photo, objects: readonly Named[], cropped: boolean): Promise<Blob> {
-    const { width, height } = photo;
-    const { data } = drawnPixels(photo.bitmap, width, height);
-    const pixels = cutoutPixels({ fileName: photo.name, width, height }, data, objects);
-    const result = cropped ? trim(pixels, width, height) : { pixels, width, height };
-    return encodePng(result.pixels, result.width, result.height);
-  }
-
-  private async copy(photo: Photo, objects: readonly Named[]): Promise<void> {
+  private async copy(saving: Saving): Promise<void> {
     if (typeof ClipboardItem === "undefined" || !navigator.clipboard?.write) {
-      this.toast("This browser cannot copy pictures. Save the cut-out instead.");
+      this.toast(STRINGS.noCopy);
       return;
     }
     try {
       // The promise is given as it is: Safari forgets the click while one waits.
-      const item = new ClipboardItem({ "image/png": this.cutout(photo, objects, true) });
+      const item = new ClipboardItem({ "image/png": cutout({ ...saving, crop: true }) });
       await navigator.clipboard.write([item]);
-      this.toast("Copied. Paste it anywhere.");
+      this.toast(STRINGS.copied);
     } catch {
-      this.toast("The browser did not allow copying. Save the cut-out instead.");
+      this.toast(STRINGS.copyRefused);
     }
   }
 
   // --- camera -------------------------------------------------------------------------------
 
   private async startCamera(): Promise<void> {
+    if (this.live) return;
     try {
       await this.ready;
-      await this.camera.start();
+      if (!(await this.camera.start())) return;
     } catch (error) {
       this.fail(error);
       return;
@@ -386,24 +745,26 @@ class App {
     const { video } = this.camera;
     document.body.dataset["state"] = "live";
     element("live").hidden = false;
-    this.pressed("centre", true);
+    this.pressed("center", true);
     this.stage.editable = false;
     this.hoverPath = this.livePath = null;
     this.stage.show(video, video.videoWidth, video.videoHeight);
-    const paint = (): void => {
+    const paintFrame = (): void => {
       this.stage.draw({ objects: [], hover: this.livePath, points: [], box: null });
-      this.liveFrame = requestAnimationFrame(paint);
+      this.liveFrame = requestAnimationFrame(paintFrame);
     };
-    paint();
+    cancelAnimationFrame(this.liveFrame);
+    paintFrame();
+    document.querySelector<HTMLElement>('[data-action="shoot"]')?.focus();
   }
 
   private stopCamera(): void {
-    if (document.body.dataset["state"] !== "live") return;
+    this.camera.stop(); // also one that is still starting
+    if (!this.live) return;
     cancelAnimationFrame(this.liveFrame);
-    this.camera.stop();
     this.stage.editable = true;
     element("live").hidden = true;
-    document.body.dataset["state"] = this.photo ? "photo" : "empty";
+    document.body.dataset["state"] = this.shown === null ? "empty" : "photo";
     this.stage.show(this.photo?.bitmap ?? null, this.photo?.width ?? 0, this.photo?.height ?? 0);
     this.draw();
     this.showSpeed(null);
@@ -411,13 +772,13 @@ class App {
 
   private async shoot(): Promise<void> {
     try {
-      await this.use(await photoFrom(this.camera.video, "camera.jpg"));
+      await this.open([{ blob: await frameOf(this.camera.video), name: "camera.png" }]);
     } catch (error) {
       this.fail(error);
     }
   }
 
-  // --- what is said -------------------------------------------------------------------------
+  // --- messages -----------------------------------------------------------------------------
 
   private showSpeed(ms: number | null): void {
     const chip = element("speed");
@@ -429,29 +790,41 @@ class App {
     element("said").textContent = text;
   }
 
-  private toast(text: string, error = false): void {
+  private toast(text: string, { error = false, action = "", run = null as (() => void) | null } = {}): void {
     const toast = element("toast");
     toast.querySelector("p")!.textContent = text;
     toast.classList.toggle("error", error);
+    const button = element<HTMLButtonElement>("toast-action");
+    button.hidden = run === null;
+    button.textContent = action;
+    this.toastAction = run;
     toast.hidden = false;
     clearTimeout(this.toastTimer);
-    this.toastTimer = window.setTimeout(() => (toast.hidden = true), error ? 12000 : 5000);
+    if (!run) this.toastTimer = window.setTimeout(() => (toast.hidden = true), error ? 12000 : 5000);
   }
 
   private fail(error: unknown): void {
-    const known = error instanceof PhotoError || error instanceof CameraError;
+    const known = error instanceof PhotoError || error instanceof CameraError || error instanceof ModelError;
     const text = error instanceof Error ? error.message : String(error);
-    this.toast(known ? text : `Something went wrong: ${text}`, true);
+    this.toast(known ? capital(text) : STRINGS.wrong(text), { error: true });
   }
 
   // --- events -------------------------------------------------------------------------------
 
   private setTool(tool: Tool): void {
     this.stage.setTool(tool);
-    document.querySelectorAll<HTMLButtonElement>("[data-tool]").forEach((button) => {
-      button.setAttribute("aria-pressed", String(button.dataset["tool"] === tool));
-    });
-    if (tool === "move" || tool === "box") this.setHover(null);
+    this.toolbar.choose(tool);
+    this.setHover(null);
+    const paints = tool === "brush" || tool === "erase";
+    element("brush-bar").hidden = !paints;
+    if (paints) element<HTMLInputElement>("brush").value = String(this.stage.brush);
+  }
+
+  private resizeBrush(radius: number): void {
+    const slider = element<HTMLInputElement>("brush");
+    this.stage.brush = Math.min(Math.max(radius, Number(slider.min)), Number(slider.max));
+    slider.value = String(this.stage.brush);
+    this.draw();
   }
 
   private pressed(action: string, value: boolean): void {
@@ -461,13 +834,14 @@ class App {
   private act(action: string): void {
     switch (action) {
       case "open": element<HTMLInputElement>("file").click(); break;
-      case "sample": void this.sample(); break;
+      case "load-mask": element<HTMLInputElement>("mask-file").click(); break;
+      case "sample": void this.sample(null); break;
       case "camera": void this.startCamera(); break;
       case "stop-camera": this.stopCamera(); break;
       case "shoot": void this.shoot(); break;
-      case "centre":
+      case "center":
         this.camera.follow(null);
-        this.pressed("centre", true);
+        this.pressed("center", true);
         break;
       case "help": element<HTMLDialogElement>("help").showModal(); break;
       case "undo": this.undo(); break;
@@ -475,7 +849,15 @@ class App {
       case "zoom-in": this.stage.zoom(1.4); break;
       case "zoom-out": this.stage.zoom(1 / 1.4); break;
       case "fit": this.stage.fit(); break;
+      case "grow": this.edge(grown); break;
+      case "shrink": this.edge(shrunk); break;
+      case "retry": void this.retry().catch(() => undefined); break;
+      case "go-save": this.sheet.open(element("save")); break;
       case "dismiss": element("toast").hidden = true; break;
+      case "toast-action":
+        element("toast").hidden = true;
+        this.toastAction?.();
+        break;
     }
   }
 
@@ -489,18 +871,43 @@ class App {
       if (save) void this.save(save);
     });
     document.addEventListener("keydown", (event) => this.key(event));
+    element("brush").addEventListener("input", () => {
+      this.resizeBrush(Number(element<HTMLInputElement>("brush").value));
+    });
+    element("feather").addEventListener("change", () => {
+      const current = selectedItem(this.doc);
+      const feather = Number(element<HTMLInputElement>("feather").value);
+      if (current) this.change(changeItem(this.doc, current.id, { feather }), STRINGS.did.edge(current.name));
+    });
+    element("background").addEventListener("change", () => {
+      const kind = element<HTMLSelectElement>("background").value;
+      element("background-color").hidden = kind !== "color";
+      if (kind === "image") element<HTMLInputElement>("background-file").click();
+    });
+    const canShare = typeof navigator.share === "function" && typeof navigator.canShare === "function";
+    for (const button of document.querySelectorAll<HTMLElement>('[data-save="share"]')) {
+      button.hidden = !canShare || !navigator.canShare({ files: [new File([], "a.png", { type: "image/png" })] });
+    }
 
+    const files = (list: Iterable<File> | null | undefined, unnamed: string): { blob: Blob; name: string }[] =>
+      [...(list ?? [])].map((file) => ({ blob: file, name: file.name || unnamed }));
     const input = element<HTMLInputElement>("file");
     input.addEventListener("change", () => {
-      const file = input.files?.[0];
+      const chosen = files(input.files, "photo");
       input.value = "";
-      if (file) void this.open(file, file.name);
+      if (chosen.length > 0) void this.open(chosen);
+    });
+    const maskInput = element<HTMLInputElement>("mask-file");
+    maskInput.addEventListener("change", () => {
+      const [file] = maskInput.files ?? [];
+      if (file) void this.loadMasks(file, file.name);
+      maskInput.value = "";
     });
     document.addEventListener("paste", (event) => {
-      const file = [...(event.clipboardData?.files ?? [])][0];
-      if (!file) return;
+      const pasted = files(event.clipboardData?.files, "pasted.png");
+      if (pasted.length === 0) return;
       event.preventDefault();
-      void this.open(file, file.name || "pasted.png");
+      void this.open(pasted);
     });
     let depth = 0;
     const drop = element("drop");
@@ -518,16 +925,33 @@ class App {
       event.preventDefault();
       depth = 0;
       drop.hidden = true;
-      const file = event.dataTransfer?.files[0];
-      if (file) void this.open(file, file.name);
+      const dropped = files(event.dataTransfer?.files, "photo");
+      if (dropped.length > 0) void this.open(dropped);
+    });
+    addEventListener("beforeunload", (event) => {
+      if (this.unsaved) event.preventDefault();
+    });
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "hidden" && this.keepTimer) void this.writeWork();
     });
   }
 
   private key(event: KeyboardEvent): void {
-    if (event.target instanceof HTMLInputElement && event.target.type === "text") return;
+    const { target } = event;
+    if (target instanceof HTMLInputElement && target.type === "text") return;
+    if (target instanceof HTMLSelectElement) return;
+    if (target instanceof HTMLInputElement && target.type === "range" && /^(Arrow|Home|End|Page)/.test(event.key)) return;
     if (element<HTMLDialogElement>("help").open) return;
     const command = event.ctrlKey || event.metaKey;
     const key = event.key.toLowerCase();
+    // While the camera is live the photo behind it is not to be changed unseen.
+    if (this.live) {
+      if (key === "escape" && !command) this.stopCamera();
+      else if (key === "?") this.act("help");
+      else return;
+      event.preventDefault();
+      return;
+    }
     if (command) {
       if (key === "z" && event.shiftKey) this.redo();
       else if (key === "z") this.undo();
@@ -539,68 +963,69 @@ class App {
       return;
     }
     if (event.altKey) return;
-    const tools: Record<string, Tool> = { v: "pick", b: "box", a: "add", r: "remove", h: "move" };
+    const tools: Record<string, Tool> = {
+      v: "pick", b: "box", a: "add", r: "remove", p: "brush", e: "erase", h: "move",
+    };
     const current = selectedItem(this.doc);
     const tool = tools[key];
-    if (tool) this.setTool(tool);
+    if (tool && this.shown !== null) this.setTool(tool);
     else if (key === "?") this.act("help");
     else if (key === "+" || key === "=") this.act("zoom-in");
     else if (key === "-") this.act("zoom-out");
     else if (key === "0") this.act("fit");
     else if (key === "[" || key === "]") this.step(key === "]" ? 1 : -1);
+    else if (key === "," || key === ".") this.resizeBrush(Math.round(this.stage.brush * (key === "." ? 1.25 : 0.8)));
     else if (/^[1-9]$/.test(key)) {
       const item = this.doc.items[Number(key) - 1];
-      if (item) this.replace(select(this.doc, item.id));
+      if (item) this.choose(item.id);
     } else if (key === "escape") {
-      if (document.body.dataset["state"] === "live") this.stopCamera();
-      else if (current) this.replace(select(this.doc, null));
+      if (this.stage.cancelDraft()) return;
+      if (this.sheet.isOpen) this.sheet.close();
+      else if (current) {
+        this.history.replace(changeDoc(this.workspace, select(this.doc, null)));
+        this.refresh();
+      }
     } else if ((key === "delete" || key === "backspace") && current) {
-      this.change(removeItem(this.doc, current.id));
+      this.delete(current.id);
     } else return;
     event.preventDefault();
   }
+}
 
-  /** The next smaller or larger window for the selected click. */
-  private step(direction: number): void {
-    const current = selectedItem(this.doc);
-    const answer = current && this.answers.get(answerKey(current));
-    if (!current || !answer || answer.segmentation.scales.length === 0) return;
-    const { scale, scales } = answer.segmentation;
-    const next = Math.min(Math.max(scale + direction, 0), scales.length - 1);
-    if (next !== scale) this.change(changeItem(this.doc, current.id, { scale: next }));
+async function masksOf(file: Blob, name: string, photo: Photo): Promise<{ name: string | null; mask: Mask }[]> {
+  const { width, height } = photo;
+  if (/\.json$/i.test(name) || file.type === "application/json") {
+    return readCoco(await file.text(), photo.name, width, height);
+  }
+  const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" }).catch(() => {
+    throw new PhotoError(STRINGS.unreadable(name));
+  });
+  try {
+    if (bitmap.width !== width || bitmap.height !== height) {
+      throw new PhotoError(STRINGS.maskSize(name, bitmap.width, bitmap.height, width, height));
+    }
+    const { data } = drawnPixels(bitmap, width, height, { ground: "none" });
+    const mask = maskFromPixels(data, width, height);
+    if (!mask) throw new PhotoError(STRINGS.maskEmpty(name));
+    return [{ name: null, mask }];
+  } finally {
+    bitmap.close();
   }
 }
 
-function pathOf(contours: readonly Float64Array[]): Path2D {
-  const path = new Path2D();
-  for (const contour of contours) trace(path, contour, 1);
-  return path;
+function isOn(mask: Mask, at: { x: number; y: number }): boolean {
+  const x = Math.floor(at.x) - mask.x;
+  const y = Math.floor(at.y) - mask.y;
+  return x >= 0 && y >= 0 && x < mask.width && y < mask.height && mask.data[y * mask.width + x] === 1;
 }
 
-/**
- * Adds a contour, its corners rounded: a mask's contour is made of pixels' edges, the object's is
- * not. Long sides stay where they are, because a corner is cut by `ROUNDING` pixels at most.
- */
-function trace(path: Path2D, contour: Float64Array, scale: number): void {
-  const n = contour.length;
-  const at = (i: number): [number, number] => [contour[i % n]! * scale, contour[(i + 1) % n]! * scale];
-  for (let i = 0; i < n; i += 2) {
-    const [x, y] = at(i);
-    const [fromX, fromY] = towards(x, y, ...at(i + n - 2), scale);
-    const [toX, toY] = towards(x, y, ...at(i + 2), scale);
-    if (i === 0) path.moveTo(fromX, fromY);
-    else path.lineTo(fromX, fromY);
-    path.quadraticCurveTo(x, y, toX, toY);
-  }
-  path.closePath();
+function isSeen(node: Element): boolean {
+  return node.checkVisibility?.() ?? node.getClientRects().length > 0;
 }
 
-const ROUNDING = 3;
-
-function towards(x: number, y: number, x1: number, y1: number, scale: number): [number, number] {
-  const length = Math.hypot(x1 - x, y1 - y);
-  const share = Math.min(0.5, (ROUNDING * scale) / Math.max(length, 1e-9));
-  return [x + (x1 - x) * share, y + (y1 - y) * share];
+function capital(text: string): string {
+  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.?!]$/.test(whole) ? whole : `${whole}.`;
 }
 
 function download(blob: Blob, name: string): void {
@@ -612,16 +1037,4 @@ function download(blob: Blob, name: string): void {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-function megabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(1)} MB`;
-}
-
-function percent(share: number): string {
-  return `${Math.round(share * 100)} %`;
-}
-
 export const app = new App();
-
-if (import.meta.env.PROD && "serviceWorker" in navigator) {
-  void navigator.serviceWorker.register(new URL("sw.js", document.baseURI));
-}

@@ -5,7 +5,7 @@
 
 import type { Box, Point } from "picosam2/custom";
 
-export type Tool = "pick" | "box" | "add" | "remove" | "move";
+export type Tool = "pick" | "box" | "add" | "remove" | "brush" | "erase" | "move";
 
 export interface Drawn {
   readonly path: Path2D;
@@ -16,6 +16,10 @@ export interface Drawn {
 export interface Scene {
   readonly objects: readonly Drawn[];
   readonly hover: Path2D | null;
+  /** Whether `hover` is a change of the selected object rather than a new one. */
+  readonly change?: boolean;
+  /** Where an answer is awaited. */
+  readonly pending?: Point | null;
   readonly points: readonly Point[];
   readonly box: Box | null;
 }
@@ -24,12 +28,24 @@ export interface Scene {
 export interface Intent {
   hover(at: { x: number; y: number } | null): void;
   /** `alternative` is the right button or a long press, `add` the Shift key. */
-  click(at: { x: number; y: number }, how: { alternative: boolean; add: boolean }): void;
+  click(at: { x: number; y: number }, how: How): void;
   box(box: Box): void;
+  /** A stroke of the brush or the eraser: x, y in turn. */
+  stroke(places: readonly number[]): void;
+  /** The first corner of a box was set by keyboard. */
+  corner(): void;
+}
+
+export interface How {
+  readonly alternative: boolean;
+  readonly add: boolean;
+  /** A new object even where there is one. */
+  readonly anew: boolean;
 }
 
 const DRAG = 6; // pixels a pointer may tremble before a click becomes a drag
 const LONG_PRESS = 550;
+const TWICE = 400; // ms within which a second click at the same place is a double click's
 const MOST_ZOOM = 40;
 
 interface Finger {
@@ -39,12 +55,14 @@ interface Finger {
   readonly startY: number;
 }
 
-type Gesture = "none" | "press" | "box" | "pan" | "pinch";
+type Gesture = "none" | "press" | "box" | "pan" | "pinch" | "paint";
 
 export class Stage {
   tool: Tool = "pick";
   /** Whether boxes can be drawn and the photo moved; not while the camera runs. */
   editable = true;
+  /** Radius of the brush, in pixels of the photo. */
+  brush = 10;
 
   private readonly context: CanvasRenderingContext2D;
   private source: CanvasImageSource | null = null;
@@ -56,6 +74,11 @@ export class Stage {
   private fitted = true;
   private scene: Scene = { objects: [], hover: null, points: [], box: null };
   private draft: Box | null = null;
+  private painted: number[] | null = null;
+  /** Where the pointer is, for zooming by keys and for the brush's ring. */
+  private pointer: { x: number; y: number } | null = null;
+  private lastClick = { time: -Infinity, x: 0, y: 0 };
+  private checks: CanvasPattern | null = null;
   private cursor: { x: number; y: number } | null = null;
   private corner: { x: number; y: number } | null = null;
   private frame = 0;
@@ -78,7 +101,9 @@ export class Stage {
     canvas.addEventListener("pointerup", (event) => this.up(event));
     canvas.addEventListener("pointercancel", (event) => this.cancel(event));
     canvas.addEventListener("pointerleave", () => {
+      this.pointer = null;
       if (this.gesture === "none") this.intent.hover(null);
+      this.redraw();
     });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
@@ -98,7 +123,8 @@ export class Stage {
     this.source = source;
     this.width = width;
     this.height = height;
-    this.cursor = this.corner = this.draft = null;
+    this.cursor = this.corner = this.draft = this.painted = null;
+    this.brush = Math.max(2, Math.round(Math.max(width, height) / 60));
     this.fit();
   }
 
@@ -110,6 +136,7 @@ export class Stage {
   setTool(tool: Tool): void {
     this.tool = tool;
     this.corner = this.draft = null;
+    this.painted = null;
     this.canvas.style.cursor = tool === "move" ? "grab" : "crosshair";
     this.redraw();
   }
@@ -128,9 +155,22 @@ export class Stage {
     this.redraw();
   }
 
-  /** Zooms about the middle of the canvas. */
+  /** Zooms about the pointer of the keyboard or the mouse, or about the middle of what is seen. */
   zoom(factor: number): void {
-    this.zoomAt(factor, this.canvas.clientWidth / 2, this.canvas.clientHeight / 2);
+    const at = this.cursor ?? this.pointer;
+    const { clientWidth, clientHeight } = this.canvas;
+    const x = at ? at.x * this.scale + this.left : clientWidth / 2;
+    const y = at ? at.y * this.scale + this.top : clientHeight / 2;
+    this.zoomAt(factor, Math.min(Math.max(x, 0), clientWidth), Math.min(Math.max(y, 0), clientHeight));
+  }
+
+  /** Gives up what is half done: a box, a stroke. False if there was nothing. */
+  cancelDraft(): boolean {
+    const had = this.draft !== null || this.corner !== null || this.painted !== null;
+    this.draft = this.corner = this.painted = null;
+    if (this.gesture === "box" || this.gesture === "paint") this.gesture = "none";
+    this.redraw();
+    return had;
   }
 
   /** Photo pixels a screen pixel covers. */
@@ -166,10 +206,11 @@ export class Stage {
     context.setTransform(scale * ratio, 0, 0, scale * ratio, this.left * ratio, this.top * ratio);
     context.imageSmoothingEnabled = scale * ratio < 4;
     context.imageSmoothingQuality = "high";
+    this.checkerboard(ratio);
     context.drawImage(this.source, 0, 0, this.width, this.height);
 
     const px = 1 / scale;
-    const { objects, hover, points } = this.scene;
+    const { objects, hover, points, change, pending } = this.scene;
     const ordered = [...objects].sort((a, b) => Number(a.selected) - Number(b.selected));
     for (const { path, color, selected } of ordered) {
       context.globalAlpha = selected ? 0.46 : 0.36;
@@ -187,13 +228,63 @@ export class Stage {
       context.fillStyle = "rgb(255 255 255 / 26%)";
       context.fill(hover, "evenodd");
       this.stroke(hover, "rgb(0 0 0 / 40%)", 4 * px);
+      if (change) context.setLineDash([7 * px, 4 * px]);
       this.stroke(hover, "#fff", 1.75 * px);
+      context.setLineDash([]);
     }
+    if (this.painted) this.strokeOf(this.painted);
     const box = this.draft ?? this.scene.box;
     if (box) this.rectangle(box, px);
     const selected = objects.find((object) => object.selected);
     for (const point of points) this.marker(point, selected?.color ?? "#fff", px);
+    if (pending) this.marker(pending, "#fff", px);
     if (this.cursor) this.cross(this.cursor, px);
+    else if (this.pointer && this.paints) this.ring(this.pointer, px);
+  }
+
+  private get paints(): boolean {
+    return this.editable && (this.tool === "brush" || this.tool === "erase");
+  }
+
+  /** Under the photo, for where it is transparent; its squares have one size on every screen. */
+  private checkerboard(ratio: number): void {
+    const { context } = this;
+    if (!this.checks) {
+      const tile = document.createElement("canvas");
+      tile.width = tile.height = 16;
+      const paint = tile.getContext("2d");
+      if (!paint) return;
+      paint.fillStyle = "#fff";
+      paint.fillRect(0, 0, 16, 16);
+      paint.fillStyle = "#d4d4d4";
+      paint.fillRect(0, 0, 8, 8);
+      paint.fillRect(8, 8, 8, 8);
+      this.checks = context.createPattern(tile, "repeat");
+    }
+    if (!this.checks) return;
+    this.checks.setTransform(new DOMMatrix().scale(1 / (this.scale * ratio)));
+    context.fillStyle = this.checks;
+    // Half a screen pixel less than the photo, so that an opaque photo has no edge of it.
+    const inset = 0.5 / this.scale;
+    context.fillRect(inset, inset, this.width - 2 * inset, this.height - 2 * inset);
+  }
+
+  private strokeOf(places: readonly number[]): void {
+    const path = new Path2D();
+    path.moveTo(places[0]!, places[1]!);
+    for (let i = 0; i < places.length; i += 2) path.lineTo(places[i]! + 0.001, places[i + 1]!);
+    const { context } = this;
+    context.save();
+    context.lineCap = "round";
+    this.stroke(path, this.tool === "erase" ? "rgb(20 20 15 / 55%)" : "rgb(255 255 255 / 55%)", 2 * this.brush);
+    context.restore();
+  }
+
+  private ring({ x, y }: { x: number; y: number }, px: number): void {
+    const path = new Path2D();
+    path.arc(x, y, this.brush, 0, 2 * Math.PI);
+    this.stroke(path, "rgb(0 0 0 / 60%)", 3 * px);
+    this.stroke(path, "#fff", 1.5 * px);
   }
 
   private stroke(path: Path2D, style: string, width: number): void {
@@ -263,13 +354,20 @@ export class Stage {
     clearTimeout(this.pressTimer);
     if (this.fingers.size === 2) {
       this.gesture = "pinch";
-      this.draft = null;
+      this.draft = this.painted = null;
       return;
     }
     if (this.fingers.size > 2) return;
     if (this.editable && (event.button === 1 || this.space || this.tool === "move")) {
       event.preventDefault();
       this.gesture = "pan";
+      return;
+    }
+    if (this.paints && event.button !== 2) {
+      const at = this.place(event);
+      this.gesture = "paint";
+      this.painted = [at.x, at.y];
+      this.redraw();
       return;
     }
     this.gesture = "press";
@@ -279,7 +377,7 @@ export class Stage {
         if (this.gesture !== "press" || !this.within(at)) return;
         this.gesture = "none";
         navigator.vibrate?.(12);
-        this.intent.click(at, { alternative: true, add: false });
+        this.intent.click(at, { alternative: true, add: false, anew: false });
       }, LONG_PRESS);
     }
   }
@@ -287,7 +385,9 @@ export class Stage {
   private move(event: PointerEvent): void {
     const finger = this.fingers.get(event.pointerId);
     const at = this.place(event);
+    this.pointer = event.pointerType === "touch" ? null : at;
     if (!finger) {
+      if (this.paints) this.redraw();
       if (event.pointerType === "mouse" || event.pointerType === "pen") {
         this.intent.hover(this.source && this.within(at) ? at : null);
       }
@@ -312,6 +412,9 @@ export class Stage {
     }
     if (this.gesture === "pan") {
       this.pan(dx, dy);
+    } else if (this.gesture === "paint" && this.painted) {
+      this.painted.push(at.x, at.y);
+      this.redraw();
     } else if (this.gesture === "box") {
       const area = this.canvas.getBoundingClientRect();
       this.draft = this.clipped(
@@ -332,7 +435,18 @@ export class Stage {
     if (this.fingers.size > 0) return;
     this.gesture = "none";
     if (gesture === "press" && this.within(at) && event.button !== 1) {
-      this.intent.click(at, { alternative: event.button === 2, add: event.shiftKey });
+      // The second click of a double click means what the first did.
+      const { time, x, y } = this.lastClick;
+      const again = Math.hypot(event.clientX - x, event.clientY - y) < DRAG && event.timeStamp - time < TWICE;
+      this.lastClick = { time: event.timeStamp, x: event.clientX, y: event.clientY };
+      if (!again) {
+        this.intent.click(at, { alternative: event.button === 2, add: event.shiftKey, anew: event.altKey });
+      }
+    } else if (gesture === "paint" && this.painted) {
+      const places = this.painted;
+      this.painted = null;
+      this.intent.stroke(places);
+      this.redraw();
     } else if (gesture === "box") {
       this.finishBox();
     }
@@ -342,7 +456,7 @@ export class Stage {
     clearTimeout(this.pressTimer);
     this.fingers.delete(event.pointerId);
     if (this.fingers.size === 0) this.gesture = "none";
-    this.draft = null;
+    this.draft = this.painted = null;
     this.redraw();
   }
 
@@ -427,6 +541,10 @@ export class Stage {
     const step = steps[event.key];
     if (step) {
       event.preventDefault();
+      if (this.tool === "move") {
+        this.pan(-step[0] * (event.shiftKey ? 10 : 60), -step[1] * (event.shiftKey ? 10 : 60));
+        return;
+      }
       const length = event.shiftKey ? Math.max(1, this.pixel) : Math.max(this.width, this.height) / 40;
       const from = this.cursor ?? { x: this.width / 2, y: this.height / 2 };
       this.cursor = {
@@ -437,7 +555,7 @@ export class Stage {
         this.draft = this.clipped(this.corner.x, this.corner.y, this.cursor.x, this.cursor.y);
       }
       this.intent.hover(this.cursor);
-      this.redraw();
+      this.follow(this.cursor);
     } else if (event.key === "Enter") {
       event.preventDefault();
       this.cursor ??= { x: this.width / 2, y: this.height / 2 };
@@ -447,18 +565,28 @@ export class Stage {
           this.finishBox();
         } else {
           this.corner = this.cursor;
+          this.intent.corner();
         }
+      } else if (this.paints) {
+        this.intent.stroke([this.cursor.x, this.cursor.y]);
       } else {
-        this.intent.click(this.cursor, { alternative: false, add: event.shiftKey });
+        this.intent.click(this.cursor, { alternative: false, add: event.shiftKey, anew: event.altKey });
       }
       this.redraw();
     } else if (event.key === " ") {
       event.preventDefault();
       this.space = true;
-    } else if (event.key === "Escape" && this.corner) {
-      event.stopPropagation();
-      this.corner = this.draft = null;
-      this.redraw();
     }
+  }
+
+  /** Moves the photo so that a place on it is in sight. */
+  private follow({ x, y }: { x: number; y: number }): void {
+    const { clientWidth, clientHeight } = this.canvas;
+    const margin = Math.min(40, clientWidth / 4, clientHeight / 4);
+    const [sx, sy] = [x * this.scale + this.left, y * this.scale + this.top];
+    const dx = Math.min(Math.max(sx, margin), clientWidth - margin) - sx;
+    const dy = Math.min(Math.max(sy, margin), clientHeight - margin) - sy;
+    if (!this.fitted && (dx !== 0 || dy !== 0)) this.pan(dx, dy);
+    else this.redraw();
   }
 }

@@ -8,25 +8,25 @@ import { History } from "../src/history";
 describe("history", () => {
   it("goes back and forth, and forgets what was undone", () => {
     const history = new History(0);
-    history.push(1);
-    history.push(2);
-    expect(history.undo()).toBe(true);
+    history.push(1, "step 1");
+    history.push(2, "step 2");
+    expect(history.undo()).toBe("step 2");
     expect(history.current).toBe(1);
-    expect(history.redo()).toBe(true);
+    expect(history.redo()).toBe("step 2");
     expect(history.current).toBe(2);
     history.undo();
-    history.push(3);
+    history.push(3, "step 3");
     expect(history.canRedo).toBe(false);
     history.undo();
     history.undo();
     expect(history.current).toBe(0);
-    expect(history.undo()).toBe(false);
-    expect(history.redo()).toBe(true);
+    expect(history.undo()).toBeNull();
+    expect(history.redo()).toBe("step 1");
   });
 
   it("replaces without a step", () => {
     const history = new History("a");
-    history.push("b");
+    history.push("b", "b");
     history.replace("c");
     history.undo();
     expect(history.current).toBe("a");
@@ -36,9 +36,9 @@ describe("history", () => {
 
   it("keeps a bounded past", () => {
     const history = new History(0);
-    for (let i = 1; i <= 500; i++) history.push(i);
+    for (let i = 1; i <= 500; i++) history.push(i, `step ${i}`);
     let steps = 0;
-    while (history.undo()) steps++;
+    while (history.undo() !== null) steps++;
     expect(steps).toBe(200);
   });
 });

@@ -1,0 +1,50 @@
+/** All open photos with what was made of them: one state, so that undo crosses from photo to photo. */
+
+import { type Doc, EMPTY } from "./document";
+
+export interface Sheet {
+  readonly id: number;
+  readonly name: string;
+  readonly width: number;
+  readonly height: number;
+  readonly doc: Doc;
+}
+
+export interface Workspace {
+  readonly sheets: readonly Sheet[];
+  readonly current: number | null;
+  readonly nextId: number;
+}
+
+export const NOTHING: Workspace = { sheets: [], current: null, nextId: 1 };
+
+export function currentSheet(workspace: Workspace): Sheet | null {
+  return workspace.sheets.find(({ id }) => id === workspace.current) ?? null;
+}
+
+/** Adds a photo and shows it. */
+export function addSheet(workspace: Workspace, photo: { id: number; name: string; width: number; height: number }): Workspace {
+  const { id, name, width, height } = photo;
+  const sheet = { id, name, width, height, doc: EMPTY };
+  // In the order in which they were chosen, whichever was read first.
+  const sheets = [...workspace.sheets, sheet].sort((a, b) => a.id - b.id);
+  return { sheets, current: Math.max(id, workspace.current ?? 0), nextId: Math.max(workspace.nextId, id + 1) };
+}
+
+/** Closes a photo; its neighbor is shown if it was the one in sight. */
+export function removeSheet(workspace: Workspace, id: number): Workspace {
+  const at = workspace.sheets.findIndex((sheet) => sheet.id === id);
+  const sheets = workspace.sheets.filter((sheet) => sheet.id !== id);
+  const neighbor = sheets[Math.min(at, sheets.length - 1)]?.id ?? null;
+  return { ...workspace, sheets, current: workspace.current === id ? neighbor : workspace.current };
+}
+
+export function showSheet(workspace: Workspace, id: number): Workspace {
+  return { ...workspace, current: id };
+}
+
+/** The current photo with another document. */
+export function changeDoc(workspace: Workspace, doc: Doc): Workspace {
+  const sheets = workspace.sheets.map((sheet) => (sheet.id === workspace.current ? { ...sheet, doc } : sheet));
+  return { ...workspace, sheets };
+}
