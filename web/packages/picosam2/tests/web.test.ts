@@ -118,8 +118,11 @@ function canvases({ blank = false } = {}): { made: Drawing[] } {
         getImageData: (_x: number, _y: number, w: number, h: number) => {
           const data = new Uint8ClampedArray(w * h * 4);
           if (!blank) {
-            for (let i = 0; i < w * h; i++) {
-              data.set([(this.offset[0]! + (i % w)) % 251, (this.offset[1]! + Math.floor(i / w)) % 251, this.filled ? 255 : 0, 255], i * 4);
+            for (let i = 0, at = 0; i < w * h; i++, at += 4) {
+              data[at] = (this.offset[0]! + (i % w)) % 251;
+              data[at + 1] = (this.offset[1]! + Math.floor(i / w)) % 251;
+              data[at + 2] = this.filled ? 255 : 0;
+              data[at + 3] = 255;
             }
           }
           return { data };
