@@ -483,3 +483,86 @@ def test_real_masks_have_the_stated_area_and_box() -> None:
             # The box is the polygon's, which may have a spur too thin to own a pixel.
             assert x - 1 <= columns.min() <= columns.max() <= x + width
             assert y - 1 <= rows.min() <= rows.max() <= y + height
+
+
+# --- what can be read is read -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"id": "10"}, {"id": 10.0}, {"iscrowd": None}, {"bbox": None}, {"area": None}, {"image_id": "1"},
+     {"category_id": "7"}],
+)  # fmt: skip
+def test_an_odd_annotation_is_read(tmp_path: Path, changes: dict[str, Any]) -> None:
+    result = read(tmp_path, with_annotation(**changes))
+    assert result.problems == ()
+    assert [x.id for x in result.images[0].instances] == [10, 11, 12]
+
+
+def test_ids_that_are_text(tmp_path: Path) -> None:
+    document = with_image(id="first")
+    document["annotations"][0].update(id="the square", image_id="first")
+    for entry in document["annotations"][1:]:
+        entry["image_id"] = "first"
+    result = read(tmp_path, document)
+    assert result.problems == ()
+    first, _ = result.images
+    assert [x.id for x in first.instances] == [14, 11, 12]
+    assert first.id == 3
+
+
+@pytest.mark.parametrize("changes", [{"width": float(WIDTH)}, {"height": str(HEIGHT)}])
+def test_a_size_in_other_spellings(tmp_path: Path, changes: dict[str, Any]) -> None:
+    result = read(tmp_path, with_image(**changes))
+    assert result.problems == ()
+    assert (result.images[0].height, result.images[0].width) == (HEIGHT, WIDTH)
+
+
+def test_a_stray_polygon_is_left_out_and_named(tmp_path: Path) -> None:
+    for stray in ([3, 3], [1, 2, 3, 4], []):
+        result = read(tmp_path, with_annotation(segmentation=[SQUARE, stray]))
+        (problem,) = result.problems
+        assert problem.where == "annotation 10"
+        assert "fewer than three points" in problem.what
+        np.testing.assert_array_equal(
+            result.images[0].instances[0].mask(), an_instance((np.array(SQUARE),)).mask()
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("sub\\one.jpg", "sub/one.jpg"),
+        ("/data/set/sub/one.jpg", "sub/one.jpg"),
+        ("images/one.jpg", "one.jpg"),
+        ("C:\\one.jpg", "one.jpg"),
+        ("my%20one.jpg", "my one.jpg"),
+        ("cafe\u0301.jpg", "caf\u00e9.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+    ],
+)
+def test_a_file_name_in_another_spelling(tmp_path: Path, name: str, there: str) -> None:
+    images = tmp_path / "elsewhere"
+    (images / there).parent.mkdir(parents=True)
+    (images / there).touch()
+    (images / "two.jpg").touch()
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(with_image(file_name=name)))
+    result = read_coco(path, images)
+    assert result.problems == ()
+    assert result.images[0].path == images / there
+
+
+def test_two_names_never_mean_one_file(tmp_path: Path) -> None:
+    document = a_document()
+    document["images"][0]["file_name"], document["images"][1]["file_name"] = (
+        "x/one.jpg",
+        "y/one.jpg",
+    )
+    result = read(tmp_path, document)
+    assert result.images == ()
+    assert all("taken by another image" in problem.what for problem in result.problems)
+    document = a_document()
+    document["images"][1]["file_name"] = "y/one.jpg"
+    result = read(tmp_path, document)
+    assert [image.id for image in result.images] == [1]  # by its own name
