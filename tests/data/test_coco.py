@@ -490,8 +490,8 @@ def test_real_masks_have_the_stated_area_and_box() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"id": "10"}, {"id": 10.0}, {"iscrowd": None}, {"bbox": None}, {"area": None}, {"image_id": "1"},
-     {"category_id": "7"}],
+    [{"id": "10"}, {"id": 10.0}, {"iscrowd": None}, {"bbox": None}, {"area": None},
+     {"image_id": "1"}, {"category_id": "7"}],
 )  # fmt: skip
 def test_an_odd_annotation_is_read(tmp_path: Path, changes: dict[str, Any]) -> None:
     result = read(tmp_path, with_annotation(**changes))
@@ -555,10 +555,8 @@ def test_a_file_name_in_another_spelling(tmp_path: Path, name: str, there: str) 
 
 def test_two_names_never_mean_one_file(tmp_path: Path) -> None:
     document = a_document()
-    document["images"][0]["file_name"], document["images"][1]["file_name"] = (
-        "x/one.jpg",
-        "y/one.jpg",
-    )
+    for image, name in zip(document["images"], ("x/one.jpg", "y/one.jpg"), strict=True):
+        image["file_name"] = name
     result = read(tmp_path, document)
     assert result.images == ()
     assert all("taken by another image" in problem.what for problem in result.problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -9,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +26,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from picosam2 import geometry, masks
+from picosam2.data import crop_files
 from picosam2.data import store as store_module
 from picosam2.data.coco import read_coco
 from picosam2.data.split import dhash
@@ -37,6 +41,7 @@ from picosam2.data.store import (
     View,
     prepare,
 )
+from picosam2.data.workers import folder_lock, workers
 from picosam2.errors import ConfigError, DataError, StoreError
 from picosam2.geometry import Window
 from picosam2.images import load_image
@@ -280,7 +285,7 @@ def test_killed_in_the_middle_then_resumed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_an_error_in_plain_words() -> None:
-    with pytest.raises(StoreError, match="fewer workers"), store_module._workers(2) as in_parallel:
+    with pytest.raises(StoreError, match="fewer workers"), workers(2) as in_parallel:
         list(in_parallel(os._exit, [1, 1]))
 
 
@@ -337,7 +342,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path: Path) -> No
     where = {problem.where: problem.what for problem in done.problems}
     assert {"photo 000.png", "photo 001.png", "photo 002.png"} <= set(where)
     assert {"annotation 900", "annotation 901", "annotation 902"} <= set(where)
-    assert where["photo 002.png"] == "is 10x10, not 96x72 as stated"
+    assert where["photo 002.png"].startswith("is 10x10 pixels, and the annotations are for 96x72")
     assert len(where) == 6
     assert done.crowds == 1
     assert (done.photos, done.instances, done.views) == (3, 3, 9)
@@ -424,7 +429,7 @@ def test_damaged_shards_say_what_to_do(name: str, damage: str, folder: Path) -> 
         file.write_bytes(file.read_bytes()[:-50])
     else:
         file.write_bytes(b"[1, 2]" if name == "json" else b"\x80\x04\x95 a pickle, or not")
-    with pytest.raises(StoreError, match=r"shard-00001 .* damaged .* delete its three files"):
+    with pytest.raises(StoreError, match=r"shard-00001 .* damaged .* delete its files"):
         Store(folder)
 
 
@@ -526,3 +531,270 @@ def test_a_view_without_a_limit_survives_json(kept: Path) -> None:
     text = (kept / "store" / "store.json").read_text()
     json.loads(text, parse_constant=pytest.fail)  # no Infinity
     assert Store(kept / "store").views[0] == View(kind=BOX, extent=1.8, max_aspect=math.inf)
+
+
+# --- compressed crops ---------------------------------------------------------------------------
+
+JPEG = replace(SMALL_STORE, crops="jpeg")
+
+
+def test_compressed_crops_keep_masks_exactly_and_colors_nearly(tmp_path: Path) -> None:
+    raw = make_store(tmp_path / "raw", 6)
+    small = make_store(tmp_path / "jpeg", 6, JPEG)
+    np.testing.assert_array_equal(raw.records, small.records)
+    assert raw.fingerprint != small.fingerprint
+    rows = np.random.default_rng(0).permutation(len(raw))
+    exact, close = raw.gather(rows), small.gather(rows)
+    np.testing.assert_array_equal(exact[..., 3], close[..., 3])
+    errors = np.abs(exact[..., :3].astype(int) - close[..., :3])
+    assert 0 < errors.mean() < 3
+    assert Store(small.path, verify=True).gather(rows[:1]).any()
+
+    def size(store: Store) -> int:
+        return sum(path.stat().st_size for path in store.path.glob("shard-*.crops.*"))
+
+    assert size(small) < size(raw) / 3
+
+
+def test_compressed_crops_come_out_the_same_in_parallel_and_resumed(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, 8)
+    prepare([source], tmp_path / "serial", JPEG, workers=1)
+    prepare([source], tmp_path / "parallel", JPEG, workers=2)
+    assert contents(tmp_path / "serial") == contents(tmp_path / "parallel")
+    for name in ("json", "crops.bin"):
+        (tmp_path / "parallel" / f"shard-00001.{name}").unlink()
+    prepare([source], tmp_path / "parallel", JPEG, workers=1)
+    assert contents(tmp_path / "serial") == contents(tmp_path / "parallel")
+
+
+@pytest.mark.parametrize("name", ["crops.bin", "lengths.npy"])
+@pytest.mark.parametrize("change", ["cut", "flip"])
+def test_damage_to_compressed_crops_is_seen(tmp_path: Path, name: str, change: str) -> None:
+    store = make_store(tmp_path, 6, JPEG)
+    path = store.path / f"shard-00001.{name}"
+    data = bytearray(path.read_bytes())
+    if change == "cut":
+        del data[-10:]
+    else:
+        data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="damaged"):
+        Store(store.path, verify=True)
+    if change == "cut":
+        with pytest.raises(StoreError, match="damaged"):
+            Store(store.path)
+
+
+def test_crops_that_do_not_decode(tmp_path: Path) -> None:
+    store = make_store(tmp_path, 6, JPEG)
+    path = store.path / "shard-00000.crops.bin"
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(StoreError, match="is damaged: make it again"):
+        Store(store.path).gather(np.arange(3))
+
+
+def test_writing_crops_needs_no_memory_for_them(tmp_path: Path) -> None:
+    crop = np.zeros((256, 256, 4), np.uint8)
+    for crops in crop_files.CROP_FORMATS:
+        tracemalloc.start()
+        with crop_files.CropWriter(tmp_path / "shard-00000", 256, crops) as writer:
+            for _ in range(200):  # 52 MB
+                writer.add(crop)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 8_000_000
+        assert writer.count == 200
+
+
+# --- before anything is written -----------------------------------------------------------------
+
+
+def test_the_size_is_announced_and_a_disk_without_room_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_coco(tmp_path, 6)
+    announced: list[tuple[int, int]] = []
+
+    def announce(objects: int, size: int) -> None:
+        announced.append((objects, size))
+
+    done = prepare([source], tmp_path / "store", SMALL_STORE, workers=1, announce=announce)
+    ((objects, size),) = announced
+    written = sum(path.stat().st_size for path in (tmp_path / "store").glob("shard-*.npy"))
+    assert objects == done.instances == 6
+    assert size == pytest.approx(written, rel=0.02)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(StoreError, match="free: keep them as jpeg"):
+        prepare([source], tmp_path / "other", SMALL_STORE, workers=1)
+    assert list((tmp_path / "other").iterdir()) == []
+    prepare([source], tmp_path / "store", SMALL_STORE, workers=1)  # it is there already
+
+
+def test_a_limit_takes_photos_at_even_distances(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, 8)
+    config = replace(SMALL_STORE, limit=3, validation=0.0)
+    done = prepare([source], tmp_path / "store", config, workers=1)
+    assert done.photos == 3
+    store = Store(tmp_path / "store")
+    assert [photo["id"] for photo in store.photos] == [1, 5, 8]
+    shards = store.shard_photos([source])
+    assert [photo.id for shard in shards for photo in shard] == [1, 5, 8]
+    with pytest.raises(StoreError, match="other sources or settings"):
+        prepare([source], tmp_path / "store", replace(config, limit=4), workers=1)
+
+
+def test_nothing_to_prepare_says_why(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, 6)
+    for path in source.images.iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"'00\d.png' is missing .*\(and 5 like it\)"):
+        prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
+
+
+def test_a_store_from_before_there_were_these_settings_is_known_again(kept: Path) -> None:
+    manifest = json.loads((kept / "store" / "store.json").read_text())
+    assert "crops" not in manifest
+    assert "limit" not in manifest
+
+
+# --- other processes, killed processes, a full disk ---------------------------------------------
+
+
+def test_a_second_prepare_of_one_store_is_refused(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, 6)
+    (tmp_path / "store").mkdir()
+    with (
+        folder_lock(tmp_path / "store"),
+        pytest.raises(StoreError, match="another process is preparing"),
+    ):
+        prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
+    prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
+    assert not [path for path in (tmp_path / "store").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.slow
+def test_killed_with_workers_none_is_left_and_the_next_run_cleans_up(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, 8)
+    prepare([source], tmp_path / "whole", replace(SMALL_STORE, photos_per_shard=1), workers=1)
+    script = Path(__file__).parents[1] / "helpers" / "prepare_killed.py"
+    command = [sys.executable, script, source.annotations, source.images, tmp_path / "store"]
+    killed = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, start_new_session=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    workers_of_it = [int(pid) for pid in killed.stdout.split()]
+    assert len(workers_of_it) == 2
+    until = time.monotonic() + 10
+    while any(map(is_running, workers_of_it)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(is_running, workers_of_it))
+    prepare([source], tmp_path / "store", replace(SMALL_STORE, photos_per_shard=1), workers=2)
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(crop_files.CropWriter):
+        def add(self, crop: np.ndarray) -> None:
+            if self.count:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().add(crop)
+
+    source = write_coco(tmp_path, 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "CropWriter", Full)
+        with pytest.raises(StoreError, match=r"no room left on the disk of .* free some"):
+            prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
+    assert not list((tmp_path / "store").glob(".*"))
+    prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
+    Store(tmp_path / "store", verify=True)
+
+
+# --- checking -----------------------------------------------------------------------------------
+
+
+def change_manifest(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / "store.json").read_text())
+    (folder / "store.json").write_text(json.dumps({**manifest, **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shards": 2}, {"fingerprint": None}, {"fingerprint": "0" * 64}, {"context": 63},
+        {"views": ["box", "box-square", "click-near", "native", "click-far"]},
+        {"source_names": ["other"]}, {"photos": 9}, {"seed": 1}, {"crops": "jpeg"}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_manifest_that_was_changed_is_refused(changes: dict[str, Any], folder: Path) -> None:
+    change_manifest(folder, **changes)
+    with pytest.raises(StoreError, match="was changed"):
+        Store(folder)
+
+
+def test_other_settings_of_a_view_are_refused(folder: Path) -> None:
+    manifest = json.loads((folder / "store.json").read_text())
+    manifest["view_settings"][0]["extent"] = 2.0
+    change_manifest(folder, view_settings=manifest["view_settings"])
+    with pytest.raises(StoreError, match="was changed"):
+        Store(folder)
+
+
+@pytest.mark.parametrize("damage", ["cut", "edit", "gone", "photo", "no photo", "old"])
+def test_damage_to_what_is_kept_for_validation_is_seen(damage: str, folder: Path) -> None:
+    Store(folder, verify=True)
+    path = folder / "validation.json"
+    photo = next((folder / "validation").iterdir())
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-20])
+    elif damage == "edit":
+        path.write_text(path.read_text().replace('"category_id": 1', '"category_id": 2', 1))
+    elif damage == "gone":
+        path.unlink()
+    elif damage == "photo":
+        data = bytearray(photo.read_bytes())
+        data[-1] ^= 1
+        photo.write_bytes(data)
+    elif damage == "no photo":
+        photo.unlink()
+    else:  # a store of an earlier version has no checksum of it
+        change_manifest(folder, validation_sha256=None)
+        document = json.loads(path.read_text())
+        document["images"].pop()
+        path.write_text(json.dumps(document))
+    with pytest.raises(StoreError, match=r"validation\.json is damaged"):
+        Store(folder, verify=True)
+
+
+def test_photos_of_one_source_name_with_one_id_stay_on_their_sides(tmp_path: Path) -> None:
+    """CVAT numbers every task from 1 and calls its frames alike."""
+    sources = []
+    for part, start in (("a", 0), ("b", 50), ("c", 90)):
+        source = write_coco(tmp_path / part, 6, start=start, name="task")
+        document = json.loads(source.annotations.read_text())
+        renamed = tmp_path / part / "frames"
+        renamed.mkdir()
+        for number, entry in enumerate(document["images"]):
+            shutil.copy(source.images / entry["file_name"], renamed / f"frame_{number:06d}.png")
+            entry.update(id=number + 1, file_name=f"frame_{number:06d}.png")
+            document["annotations"][number]["image_id"] = number + 1
+        source.annotations.write_text(json.dumps(document))
+        sources.append(SourceFiles(annotations=source.annotations, images=renamed, name="coco"))
+    config = replace(SMALL_STORE, validation=0.4, photos_per_shard=4)
+    prepare(sources, tmp_path / "store", config, workers=1)
+    store = Store(tmp_path / "store", verify=True)
+    sides = {side: {p["dhash"] for p in store.photos if p["validation"] is side}
+             for side in (True, False)}  # fmt: skip
+    measured = {f"{dhash(load_image(photo.path)):016x}" for photo in store.held_out()}
+    assert measured == sides[True]
+    assert len(measured) == len(store.held_out()) > 0
+    assert not measured & sides[False]

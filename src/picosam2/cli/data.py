@@ -72,6 +72,8 @@ def prepare(
     context: int = 160,
     validation: float = 0.1,
     seed: int = 0,
+    crops: Literal["raw", "jpeg"] = "raw",
+    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     workers: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
 ) -> None:
     """Cut the objects of annotated photos into a crop store, ready for training.
@@ -92,6 +94,9 @@ def prepare(
         context: Side of the crops in pixels; training cuts its windows from them.
         validation: Share of the photos kept for validation.
         seed: Of the split.
+        crops: How crops are kept: raw, or jpeg, which takes about an eighth of the disk and some
+            processor time whenever they are read.
+        limit: Use only so many images, at even distances in their order.
         workers: Processes; by default as many as there are cores.
     """
     from picosam2.cli._options import given_sources
@@ -106,9 +111,15 @@ def prepare(
         context=context,
         validation=validation,
         seed=seed,
+        crops=crops,
+        limit=limit or 0,
     )
+
+    def announce(objects: int, size: int) -> None:
+        print(f"{objects:,} objects: their crops take about {size / 1e9:,.2f} GB in {out}")
+
     with progress("preparing", "photos") as update:
-        made = write(sources, out, config, workers=workers, progress=update)
+        made = write(sources, out, config, workers=workers, progress=update, announce=announce)
     problems = [f"{problem.where}: {problem.what}" for problem in made.problems]
     name_problems(problems, f"{len(problems):,} photos or annotations were left out")
     again = f", {made.reused_shards:,} parts were there already" if made.reused_shards else ""
@@ -120,7 +131,7 @@ def prepare(
 
 @app.command
 def check(store: Store, /) -> None:
-    """Read every byte of a store and compare its checksums.
+    """Read every byte of a store, with what it keeps for validation, and compare its checksums.
 
     Args:
         store: The folder of the store.

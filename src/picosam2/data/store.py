@@ -6,9 +6,9 @@ instance and to one kind of prompt; `View` says how wide its context is. Photos 
 and validation by what they show (`data.split`).
 
     store.json                  the plan: settings, sources with their hashes, a fingerprint
-    shard-00000.crops.npy       (N, C, C, 4) uint8: R, G, B, mask coverage
+    shard-00000.crops.npy       (N, C, C, 4) uint8: R, G, B, mask coverage; see `data.crop_files`
     shard-00000.records.npy     (N,) of `RECORD`
-    shard-00000.json            written last: count, SHA-256 of both files, photos, problems
+    shard-00000.json            written last: count, SHA-256 of the files, photos, problems
     validation/, validation.json  the validation photos and their masks, in COCO's format
 """
 
@@ -17,15 +17,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import re
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,14 +30,26 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry, masks
-from picosam2._files import atomic_write, sha256_file, write_bytes, write_json
+from picosam2._files import sha256_file, write_bytes, write_json
 from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, Annotations, EntryProblem, Instance, read_coco
+from picosam2.data.crop_files import (
+    CROP_FORMATS,
+    JPEG_BYTES_PER_PIXEL,
+    CropFormat,
+    CropReader,
+    CropWriter,
+    files_of,
+    save_array,
+)
 from picosam2.data.datasets import read_annotations
-from picosam2.data.split import dhash, split
+from picosam2.data.split import dhash, split, spread
+from picosam2.data.workers import LOCK, disk_errors, folder_lock
+from picosam2.data.workers import workers as in_processes
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
 from picosam2.geometry import Window
 from picosam2.images import load_image
+from picosam2.io.formats.objects import check_stated_size, reasons
 from picosam2.prompts import Box, Point
 from picosam2.runtimes.cpus import allowed_cpus
 
@@ -127,6 +134,10 @@ class StoreConfig:
     """Seed of the split."""
     photos_per_shard: int = 128
     """Photos in one shard."""
+    crops: CropFormat = "raw"
+    """How crops are kept: raw, or jpeg, which takes about a tenth of the disk."""
+    limit: int = 0
+    """Use only so many photos, at even distances; 0: all."""
 
     def __post_init__(self) -> None:
         if not self.views or set(self.views) - set(VIEWS):
@@ -137,6 +148,15 @@ class StoreConfig:
             raise ConfigError("`validation` must be from 0 to 0.9")
         if self.photos_per_shard < 1:
             raise ConfigError("`photos_per_shard` must be at least 1")
+        if self.crops not in CROP_FORMATS:
+            raise ConfigError(f"`crops` must be {' or '.join(CROP_FORMATS)}, not {self.crops!r}")
+        if self.limit < 0:
+            raise ConfigError("`limit` must be 0 or more")
+
+    def estimate(self, objects: int) -> int:
+        """About how many bytes the crops of so many objects take."""
+        pixel = 4 if self.crops == "raw" else JPEG_BYTES_PER_PIXEL
+        return round(objects * len(self.views) * (self.context**2 * pixel + RECORD.itemsize))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,15 +178,26 @@ def prepare(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    announce: Callable[[int, int], None] | None = None,
 ) -> PrepareResult:
     """Write the store of `sources` to the folder `out`, in parallel; finished shards are kept.
 
-    `progress(done, total)` is called in photos, each of which is read twice: to be split and to be
-    cut. A photo or annotation that cannot be used is named in the result and in its shard's file,
-    and the rest goes on.
+    Args:
+        sources: the annotation files with their photos.
+        out: the store's folder.
+        config: how it is prepared.
+        workers: processes; by default as many as this process may use processors.
+        progress: receives the number of photos, each of which is read twice: to be split and to be
+            cut.
+        announce: called as `announce(objects, bytes)` before anything is written, with an estimate
+            of what the crops will take.
+
+    A photo or annotation that cannot be used is named in the result and in its shard's file, and
+    the rest goes on.
 
     Raises:
-        StoreError: `out` holds a store made from other settings or sources.
+        StoreError: `out` holds a store made from other settings or sources, another process writes
+            it, or the disk has no room for it.
         DataError: a source cannot be read at all, or there is no object in any.
     """
     config = config or StoreConfig()
@@ -174,23 +205,63 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{out} cannot be a store's folder: {error.strerror}") from error
-    read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in sources]
+    with disk_errors(out), folder_lock(out):
+        read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in sources]
+        photos = _limited(read, config.limit)
+        if not photos:
+            problems = [problem for annotations in read for problem in annotations.problems]
+            why = f": {reasons(problems)}" if problems else ""
+            raise DataError(
+                f"there is no photo with an object to prepare{why}: check the annotation files"
+            )
+        objects = sum(len(photo.instances) for photo in photos)
+        if announce:
+            announce(objects, config.estimate(objects))
+        names = sorted({photo.source for photo in photos})
+        plan = _plan(sources, config, names, len(photos))
+        _check_room(out, config.estimate(objects))
+        _claim(out, plan)
+        return _prepare(read, photos, out, config, plan, workers, progress)
+
+
+def _limited(read: Sequence[Annotations], limit: int) -> list[AnnotatedImage]:
+    """The photos with an object, or `limit` of them."""
     photos = [photo for annotations in read for photo in annotations.images if photo.instances]
-    if not photos:
-        raise DataError("there is no photo with an object to prepare: check the annotation files")
-    names = sorted({photo.source for photo in photos})
-    plan = _plan(sources, config, names, len(photos))
-    _claim(out, plan)
+    return list(spread(photos, limit))
+
+
+def _check_room(out: Path, needed: int) -> None:
+    """Refuse to begin what the disk has no room for."""
+    there = sum(path.stat().st_size for path in out.glob("shard-*"))
+    free = shutil.disk_usage(out).free
+    if needed - there > free:
+        raise StoreError(
+            f"the crops would take about {needed / 1e9:,.1f} GB, and the disk of {out} has "
+            f"{free / 1e9:,.1f} GB free: keep them as jpeg, limit the photos, or choose another "
+            "folder"
+        )
+
+
+def _prepare(
+    read: Sequence[Annotations],
+    photos: Sequence[AnnotatedImage],
+    out: Path,
+    config: StoreConfig,
+    plan: Mapping[str, Any],
+    workers: int | None,
+    progress: Progress | None,
+) -> PrepareResult:
+    names = plan["source_names"]
     parts = [
         (start, photos[start : start + config.photos_per_shard])
         for start in range(0, len(photos), config.photos_per_shard)
     ]
-    counter = _ProgressCounter(2 * len(photos), progress)
-    with _workers(min(workers or allowed_cpus(), len(parts))) as in_parallel:
+    counter = ProgressCounter(2 * len(photos), progress)
+    with in_processes(min(workers or allowed_cpus(), len(parts))) as in_parallel:
         hashes: list[int | None] = []
-        for found in in_parallel(_hash_photos, [[p.path for p in part] for _, part in parts]):
-            hashes += found
-            counter.add(len(found))
+        for some in in_parallel(hash_images, [[p.path for p in part] for _, part in parts]):
+            hashes += some
+            counter.add(len(some))
         validation = split(hashes, config.seed, config.validation)
         jobs = [
             _Job(
@@ -210,8 +281,11 @@ def prepare(
         for count in in_parallel(_write_shard, waiting):
             counter.add(count)
     summaries = [_read_summary(job.summary) for job in jobs]
-    _write_validation(out, photos, summaries)
-    write_json(out / "store.json", {**plan, "complete": True})
+    held_out: list[AnnotatedImage] = []
+    for job, summary in zip(jobs, summaries, strict=True):
+        held_out += _kept(job, summary)
+    digest = _write_validation(out, held_out)
+    write_json(out / "store.json", {**plan, "complete": True, "validation_sha256": digest})
     return PrepareResult(
         photos=sum(len(s["photos"]) for s in summaries),
         instances=sum(s["instances"] for s in summaries),
@@ -220,6 +294,25 @@ def prepare(
         reused_shards=len(done),
         problems=_problems(read, summaries),
     )
+
+
+def _kept(job: _Job, summary: Mapping[str, Any]) -> Iterator[AnnotatedImage]:
+    """The photos of a shard that are kept for validation and could be used.
+
+    Two photos may share source, id and name, so they are known by their places.
+    """
+    listed = iter(summary["photos"])
+    entry = next(listed, None)
+    for place, photo in enumerate(job.photos):
+        if entry is None:
+            return
+        key = (photo.source, photo.id, photo.path.name)
+        # Shards of earlier versions do not say the place, but have the same order.
+        same = key == (entry["source"], entry["id"], entry["file_name"])
+        if same and entry.get("place", place) == place:
+            if entry["validation"]:
+                yield photo
+            entry = next(listed, None)
 
 
 def _problems(read: Sequence[Annotations], summaries: Sequence[Any]) -> tuple[EntryProblem, ...]:
@@ -232,9 +325,13 @@ def _plan(
     sources: Sequence[SourceFiles], config: StoreConfig, names: Sequence[str], photos: int
 ) -> dict[str, Any]:
     """What the store is made from. Paths are not part of it: a store may be moved."""
+    settings = asdict(config)
+    for name, usual in (("crops", "raw"), ("limit", 0)):  # as stores had it before there were these
+        if settings[name] == usual:
+            del settings[name]
     plan = {
         "format": FORMAT,
-        **asdict(config),
+        **settings,
         "views": list(config.views),
         "view_settings": [_view_to_json(VIEWS[name]) for name in config.views],
         "annotations": [sha256_file(source.annotations) for source in sources],
@@ -242,8 +339,14 @@ def _plan(
         "photos": photos,
         "shards": -(-photos // config.photos_per_shard),
     }
-    plan["fingerprint"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
-    return {**plan, "complete": False}
+    return {**plan, "fingerprint": _fingerprint(plan), "complete": False}
+
+
+def _fingerprint(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of everything that a store is made from, by its manifest."""
+    later = ("fingerprint", "complete", "validation_sha256")
+    plan = {key: value for key, value in manifest.items() if key not in later}
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
 def _view_to_json(view: View) -> dict[str, Any]:
@@ -270,7 +373,7 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
                 f"{out} holds a store made from other sources or settings: choose another folder, "
                 "or remove it first"
             )
-    elif any(out.iterdir()):
+    elif any(path.name != LOCK for path in out.iterdir()):
         raise StoreError(f"{out} is not empty and holds no store: choose another folder")
     else:
         write_json(manifest, plan)
@@ -305,7 +408,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
 
 def _damaged(summary: Path, reason: Exception) -> StoreError:
     return StoreError(
-        f"{summary.stem} of the store {summary.parent} is damaged ({reason}): delete its three "
+        f"{summary.stem} of the store {summary.parent} is damaged ({reason}): delete its "
         "files and run the same `data prepare` again"
     )
 
@@ -324,8 +427,12 @@ class _Job:
     names: tuple[str, ...]
     config: StoreConfig
 
+    @property
+    def stem(self) -> Path:
+        return self.out / f"shard-{self.index:05d}"
+
     def path(self, ending: str) -> Path:
-        return self.out / f"shard-{self.index:05d}.{ending}"
+        return self.stem.with_suffix(f".{ending}")
 
     @property
     def summary(self) -> Path:
@@ -336,8 +443,8 @@ class _Job:
         return self.summary.exists()
 
 
-class _ProgressCounter:
-    """Tells how far it is."""
+class ProgressCounter:
+    """Adds up what is done and reports it."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._done, self._total, self._progress = 0, total, progress
@@ -350,42 +457,7 @@ class _ProgressCounter:
             self._progress(self._done, self._total)
 
 
-@contextmanager
-def _workers(count: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """A `map` that works in `count` processes and gives the results in order."""
-    if count <= 1:
-        yield map
-        return
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(count, mp_context=context) as pool:
-
-            def in_parallel(*arguments: Any) -> Iterator[Any]:
-                with _deaf_to_interrupts():  # here the processes are started
-                    return pool.map(*arguments)
-
-            yield in_parallel
-    except BrokenProcessPool as error:
-        raise StoreError(
-            "a worker process was killed, perhaps for lack of memory: run it again with fewer "
-            "workers; what is finished is kept"
-        ) from error
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started in here never see Ctrl-C: the one that started them ends them in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
-
-
-def _hash_photos(paths: Sequence[Path]) -> list[int | None]:
+def hash_images(paths: Sequence[Path]) -> list[int | None]:
     """The photos' difference hashes; None for those that cannot be read."""
     hashes: list[int | None] = []
     for path in paths:
@@ -402,62 +474,54 @@ def _write_shard(job: _Job) -> int:
     Returns the number of photos.
     """
     views = [VIEWS[name] for name in job.config.views]
-    crops: list[npt.NDArray[np.uint8]] = []
     records: list[npt.NDArray[np.void]] = []
     photos: list[dict[str, Any]] = []
     problems: list[EntryProblem] = []
     instances = 0
-    for photo, picture_hash, kept in zip(job.photos, job.hashes, job.validation, strict=True):
-        try:
-            image = load_image(photo.path)
-            if image.shape[:2] != (photo.height, photo.width):
-                height, width = image.shape[:2]
-                raise StoreError(f"is {width}x{height}, not {photo.width}x{photo.height} as stated")
-        except PicoSAM2Error as error:
-            problems.append(EntryProblem(where=f"photo {photo.path.name}", what=str(error)))
-            continue
-        photos.append(
-            {
-                "source": photo.source,
-                "id": photo.id,
-                "file_name": photo.path.name,
-                "dhash": f"{picture_hash or 0:016x}",
-                "validation": kept,
-            }
-        )
-        for instance in photo.instances:
+    with CropWriter(job.stem, job.config.context, job.config.crops) as crops:
+        each = zip(job.photos, job.hashes, job.validation, strict=True)
+        for place, (photo, image_hash, kept) in enumerate(each):
             try:
-                mask = instance.mask()
+                image = load_image(photo.path)
+                check_stated_size((photo.height, photo.width), image.shape[:2])
             except PicoSAM2Error as error:
-                problems.append(EntryProblem(where=f"annotation {instance.id}", what=str(error)))
+                problems.append(EntryProblem(where=f"photo {photo.path.name}", what=str(error)))
                 continue
-            instances += 1
-            for number, view in enumerate(views):
-                crop, window, point = _cut(image, mask, view, job.config.context)
-                crops.append(crop)
-                records.append(_record(photo, instance, mask, job, number, window, point, kept))
-    side = job.config.context
-    stacked = np.stack(crops) if crops else np.zeros((0, side, side, 4), np.uint8)
+            photos.append(
+                {
+                    "place": place,
+                    "source": photo.source,
+                    "id": photo.id,
+                    "file_name": photo.path.name,
+                    "dhash": f"{image_hash or 0:016x}",
+                    "validation": kept,
+                }
+            )
+            for instance in photo.instances:
+                try:
+                    mask = instance.mask()
+                except PicoSAM2Error as error:
+                    what = EntryProblem(where=f"annotation {instance.id}", what=str(error))
+                    problems.append(what)
+                    continue
+                instances += 1
+                for number, view in enumerate(views):
+                    crop, window, point = _cut(image, mask, view, job.config.context)
+                    crops.add(crop)
+                    records.append(_record(photo, instance, mask, job, number, window, point, kept))
     table = np.array(records, RECORD) if records else np.zeros(0, RECORD)
-    arrays = {"crops": stacked, "records": table}
+    sums = crops.sha256 | {"records": save_array(job.path("records.npy"), table)}
     write_json(
         job.summary,
         {
             "count": len(table),
             "instances": instances,
-            "sha256": {n: save_array(job.path(f"{n}.npy"), arrays[n]) for n in arrays},
+            "sha256": sums,
             "photos": photos,
             "problems": [asdict(problem) for problem in problems],
         },
     )
     return len(job.photos)
-
-
-def save_array(path: Path, array: npt.NDArray[Any]) -> str:
-    """Write an array to a .npy file, atomically; the file's SHA-256."""
-    with atomic_write(path) as temporary:
-        np.save(temporary, array, allow_pickle=False)
-        return sha256_file(temporary)
 
 
 def _cut(
@@ -494,27 +558,19 @@ def _record(
     return record
 
 
-def _write_validation(
-    out: Path, photos: Sequence[AnnotatedImage], summaries: Sequence[dict[str, Any]]
-) -> None:
+def _write_validation(out: Path, photos: Sequence[AnnotatedImage]) -> str:
     """The validation photos, copied, with a COCO file of their own: for measuring on whole images.
 
-    Image and annotation ids are new, since two sources may use the same ones.
+    Image and annotation ids are new, since two sources may use the same ones. Returns the file's
+    SHA-256; it holds those of the photos.
     """
-    kept = {
-        (photo["source"], photo["id"], photo["file_name"])
-        for summary in summaries
-        for photo in summary["photos"]
-        if photo["validation"]
-    }
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for photo in photos:
-        if (photo.source, photo.id, photo.path.name) not in kept:
-            continue
         image_id = len(images) + 1
         name = f"{image_id:06d}{photo.path.suffix.lower()}"
-        write_bytes(out / "validation" / name, photo.path.read_bytes())
+        content = photo.path.read_bytes()
+        write_bytes(out / "validation" / name, content)
         images.append(
             {
                 "id": image_id,
@@ -522,6 +578,7 @@ def _write_validation(
                 "width": photo.width,
                 "height": photo.height,
                 "source": photo.source,
+                "sha256": hashlib.sha256(content).hexdigest(),
             }
         )
         for instance in photo.instances:
@@ -547,6 +604,7 @@ def _write_validation(
         "categories": [{"id": 1, "name": "object"}],
     }
     write_json(out / "validation.json", document, indent=None)
+    return sha256_file(out / "validation.json")
 
 
 class Store:
@@ -580,46 +638,73 @@ class Store:
             self._made_from: list[str] = list(manifest["annotations"])
             self._photo_count = int(manifest["photos"])
             self._photos_per_shard = int(manifest["photos_per_shard"])
+            self._limit = int(manifest.get("limit", 0))
+            crops: CropFormat = manifest.get("crops", "raw")
             shards = int(manifest["shards"])
+            changed = crops not in CROP_FORMATS or self.fingerprint != _fingerprint(manifest)
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"{self.path / 'store.json'} lacks {error}: prepare it again"
             ) from error
-        self._files: list[tuple[str, int]] = []
-        records = []
-        for index in range(shards):
-            file, offset, table = self._open_shard(index, verify)
-            self._files.append((str(file), offset))
-            records.append(table)
+        if changed:
+            raise StoreError(
+                f"{self.path / 'store.json'} was changed: its fingerprint is of other settings; "
+                "prepare the store again"
+            )
+        self._crops = CropReader(self.context, crops)
+        records = [self._open_shard(index, crops, verify) for index in range(shards)]
         self.records: npt.NDArray[np.void] = (
             np.concatenate(records) if records else np.zeros(0, RECORD)
         )
         self.ends = np.cumsum([len(table) for table in records], dtype=np.int64)
+        if verify:
+            self._check_validation(manifest.get("validation_sha256"))
 
-    def _open_shard(self, index: int, verify: bool) -> tuple[Path, int, npt.NDArray[np.void]]:
-        """The file of a shard's crops, where in it they begin, and its records."""
+    def _open_shard(self, index: int, crops: CropFormat, verify: bool) -> npt.NDArray[np.void]:
+        """Take in the crops of a shard; its records."""
         stem = self.path / f"shard-{index:05d}"
         summary = _read_summary(stem.with_suffix(".json"))
         try:
-            files = {name: stem.with_suffix(f".{name}.npy") for name in ("crops", "records")}
+            files = files_of(stem, crops) | {"records": stem.with_suffix(".records.npy")}
             if verify:
                 for name, file in files.items():
                     if sha256_file(file) != summary["sha256"][name]:
                         raise ValueError("its checksum differs")
-            crops = np.load(files["crops"], mmap_mode="r", allow_pickle=False)
-            table = np.load(files["records"], allow_pickle=False)
-            if crops.dtype != np.uint8 or table.dtype != RECORD:
+            self._crops.add_shard(stem, summary["count"])
+            table: npt.NDArray[np.void] = np.load(files["records"], allow_pickle=False)
+            if table.dtype != RECORD:
                 raise ValueError("it holds other data")
-            if crops.shape != (summary["count"], self.context, self.context, 4):
-                raise ValueError("its size differs")
             if table.shape != (summary["count"],):
                 raise ValueError("its size differs")
             for name, known in (("view", self.views), ("source", self.source_names)):
                 if not ((table[name] >= 0) & (table[name] < len(known))).all():
                     raise ValueError(f"it holds an unknown {name}")
+            if not (np.isfinite(table["window"]).all() and np.isfinite(table["point"]).all()):
+                raise ValueError("it holds a window without a place")
         except Exception as error:  # NumPy's reader of headers raises a dozen kinds
             raise _damaged(stem.with_suffix(".json"), error) from error
-        return files["crops"], int(crops.offset), table
+        return table
+
+    def _check_validation(self, digest: str | None) -> None:
+        """Compare what is kept for validation with the checksums; older stores have none."""
+        held = sum(photo["validation"] for photo in self.photos)
+        path = self.path / "validation.json"
+        again = "remove it and run the same `data prepare` again"
+        try:
+            if digest is not None and sha256_file(path) != digest:
+                raise ValueError("its checksum differs")
+            images = json.loads(path.read_text())["images"]
+            if len(images) != held:
+                raise ValueError(f"it has {len(images)} photos of {held}")
+            for image in images:
+                content = (self.path / "validation" / str(image["file_name"])).read_bytes()
+                if image.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
+                    raise ValueError(f"the checksum of {image['file_name']} differs")
+            usable = len(read_coco(path, self.path / "validation").images)
+            if usable != held:
+                raise ValueError(f"{held - usable} of its photos cannot be used")
+        except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+            raise StoreError(f"{path} is damaged ({error}): {again}") from error
 
     def __len__(self) -> int:
         return len(self.records)
@@ -660,14 +745,10 @@ class Store:
     def gather(
         self, rows: npt.NDArray[np.integer], out: npt.NDArray[np.uint8] | None = None
     ) -> npt.NDArray[np.uint8]:
-        """The crops of `rows` (B,), copied to (B, C, C, 4) uint8 (into `out` if given).
-
-        They are read rather than copied from mapped memory, which costs a page fault for every
-        4 kB that was not touched yet: a third of the time, where it was measured.
-        """
+        """The crops of `rows` (B,), copied to (B, C, C, 4) uint8 (into `out` if given)."""
         if out is None:
             out = np.empty((len(rows), self.context, self.context, 4), np.uint8)
-        read_rows(self._files, self.ends, rows, out)
+        self._crops.gather(rows, out)
         return out
 
     def shard_photos(self, sources: Sequence[SourceFiles]) -> list[tuple[AnnotatedImage, ...]]:
@@ -693,7 +774,7 @@ class Store:
         if given:
             raise StoreError(f"{self.path} was not made from {given[0][1].annotations}: leave it")
         read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in ordered]
-        photos = [photo for annotations in read for photo in annotations.images if photo.instances]
+        photos = _limited(read, self._limit)
         if len(photos) != self._photo_count:
             raise StoreError(
                 f"{self.path} was made from {self._photo_count:,} photos, and {len(photos):,} are "
@@ -707,29 +788,3 @@ def _file(path: Path) -> Path:
     if not path.is_file():
         raise DataError(f"there is no annotation file {path}: check the path")
     return path
-
-
-def read_rows(
-    files: Sequence[tuple[str, int]],
-    ends: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.integer],
-    out: npt.NDArray[Any],
-) -> None:
-    """Read `rows` (B,) of arrays in several files to `out` (B, ...), whose type is the files'.
-
-    `files` are paths with the place where the data begins; `ends` is the row after the last of
-    each. Raises `StoreError` for a file that is gone or was cut short.
-    """
-    each = out[:1].nbytes
-    shards = np.searchsorted(ends, rows, side="right")
-    places = rows - np.concatenate(([0], ends))[shards]
-    for shard in np.unique(shards).tolist():
-        path, offset = files[shard]
-        try:
-            with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-                for slot in np.flatnonzero(shards == shard).tolist():
-                    file.seek(offset + int(places[slot]) * each)
-                    if file.readinto(out[slot]) != each:
-                        raise StoreError(f"{path} was cut short: make it again")
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read any more: {error.strerror}") from error

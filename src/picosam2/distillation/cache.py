@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2._files import sha256_file, write_json
-from picosam2.data.store import Store, read_rows, save_array
+from picosam2.data.crop_files import read_rows, save_array
+from picosam2.data.store import Store
 from picosam2.distillation.protocol import Teacher, fingerprint
 from picosam2.errors import StoreError
 
