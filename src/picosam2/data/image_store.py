@@ -29,9 +29,11 @@ from picosam2 import masks
 from picosam2._files import sha256_file, write_json
 from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, EntryProblem
+from picosam2.data.crop_files import save_array
 from picosam2.data.datasets import read_annotations
 from picosam2.data.split import split
-from picosam2.data.store import SourceFiles, _hash_photos, _ProgressCounter, _workers, save_array
+from picosam2.data.store import ProgressCounter, SourceFiles, hash_images
+from picosam2.data.workers import workers as in_processes
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError, require
 from picosam2.images import load_image
 from picosam2.runtimes.cpus import allowed_cpus
@@ -114,10 +116,10 @@ def prepare_images(
     _claim(out, plan)
     starts = range(0, len(images), config.images_per_part)
     groups = [images[start : start + config.images_per_part] for start in starts]
-    counter = _ProgressCounter(2 * len(images), progress)
-    with _workers(min(workers or allowed_cpus(), len(groups))) as in_parallel:
+    counter = ProgressCounter(2 * len(images), progress)
+    with in_processes(min(workers or allowed_cpus(), len(groups))) as in_parallel:
         hashes: list[int | None] = []
-        for some in in_parallel(_hash_photos, [[i.path for i in group] for group in groups]):
+        for some in in_parallel(hash_images, [[i.path for i in group] for group in groups]):
             hashes += some
             counter.add(len(some))
         kept = split(hashes, config.seed, config.validation)
