@@ -622,6 +622,11 @@ class App {
     }
     this.draw();
     this.keepWork();
+    const { activeElement } = document;
+    // The tools go with the last photo, and what had the focus with them.
+    if (this.shown === null && !this.live && activeElement && activeElement !== document.body && !isSeen(activeElement)) {
+      document.querySelector<HTMLElement>(".welcome [data-action=open]")?.focus();
+    }
   }
 
   private async ask(item: Item): Promise<void> {

@@ -2,7 +2,7 @@
 
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { packWeights } from "./pack.mjs";
+import { packWeights } from "../dist/weights.js";
 
 const root = resolve(import.meta.dirname, "..");
 const source =

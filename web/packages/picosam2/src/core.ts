@@ -3,9 +3,10 @@
 export * from "./edits.ts";
 export * from "./exports.ts";
 export {
-  type Box, boxWindow, clickWindows, crop, cropMask, pasteRegion, type Point, pointWindow, type Prompt,
+  type Box, boxWindow, clickWindows, crop, cropMask, cropPlane, pasteRegion, type Point, pointWindow, type Prompt,
   type Region, type RgbaImage, sensorWindow, toCrop, toImage, type Window,
 } from "./geometry.ts";
+export { DISK_RADIUS, drawPlanes, followingBox, type Known, PLANES, probability } from "./guidance.ts";
 export * from "./masks.ts";
 export { ModelError, type ModelFacts, readFacts } from "./metadata.ts";
 export { smoothPath } from "./outline.ts";
@@ -20,4 +21,5 @@ export {
   Segmentation, type Segmenter, type SetImageOptions, type TrackRequest,
 } from "./segmenter.ts";
 export { type Sighting, Tracker } from "./tracker.ts";
+export { packWeights, unpackWeights } from "./weights.ts";
 export { zip } from "./zip.ts";

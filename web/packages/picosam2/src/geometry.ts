@@ -139,13 +139,18 @@ export function cropMask(
   window: Window,
   size: number,
 ): Float32Array {
-  const plane: Plane = {
-    data: mask.map((value) => value * 255),
-    width,
-    height,
-    stride: 1,
-    channels: 1,
-  };
+  return cropPlane(mask.map((value) => value * 255), height, width, window, size);
+}
+
+/** `data` (height, width), 0..255, through `window`, zero outside the image: (size, size), 0..1. */
+export function cropPlane(
+  data: Uint8Array,
+  height: number,
+  width: number,
+  window: Window,
+  size: number,
+): Float32Array {
+  const plane: Plane = { data, width, height, stride: 1, channels: 1 };
   const covered = resample8(plane, atLeast(window, THINNEST), size, [0]);
   return Float32Array.from(covered, (value) => value / 255);
 }

@@ -5,6 +5,7 @@
  * Only the outermost fields of the protobuf are walked (ONNX's `ModelProto`); the graph is skipped.
  */
 
+import { decode, fields } from "./protobuf.ts";
 import { Scorer } from "./scorer.ts";
 
 const KEY = "picosam2";
@@ -28,6 +29,8 @@ export interface ModelFacts {
   readonly boxMaxAspect: number;
   readonly clickHalves: readonly number[];
   readonly outsideLogit: number;
+  /** The network takes guidance beside the crop: a mask so far, and clicks on and off the object. */
+  readonly guidance: boolean;
   /** The weights try one window of the input's own size for a click, as the paper does. */
   readonly native: boolean;
   readonly clickScorer: Scorer | null;
@@ -92,6 +95,7 @@ function interpret(said: unknown, name: string, bytes: number): ModelFacts {
     boxMaxAspect: typeof aspect === "number" ? aspect : Infinity,
     clickHalves: halves,
     outsideLogit: number(geometry["outside_logit"], "outside_logit"),
+    guidance: root["model"] !== undefined && record(root["model"], "model")["guidance"] === true,
     native,
     clickScorer: click,
     boxScorer: box,
@@ -119,42 +123,11 @@ function numbers(value: unknown, what: string, length?: number): number[] {
 
 /** The metadata entry `key` of an ONNX file, or null. Throws on bytes that are no protobuf. */
 function metadata(bytes: Uint8Array, key: string): string | null {
-  for (const [field, body] of fields(bytes)) {
-    if (field !== METADATA_PROPS) continue;
-    const entry = new Map(fields(body));
-    const found = entry.get(ENTRY_KEY);
-    if (found && decode(found) === key) return decode(entry.get(ENTRY_VALUE) ?? new Uint8Array());
+  for (const { number, body } of fields(bytes)) {
+    if (number !== METADATA_PROPS) continue;
+    const entry = new Map([...fields(body)].map((field) => [field.number, field.body]));
+    const name = entry.get(ENTRY_KEY);
+    if (name && decode(name) === key) return decode(entry.get(ENTRY_VALUE) ?? new Uint8Array());
   }
   return null;
-}
-
-function decode(bytes: Uint8Array): string {
-  return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-}
-
-/** The length-delimited fields of a protobuf message: field number and bytes. */
-function* fields(bytes: Uint8Array): Generator<[number, Uint8Array]> {
-  let at = 0;
-  const varint = (): number => {
-    let value = 0;
-    for (let factor = 1; ; factor *= 128) {
-      const byte = bytes[at++];
-      if (byte === undefined || factor > 2 ** 63) throw new Error("cut off");
-      value += (byte & 127) * factor;
-      if (byte < 128) return value;
-    }
-  };
-  while (at < bytes.length) {
-    const tag = varint();
-    const wire = tag % 8;
-    if (wire === 0) varint();
-    else if (wire === 1) at += 8;
-    else if (wire === 5) at += 4;
-    else if (wire === 2) {
-      const end = varint() + at;
-      if (end > bytes.length) throw new Error("cut off");
-      yield [Math.floor(tag / 8), bytes.subarray(at, end)];
-      at = end;
-    } else throw new Error("no protobuf");
-  }
 }

@@ -66,8 +66,8 @@ class NodeSegmenter implements Segmenter {
     private readonly runtime: OrtRuntime,
     threads: number,
   ) {
-    const { name, bytes } = runtime.facts;
-    this.model = { name, bytes, threads, guidance: runtime.guided };
+    const { name, bytes, guidance } = runtime.facts;
+    this.model = { name, bytes, threads, guidance };
   }
 
   /** `source` is RGBA pixels: what sharp, pngjs, jpeg-js and canvas give. */

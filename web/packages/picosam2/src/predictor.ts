@@ -18,9 +18,11 @@ import {
   type RgbaImage,
   type Window,
 } from "./geometry.ts";
+import { drawPlanes, followingBox, PLANES, probability } from "./guidance.ts";
 import type { Mask } from "./masks.ts";
 import type { ModelFacts } from "./metadata.ts";
 import { Pyramid } from "./pyramid.ts";
+import { obeyed, union } from "./refine.ts";
 import type { Rect } from "./resample.ts";
 import { FEATURES, features, mapAt, type Maps } from "./scorer.ts";
 
@@ -77,6 +79,11 @@ export class Candidate {
     readonly draw: Draw,
   ) {
     this.coarse = gridOf(width, height, Math.ceil(Math.max(width, height) / GRID_SIDE));
+  }
+
+  /** The same window and score with other logits. */
+  redrawn(draw: Draw): Candidate {
+    return new Candidate(this.window, this.score, this.side, this.width, this.height, draw);
   }
 
   /** Pixels in a cell of `preview`. */
@@ -146,6 +153,15 @@ export interface Ladder {
 /** Clicks whose ladders are kept, so that another point or another scale is quick. */
 const KEPT = 48;
 
+/** Makes room for one more. */
+function bounded(kept: Map<string, unknown>, most: number): void {
+  if (kept.size < most) return;
+  for (const oldest of kept.keys()) {
+    kept.delete(oldest);
+    break;
+  }
+}
+
 function keyOf({ x, y }: Point): string {
   return `${x},${y}`;
 }
@@ -155,6 +171,7 @@ export class Predictor {
   private readonly image: Pyramid;
   private readonly ladders = new Map<string, Ladder>();
   private readonly refined = new WeakMap<Candidate, Candidate>();
+  private readonly corrections = new Map<string, Candidate>();
 
   constructor(
     private readonly runtime: Runtime,
@@ -172,6 +189,9 @@ export class Predictor {
     choice: number | null = null,
     mask: Mask | null = null,
   ): Promise<Candidate[]> {
+    if (this.runtime.facts.guidance && (mask || prompt.points.length + (prompt.box ? 1 : 0) > 1)) {
+      return [await this.corrected(prompt, mask)];
+    }
     const first: Candidate[] = [];
     const byPoint = new Map<Point, Candidate[]>();
     const around = span(prompt);
@@ -191,6 +211,55 @@ export class Predictor {
     }
     if (mask) return [this.mend(this.given(mask), prompt.points, byPoint)];
     return this.combine(prompt, first, byPoint);
+  }
+
+  /**
+   * Several clicks with weights that take guidance: the first click, or the box, gives a mask, and each
+   * further click corrects the mask before it. A given mask is corrected by all clicks at once.
+   */
+  private async corrected({ points, box }: Prompt, mask: Mask | null): Promise<Candidate> {
+    if (mask) {
+      const given = this.given(mask);
+      return points.length > 0 ? this.correct(given, points, null) : given;
+    }
+    const key = JSON.stringify([points, box]);
+    const kept = this.corrections.get(key);
+    if (kept) return kept;
+    // The point that says what is meant may come after one that says what is not.
+    const start = box ? 0 : points.findIndex(({ positive }) => positive) + 1;
+    let candidate: Candidate;
+    if (points.length > start) {
+      const before = await this.candidates({ points: points.slice(0, -1), box });
+      candidate = await this.correct(before[0]!, points, box);
+    } else {
+      const [first] = await this.candidates({ points: box ? [] : points.slice(start - 1, start), box });
+      candidate = start > 1 ? await this.correct(first!, points, box) : first!;
+    }
+    bounded(this.corrections, KEPT);
+    this.corrections.set(key, candidate);
+    return candidate;
+  }
+
+  /** The next mask from the mask so far and all clicks, by one window. */
+  private async correct(before: Candidate, points: readonly Point[], box: Box | null): Promise<Candidate> {
+    const { facts } = this.runtime;
+    const { height, width } = this.image;
+    const around = followingBox(union(before.bounds, box), points, height, width);
+    if (!around) return before;
+    const window = boxWindow(around, facts.boxGrowth, facts.boxMaxAspect);
+    const { preview, step } = before;
+    const grid = gridOf(width, height, step);
+    const known = { data: new Uint8Array(grid.width * grid.height), ...grid };
+    const share = probability(preview.logits);
+    for (let y = 0; y < preview.height; y++) {
+      const row = share.subarray(y * preview.width, (y + 1) * preview.width);
+      known.data.set(row, (y + preview.y) * grid.width + preview.x);
+    }
+    const planes = new Float32Array(PLANES * facts.inputSize ** 2);
+    drawPlanes(window, facts.inputSize, known, points, planes);
+    const maps = await this.maps([window], BOX_CHANNEL, planes);
+    const answer = this.candidate(maps, 0, this.boxScore(maps));
+    return answer.redrawn((cells, clip) => obeyed(answer.draw(cells, clip), window, points, cells.step));
   }
 
   /** A mask as a candidate that is sure of itself. */
@@ -214,20 +283,24 @@ export class Predictor {
     return new Candidate(window, 1, outputSize, width, height, draw);
   }
 
-  /** Whether a click's candidates are already there. */
-  knows(point: Point): boolean {
-    return this.ladders.has(keyOf(point));
+  /** Whether the network has nothing more to do for a prompt. */
+  knows({ points, box }: Prompt): boolean {
+    if (points.length === 1 && !box) return this.ladders.has(keyOf(points[0]!));
+    return this.corrections.has(JSON.stringify([points, box]));
   }
 
   /** One candidate for a box, from its window. */
   async box(box: Box): Promise<Candidate> {
     const { facts } = this.runtime;
-    const { height, width } = this.image;
     const window = boxWindow(box, facts.boxGrowth, facts.boxMaxAspect);
     const maps = await this.maps([window], BOX_CHANNEL);
-    const found = features(maps, height, width);
-    const score = facts.boxScorer ? facts.boxScorer.score(found)[0]! : found[1]!;
-    return this.candidate(maps, 0, score);
+    return this.candidate(maps, 0, this.boxScore(maps));
+  }
+
+  private boxScore(maps: Maps): number {
+    const { boxScorer } = this.runtime.facts;
+    const measured = features(maps, this.image.height, this.image.width);
+    return boxScorer ? boxScorer.score(measured)[0]! : measured[1]!;
   }
 
   /** The candidates of a click, one a scale, all in one batch. */
@@ -243,12 +316,7 @@ export class Predictor {
       candidates: scores.map((score, i) => this.candidate(maps, i, score)),
       order: scores.map((_, i) => i).sort((a, b) => scores[b]! - scores[a]!),
     };
-    if (this.ladders.size >= KEPT) {
-      for (const oldest of this.ladders.keys()) {
-        this.ladders.delete(oldest);
-        break;
-      }
-    }
+    bounded(this.ladders, KEPT);
     this.ladders.set(key, ladder);
     return ladder;
   }
@@ -298,7 +366,11 @@ export class Predictor {
     });
   }
 
-  private async maps(windows: readonly Window[], channel: number): Promise<Maps> {
+  private async maps(
+    windows: readonly Window[],
+    channel: number,
+    guidance: Float32Array | null = null,
+  ): Promise<Maps> {
     const { facts } = this.runtime;
     const { inputSize, outputSize: side } = facts;
     const bytes = inputSize * inputSize * 3;
@@ -306,7 +378,7 @@ export class Predictor {
     windows.forEach((window, i) => {
       crops.set(this.image.crop(window, inputSize, facts.pad), i * bytes);
     });
-    const all = await this.runtime.run(crops, windows.length);
+    const all = await this.runtime.run(crops, windows.length, guidance);
     const size = side * side;
     const logits = new Float32Array(windows.length * size);
     const from = Math.min(channel, facts.channels - 1);

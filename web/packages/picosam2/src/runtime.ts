@@ -1,7 +1,12 @@
 /** The network in ONNX Runtime, whichever package of it: crops in, logits out. */
 
+import { PLANES } from "./guidance.ts";
 import type { ModelFacts } from "./metadata.ts";
 import type { Runtime } from "./predictor.ts";
+import { unpackWeights } from "./weights.ts";
+
+/** The name of the input for guidance, in networks that have one. */
+const GUIDANCE = "guidance";
 
 /** What is used of onnxruntime-web and onnxruntime-node, which share their API. */
 export interface OrtModule {
@@ -36,29 +41,25 @@ export class OrtRuntime implements Runtime {
     facts: ModelFacts,
     options: Record<string, unknown> = {},
   ): Promise<OrtRuntime> {
-    const session = await ort.InferenceSession.create(model, {
+    const session = await ort.InferenceSession.create(unpackWeights(model), {
       graphOptimizationLevel: "all",
       ...options,
     });
     return new OrtRuntime(facts, ort, session);
   }
 
-  /** Whether the network has a second input, for guidance. */
-  get guided(): boolean {
-    return this.session.inputNames.length > 1;
-  }
-
   /** Crops (B, S, S, 3) RGB 8 bits, with guidance (B, 3, S, S) or none, to logits (B, K, s, s). */
   async run(crops: Uint8Array, batch: number, guidance: Float32Array | null = null): Promise<Float32Array> {
     const { inputSize: side } = this.facts;
     const shape = [batch, 3, side, side];
-    const [image, second] = this.session.inputNames;
+    const { inputNames } = this.session;
+    const image = inputNames.find((name) => name !== GUIDANCE)!;
     const feeds: Record<string, OrtTensor> = {
-      [image!]: new this.ort.Tensor("float32", normalize(crops, batch, this.facts), shape),
+      [image]: new this.ort.Tensor("float32", normalize(crops, batch, this.facts), shape),
     };
-    if (second) {
-      const planes = guidance ?? new Float32Array(batch * 3 * side * side);
-      feeds[second] = new this.ort.Tensor("float32", planes, shape);
+    if (inputNames.includes(GUIDANCE)) {
+      const planes = guidance ?? new Float32Array(batch * PLANES * side * side);
+      feeds[GUIDANCE] = new this.ort.Tensor("float32", planes, [batch, PLANES, side, side]);
     }
     const { logits } = await this.session.run(feeds, ["logits"]);
     const data = await logits?.getData();

@@ -54,7 +54,7 @@ export class WebEngine extends Engine {
     await runtime.run(new Uint8Array(side * side * 3), 1); // the first run allocates
     await this.timeWindow();
     void this.tryGpu(bytes, facts, runtime);
-    return { name: facts.name, bytes: facts.bytes, threads, guidance: cpu.guided };
+    return { name: facts.name, bytes: facts.bytes, threads, guidance: facts.guidance };
   }
 
   private async measure(): Promise<number> {

@@ -19,7 +19,6 @@ afterEach(() => vi.unstubAllGlobals());
 function made(ms: number, off = 0, fails = false): OrtRuntime & { released: boolean } {
   const runtime = {
     facts,
-    guided: false,
     released: false,
     run: async (crops: Uint8Array, batch: number) => {
       if (fails) throw new Error("device lost");
