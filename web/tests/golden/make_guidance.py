@@ -1,4 +1,4 @@
-"""Write guidance.json: what `picosam2.guidance` draws for fixed masks and clicks, for the page's twin.
+"""Write guidance.json: what `picosam2.guidance` draws for fixed masks, for the page's twin.
 
 Run `python web/tests/golden/make_guidance.py` after a deliberate change of the guidance;
 `tests/apps/test_demo.py` compares the package with the file.
