@@ -54,7 +54,6 @@ export const PAGE = {
   redo: "Redo",
   brushSize: "Brush size",
   objects: "Objects",
-  showObjects: "Objects and saving",
   none: "Nothing kept yet. Point at something in the photo and click.",
   loadMask: "Load a mask",
   edges: "Edges",
