@@ -9,6 +9,7 @@ before, so here whole images are kept, and any window is cut from them at full r
     part-00000.images.npy        of `IMAGE`
     part-00000.objects.npy       of `OBJECT`
     part-00000.json              written last: checksums, the images' names, problems
+    validation/, validation.json  the validation images and their masks, in COCO's format
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ import numpy.typing as npt
 from picosam2 import masks
 from picosam2._files import sha256_file, write_json
 from picosam2._progress import Progress
-from picosam2.data.coco import AnnotatedImage, EntryProblem
+from picosam2.data.coco import AnnotatedImage, EntryProblem, read_coco
 from picosam2.data.crop_files import save_array
 from picosam2.data.datasets import read_annotations
 from picosam2.data.split import split
-from picosam2.data.store import ProgressCounter, SourceFiles, hash_images
+from picosam2.data.store import ProgressCounter, SourceFiles, hash_images, write_validation
 from picosam2.data.workers import workers as in_processes
-from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError, require
+from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
 from picosam2.images import load_image
 from picosam2.runtimes.cpus import allowed_cpus
 
@@ -132,10 +133,18 @@ def prepare_images(
         counter.add(sum(len(job.images) for job in jobs if job.summary.exists()))
         for count in in_parallel(_write_part, waiting):
             counter.add(count)
+    summaries = [_summary(job.summary) for job in jobs]
+    kept_names = {
+        (entry["source"], entry["id"], entry["file_name"])
+        for summary in summaries
+        for entry in summary["images"]
+        if entry["validation"]
+    }
+    write_validation(out, [i for i in images if (i.source, i.id, i.path.name) in kept_names])
     write_json(out / "images.json", {**plan, "complete": True})
     problems = [problem for annotations in read for problem in annotations.problems]
-    for job in jobs:
-        problems += [EntryProblem(**p) for p in _summary(job.summary)["problems"]]
+    for summary in summaries:
+        problems += [EntryProblem(**problem) for problem in summary["problems"]]
     return tuple(problems)
 
 
@@ -207,7 +216,6 @@ class _Job:
 
 def _write_part(job: _Job) -> int:
     """Decode a part's images and masks and write its files; the number of its images."""
-    tools = require("pycocotools.mask", "train")
     pixels: list[npt.NDArray[np.uint8]] = []
     encodings: list[bytes] = []
     images: list[tuple[Any, ...]] = []
@@ -230,7 +238,7 @@ def _write_part(job: _Job) -> int:
             except PicoSAM2Error as error:
                 problems.append({"where": f"annotation {instance.id}", "what": str(error)})
                 continue
-            encoded = tools.encode(np.asfortranarray(mask.view(np.uint8)))["counts"]
+            encoded = masks.rle_encode(mask)["counts"].encode("ascii")
             objects.append(
                 (instance.id, len(images), int(mask.sum()), masks.bbox(mask), written, len(encoded))
             )
@@ -361,14 +369,22 @@ class ImageStore:
         image = self.images[record["image"]]
         start, length = int(record["start"]), int(record["length"])
         counts = self._masks[self._part_of_object[index]][start : start + length].tobytes()
-        tools = require("pycocotools.mask", "train")
-        decoded: npt.NDArray[np.uint8] = tools.decode(
+        return masks.rle_decode(
             {"size": [int(image["height"]), int(image["width"])], "counts": counts}
         )
-        return np.ascontiguousarray(decoded).view(np.bool_)
 
-    def held_out(self) -> npt.NDArray[np.int64]:
-        """The images kept for validation that have an object, (V,) int64."""
-        return np.flatnonzero(
-            self.images["validation"] & np.isin(np.arange(len(self.images)), self.objects["image"])
+    def held_out(self) -> tuple[AnnotatedImage, ...]:
+        """The images that are kept for validation and their objects, source by source.
+
+        Raises:
+            StoreError: the store keeps none.
+            DataError: what it keeps cannot be read.
+        """
+        if self.images["validation"].any():
+            read = read_coco(self.path / "validation.json", self.path / "validation")
+            if found := tuple(image for image in read.images if image.instances):
+                return found
+        raise StoreError(
+            f"{self.path} keeps no images for validation to measure on: prepare it with "
+            "--validation 0.1"
         )

@@ -284,7 +284,7 @@ def _prepare(
     held_out: list[AnnotatedImage] = []
     for job, summary in zip(jobs, summaries, strict=True):
         held_out += _kept(job, summary)
-    digest = _write_validation(out, held_out)
+    digest = write_validation(out, held_out)
     write_json(out / "store.json", {**plan, "complete": True, "validation_sha256": digest})
     return PrepareResult(
         photos=sum(len(s["photos"]) for s in summaries),
@@ -558,7 +558,7 @@ def _record(
     return record
 
 
-def _write_validation(out: Path, photos: Sequence[AnnotatedImage]) -> str:
+def write_validation(out: Path, photos: Sequence[AnnotatedImage]) -> str:
     """The validation photos, copied, with a COCO file of their own: for measuring on whole images.
 
     Image and annotation ids are new, since two sources may use the same ones. Returns the file's

@@ -1,0 +1,114 @@
+"""Corrections: a mask so far and clicks in, the next mask out, by one window of a guided network.
+
+The window is laid around the mask and the clicks, the guidance is drawn in it, and the answer takes
+the mask's place. Clicks are obeyed: where the network's answer still contradicts one, a small disk
+around it is given the click's word.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from picosam2 import geometry, guidance
+from picosam2.errors import PromptError
+from picosam2.geometry import Window
+from picosam2.masks import Region, bbox
+from picosam2.prompts import Box, Point
+from picosam2.runtimes.protocol import Runtime
+
+BOX_CHANNEL = 0
+"""The logit channel that answers with guidance: the one that knows where the object ends."""
+
+_GIVEN = 1.0  # the logit of a disk that takes a click's word
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """What one window answered."""
+
+    window: Window
+    logits: npt.NDArray[np.float32]
+    """(S, S) float32 on the window, as the network gave them."""
+    region: Region
+    """The same on the image's pixels, with all clicks obeyed."""
+
+
+def correct(
+    runtime: Runtime,
+    image: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8] | None,
+    points: Sequence[Point],
+    *,
+    box: Box | None = None,
+    growth: float = geometry.BOX_GROWTH,
+    max_aspect: float = math.inf,
+) -> Correction:
+    """The next mask of an object, by one window of a network that takes guidance.
+
+    Args:
+        runtime: weights with `info.guidance`.
+        image: (H, W, 3) RGB uint8.
+        mask: (H, W) uint8, the mask so far: 255 times its probability (`guidance.whole`, or a given
+            mask times 255); None if there is none.
+        points: all clicks so far, in the order they were given.
+        box: the box that the object was given with, if it was.
+        growth, max_aspect: the weights' own rules for the window of a box.
+
+    Raises:
+        PromptError: there is no mask, box or positive click to lay a window around.
+    """
+    height, width = image.shape[:2]
+    around = guidance.following_box(_extent(mask, box), points, height, width)
+    if around is None:
+        raise PromptError("a correction needs a mask, a box or a click on the object")
+    window = geometry.box_window(around, growth=growth, max_aspect=max_aspect)
+    size = runtime.info.input_size
+    crop = geometry.crop(image, window, size)
+    planes = guidance.planes(window, size, mask, points)
+    logits = runtime(crop[None], planes[None])[0, BOX_CHANNEL]
+    region = geometry.paste_region(logits, window, height, width)
+    return Correction(window, logits, obeyed(region, window, points))
+
+
+def obeyed(region: Region, window: Window, points: Sequence[Point]) -> Region:
+    """`region` with every click inside the window obeyed; the newest has the last word.
+
+    Around a click that the mask contradicts, a disk as large as the one in the guidance changes
+    sides. Where no click is contradicted, the region itself is returned.
+    """
+    logits = region.logits
+    radius_x = max(guidance.DISK_RADIUS * window.width, 0.75)
+    radius_y = max(guidance.DISK_RADIUS * window.height, 0.75)
+    rows, columns = np.ogrid[region.rows, region.columns]
+    for point in points:
+        x, y = int(point.x) - region.x, int(point.y) - region.y
+        inside = 0 <= y < logits.shape[0] and 0 <= x < logits.shape[1]
+        if not inside or (logits[y, x] > 0) == point.positive:
+            continue
+        if logits is region.logits:
+            logits = logits.copy()
+        disk = ((columns + 0.5 - point.x) / radius_x) ** 2 + (
+            (rows + 0.5 - point.y) / radius_y
+        ) ** 2 <= 1
+        disk[y, x] = True
+        part = logits[disk]
+        logits[disk] = np.maximum(part, _GIVEN) if point.positive else np.minimum(part, -_GIVEN)
+    return region if logits is region.logits else Region(region.x, region.y, logits)
+
+
+def _extent(mask: npt.NDArray[np.uint8] | None, box: Box | None) -> Box | None:
+    """The box around the mask so far and the box that was given."""
+    bounds = None if mask is None else bbox(mask > 127)
+    if bounds is None:
+        return box
+    found = Box(*bounds)
+    if box is None:
+        return found
+    return Box(
+        min(found.x0, box.x0), min(found.y0, box.y0), max(found.x1, box.x1), max(found.y1, box.y1)
+    )

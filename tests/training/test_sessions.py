@@ -1,0 +1,152 @@
+"""Simulated users: windows and planes of prediction, clicks at errors, and repeatable draws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import write_coco
+
+from picosam2.data.augment import NO_AUGMENT
+from picosam2.data.image_store import ImageStore, ImageStoreConfig, prepare_images
+from picosam2.data.store import BOX, CLICK
+from picosam2.errors import ConfigError
+from picosam2.training.sessions import GuidedBatch, GuidedConfig, Sessions
+
+SIZE, OUTPUT, BATCH = 64, 32, 6
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    folder = tmp_path_factory.mktemp("images")
+    config = ImageStoreConfig(validation=0.2)
+    prepare_images([write_coco(folder, 12)], folder / "store", config, workers=1)
+    return ImageStore(folder / "store")
+
+
+def sessions(store: ImageStore, config: GuidedConfig | None = None, seed: int = 0) -> Sessions:
+    return Sessions(
+        store, config or GuidedConfig(), NO_AUGMENT, size=SIZE, output=OUTPUT, batch=BATCH,
+        seed=seed,
+    )  # fmt: skip
+
+
+def run(made: Sessions, steps: int, answer: float = 1.0) -> list[GuidedBatch]:
+    """Batches of a network that answers everywhere with one logit."""
+    batches = []
+    for step in range(steps):
+        batches.append(made.batch(step))
+        made.answer(step, np.full((BATCH, OUTPUT, OUTPUT), answer, np.float32))
+    return batches
+
+
+def test_batches_repeat_with_the_seed_and_the_answers(store: ImageStore) -> None:
+    first, again = (run(sessions(store), 6) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        for name in GuidedBatch.__dataclass_fields__:
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+    other = run(sessions(store, seed=1), 6)
+    assert not torch.equal(first[0].image_B3SS, other[0].image_B3SS)
+
+
+def test_unguided_passes_have_zero_guidance_and_guided_ones_some(store: ImageStore) -> None:
+    kinds = set()
+    for batch in run(sessions(store), 12):
+        assert batch.image_B3SS.shape == batch.guidance_B3SS.shape == (BATCH, 3, SIZE, SIZE)
+        assert 0 <= batch.guidance_B3SS.min() <= batch.guidance_B3SS.max() <= 1
+        some = batch.guidance_B3SS.flatten(1).any(1)
+        assert torch.equal(some, batch.guided_B)
+        assert (batch.kind_B[batch.guided_B] == BOX).all()
+        assert not (batch.taught_B & batch.guided_B).any()
+        assert (batch.weight_BLL >= 1).all()
+        kinds |= set(batch.kind_B[~batch.guided_B].tolist())
+    assert kinds == {BOX, CLICK}
+
+
+@pytest.mark.parametrize(("answer", "plane"), [(-4.0, 1), (4.0, 2)])
+def test_clicks_correct_the_answer(store: ImageStore, answer: float, plane: int) -> None:
+    """A network that misses everything gets positive clicks on the object, one that takes
+    everything negative ones off it."""
+    config = GuidedConfig(
+        box=1.0, click=0.0, box_passes=(0.0, 0.0, 1.0), exact=1.0, jitter=0.0, forget=0.0
+    )
+    batches = run(sessions(store, config), 4, answer)
+    for first, second in zip(batches[:2], batches[2:], strict=True):
+        assert not first.guided_B.any()
+        assert second.guided_B.all()
+        clicks = second.guidance_B3SS[:, 1:]
+        assert clicks[:, plane - 1].flatten(1).any(1).all()
+        assert not clicks[:, 2 - plane].any()
+        # The mask so far is what was answered, inside of the window that was answered in.
+        assert (second.guidance_B3SS[:, 0].flatten(1).mean(1) > 0.5).all() == (answer > 0)
+        covered = torch.nn.functional.interpolate(second.target_BLL[:, None], SIZE)[:, 0]
+        share = (covered * clicks[:, plane - 1]).sum((1, 2)) / clicks[:, plane - 1].sum((1, 2))
+        assert ((share > 0.5) == (plane == 1)).all()
+        # The loss looks at the click.
+        heavy = second.weight_BLL.flatten(1).argmax(1)
+        disks = torch.nn.functional.adaptive_max_pool2d(clicks[:, plane - 1], OUTPUT).flatten(1)
+        assert disks[torch.arange(BATCH), heavy].all()
+
+
+def test_exact_boxes_are_the_middle_of_their_windows(store: ImageStore) -> None:
+    config = GuidedConfig(box=1.0, click=0.0, box_passes=(1.0,), exact=1.0)
+    batch = sessions(store, config).batch(0)
+    for target in batch.target_BLL.numpy() > 0.5:
+        rows, columns = np.flatnonzero(target.any(1)), np.flatnonzero(target.any(0))
+        for places in (rows, columns):
+            span = (places[0] + places[-1] + 1) / 2, places[-1] + 1 - places[0]
+            assert span == pytest.approx((OUTPUT / 2, OUTPUT / config.growth), abs=1.2)
+
+
+def test_clicks_are_in_the_middle_of_one_of_the_windows_of_prediction(store: ImageStore) -> None:
+    config = GuidedConfig(box=0.0, click=1.0, click_passes=(1.0,))
+    made = sessions(store, config)
+    sizes = set()
+    for batch in run(made, 6):
+        middle = batch.target_BLL[:, OUTPUT // 2 - 1 : OUTPUT // 2 + 1, OUTPUT // 2 - 1 :][:, :, :2]
+        assert (middle.amax((1, 2)) > 0).all()
+        assert (batch.kind_B == CLICK).all()
+        sizes |= {round(float(target.mean()), 3) for target in batch.target_BLL}
+    assert len(sizes) > 6
+
+
+def test_only_training_images_are_drawn(store: ImageStore) -> None:
+    validation = [store.image(int(i)).tobytes() for i in np.flatnonzero(store.images["validation"])]
+    made = sessions(store)
+    seen = set()
+    for step in range(20):
+        made.batch(step)
+        seen |= {session.image.tobytes() for session in made._halves[step % 2] if session}
+        made.answer(step, np.full((BATCH, OUTPUT, OUTPUT), -4, np.float32))
+    assert len(seen) == 12 - len(validation)
+    assert not seen & set(validation)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"box": 0.7, "click": 0.4}, "together at most 1"),
+        ({"box_passes": (0.5, 0.4)}, "must add up to 1"),
+        ({"exact": 1.5}, "`exact`"),
+        ({"growth": 0.5}, "`growth`"),
+        ({"obey": -1.0}, "must not be negative"),
+    ],
+)
+def test_impossible_settings(settings: dict[str, float], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        GuidedConfig(**settings)
+
+
+def test_unknown_sources(store: ImageStore) -> None:
+    with pytest.raises(ConfigError, match="no source 'cats'"):
+        Sessions(
+            store, GuidedConfig(), NO_AUGMENT, size=SIZE, output=OUTPUT, batch=2, seed=0,
+            sources={"cats": 2.0},
+        )  # fmt: skip
+    with pytest.raises(ConfigError, match="nothing in the store"):
+        Sessions(
+            store, GuidedConfig(), replace(NO_AUGMENT), size=SIZE, output=OUTPUT, batch=2, seed=0,
+            sources={"shapes": 0.0},
+        )  # fmt: skip
