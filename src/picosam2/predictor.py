@@ -24,6 +24,7 @@ from picosam2.geometry import Window
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import Region, stability
 from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_prompts
+from picosam2.refine import Correction, correct
 from picosam2.results import Segmentation
 from picosam2.runtimes.protocol import FlipAverage, Runtime
 from picosam2.runtimes.weights import load_runtime
@@ -320,6 +321,25 @@ class Predictor:
             c if box is None else _blend(c, next(again), height, width)
             for c, box in zip(chosen, boxes, strict=True)
         ]
+
+    def correct(
+        self,
+        image: npt.NDArray[np.uint8],
+        mask: npt.NDArray[np.uint8] | None,
+        points: Sequence[Point],
+        *,
+        box: Box | None = None,
+    ) -> Correction:
+        """The next mask of an object from the mask so far and its clicks; see `refine.correct`.
+
+        Raises:
+            WeightsError: the weights take no guidance.
+            PromptError: there is no mask, box or positive click to lay a window around.
+        """
+        return correct(
+            self.runtime, image, mask, points, box=box,
+            growth=self._rules.box_growth, max_aspect=self._rules.box_max_aspect,
+        )  # fmt: skip
 
     def window_logits(
         self, picture: npt.NDArray[np.uint8], windows: Sequence[Window], channel: int

@@ -26,7 +26,7 @@ def ring() -> np.ndarray:
 
 
 def test_the_names_are_fixed() -> None:
-    assert PROTOCOLS == ("paper-point", "paper-roi", "click", "box")
+    assert PROTOCOLS == ("paper-point", "paper-roi", "click", "click-inside", "box")
     with pytest.raises(ConfigError, match="no protocol 'point': use paper-point"):
         make_item("point", ring())
 
@@ -159,5 +159,19 @@ def test_jitter_is_a_function_of_the_seed(protocol: str) -> None:
     )
     assert one == same
     assert one != other
-    plain = make_item(protocol, ring(), seed=4).prompt
-    assert plain == make_item(protocol, ring(), seed=5).prompt  # without jitter it has no say
+    if protocol != "click-inside":  # the others are as exact as they can be without jitter
+        plain = make_item(protocol, ring(), seed=4).prompt
+        assert plain == make_item(protocol, ring(), seed=5).prompt
+
+
+def test_a_click_inside_is_anywhere_on_the_object_but_its_rim() -> None:
+    mask = np.zeros((60, 80), bool)
+    mask[10:50, 20:60] = True  # 40 wide: a rim of 4
+    points = [make_item("click-inside", mask, seed=seed).point for seed in range(300)]
+    xs, ys = np.array([(point.x, point.y) for point in points]).T
+    assert (xs.min(), xs.max()) == (24.5, 55.5)
+    assert (ys.min(), ys.max()) == (14.5, 45.5)
+    assert abs(xs.mean() - 40) < 2
+    thin = np.zeros((9, 90), bool)
+    thin[4] = True  # nothing is left of it without a rim
+    assert make_item("click-inside", thin, seed=1).point.y == 4.5

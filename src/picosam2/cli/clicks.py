@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._measuring import AnnotationFile, Dataset, Images, Limit, ResultFile
 from picosam2.cli._options import RuntimeName, Threads, Weights
+from picosam2.errors import ConfigError
+
+if TYPE_CHECKING:
+    from picosam2.evaluation.clicks import ClickedModel
+    from picosam2.predictor import Predictor
 
 
 def clicks(
@@ -16,53 +22,102 @@ def clicks(
     images: Images,
     annotations: AnnotationFile,
     dataset: Dataset = "coco",
-    clicks: Annotated[int, Parameter(validator=Number(gte=1, lte=20))] = 6,
+    start: Literal["click", "inside", "box"] = "click",
+    clicks: Annotated[int, Parameter(validator=Number(gte=1, lte=20))] = 10,
     weights: Weights = "default",
+    peer: Annotated[str | None, Parameter(metavar="PREFIX:PLACE")] = None,
     limit: Limit = None,
     json: ResultFile = None,
+    plot: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
 ) -> None:
     """Measure how fast masks get good when a user keeps clicking on what is wrong.
 
-    The first click is the object's centre point, the next ones go where the largest error is. NoC
-    is the mean number of clicks to an IoU of 0.85 or 0.90; an object that does not get there counts
-    as the limit.
+    After the first prompt each click goes where the largest error is. NoC is the mean number of
+    clicks to an IoU of 0.85 or 0.90; an object that does not get there counts as the limit. A
+    correction is harmful if it loses more than 2 points of IoU, and obeyed if the mask that follows
+    has the click on its side.
 
     Args:
+        start: What comes first: a click at the object's centre point, a click anywhere inside it,
+            or its box, which counts as a click.
         clicks: How many clicks to give to each object.
+        peer: Also another model on the same objects, beside the weights: `onnx:ENCODER,DECODER`,
+            `sam2:FOLDER` and so on, as for `picosam2 eval`.
+        plot: Also draw mIoU by clicks, an SVG file.
     """
-    from picosam2._files import write_json
+    from picosam2._files import write_json, write_text
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, name_problems
     from picosam2.data.datasets import read_annotations
     from picosam2.evaluation.clicks import measure_clicks
-    from picosam2.evaluation.network_facts import weights_facts
-    from picosam2.predictor import Predictor
-    from picosam2.runtimes.weights import find_weights
 
-    predictor = Predictor(weights, runtime=runtime, threads=threads)
-    facts = weights_facts(weights, find_weights(weights, runtime), predictor)
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise ConfigError(f"{plot} is no name for an SVG file: end it in .svg")
+    models = [_weights(weights, runtime, threads)]
+    if peer is not None:
+        models.append(_peer(peer, threads))
     photos = read_annotations(dataset, annotations, images).images
-    with progress("clicking", "objects") as update:
-        result = measure_clicks(
-            predictor,
-            photos,
-            dataset=dataset,
-            clicks=clicks,
-            limit=limit,
-            weights=facts,
-            progress=update,
-        )
-    found = result.to_json()
+    results: list[dict[str, Any]] = []
+    for model, facts in models:
+        with progress(f"clicking, {facts.get('name', 'network')}", "objects") as update:
+            result = measure_clicks(
+                model,
+                photos,
+                dataset=dataset,
+                start=start,
+                clicks=clicks,
+                limit=limit,
+                weights=facts,
+                progress=update,
+            )
+        results.append(result.to_json())
+    measured = results[0]
     rows = [("clicks", *(str(count) for count in range(1, clicks + 1)))]
-    rows.append(("mIoU", *(f"{value:.4f}" for value in found["miou"])))
-    print(f"{found['n']:,} objects in {found['photos']:,} photos\n{columns(rows)}")
-    for target, one in found["noc"].items():
-        print(f"NoC@{target}  {one['clicks']:.2f}  ({one['failed']:.0%} never get there)")
+    for found in results:
+        name = str(found["weights"].get("name", "mIoU"))
+        rows.append((name, *(f"{value:.4f}" for value in found["miou"])))
+    print(f"{measured['n']:,} objects in {measured['photos']:,} photos, mIoU\n{columns(rows)}")
+    for found in results:
+        if peer is not None:
+            print(found["weights"].get("name", "network"))
+        for target, one in found["noc"].items():
+            print(f"NoC@{target}  {one['clicks']:.2f}  ({one['failed']:.0%} never get there)")
+        print(
+            f"{found['corrections']:,} corrections: {found['harmful']:.1%} harmful, "
+            f"{found['obeyed']:.1%} obeyed"
+        )
     name_problems(
         [f"{p.where}: {p.what}" for p in result.problems],
         f"{len(result.problems):,} photos or annotations were skipped",
     )
     if json is not None:
-        write_json(json, found)
+        write_json(json, measured if peer is None else {**measured, "peers": results[1:]})
+    if plot is not None:
+        from picosam2.reports.figures import click_curve
+
+        write_text(plot, click_curve(results))
+
+
+def _weights(
+    weights: str, runtime: str, threads: int | None
+) -> tuple[Predictor | ClickedModel, dict[str, Any]]:
+    from picosam2.evaluation.network_facts import weights_facts
+    from picosam2.predictor import Predictor
+    from picosam2.runtimes.weights import find_weights
+
+    predictor = Predictor(weights, runtime=runtime, threads=threads)
+    return predictor, weights_facts(weights, find_weights(weights, runtime), predictor)
+
+
+def _peer(peer: str, threads: int | None) -> tuple[Predictor | ClickedModel, dict[str, Any]]:
+    from picosam2.errors import require
+    from picosam2.evaluation.clicks import ClickedPeer
+    from picosam2.evaluation.peers import Peer
+    from picosam2.evaluation.sam import open_sam
+
+    if threads is not None:
+        require("torch", "train").set_num_threads(threads)
+    opened = Peer(open_sam(peer, threads=threads))
+    return ClickedPeer(opened), opened.facts()

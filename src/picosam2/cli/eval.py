@@ -26,7 +26,7 @@ def evaluate(
     images: Annotated[Path, Parameter(metavar="DIR")],
     annotations: Annotated[Path, Parameter(metavar="FILE")],
     dataset: Literal["coco", "lvis"] = "coco",
-    protocol: Literal["box", "click", "paper-point", "paper-roi"] = "box",
+    protocol: Literal["box", "click", "click-inside", "paper-point", "paper-roi"] = "box",
     weights: Weights = "default",
     peer: Annotated[str | None, Parameter(metavar="KIND:WHERE")] = None,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,

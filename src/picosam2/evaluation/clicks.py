@@ -1,48 +1,146 @@
 """Corrective clicks: how fast the mask gets good when a user keeps clicking on what is wrong.
 
-The simulated user starts at the object's centre point. Each further click goes to the deepest place
-of the wrong pixels, where the largest square of them fits: positive where the object was missed,
-negative where background was taken (Xu et al. 2016; Sofiiuk et al. 2021 for NoC). NoC@85 is the
-mean number of clicks to reach an IoU of 0.85; an object that never does counts as the limit.
+The simulated user starts with a box, with a click at the object's centre point, or with a click
+somewhere inside the object. Each further click goes to the deepest place of the wrong pixels, where
+the largest square of them fits: positive where the object was missed, negative where background was
+taken (Xu et al. 2016; Sofiiuk et al. 2021 for NoC). NoC@85 is the mean number of clicks to reach an
+IoU of 0.85; an object that never does counts as the limit. A box counts as the first click.
+
+A correction by a network that takes guidance is one window; weights without it answer all clicks
+anew, and so do models of the SAM family, from their one encoding of the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from picosam2 import masks
+from picosam2 import guidance, masks
 from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, EntryProblem
 from picosam2.errors import ConfigError
 from picosam2.evaluation import metrics
 from picosam2.evaluation.boundary import deepest
 from picosam2.evaluation.loading import load_images
+from picosam2.evaluation.peers import Peer
+from picosam2.evaluation.protocols import inside_point
+from picosam2.masks import Region
 from picosam2.predictor import Predictor
-from picosam2.prompts import Point, Prompt
+from picosam2.prompts import Box, Point, Prompt
 
 TARGETS = (0.85, 0.90)
 """IoU that the number of clicks is counted to."""
 
+STARTS = ("click", "inside", "box")
+"""How a session begins: at the centre point, at a point inside the object, with its box."""
+
+HARM = 0.02
+"""A correction that loses more IoU than this is a harmful one."""
+
 Mask = npt.NDArray[np.bool_]
+RgbImage = npt.NDArray[np.uint8]
+
+
+class ClickedModel(Protocol):
+    """What can be clicked at."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights file."""
+
+    def first(self, image: RgbImage, prompts: Sequence[Prompt]) -> list[Region]:
+        """The mask of each prompt of one image (H, W, 3) RGB uint8: a click or a box."""
+
+    def next(
+        self, image: RgbImage, prompts: Sequence[Prompt], regions: Sequence[Region]
+    ) -> list[Region]:
+        """The mask after the newest click, the last of each prompt's points.
+
+        `regions` are the answers before it.
+        """
+
+
+class ClickedPredictor:
+    """A `Predictor` as users click at it."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights file."""
+        return self._predictor.runtime.info.weights_sha256
+
+    def first(self, image: RgbImage, prompts: Sequence[Prompt]) -> list[Region]:
+        """The best candidate of each prompt."""
+        return [found[0].region for found in self._predictor.candidates(image, prompts)]
+
+    def next(
+        self, image: RgbImage, prompts: Sequence[Prompt], regions: Sequence[Region]
+    ) -> list[Region]:
+        """One window a correction with guidance; all clicks anew without it."""
+        if not self._predictor.runtime.info.guidance:
+            return self.first(image, prompts)
+        height, width = image.shape[:2]
+        return [
+            self._predictor.correct(
+                image, guidance.whole(region, height, width), prompt.points, box=prompt.box
+            ).region
+            for prompt, region in zip(prompts, regions, strict=True)
+        ]
+
+
+class ClickedPeer:
+    """A model of the SAM family: all clicks of an object are its prompt."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights, or of the encoder's file."""
+        return self._peer.weights_sha256
+
+    def first(self, image: RgbImage, prompts: Sequence[Prompt]) -> list[Region]:
+        """Of several masks of a click the one that the model believes in most."""
+        several = all(prompt.box is None for prompt in prompts)
+        answers = self._peer.answers(image, prompts, several=several)
+        return [found[0].region for found in answers]
+
+    def next(
+        self, image: RgbImage, prompts: Sequence[Prompt], regions: Sequence[Region]
+    ) -> list[Region]:
+        """The one mask of all clicks."""
+        del regions
+        return [found[0].region for found in self._peer.answers(image, prompts, several=False)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clicked:
-    """IoU of one object after each click, (clicks,)."""
+    """What happened to one object."""
 
     annotation: int
     photo: int
     ious: tuple[float, ...]
+    """IoU after each click, (clicks,)."""
+    corrections: int
+    """How many corrections were made before nothing was wrong, or the limit."""
+    obeyed: int
+    """How many of them are on the right side of the mask that followed."""
 
     def clicks_to(self, target: float) -> int | None:
         """How many clicks it took, or None if it never got there."""
         reached = [count for count, iou in enumerate(self.ious, start=1) if iou >= target]
         return reached[0] if reached else None
+
+    @property
+    def harmful(self) -> int:
+        """Corrections that lost more than `HARM` of IoU."""
+        return int(np.count_nonzero(np.diff(self.ious) < -HARM))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +149,7 @@ class ClickCurve:
 
     dataset: str
     weights_sha256: str
+    start: str
     clicks: int
     objects: tuple[Clicked, ...]
     problems: tuple[EntryProblem, ...]
@@ -61,9 +160,11 @@ class ClickCurve:
         table = np.array([one.ious for one in self.objects])
         photos = np.array([one.photo for one in self.objects], np.int64)
         intervals = [metrics.interval(column, photos) for column in table.T]
+        corrections = sum(one.corrections for one in self.objects)
         return {
             "kind": "clicks",
             "dataset": self.dataset,
+            "start": self.start,
             "n": len(self.objects),
             "photos": len(set(photos)),
             "clicks": self.clicks,
@@ -71,10 +172,18 @@ class ClickCurve:
             "low": [low for low, _ in intervals],
             "high": [high for _, high in intervals],
             "noc": {f"{round(target * 100)}": self._noc(target) for target in TARGETS},
+            "corrections": corrections,
+            "harmful": sum(one.harmful for one in self.objects) / max(corrections, 1),
+            "obeyed": sum(one.obeyed for one in self.objects) / max(corrections, 1),
+            "objects": [
+                {"annotation": one.annotation, "photo": one.photo,
+                 "ious": [round(iou, 4) for iou in one.ious]}
+                for one in self.objects
+            ],
             "weights_sha256": self.weights_sha256,
             "weights": dict(self.weights),
             "skipped": len(self.problems),
-        }
+        }  # fmt: skip
 
     def _noc(self, target: float) -> dict[str, float]:
         counts = [one.clicks_to(target) for one in self.objects]
@@ -96,11 +205,12 @@ def next_click(truth: Mask, found: Mask) -> Point | None:
 
 
 def measure_clicks(
-    predictor: Predictor,
+    model: Predictor | ClickedModel,
     photos: Iterable[AnnotatedImage],
     *,
     dataset: str = "coco",
-    clicks: int = 6,
+    start: str = "click",
+    clicks: int = 10,
     limit: int | None = None,
     weights: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -110,23 +220,37 @@ def measure_clicks(
     A photo or mask that cannot be read is left out and named in `problems`. `progress` receives
     the number of objects that are done.
 
+    Args:
+        start: one of `STARTS`; a box counts as the first click.
+
     Raises:
-        ConfigError: `clicks` is less than 1.
+        ConfigError: `clicks` is less than 1, or there is no such start.
         DataError: there was nothing to measure.
     """
     if clicks < 1:
         raise ConfigError("`clicks` must be at least 1")
+    if start not in STARTS:
+        raise ConfigError(f"`start` must be one of {', '.join(STARTS)}, not {start!r}")
+    clicked = ClickedPredictor(model) if isinstance(model, Predictor) else model
     objects: list[Clicked] = []
     problems: list[EntryProblem] = []
     for loaded in load_images(photos, problems, max_objects=limit, progress=progress):
-        curves = _click_through(predictor, loaded.pixels, list(loaded.masks), clicks)
-        objects += [
-            Clicked(annotation=instance.id, photo=loaded.annotated.id, ious=tuple(ious))
-            for instance, ious in zip(loaded.instances, curves, strict=True)
+        prompts = [
+            _first_prompt(start, mask, instance.id)
+            for instance, mask in zip(loaded.instances, loaded.masks, strict=True)
         ]
+        sessions = _click_through(clicked, loaded.pixels, list(loaded.masks), prompts, clicks)
+        objects += [
+            Clicked(
+                annotation=instance.id, photo=loaded.annotated.id, ious=tuple(session.ious),
+                corrections=session.corrections, obeyed=session.obeyed,
+            )
+            for instance, session in zip(loaded.instances, sessions, strict=True)
+        ]  # fmt: skip
     return ClickCurve(
         dataset=dataset,
-        weights_sha256=predictor.runtime.info.weights_sha256,
+        weights_sha256=clicked.weights_sha256,
+        start=start,
         clicks=clicks,
         objects=tuple(objects),
         problems=tuple(problems),
@@ -134,27 +258,68 @@ def measure_clicks(
     )
 
 
+def _first_prompt(start: str, truth: Mask, annotation: int) -> Prompt:
+    if start == "box":
+        bounds = masks.bbox(truth)
+        assert bounds is not None, "an empty mask is not measured"
+        return Prompt(box=Box(*bounds))
+    if start == "inside":
+        return Prompt((inside_point(truth, seed=annotation),))
+    return Prompt((masks.centre_point(truth),))
+
+
+class _Session:
+    """One object while it is clicked at."""
+
+    def __init__(self, truth: Mask, prompt: Prompt) -> None:
+        self.truth, self.prompt = truth, prompt
+        self.region: Region | None = None
+        self.ious: list[float] = []
+        self.corrections = self.obeyed = 0
+
+    def take(self, region: Region) -> None:
+        """The model's answer to the newest click."""
+        mask = np.zeros(self.truth.shape, np.bool_)
+        mask[region.rows, region.columns] = region.mask
+        if self.region is not None:
+            newest = self.prompt.points[-1]
+            self.corrections += 1
+            self.obeyed += mask[int(newest.y), int(newest.x)] == newest.positive
+        self.region = region
+        self.ious.append(masks.iou(mask, self.truth))
+
+    def click(self) -> bool:
+        """Click at the largest error; False if nothing is wrong, or it was clicked there before."""
+        assert self.region is not None
+        mask = np.zeros(self.truth.shape, np.bool_)
+        mask[self.region.rows, self.region.columns] = self.region.mask
+        place = next_click(self.truth, mask)
+        if place is None or place in self.prompt.points:
+            return False
+        self.prompt = Prompt((*self.prompt.points, place), self.prompt.box)
+        return True
+
+
 def _click_through(
-    predictor: Predictor, picture: npt.NDArray[np.uint8], truths: list[Mask], clicks: int
-) -> list[list[float]]:
-    """The IoU after each click, for each object of one photo; a round of clicks is one batch."""
-    points: list[tuple[Point, ...]] = [(masks.centre_point(mask),) for mask in truths]
-    curves: list[list[float]] = [[] for _ in truths]
-    waiting = list(range(len(truths)))  # objects with something left to correct
-    for count in range(clicks):
-        answers = predictor.candidates(picture, [Prompt(points=points[i]) for i in waiting])
-        going_on = []
-        for index, found in zip(waiting, answers, strict=True):
-            mask = found[0].mask(*picture.shape[:2])
-            curves[index].append(masks.iou(mask, truths[index]))
-            place = next_click(truths[index], mask) if count + 1 < clicks else None
-            if place is None or place in points[index]:
-                # Right, or the same click again, which would change nothing: it stays as it is.
-                curves[index] += curves[index][-1:] * (clicks - count - 1)
-                continue
-            points[index] = (*points[index], place)
-            going_on.append(index)
-        waiting = going_on
+    model: ClickedModel,
+    image: RgbImage,
+    truths: list[Mask],
+    prompts: list[Prompt],
+    clicks: int,
+) -> list[_Session]:
+    """The sessions of the objects of one image; a round of clicks is given together."""
+    sessions = [_Session(truth, one) for truth, one in zip(truths, prompts, strict=True)]
+    for session, region in zip(sessions, model.first(image, prompts), strict=True):
+        session.take(region)
+    waiting = sessions
+    for _ in range(clicks - 1):
+        waiting = [session for session in waiting if session.click()]
         if not waiting:
             break
-    return curves
+        regions = [session.region for session in waiting if session.region is not None]
+        answers = model.next(image, [session.prompt for session in waiting], regions)
+        for session, region in zip(waiting, answers, strict=True):
+            session.take(region)
+    for session in sessions:  # right, or the same click again: it stays as it is
+        session.ious += session.ious[-1:] * (clicks - len(session.ious))
+    return sessions

@@ -1,10 +1,11 @@
 """The evaluation protocols: which prompt an object gives, and on which pixels IoU is measured.
 
-`click` and `box` are what a user gets: the predictor chooses its windows, IoU is measured on the
-whole photo. `paper-point` and `paper-roi` repeat the published measurements (PicoSAM2, arXiv
-2506.18807, and PicoSAM3): a given window, cut off at the photo's border and then stretched as
-their code does, with IoU measured on the crop. That border handling is wrong for use (the click
-leaves the centre), and here only so that numbers compare.
+`click`, `click-inside` and `box` are what a user gets: the predictor chooses its windows, IoU is
+measured on the whole photo. `click` is at the object's centre point, `click-inside` anywhere in it.
+`paper-point` and `paper-roi` repeat the published measurements (PicoSAM2, arXiv 2506.18807, and
+PicoSAM3): a given window, cut off at the photo's border and then stretched as their code does, with
+IoU measured on the crop. That border handling is wrong for use (the click leaves the centre), and
+here only so that numbers compare.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import numpy.typing as npt
 from picosam2 import masks
 from picosam2.data.coco import AnnotatedImage
 from picosam2.errors import ConfigError, DataError
+from picosam2.evaluation.boundary import erode
 from picosam2.geometry import CROP_SIZE, Window, box_window
 from picosam2.prompts import Box, Point, Prompt
 
-PROTOCOLS = ("paper-point", "paper-roi", "click", "box")
+PROTOCOLS = ("paper-point", "paper-roi", "click", "click-inside", "box")
 ROI_GROWTH = 1.2  # 10 % a side
 
 
@@ -79,7 +81,23 @@ def make_item(
         point = _jittered_point(mask, jitter, rng)
         window = _published_crop(point, height, width) if protocol == "paper-point" else None
         return Item(mask, Prompt(points=(point,)), window)
+    if protocol == "click-inside":
+        return Item(mask, Prompt(points=(inside_point(mask, seed=seed),)), None)
     raise ConfigError(f"there is no protocol {protocol!r}: use {', '.join(PROTOCOLS)}")
+
+
+def inside_point(mask: npt.NDArray[np.bool_], *, seed: int) -> Point:
+    """The centre of a pixel drawn uniformly from a mask without its rim.
+
+    The rim is a tenth of the mask's width; where nothing is left, half of that, and so on.
+    """
+    radius = round(true_box(mask).width / 10)
+    left = erode(mask, radius)
+    while not left.any():
+        radius //= 2
+        left = erode(mask, radius)
+    place = int(np.random.default_rng((seed, 11)).choice(np.flatnonzero(left)))
+    return Point(place % mask.shape[1] + 0.5, place // mask.shape[1] + 0.5)
 
 
 def first_annotations(

@@ -257,7 +257,7 @@ def _answers(
     if protocol == "box":
         boxes = subject.boxes(picture, [item.box for item in items])
         return [_Answer([found.region], found.score) for found in boxes]
-    if protocol == "click":
+    if protocol in ("click", "click-inside"):
         clicks = subject.clicks(picture, [item.point for item in items])
         return [_Answer([c.region for c in found], found[0].score) for found in clicks]
     return [_Answer([Region(0, 0, one)], 0.0) for one in subject.windows(picture, items)]

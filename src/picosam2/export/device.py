@@ -19,7 +19,7 @@ from picosam2._files import atomic_write
 from picosam2.export.onnx import TOLERANCE, Exported, ExportError, described
 from picosam2.images import MEAN, PAD_RGB, STD, normalize
 from picosam2.models.folding import fold_batchnorm
-from picosam2.models.network import PicoSAM2
+from picosam2.models.network import PicoSAM2, without_guidance
 from picosam2.runtimes.device_file import device_file
 from picosam2.runtimes.protocol import Runtime
 
@@ -56,6 +56,8 @@ def export_sealed(
 ) -> Exported:
     """Write `model` in a device's format to `path`, atomically, and prove that the file is it.
 
+    The file takes images alone: a branch for guidance is left out.
+
     Args:
         model: the weights.
         path: the file to write.
@@ -68,6 +70,7 @@ def export_sealed(
         ExportError: the file's logits differ from PyTorch's by more than `TOLERANCE`.
     """
     path = Path(path)
+    model = without_guidance(model)
     said = described(model, facts)
     said["preprocessing"] = {"order": "RGB", "range": [0, 255], "pad": PAD_RGB}
     side = model.config.input_size

@@ -1,9 +1,9 @@
 """Weights to an ONNX file: write, describe, check and compare, in one function.
 
-The graph takes normalized crops `image` (B, 3, S, S) float32 and gives `logits` (B, K, S', S')
-and the extra heads, for any batch. What a runtime must know beside the graph - mean and standard
-deviation, the window rules, the scorers, where the weights come from - is JSON in the file's
-metadata, so that nothing has to be typed twice.
+The graph takes normalized crops `image` (B, 3, S, S) float32, and `guidance` (B, 3, S, S) float32
+if the network takes it, and gives `logits` (B, K, S', S'), for any batch. What a runtime must know
+beside the graph - mean and standard deviation, the window rules, the scorers, where the weights
+come from - is JSON in the file's metadata, so that nothing has to be typed twice.
 """
 
 from __future__ import annotations
@@ -84,20 +84,23 @@ def export_onnx(
     path = Path(path)
     folded = fold_batchnorm(model)
     side = model.config.input_size
-    example = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    examples = {"image": torch.randn(2, 3, side, side, generator=generator)}
+    if model.config.guidance:
+        examples["guidance"] = torch.rand(2, 3, side, side, generator=generator)
     with torch.no_grad():
-        expected = folded(example)
+        expected = folded(*examples.values())
     names = list(expected)
     with atomic_write(path) as temporary:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own deprecations
             torch.onnx.export(
                 folded,
-                (example,),
+                tuple(examples.values()),
                 str(temporary),
-                input_names=["image"],
+                input_names=list(examples),
                 output_names=names,
-                dynamic_axes={name: {0: "batch"} for name in ("image", *names)},
+                dynamic_axes={name: {0: "batch"} for name in (*examples, *names)},
                 opset_version=OPSET,
                 dynamo=False,
             )
@@ -110,7 +113,7 @@ def export_onnx(
         temporary.write_bytes(seal_onnx(temporary.read_bytes()))
         onnxruntime = import_onnxruntime()
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        got = session.run(names, {"image": example.numpy()})
+        got = session.run(names, {name: value.numpy() for name, value in examples.items()})
         differences = [
             float(np.abs(a - expected[name].numpy()).max())
             for name, a in zip(names, got, strict=True)

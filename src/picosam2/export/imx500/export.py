@@ -29,7 +29,7 @@ from picosam2.export.int8.calibration import choose_crops
 from picosam2.export.onnx import export_onnx, weights_facts
 from picosam2.models.checkpoint import load_weights
 from picosam2.models.costs import stage_costs
-from picosam2.models.network import PicoSAM2
+from picosam2.models.network import PicoSAM2, without_guidance
 from picosam2.predictor import Predictor
 from picosam2.runtimes.onnx import OnnxRuntime
 from picosam2.runtimes.torch import TorchRuntime
@@ -99,7 +99,8 @@ def export_imx500(
     if weights.suffix == ".onnx":
         raise WeightsError(f"{weights} cannot be quantized: give the safetensors file it is from")
     _refuse_other(out)
-    model, facts = load_weights(weights), weights_facts(weights)
+    # The sensor's only input is RGB: the branch for guidance is left out.
+    model, facts = without_guidance(load_weights(weights)), weights_facts(weights)
     checked = check_model(model)
     refuse(checked)
     java = find_java()
