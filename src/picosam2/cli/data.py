@@ -94,7 +94,7 @@ def prepare(
         context: Side of the crops in pixels; training cuts its windows from them.
         validation: Share of the photos kept for validation.
         seed: Of the split.
-        crops: How crops are kept: raw, or jpeg, which takes about an eighth of the disk and some
+        crops: How crops are kept: raw, or jpeg, which takes about a tenth of the disk and some
             processor time whenever they are read.
         limit: Use only so many images, at even distances in their order.
         workers: Processes; by default as many as there are cores.

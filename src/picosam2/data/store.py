@@ -354,7 +354,9 @@ def _view_to_json(view: View) -> dict[str, Any]:
     return {k: None if v == math.inf else v for k, v in asdict(view).items()}
 
 
-def _view_from_json(found: dict[str, Any]) -> View:
+def _view_from_json(found: Any) -> View:
+    if not isinstance(found, dict):
+        raise TypeError("the settings of a view")
     settings: dict[str, Any] = {k: math.inf if v is None else v for k, v in found.items()}
     return View(**settings)
 
@@ -393,6 +395,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+_PHOTO = {"source": str, "id": int, "file_name": str, "dhash": str, "validation": bool}
+"""What a shard's file says of each photo."""
+
+
 def _read_summary(path: Path) -> dict[str, Any]:
     """What a shard's JSON file says."""
     try:
@@ -400,7 +406,16 @@ def _read_summary(path: Path) -> dict[str, Any]:
         lengths = [len(summary[name]) for name in ("photos", "problems", "sha256")]
         if min(summary["count"], summary["instances"], *lengths) < 0:
             raise ValueError("a count is negative")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for name in ("count", "instances"):
+            if type(summary[name]) is not int:
+                raise TypeError(f"its {name} is no whole number")
+        for photo in summary["photos"]:
+            for name, kind in _PHOTO.items():
+                if type(photo[name]) is not kind:
+                    raise TypeError(f"a photo of it has no {name}")
+        for problem in summary["problems"]:
+            EntryProblem(**problem)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
     found: dict[str, Any] = summary
     return found
@@ -642,7 +657,7 @@ class Store:
             crops: CropFormat = manifest.get("crops", "raw")
             shards = int(manifest["shards"])
             changed = crops not in CROP_FORMATS or self.fingerprint != _fingerprint(manifest)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StoreError(
                 f"{self.path / 'store.json'} lacks {error}: prepare it again"
             ) from error
