@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picosam2 import masks
+from picosam2 import masks, results
 from picosam2.errors import ConfigError, DataError, ImageError
 from picosam2.geometry import Window
 from picosam2.prompts import Box, Point, Prompt
@@ -331,3 +331,60 @@ def test_every_format_is_written(tmp_path: Path) -> None:
 def test_notebooks_show_a_picture() -> None:
     for result, mode in [(make(), "RGB"), (make(image=None), "L")]:
         assert Image.open(io.BytesIO(result._repr_png_())).mode == mode
+
+
+# Size, contrast and time of overlays
+
+
+def _plain(height: int, width: int, rgb: tuple[int, int, int]) -> np.ndarray:
+    return np.full((height, width, 3), rgb, np.uint8)
+
+
+def _object(mask: np.ndarray) -> Segmentation:
+    return Segmentation(mask=mask, score=0.9, prompt=Prompt(box=Box(0, 0, 1, 1)))
+
+
+@pytest.mark.parametrize("color", [*PALETTE, (70, 160, 220), (128, 128, 128), (250, 250, 240)])
+def test_a_tint_shows_on_what_it_covers(color: tuple[int, int, int]) -> None:
+    """Also on an object of the very color that would have been the first in turn."""
+    mask = np.zeros((200, 300), np.bool_)
+    mask[50:150, 60:240] = True
+    drawn = np.asarray(overlay(_plain(200, 300, color), [_object(mask)], prompts=False))
+    assert np.abs(drawn[100, 150].astype(int) - color).max() >= 35
+
+
+def test_objects_have_different_tints_while_there_are_some() -> None:
+    strips = []
+    for index in range(len(PALETTE)):
+        mask = np.zeros((70, 700), np.bool_)
+        mask[:, index * 100 + 10 : index * 100 + 90] = True
+        strips.append(_object(mask))
+    drawn = np.asarray(overlay(_plain(70, 700, PALETTE[0]), strips, prompts=False))
+    assert len({tuple(drawn[35, index * 100 + 50]) for index in range(len(PALETTE))}) == 7
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 9000), (9000, 300), (4000, 6000)])
+def test_outline_and_marker_leave_the_object_to_be_seen(height: int, width: int) -> None:
+    """In a panorama, and in a very large image."""
+    mask = np.zeros((height, width), np.bool_)
+    middle = (slice(height // 2 - 75, height // 2 + 75), slice(width // 2 - 75, width // 2 + 75))
+    mask[middle] = True
+    item = Segmentation(
+        mask=mask, score=0.9, prompt=Prompt((Point(width / 2 + 0.5, height / 2 + 0.5),))
+    )
+    drawn = np.asarray(overlay(_plain(height, width, (0, 0, 0)), [item]))[middle]
+    tint = np.median(drawn.reshape(-1, 3), axis=0)
+    assert (np.abs(drawn - tint).max(2) <= 2).mean() > 0.6
+
+
+def test_an_overlay_in_tiles_is_the_same_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:600, :700]
+    mask = (np.hypot(x - 300, y - 280) < 200) | (np.abs(x - 650) < 2)
+    image = rng.integers(0, 256, (600, 700, 3), np.uint8)
+    drawn = []
+    for tile in (37, 512, 10_000):
+        monkeypatch.setattr(results, "_TILE", tile)
+        drawn.append(np.asarray(overlay(image, [_object(mask)], prompts=False)))
+    assert np.array_equal(drawn[0], drawn[1])
+    assert np.array_equal(drawn[0], drawn[2])

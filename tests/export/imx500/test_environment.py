@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.progress import Recorded
 
 from picosam2.export.imx500 import environment as module
 from picosam2.export.imx500.environment import (
@@ -56,13 +57,13 @@ def calls(folder: Path) -> list[str]:
 
 def test_it_is_made_once(python: Callable[..., Path], tmp_path: Path) -> None:
     python()
-    said: list[tuple[str, int]] = []
-    first = prepare(tmp_path / "cache", lambda what, done, _total: said.append((what, done)))
+    progress = Recorded()
+    first = prepare(tmp_path / "cache", progress)
     venv, pip = calls(tmp_path)
     assert venv == f"-m venv {first.folder}"
     assert pip.startswith("-m pip install --no-input")
     assert pip.endswith(" ".join(PINS))
-    assert ("fetching torch", 1) in said
+    assert progress.names[progress.counts.index((1, None))] == "fetching torch"
     assert first.folder.parent == tmp_path / "cache"
     assert first.python.exists()
     assert first.converter.exists()
@@ -143,7 +144,9 @@ def test_an_installation_that_is_interrupted(python: Callable[..., Path], tmp_pa
     """pip is ended too, and nothing half made is left."""
     python(f'echo $$ > {tmp_path}/pid; echo "Collecting torch"; sleep 60')
 
-    def interrupt(what: str, _done: int, _total: int | None) -> None:
+    def interrupt(
+        done: int, total: int | None = None, *, what: str | None = None, note: str = ""
+    ) -> None:
         if what == "fetching torch":
             raise KeyboardInterrupt
 
