@@ -553,6 +553,19 @@ def test_a_file_name_in_another_spelling(tmp_path: Path, name: str, there: str) 
     assert result.images[0].path == images / there
 
 
+def test_nothing_to_measure_says_why(tmp_path: Path) -> None:
+    document = a_document()
+    assert len(read(tmp_path, document).images_to_measure()) == 2
+    for entry in document["images"]:
+        entry["file_name"] = "lost-" + entry["file_name"]
+    for entry in document["annotations"]:
+        entry["bbox"] = "none"
+    with pytest.raises(DataError, match=r"not x, y, width, height \(and 2 like it\).*is missing"):
+        read(tmp_path, document).images_to_measure()
+    with pytest.raises(DataError, match="no image with an object: check"):
+        read(tmp_path, {"images": [], "annotations": []}).images_to_measure()
+
+
 def test_two_names_never_mean_one_file(tmp_path: Path) -> None:
     document = a_document()
     for image, name in zip(document["images"], ("x/one.jpg", "y/one.jpg"), strict=True):

@@ -58,7 +58,7 @@ def clicks(
     models = [_weights(weights, runtime, threads)]
     if peer is not None:
         models.append(_peer(peer, threads))
-    photos = read_annotations(dataset, annotations, images).images
+    photos = read_annotations(dataset, annotations, images).images_to_measure()
     results: list[dict[str, Any]] = []
     for model, facts in models:
         with progress(f"clicking, {facts.get('name', 'network')}", "objects") as update:

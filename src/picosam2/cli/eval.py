@@ -72,7 +72,7 @@ def evaluate(
 
     model, facts = _open(weights, peer, runtime, threads, flip)
     read = read_annotations(dataset, annotations, images)
-    photos = read.images
+    photos = read.images_to_measure()
     if first is not None:
         photos = tuple(first_annotations(annotations, photos, first))
     leaks = None if check_leak is None else _check_leak(photos, check_leak)

@@ -57,7 +57,7 @@ def proposals(
 
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     read = read_annotations(dataset, annotations, images)
-    photos = [photo for photo in read.images if photo.instances][:limit]
+    photos = [photo for photo in read.images_to_measure() if photo.instances][:limit]
     settings = Everything(
         points_per_side=points_per_side,
         crop_n_layers=crop_n_layers,

@@ -56,7 +56,7 @@ def report(
 
         if not boxed:
             raise ConfigError("examples from images need a result of `eval --protocol box`")
-        photos = read_annotations(dataset, annotations, images).images
+        photos = read_annotations(dataset, annotations, images).images_to_measure()
         examples = qualitative.comparison_image(
             qualitative.of_images(boxed[0]["items"], photos, models)
         )

@@ -45,7 +45,7 @@ def robustness(
 
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     facts = weights_facts(weights, find_weights(weights, runtime), predictor)
-    photos = read_annotations(dataset, annotations, images).images
+    photos = read_annotations(dataset, annotations, images).images_to_measure()
     with progress("measuring", "evaluations") as update:
         found = measure(
             predictor,

@@ -22,7 +22,7 @@ from picosam2.io.formats.coco import (
     segmentation_area,
     segmentation_mask,
 )
-from picosam2.io.formats.objects import EntryProblem
+from picosam2.io.formats.objects import EntryProblem, reasons
 from picosam2.io.image_names import spellings, stays_inside
 from picosam2.masks import Mask
 
@@ -89,6 +89,20 @@ class Annotations:
     images: tuple[AnnotatedImage, ...]
     problems: tuple[EntryProblem, ...]
     crowds: int
+
+    def images_to_measure(self) -> tuple[AnnotatedImage, ...]:
+        """The images, if there is an object in any.
+
+        Raises:
+            DataError: there is none, with the commonest reasons why entries were left out.
+        """
+        if not any(image.instances for image in self.images):
+            why = f": {reasons(self.problems)}" if self.problems else ""
+            raise DataError(
+                f"there is nothing to measure, no image with an object{why}: check the "
+                "annotations and the image folder"
+            )
+        return self.images
 
 
 def read_coco(annotations: Path, images: Path, *, source: str | None = None) -> Annotations:

@@ -189,8 +189,8 @@ def prepare(
         workers: processes; by default as many as this process may use processors.
         progress: receives the number of photos, each of which is read twice: to be split and to be
             cut.
-        announce: called as `announce(objects, bytes)` before anything is written, with an estimate
-            of what the crops will take.
+        announce: called as `announce(objects, bytes)` before a crop is written, with an estimate
+            of what they will take.
 
     A photo or annotation that cannot be used is named in the result and in its shard's file, and
     the rest goes on.
@@ -215,12 +215,12 @@ def prepare(
                 f"there is no photo with an object to prepare{why}: check the annotation files"
             )
         objects = sum(len(photo.instances) for photo in photos)
-        if announce:
-            announce(objects, config.estimate(objects))
         names = sorted({photo.source for photo in photos})
         plan = _plan(sources, config, names, len(photos))
         _check_room(out, config.estimate(objects))
         _claim(out, plan)
+        if announce:
+            announce(objects, config.estimate(objects))
         return _prepare(read, photos, out, config, plan, workers, progress)
 
 
