@@ -50,7 +50,7 @@ def in_home(home: Path, *arguments: str, **variables: str) -> subprocess.Complet
 def test_a_run_leaves_the_home_folder_untouched(arguments: tuple[str, ...], tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    from picosam2.samples import sample_bytes
+    from picosam2.io.sample_image import sample_bytes
 
     (tmp_path / "sample.jpg").write_bytes(sample_bytes())
     in_home(home, *arguments)

@@ -39,7 +39,7 @@ class TorchRuntime:
             input_size=config.input_size,
             channels=config.logits,
             weights_sha256=weights_sha256,
-            facts={**(facts or {}), "model": asdict(config)},
+            facts={"model": asdict(config), **(facts or {})},
             output_size=config.output_size,
         )
 
