@@ -21,6 +21,7 @@ from picosam2.export.int8.calibration import (
     BINS,
     METHODS,
     CalibrationConfig,
+    Crops,
     Histogram,
     activations,
     choose_crops,
@@ -184,7 +185,8 @@ def test_what_is_observed(tiny_onnx: Path) -> None:
     size = OnnxRuntime(tiny_onnx).info.input_size
     pixels = np.random.default_rng(0).integers(0, 256, (20, size, size, 3), np.uint8)
     progress = Recorded()
-    found = observe(model, pixels, threads=1, progress=progress)
+    crops = Crops(pixels, np.zeros(len(pixels), np.int64))
+    found = observe(model, crops, threads=1, progress=progress)
     assert progress.counts[-1] == (40, 40)
     assert list(found) == activations(model)
     assert [one for one in found if one in ("image", "logits")] == ["image", "logits"]

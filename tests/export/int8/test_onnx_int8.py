@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers.configs import CONFIGS
 from helpers.progress import Recorded
 from helpers.tiny import SMALL_STORE, make_store, tiny_recipe
 from helpers.variants import VariantConfig
@@ -280,3 +281,32 @@ def test_where_nothing_can_be_written_nothing_is_calibrated(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError):
         quantize(folder / "fp32.onnx", store, tmp_path / "file" / "int8.onnx", CONFIG)
+
+
+def test_a_network_that_takes_guidance(store: Store, tmp_path: Path) -> None:
+    """The branch stays in FP32: no guidance gives the RGB network's answer, and guidance counts."""
+    torch.manual_seed(1)
+    model = PicoSAM2(replace(CONFIGS["half size"], guidance=True))
+    torch.nn.init.normal_(model.guidance[-1].weight, std=20)
+    for _ in range(3):
+        model.train()(torch.randn(8, 3, 64, 64))
+    export_onnx(model, tmp_path / "fp32.onnx", FACTS)
+    before = OnnxRuntime(tmp_path / "fp32.onnx")
+    crops = choose_crops(store, Predictor(before), 12, 3)
+    assert crops.guidance is not None
+    boxes = np.flatnonzero(crops.channels == 0)
+    drawn = crops.guidance.any((1, 2, 3))
+    assert drawn[boxes[::2]].all()
+    assert drawn.sum() == len(boxes[::2])
+
+    made = quantize(tmp_path / "fp32.onnx", store, tmp_path / "int8.onnx", CONFIG, threads=1)
+    graph = onnx.load(made.path).graph
+    assert [node.name for node in graph.input] == ["image", "guidance"]
+    after = OnnxRuntime(made.path)
+    assert after.info.guidance
+    planes = np.zeros((12, 3, 64, 64), np.float32)
+    np.testing.assert_array_equal(after(crops.pixels), after(crops.pixels, planes))
+    planes[:, 0, 16:48, 16:48] = 1
+    changed, expected = after(crops.pixels, planes), before(crops.pixels, planes)
+    assert np.abs(changed - after(crops.pixels)).max() > 0.1 * expected.std()
+    assert np.sqrt(np.mean((changed - expected) ** 2)) < 0.25 * expected.std()

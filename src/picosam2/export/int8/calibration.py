@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from picosam2 import geometry
+from picosam2 import geometry, guidance
 from picosam2._progress import Progress
 from picosam2.data.store import BOX, CLICK, Store, View
 from picosam2.errors import ConfigError, StoreError
@@ -25,6 +25,7 @@ from picosam2.images import normalize
 from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
 from picosam2.prompts import Box, Point
 from picosam2.runtimes.ort import import_onnxruntime
+from picosam2.runtimes.protocol import Runtime
 
 AUTO = "auto"
 BINS = 2048
@@ -70,6 +71,14 @@ class Crops:
     """(N, S, S, 3) RGB."""
     channels: npt.NDArray[np.int64]
     """(N,) the logit channel that answers for each."""
+    guidance: npt.NDArray[np.uint8] | None = None
+    """(N, 3, S, S), 255 times the guidance of each; None for a network that takes none."""
+
+    def planes(self, start: int, stop: int) -> npt.NDArray[np.float32] | None:
+        """The guidance (n, 3, S, S) float32, 0..1, of some of the crops."""
+        if self.guidance is None:
+            return None
+        return self.guidance[start:stop].astype(np.float32) / 255
 
 
 # --- crops --------------------------------------------------------------------------------------
@@ -104,6 +113,7 @@ def choose_crops(
     rows = np.sort(np.concatenate(chosen))
     size, channels = predictor.runtime.info.input_size, predictor.runtime.info.channels
     pixels = np.empty((len(rows), size, size, 3), np.uint8)
+    covered = np.empty((len(rows), size, size), np.uint8)
     for start in range(0, len(rows), _BATCH):
         contexts = store.gather(rows[start : start + _BATCH])
         for slot, context in enumerate(contexts, start):
@@ -113,8 +123,44 @@ def choose_crops(
             window = _window(record, seen, view, predictor, rng)
             within = _within(window, seen, store.context)
             pixels[slot] = geometry.crop(np.ascontiguousarray(context[..., :3]), within, size)
+            covered[slot] = (
+                geometry.crop_plane(np.ascontiguousarray(context[..., 3]), within, size) * 255
+            )
     channel = np.where(store.kinds[rows] == BOX, BOX_CHANNEL, CLICK_CHANNEL)
-    return Crops(pixels, np.minimum(channel, channels - 1))
+    channel = np.minimum(channel, channels - 1)
+    if not predictor.runtime.info.guidance:
+        return Crops(pixels, channel)
+    return Crops(pixels, channel, _corrections(predictor.runtime, pixels, covered, channel, rng))
+
+
+def _corrections(
+    runtime: Runtime,
+    pixels: npt.NDArray[np.uint8],
+    covered: npt.NDArray[np.uint8],
+    channel: npt.NDArray[np.int64],
+    rng: np.random.Generator,
+) -> npt.NDArray[np.uint8]:
+    """Guidance (N, 3, S, S) uint8, 255 times the planes: every second box is being corrected.
+
+    What a correction shows is the network's own answer, a click on what it missed and one on what
+    it took too much, where there is any. The other crops have no guidance, as a first prompt has.
+    """
+    size = pixels.shape[1]
+    drawn = np.zeros((len(pixels), guidance.PLANES, size, size), np.uint8)
+    whole = Window(0, 0, size, size)
+    for row in np.flatnonzero(channel == BOX_CHANNEL)[::2]:
+        logits = runtime(pixels[row : row + 1])[0, BOX_CHANNEL]
+        scale = size // len(logits)
+        answer = guidance.probability(logits).repeat(scale, 0).repeat(scale, 1)
+        truth, mask = covered[row] > 127, answer > 127
+        points = []
+        for wrong, positive in ((truth & ~mask, True), (mask & ~truth, False)):
+            places = np.flatnonzero(wrong)
+            if len(places):
+                y, x = divmod(int(rng.choice(places)), size)
+                points.append(Point(x + 0.5, y + 0.5, positive))
+        drawn[row] = np.rint(255 * guidance.planes(whole, size, answer, points))
+    return drawn
 
 
 def _views(store: Store, predictor: Predictor) -> list[list[int]]:
@@ -184,12 +230,12 @@ class Histogram:
 
 def observe(
     model: onnx.ModelProto,
-    pixels: npt.NDArray[np.uint8],
+    crops: Crops,
     *,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Histogram]:
-    """Histograms of the activations of an FP32 network, by name, over crops (N, S, S, 3) uint8.
+    """Histograms of the activations of an FP32 network, by name, over crops.
 
     The crops go through it twice: for the ends, then for the counts. `progress(done, total)` is in
     crops.
@@ -198,8 +244,8 @@ def observe(
     session = _session(model, names, threads)
     low = dict.fromkeys(names, math.inf)
     high = dict.fromkeys(names, -math.inf)
-    done, total = 0, 2 * len(pixels)
-    for count, values in _run(session, names, pixels):
+    done, total = 0, 2 * len(crops.pixels)
+    for count, values in _run(session, names, crops):
         for name, value in zip(names, values, strict=True):
             low[name] = min(low[name], float(value.min()))
             high[name] = max(high[name], float(value.max()))
@@ -207,7 +253,7 @@ def observe(
         if progress:
             progress(done, total, what="calibrating")
     counts = {name: np.zeros(BINS, np.int64) for name in names}
-    for count, values in _run(session, names, pixels):
+    for count, values in _run(session, names, crops):
         for name, value in zip(names, values, strict=True):
             ends = (low[name], max(high[name], low[name] + 1e-6))
             counts[name] += np.histogram(value.ravel()[::_STRIDE], BINS, ends)[0]
@@ -260,13 +306,17 @@ def _session(model: onnx.ModelProto, names: Sequence[str], threads: int | None) 
 def _run(
     session: Any,
     names: Sequence[str],
-    pixels: npt.NDArray[np.uint8],
+    crops: Crops,
 ) -> Iterator[tuple[int, list[npt.NDArray[np.float32]]]]:
     """For each batch: how many crops, and the activations in the order of `names`."""
     image = session.get_inputs()[0].name
-    for start in range(0, len(pixels), _BATCH):
-        batch = normalize(pixels[start : start + _BATCH])
-        found = session.run([name for name in names if name != image], {image: batch})
+    for start in range(0, len(crops.pixels), _BATCH):
+        batch = normalize(crops.pixels[start : start + _BATCH])
+        feed = {image: batch}
+        planes = crops.planes(start, start + _BATCH)
+        if planes is not None:
+            feed["guidance"] = planes
+        found = session.run([name for name in names if name != image], feed)
         values = dict(zip((name for name in names if name != image), found, strict=True))
         yield len(batch), [batch if name == image else values[name] for name in names]
 

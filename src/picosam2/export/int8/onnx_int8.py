@@ -105,10 +105,10 @@ class Quantized:
 
 
 class _Once(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]  # no types
-    """One input. The ranges come from `calibration`; this only lets `quantize_static` begin."""
+    """One crop. The ranges come from `calibration`; this only lets `quantize_static` begin."""
 
-    def __init__(self, name: str, image: npt.NDArray[np.float32]) -> None:
-        self._waiting = [{name: image}]
+    def __init__(self, inputs: dict[str, npt.NDArray[np.float32]]) -> None:
+        self._waiting = [inputs]
 
     def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
         return self._waiting.pop() if self._waiting else None
@@ -155,7 +155,7 @@ def quantize(
         photos = _photos(store, config.photos)
         histograms = observe(
             model,
-            crops.pixels,
+            crops,
             threads=threads,
             progress=progress,
         )
@@ -163,7 +163,7 @@ def quantize(
         tried: dict[str, tuple[onnx.ModelProto, Compared]] = {}
         wanted = tuple(METHODS) if config.method == AUTO else (config.method,)
         for number, method in enumerate(wanted):
-            graph = quantize_graph(model, ranges(histograms, method), crops.pixels[:1])
+            graph = quantize_graph(model, ranges(histograms, method), crops)
             onnx.save(described(graph, facts, {}), temporary)
             found = _answers(OnnxRuntime(temporary, threads=threads), held_out)
             tried[method] = graph, _compare(expected, found)
@@ -220,13 +220,17 @@ def is_int8(model: onnx.ModelProto) -> bool:
 def quantize_graph(
     model: onnx.ModelProto,
     found: Mapping[str, tuple[float, float]],
-    pixels: npt.NDArray[np.uint8],
+    crops: Crops,
 ) -> onnx.ModelProto:
     """The QDQ form of an FP32 graph, with these ranges of its activations (`ranges`).
 
-    `pixels` (1, S, S, 3) uint8 is any crop. The result holds no facts yet.
+    The first of `crops` is shown to onnxruntime's quantizer. The result holds no facts yet.
     """
     plain = widened(model)
+    inputs = {model.graph.input[0].name: normalize(crops.pixels[:1])}
+    planes = crops.planes(0, 1)
+    if planes is not None:
+        inputs["guidance"] = planes
     # Tells onnxruntime that nothing is left to fold, which is so in files of ours.
     helper.set_model_props(plain, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
@@ -235,7 +239,7 @@ def quantize_graph(
         quantization.quantize_static(
             str(source),
             str(target),
-            _Once(model.graph.input[0].name, normalize(pixels)),
+            _Once(inputs),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -256,10 +260,15 @@ def _early(model: onnx.ModelProto) -> list[str]:
 
     Its first depthwise convolution has weights up to 20, which enlarge what the picture's own
     convolution rounds: that made a quarter of all error. Both have few channels, and take no longer
-    in FP32 (docs/quantize.md).
+    in FP32 (docs/quantize.md). A branch for guidance belongs to this stage.
     """
-    stage = [node for node in model.graph.node if node.name.startswith("/encoder.0/")]
-    return [node.name for node in stage] if any(n.op_type == "Clip" for n in stage) else []
+    stage = [node for node in model.graph.node if node.name.startswith("/encoder.0")]
+    if not any(node.op_type == "Clip" for node in stage):
+        return []
+    branch = [node for node in model.graph.node if node.name.startswith("/guidance/")]
+    given = {name for node in branch for name in node.output}
+    sums = [node for node in model.graph.node if node.op_type == "Add" and given & {*node.input}]
+    return [node.name for node in (*stage, *branch, *sums)]
 
 
 def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -277,7 +286,7 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
         # int32 is symmetric, and so it is without a zero point.
         if node.op_type == "DequantizeLinear" and node.input[0] in integers:
             del node.input[2:]
-    kept = {graph.input[0].name, *outputs, ""}
+    kept = {*(node.name for node in graph.input), *outputs, ""}
     used = {name for node in graph.node for name in node.input}
     names: dict[str, str] = {name: name for name in kept}
 
@@ -319,7 +328,7 @@ def described(
 
 def _answers(runtime: Runtime, crops: Crops) -> npt.NDArray[np.float32]:
     """The logits (N, S', S') of the channel that answers for each crop."""
-    logits = runtime(crops.pixels)
+    logits = runtime(crops.pixels, crops.planes(0, len(crops.pixels)))
     found: npt.NDArray[np.float32] = logits[np.arange(len(logits)), crops.channels]
     return found
 
