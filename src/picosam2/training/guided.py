@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from picosam2.data.image_store import ImageStore
 from picosam2.errors import ConfigError
+from picosam2.models.checkpoint import load_weights
 from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2
 from picosam2.training.config import Recipe
@@ -44,11 +45,13 @@ from picosam2.training.trainer import (
 class GuidedTrainer(Trainer):
     """A `Trainer` whose batches are passes of sessions."""
 
-    def __init__(self, recipe: Recipe, group: Processes, model: PicoSAM2) -> None:
-        """Start from `model`, whose answers without guidance are the lesson."""
+    def __init__(
+        self, recipe: Recipe, group: Processes, model: PicoSAM2, teacher: PicoSAM2 | None = None
+    ) -> None:
+        """Start from `model`. What `teacher`, or itself, answers to one prompt is the lesson."""
         super().__init__(recipe, group, model)
         freeze_batchnorm(self.model)
-        self.teacher = fold_batchnorm(self.average).requires_grad_(False)
+        self.teacher = fold_batchnorm(teacher or self.average).requires_grad_(False)
         self.teacher.to(memory_format=memory_format(recipe.train))  # type: ignore[call-overload]
         branch = {id(p) for n, p in self.model.named_parameters() if n.startswith("guidance.")}
         groups = []
@@ -128,6 +131,7 @@ def train_guided(
     out: Path,
     init: Path,
     *,
+    lesson: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     on_step: Callable[[TrainingStep], None] | None = None,
@@ -135,6 +139,7 @@ def train_guided(
     """Train weights that take guidance, from the weights at `init`; the path of the result.
 
     Args:
+        lesson: weights whose answers to one prompt are to stay; those at `init` by default.
         resume: go on from the checkpoint in `out`; the sessions that were going on start anew.
         on_step: told about every step.
 
@@ -148,7 +153,8 @@ def train_guided(
     config = recipe.train
     group = Processes(rank=0, world=1, device=torch.device(device))
     run = _Run(out, recipe, store.fingerprint, group, False, None)
-    trainer = GuidedTrainer(recipe, group, started_from(init, recipe.model))
+    teacher = None if lesson is None else load_weights(lesson)
+    trainer = GuidedTrainer(recipe, group, started_from(init, recipe.model), teacher)
     run.begin(trainer, resume)
     sessions = Sessions(
         store, recipe.guided, recipe.augment, size=recipe.model.input_size,

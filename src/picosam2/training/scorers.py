@@ -38,7 +38,7 @@ class ScorerConfig:
     """How the scorers are fitted."""
 
     clicks: int = 3
-    """Clicks on each object: its centre point, then random places near it."""
+    """Clicks on each object: its centre point, then in turn random places near it and anywhere."""
     spread: float = 0.25
     """How far the random clicks are from the centre point, as a share of the object's box."""
     box_jitter: float = 0.15
@@ -115,8 +115,9 @@ def collect(
         for number, truth in enumerate(truths):
             seed = config.seed + 1000 * photo.instances[number].id
             for index in range(config.clicks):
-                jitter = config.spread if index else 0.0
-                point = make_item("click", truth, jitter=jitter, seed=seed + index).point
+                protocol = "click-inside" if index and index % 2 == 0 else "click"
+                jitter = config.spread if index % 2 else 0.0
+                point = make_item(protocol, truth, jitter=jitter, seed=seed + index).point
                 found, ious = _click_example(predictor, picture, truth, point)
                 clicks.append((found, ious, photo.id, weight))
             for index in range(2):

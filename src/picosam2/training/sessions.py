@@ -60,6 +60,8 @@ class GuidedConfig:
     follows the mask and the plane holds the first click."""
     forget: float = 0.08
     """Share of the guided passes that are shown the clicks without the mask so far."""
+    centre: float = 0.35
+    """Share of the first clicks at the object's centre point; the others are anywhere in it."""
     growth: float = geometry.BOX_GROWTH
     """Window over box, as in prediction."""
     teacher: float = 0.5
@@ -80,7 +82,7 @@ class GuidedConfig:
             shares = getattr(self, name)
             if not shares or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
                 raise ConfigError(f"the shares of `{name}` must add up to 1")
-        for name in ("exact", "again", "forget"):
+        for name in ("exact", "again", "forget", "centre"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be from 0 to 1")
         if not (0 <= self.jitter < 0.5 and 1 <= self.growth <= 2):
@@ -270,7 +272,7 @@ class Sessions:
 
     def _first_click(self, session: Session, rng: np.random.Generator) -> None:
         """A click anywhere on the object, in one of the windows that prediction tries."""
-        centre = rng.random() < 0.35
+        centre = rng.random() < self._config.centre
         point = masks.centre_point(session.truth) if centre else _inside(session.truth, rng)
         box = _bounds(session.truth)
         assert box is not None
@@ -281,7 +283,7 @@ class Sessions:
         index = _choose(rng, shares / shares.sum())
         session.kind, session.points = CLICK, [point]
         session.window = geometry.point_window(point, float(halves[index]))
-        session.taught = bool(centre and off[index] < 1.2)
+        session.taught = bool(centre and off[index] < 1.6)
         session.value = 1.0 if off[index] < 1.6 else 0.5
         session.again = bool(rng.random() < self._config.again)
 
