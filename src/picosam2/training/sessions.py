@@ -283,7 +283,7 @@ class Sessions:
         index = _choose(rng, shares / shares.sum())
         session.kind, session.points = CLICK, [point]
         session.window = geometry.point_window(point, float(halves[index]))
-        session.taught = bool(centre and off[index] < 1.6)
+        session.taught = bool(centre and off[index] < 1.2)
         session.value = 1.0 if off[index] < 1.6 else 0.5
         session.again = bool(rng.random() < self._config.again)
 

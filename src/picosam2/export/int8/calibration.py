@@ -78,7 +78,8 @@ class Crops:
         """The guidance (n, 3, S, S) float32, 0..1, of some of the crops."""
         if self.guidance is None:
             return None
-        planes: npt.NDArray[np.float32] = self.guidance[start:stop] / np.float32(255)
+        planes = self.guidance[start:stop].astype(np.float32)
+        planes /= 255
         return planes
 
 
