@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._options import Boxes, Points, RuntimeName, Threads, Weights, read_prompts
+from picosam2.cli._text import one_line
 from picosam2.errors import PromptError
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def track(
     `ffmpeg -i clip.avi -f rawvideo -pix_fmt rgb24 - | picosam2 track - --size 640x480 ...`
 
     Args:
-        video: A video file, the number of a camera (0 is the first), or `-` for raw RGB frames.
+        video: A video file, a folder of images, the number of a camera (0 is the first), or `-` for
+            raw RGB frames.
         out: A video (.mp4, .mov, .mkv, .webm), a .json file, or a folder for mask PNGs.
         point: A click on the object (LABEL 1, or none) or on what does not belong to it (0).
             Repeatable.
@@ -64,7 +66,7 @@ def track(
             objects' numbers; or JSON in the form of COCO-VID (YouTube-VIS). By default what the
             name in --out says.
         size: Width and height of raw frames.
-        rate: Frames a second of raw frames or of the camera.
+        rate: Frames a second of raw frames, of a folder or of the camera.
     """
     from picosam2.tasks.tracking_outputs import OUTPUTS, output_form
 
@@ -78,13 +80,17 @@ def track(
             open_frames(video, size=None if size is None else read_size(size), rate=rate)
         )
         if source.length is not None and frame >= source.length:
-            raise _no_such_frame(source, source.length, frame)
+            length = source.count()  # headers are not always right
+            if length is not None and frame >= length:
+                raise _no_such_frame(source, length, frame)
         from picosam2.predictor import Predictor
 
         predictor = Predictor(weights, runtime=runtime, threads=threads)
         # Nothing is left of a file that could not be completed.
         sink = stack.enter_context(OUTPUTS[form](out, source, prompts))
         _follow(source, predictor, prompts, frame, frames, sink)
+    for note in source.notes:
+        print(f"picosam2: {one_line(note)}", file=sys.stderr)
     print(f"{out}: {sink.summary()}")
     return 0
 

@@ -76,10 +76,15 @@ class OverlayOutput(TrackOutput):
         if Path(self._source.name).resolve() == self._out.resolve():
             raise ConfigError(f"{self._out} is the video itself: choose another --out")
         temporary = self._stack.enter_context(atomic_write(self._out))
-        self._writer = self._stack.enter_context(VideoWriter(temporary, self._source.rate))
+        self._writer = self._stack.enter_context(
+            VideoWriter(temporary, self._source.rate, sound=self._source.sound)
+        )
 
     def write(self, frame: Frame, objects: Sequence[Tracked] | None) -> None:
+        self._writer.pixel_aspect = self._source.pixel_aspect  # known from the first frame on
         self._writer.write(draw(frame.pixels, objects or ()), frame.time)
+        if self._writer.note and self._writer.note not in self._source.notes:
+            self._source.notes.append(self._writer.note)
 
 
 class MasksOutput(TrackOutput):
