@@ -67,9 +67,10 @@ def test_the_next_box_is_the_mask_where_all_clicks_are_in_it() -> None:
 @pytest.mark.parametrize(
     ("point", "expected"),
     [
-        (Point(90, 40), (10, 20, 102, 80)),  # 15 % of 80 past it, to the right
-        (Point(0, 0), (-7.5, -12, 50, 80)),
-        (Point(30, 100), (10, 20, 50, 112)),
+        (Point(90, 40), (10, 20, 130, 80)),  # as far past it as it is outside
+        (Point(0, 0), (-10, -20, 50, 80)),
+        (Point(30, 100), (10, 20, 50, 120)),
+        (Point(54, 40), (10, 20, 60.6, 80)),  # at least 15 % of the 44 pixels
     ],
 )
 def test_the_next_box_goes_past_a_positive_click_outside(

@@ -25,7 +25,9 @@ DISK_RADIUS = 5 / 192
 """Radius of a click's disk, as a share of the crop's side."""
 
 REACH = 0.15
-"""How far a window's box goes past a positive click outside the mask, as a share of its side."""
+"""How far a window's box goes at least past a positive click outside the mask, as a share of its
+side; it goes as far past the click as the click is outside, since people click in the middle of
+what is missing."""
 
 SMALLEST = 0.15
 """The shortest side of a box around clicks alone, as a share of the image's long side."""
@@ -108,7 +110,9 @@ def _reach(span: tuple[float, float] | None, places: Sequence[float]) -> tuple[f
     past = REACH * (last - first)
     if span is None:  # clicks lie inside the object, not on its outline
         return first - past, last + past
-    return first - past * (first < low), last + past * (last > high)
+    below = max(past, low - first) if first < low else 0.0
+    above = max(past, last - high) if last > high else 0.0
+    return first - below, last + above
 
 
 def covers(region: Region, point: Point) -> bool:

@@ -315,3 +315,93 @@ def test_calibrating(cli, folder, store, trained, tmp_path):
 def test_calibrating_without_a_store(refused, trained, tmp_path):
     words = ("calibrate", "--weights", trained / "weights.safetensors", "--store", tmp_path)
     assert "is not a crop store" in refused(*words, "--out", tmp_path / "x.safetensors")
+
+
+GUIDED = """
+[model]
+encoder = "tiny-lite"
+widths = [6, 6, 8, 8]
+bottleneck = 8
+decoder = [8, 8, 6, 4]
+input_size = 64
+logits = 2
+guidance = true
+[train]
+samples = 24
+batch = 4
+log_every = 2
+save_every = 3
+precision = "fp32"
+"""
+
+
+@pytest.fixture(scope="module")
+def image_store(folder, run):
+    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    out = folder / "images"
+    assert run("data", "images", *given, "--validation", 0.3, "--workers", 1, "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def unguided(folder):
+    import torch
+    from helpers.configs import CONFIGS
+
+    from picosam2.models.checkpoint import save_weights
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CONFIGS["half size"].build()
+    save_weights(folder / "unguided.safetensors", model, {"click_windows": "ladder"})
+    return folder / "unguided.safetensors"
+
+
+def test_whole_images_are_kept(cli, folder, tmp_path):
+    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    done = cli("data", "images", *given, "--workers", 1, "--out", tmp_path / "images")
+    assert done.code == 0
+    assert "9 images" in done.out
+    assert "9 objects" in done.out
+    assert "003.png" in done.err
+
+
+def test_training_corrections_from_simulated_clicks(cli, image_store, unguided, tmp_path):
+    """Train, average with the start, calibrate: the weights take guidance and say so."""
+    recipe = tmp_path / "guided.toml"
+    recipe.write_text(GUIDED)
+    words = ("train", "--recipe", recipe, "--images", image_store, "--init", unguided)
+    done = cli(*words, "--out", tmp_path / "run", "--device", "cpu")
+    assert done.code == 0, done.err
+    weights = tmp_path / "run" / "weights.safetensors"
+    assert done.out.strip() == str(weights)
+    again = cli(*words, "--out", tmp_path / "run", "--device", "cpu", "--resume")
+    assert again.code == 0, again.err
+
+    from picosam2.runtimes.torch import TorchRuntime
+
+    assert TorchRuntime.load(weights).info.guidance
+    scored = tmp_path / "scored.safetensors"
+    done = cli("calibrate", "--weights", weights, "--store", image_store, "--out", scored)
+    assert done.code == 0, done.err
+    assert TorchRuntime.load(scored).info.metadata.scorers.keys() == {"click", "box"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "needs --images STORE and --init WEIGHTS"),
+        (("--images", "images"), "needs --images STORE and --init WEIGHTS"),
+        (("--images", "images", "--init", "default", "--store", "s"), "takes no --store"),
+        (("--images", "images", "--init", "default", "--device", "cuda"), "runs on a processor"),
+        (("--images", "gone", "--init", "default"), "is not an image store"),
+    ],
+)
+def test_a_guided_recipe_says_what_it_needs(refused, tmp_path, words, message):
+    asked = ("train", "--recipe", "default-guided", *words, "--out", tmp_path / "run")
+    assert message in refused(*asked)
+
+
+def test_a_recipe_of_crops_takes_no_images(refused, tmp_path):
+    words = ("--images", tmp_path, "--out", tmp_path / "run")
+    assert "needs --store STORE" in refused("train", "--recipe", "debug", *words)

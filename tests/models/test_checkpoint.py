@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -241,3 +242,11 @@ def test_a_failed_write_leaves_the_old_file(
         save_weights(path, model, {"not": object()})
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_others_may_read_weights_as_they_may_read_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, {"a": torch.zeros(3)}, {})
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -101,3 +101,31 @@ def test_a_table_is_put_into_a_page(run: ModuleType) -> None:
 def test_the_studys_page_has_a_place_for_its_table(run: ModuleType) -> None:
     page = (FOLDER.parents[1] / "docs" / "in-sensor-design.md").read_text()
     assert "| b |" in run.inserted(page, "in-sensor.toml", "| b |\n")
+
+
+def test_averaging_weights_of_which_one_takes_guidance(tmp_path: Path, monkeypatch) -> None:
+    import sys
+    from dataclasses import replace
+
+    import torch
+    from helpers.configs import CONFIGS
+
+    from picosam2.models.checkpoint import load_weights, save_weights
+
+    plain = CONFIGS["half size"].build()
+    guided = replace(CONFIGS["half size"], guidance=True).build()
+    torch.nn.init.ones_(guided.guidance[-1].weight)
+    save_weights(tmp_path / "a.safetensors", plain, {})
+    save_weights(tmp_path / "b.safetensors", guided, {"step": 3})
+    spec = importlib.util.spec_from_file_location("average", FOLDER / "average.py")
+    assert spec is not None
+    assert spec.loader is not None
+    average = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(average)
+    words = ["average", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
+    monkeypatch.setattr(sys, "argv", [*words, "--shares", "0.25", "0.75", "--out", str(tmp_path)])
+    average.main()
+    mean = load_weights(tmp_path / "weights.safetensors")
+    expected = 0.25 * plain.head.weight + 0.75 * guided.head.weight
+    assert torch.allclose(mean.head.weight, expected, atol=1e-6)
+    assert torch.allclose(mean.guidance[-1].weight, torch.tensor(0.75))

@@ -13,7 +13,7 @@ def calibrate(
     weights: Annotated[Path, Parameter(metavar="FILE")],
     store: Annotated[Path, Parameter(metavar="STORE")],
     out: Annotated[Path, Parameter(metavar="FILE")],
-    clicks: int = 2,
+    clicks: int = 3,
     half: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     threads: int | None = None,
 ) -> None:
@@ -24,9 +24,11 @@ def calibrate(
 
     Args:
         weights: A safetensors file that `picosam2 train` wrote.
-        store: The store it was trained on; its validation photos are used.
+        store: The store it was trained on, of crops or of whole images; its validation images are
+            used.
         out: The file to write: the same weights, with scorers.
-        clicks: Clicks on each object: its centre point, then random places near it.
+        clicks: Clicks on each object: its centre point, then in turn random places near it and
+            anywhere in it.
         half: Keep the weights in 16 bits, which halves the file.
         threads: Threads of the network; by default as many as there are cores.
     """
@@ -37,7 +39,7 @@ def calibrate(
         require(module, "train")
     import tempfile
 
-    from picosam2.data.coco import read_coco
+    from picosam2.data.image_store import ImageStore
     from picosam2.data.store import Store
     from picosam2.export.onnx import export_onnx
     from picosam2.models.checkpoint import load_weights, read_tensors, save_weights
@@ -45,9 +47,9 @@ def calibrate(
     from picosam2.runtimes.onnx import OnnxRuntime
     from picosam2.training.scorers import ScorerConfig, collect, fit
 
-    Store(store)  # says what is wrong with it, if anything
+    opened = ImageStore(store) if (store / "images.json").exists() else Store(store)
+    photos = opened.held_out()
     model, facts = load_weights(weights), read_tensors(weights).info
-    photos = read_coco(store / "validation.json", store / "validation").images
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.onnx"
         export_onnx(model, file, {k: v for k, v in facts.items() if k != "scorers"})

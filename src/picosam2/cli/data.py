@@ -130,6 +130,56 @@ def prepare(
 
 
 @app.command
+def images(
+    *,
+    coco: Annotated[
+        list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")
+    ] = None,
+    lvis: Annotated[
+        list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")
+    ] = None,
+    source: Annotated[
+        list[tuple[str, Path, Path]] | None, Parameter(negative=(), metavar="NAME FILE DIR")
+    ] = None,
+    out: Store,
+    validation: float = 0.1,
+    seed: int = 0,
+    workers: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+) -> None:
+    """Keep whole images and their masks, decoded, for a training with simulated clicks.
+
+    `picosam2 train --images` cuts any window from them. An image takes three bytes a pixel of disk.
+    The split into training and validation is that of `prepare`. Run again after an interruption, it
+    keeps the parts that are finished.
+
+    Args:
+        coco: A COCO annotation file and its images. Repeatable.
+        lvis: An LVIS annotation file and the folder with COCO's images. Repeatable.
+        source: Any other file in COCO's format, with a name that recipes can give a weight; a
+            `source` field of an image in the file counts before it. Repeatable.
+        out: The folder of the image store.
+        validation: Share of the images kept for validation.
+        seed: Of the split.
+        workers: Processes; by default as many as there are cores.
+    """
+    from picosam2.cli._options import given_sources
+    from picosam2.cli._progress import progress
+    from picosam2.cli._text import name_problems
+    from picosam2.data.image_store import ImageStore, ImageStoreConfig, prepare_images
+
+    sources = given_sources(coco, lvis, source, to="prepare")
+    config = ImageStoreConfig(validation=validation, seed=seed)
+    with progress("preparing", "images") as update:
+        found = prepare_images(sources, out, config, workers=workers, progress=update)
+    problems = [f"{problem.where}: {problem.what}" for problem in found]
+    name_problems(problems, f"{len(problems):,} images or annotations were left out")
+    store = ImageStore(out)
+    held = int(store.images["validation"].sum())
+    print(f"{out}: {len(store.images):,} images, {held:,} of them for validation, "
+          f"{len(store):,} objects")  # fmt: skip
+
+
+@app.command
 def check(store: Store, /) -> None:
     """Read every byte of a store, with what it keeps for validation, and compare its checksums.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from picosam2.errors import ConfigError
+
 if TYPE_CHECKING:
     from picosam2.data.store import Store
     from picosam2.models.network import PicoSAM2
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 def train(
     *,
     recipe: Annotated[str, Parameter(metavar="NAME|FILE")],
-    store: Annotated[Path, Parameter(metavar="STORE")],
+    store: Annotated[Path | None, Parameter(metavar="STORE")] = None,
+    images: Annotated[Path | None, Parameter(metavar="STORE")] = None,
     out: Annotated[Path, Parameter(metavar="RUN")],
     set: Annotated[
         list[str] | None, Parameter(name="--set", negative=(), metavar="KEY=VALUE")
@@ -34,12 +37,16 @@ def train(
 ) -> None:
     """Train weights by a recipe on a prepared store.
 
+    A recipe with guidance (default-guided) learns corrections from simulated clicks on whole images
+    (--images); the others learn from crops (--store).
+
     The run's folder gets the weights, a checkpoint, metrics.jsonl, curves.png and validation.png.
     `torchrun --nproc-per-node 2 -m picosam2 train ...` shares each batch among processes.
 
     Args:
         recipe: A packaged recipe (default, paper, debug) or a TOML file.
         store: What `picosam2 data prepare` made.
+        images: What `picosam2 data images` made, for a recipe with guidance; it needs --init.
         out: The run's folder.
         set: Change a setting of the recipe, for instance `train.lr=0.001`. Repeatable.
         resume: Go on with the run in that folder.
@@ -65,6 +72,19 @@ def train(
 
     keep_memory()
     chosen = changed_recipe(recipe, set or ())
+    if chosen.model.guidance:
+        if images is None or init is None:
+            raise ConfigError(f"the recipe {recipe} needs --images STORE and --init WEIGHTS")
+        if store is not None or teacher is not None or resident or tensorboard:
+            raise ConfigError(
+                "a recipe with guidance takes no --store, --teacher, --resident or --tensorboard"
+            )
+        if device == "cuda":
+            raise ConfigError("a training with simulated clicks runs on a processor: --device cpu")
+        _train_guided(chosen, images, out, find_weights(init, "torch"), resume)
+        return
+    if store is None or images is not None:
+        raise ConfigError(f"the recipe {recipe} needs --store STORE, and no --images")
     opened = Store(store)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     shown = _Shown(opened, chosen, out, validate and first)
@@ -91,6 +111,23 @@ def train(
     if first:
         shown.draw()
         print(f"{weights}{shown.note}")
+
+
+def _train_guided(recipe: Recipe, images: Path, out: Path, init: Path, resume: bool) -> None:
+    """Train on whole images with simulated clicks."""
+    from picosam2.cli._progress import progress
+    from picosam2.data.image_store import ImageStore
+    from picosam2.training.guided import train_guided
+
+    opened = ImageStore(images)
+    with progress("training", "steps") as update:
+
+        def on_step(now: TrainingStep) -> None:
+            note = f"loss {now.loss:.4f}, {now.samples_per_s:,.0f} samples/s"
+            update(now.step, now.steps, note=note)
+
+        weights = train_guided(recipe, opened, out, init, resume=resume, on_step=on_step)
+    print(weights)
 
 
 class _Shown:

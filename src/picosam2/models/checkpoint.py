@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from picosam2._files import atomic_write
@@ -43,7 +43,8 @@ def write_tensors(
     solid = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with atomic_write(path) as temporary:
-            save_file(solid, temporary, {_KEY: json.dumps(info, sort_keys=True)})
+            # As bytes: `save_file` puts a file of its own there, which others may not read.
+            temporary.write_bytes(save(solid, {_KEY: json.dumps(info, sort_keys=True)}))
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CheckpointError(

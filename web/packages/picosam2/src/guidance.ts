@@ -98,5 +98,9 @@ function reach(span: readonly [number, number] | null, places: readonly number[]
   const past = REACH * (last - first);
   // Clicks lie inside the object, not on its outline.
   if (!span) return [first - past, last + past];
-  return [first < low ? first - past : first, last > high ? last + past : last];
+  // As far past a click as it is outside: people click in the middle of what is missing.
+  return [
+    first < low ? first - Math.max(past, low - first) : first,
+    last > high ? last + Math.max(past, last - high) : last,
+  ];
 }
