@@ -82,3 +82,36 @@ def test_pictures_of_photos_need_both(cli, given, refused, tmp_path):
     assert cli("eval", *given, "--json", tmp_path / "a.json").code == 0
     said = refused("report", tmp_path / "a.json", "--out", tmp_path / "r", "--images", tmp_path)
     assert "both --images and --annotations" in said
+
+
+def test_domains_give_a_table_numbers_and_a_drawing(cli, given, refused, tmp_path):
+    source = write_coco(tmp_path / "other", 2, start=50)
+    place = tmp_path / "domains" / "shapes"
+    place.mkdir(parents=True)
+    source.images.rename(place / "images")
+    source.annotations.rename(place / "instances.json")
+    out, svg = tmp_path / "d.json", tmp_path / "d.svg"
+    words = ("eval", "--domains", place.parent, *given[4:])
+    done = cli(*words, "--json", out, "--plot", svg)
+    assert done.code == 0, done.err
+    assert "mean over sets" in done.out
+    found = json.loads(out.read_text())
+    assert found["kind"] == "domains"
+    assert found["peak_memory_mb"] > 10
+    assert "best guess without pixels" in svg.read_text()
+    done = cli("compare", out, out, "--json", tmp_path / "c.json")
+    assert done.code == 0
+    assert "over 1 sets +0.0000" in done.out
+    assert "leave --images" in refused(*words, "--images", place)
+    assert "should end in .svg" in refused(*words, "--plot", tmp_path / "d.png")
+    assert "give --images and --annotations, or --domains" in refused("eval", *given[4:])
+    assert "--plot is for --domains" in refused("eval", *given, "--plot", svg)
+
+
+def test_compare_tells_costs(cli, given, tmp_path):
+    out = tmp_path / "a.json"
+    assert cli("eval", *given, "--json", out).code == 0
+    done = cli("compare", out, out)
+    assert "ms per prompt, all in all: A " in done.out
+    assert "memory at the peak, MB: A " in done.out
+    assert "weights, MB: A " in done.out

@@ -15,7 +15,7 @@ def compare(
     *,
     json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
 ) -> None:
-    """Compare two results of `picosam2 eval` on the same objects.
+    """Compare two results of `picosam2 eval` on the same objects, of weights or of a peer.
 
     The difference is paired object by object and its 95 % interval is over photos, so that one can
     say whether B is better than A and not just luckier.
@@ -27,9 +27,16 @@ def compare(
     """
     from picosam2._files import write_json
     from picosam2.evaluation.compare import compare as paired
-    from picosam2.evaluation.compare import read_result
+    from picosam2.evaluation.compare import compare_domains, read_result
 
-    found = paired(read_result(a), read_result(b))
+    before, after = read_result(a), read_result(b)
+    if before["kind"] == after["kind"] == "domains":
+        sets = compare_domains(before, after)
+        print("\n".join(map(str, sets)))
+        if json is not None:
+            write_json(json, {"protocols": {one.protocol: one.to_json() for one in sets}})
+        return
+    found = paired(before, after)
     print(found)
     if json is not None:
         write_json(json, found.to_json())

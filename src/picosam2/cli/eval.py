@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 def evaluate(
     *,
-    images: Annotated[Path, Parameter(metavar="DIR")],
-    annotations: Annotated[Path, Parameter(metavar="FILE")],
+    images: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    annotations: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    domains: Annotated[Path | None, Parameter(metavar="DIR")] = None,
     dataset: Literal["coco", "lvis"] = "coco",
     protocol: Literal["box", "click", "click-inside", "paper-point", "paper-roi"] = "box",
     weights: Weights = "default",
@@ -35,6 +36,7 @@ def evaluate(
     pixel_baselines: Annotated[bool, Parameter(negative="")] = False,
     jitter: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
     json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    plot: Annotated[Path | None, Parameter(metavar="FILE.svg")] = None,
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
     flip: Flip = False,
@@ -50,6 +52,9 @@ def evaluate(
 
     Args:
         images: The folder of the photos.
+        domains: Instead of --images and --annotations: a folder with a sub-folder for each of
+            several sets, with images/ and instances.json in COCO's format. Every set is measured
+            by box and by click, and the mean is over sets.
         annotations: Masks in COCO's or LVIS's format.
         dataset: The annotations' format.
         protocol: Which prompt each object gives, and where IoU is measured.
@@ -62,7 +67,23 @@ def evaluate(
         pixel_baselines: Also flood fill and GrabCut, which take their time (extra `baselines`).
         jitter: Move the box's edges, or the click, by up to this share of the object's box.
         json: Also write the numbers, of every object too, to this file.
+        plot: With --domains: also draw them to this file.
     """
+    if (images is None or annotations is None) and domains is None:
+        raise ConfigError("give --images and --annotations, or --domains")
+    if domains is not None:
+        if images or annotations or first or jitter or pixel_baselines:
+            raise ConfigError(
+                "--domains has its own photos and protocols: leave --images, --annotations, "
+                "--first, --jitter and --pixel-baselines out"
+            )
+        opened = _open(weights, peer, runtime, threads, flip)
+        _evaluate_domains(domains, *opened, limit, check_leak, json, plot)
+        return
+    assert images is not None
+    assert annotations is not None
+    if plot is not None:
+        raise ConfigError("--plot is for --domains; `picosam2 report` draws the others")
     from picosam2._files import write_json
     from picosam2.cli._progress import progress
     from picosam2.cli._text import name_problems
@@ -96,6 +117,7 @@ def evaluate(
     name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
     if json is not None:
         more = {
+            **_costs(model),
             "files": {"annotations": annotations.name, "images": images.name},
             "first": first,
             "limit": limit,
@@ -104,6 +126,63 @@ def evaluate(
             "problems": problems,
         }
         write_json(json, {**result.to_json(), **more})
+
+
+def _evaluate_domains(
+    folder: Path,
+    model: Predictor | ModelUnderTest,
+    facts: dict[str, Any],
+    limit: int | None,
+    check_leak: Path | None,
+    json: Path | None,
+    plot: Path | None,
+) -> None:
+    """Measure every set of a folder."""
+    from picosam2._files import write_json, write_text
+    from picosam2.cli._progress import progress
+    from picosam2.cli._text import columns, name_problems
+    from picosam2.data.store import Store
+    from picosam2.evaluation.domains import evaluate_domains, read_domains
+
+    if plot is not None and plot.suffix != ".svg":
+        raise ConfigError(f"--plot writes SVG: {plot} should end in .svg")
+    sets = read_domains(folder)
+    store = None if check_leak is None else Store(check_leak)
+    with progress("measuring", "objects") as update:
+        result = evaluate_domains(
+            model, sets, limit=limit, store=store, weights=facts, progress=update
+        )
+    for name, leaks in result.leaks.items():
+        if leaks["met"]:
+            print(
+                f"picosam2: warning: {leaks['met']} of the {leaks['checked']} photos of {name} "
+                f"are in the training store, for instance {leaks['photos'][0]}: its scores do "
+                "not show how the weights do on new photos",
+                file=sys.stderr,
+            )
+    print(columns(list(result.rows())))
+    problems = [f"{problem.where}: {problem.what}" for problem in result.problems]
+    name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
+    if json is not None:
+        write_json(json, {**result.to_json(), "weights": facts, "limit": limit, **_costs(model)})
+    if plot is not None:
+        from picosam2.reports.domains import draw_domains
+
+        write_text(plot, draw_domains(result.to_json()))
+
+
+def _costs(model: Predictor | ModelUnderTest) -> dict[str, float]:
+    """Times of a peer's two halves, and the memory that this process took at its peak."""
+    from picosam2.evaluation.peers import Peer
+
+    costs = model.timing() if isinstance(model, Peer) else {}
+    if sys.platform != "win32":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        costs["peak_memory_mb"] = round(peak / 1e6, 1)
+    return costs
 
 
 def _open(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from picosam2.errors import DataError
 from picosam2.evaluation import metrics
 
-KINDS = ("evaluation", "robustness", "clicks", "proposals")
+KINDS = ("evaluation", "robustness", "clicks", "proposals", "domains")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Comparison:
     worse: float
     by_size: dict[str, float | None]
     """The difference in each of COCO's size classes."""
+    costs: dict[str, tuple[float | None, float | None]]
+    """What A and B took: milliseconds and bytes, by name; None where a file does not say."""
 
     @property
     def verdict(self) -> str:
@@ -61,6 +64,7 @@ class Comparison:
             f"B - A {self.difference:+.4f}   95 % interval over photos "
             f"{self.low:+.4f} to {self.high:+.4f}",
             f"objects better {self.better:.1%}, worse {self.worse:.1%}   ({sizes})",
+            *(f"{name}: A {_shown(a)}   B {_shown(b)}" for name, (a, b) in self.costs.items()),
             self.verdict,
         ]
         if left_out:
@@ -123,4 +127,101 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> Comparison:
         better=float((change > 0.01).mean()),
         worse=float((change < -0.01).mean()),
         by_size=metrics.by_size(change, areas),
+        costs=costs_of(a, b),
     )
+
+
+COSTS = {
+    "ms_per_prompt": "ms per prompt, all in all",
+    "encode_ms_per_image": "ms to encode an image",
+    "decode_ms_per_prompt": "ms to decode a prompt",
+    "weights_mb": "weights, MB",
+    "peak_memory_mb": "memory at the peak, MB",
+}
+"""What is compared beside the scores, as a person reads it."""
+
+
+def costs_of(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    """What two results took, by what it is called; what neither says is left out."""
+    pairs = {text: (_cost(a, key), _cost(b, key)) for key, text in COSTS.items()}
+    return {text: pair for text, pair in pairs.items() if pair != (None, None)}
+
+
+def _cost(result: dict[str, Any], key: str) -> float | None:
+    weights = result.get("weights")
+    size = weights.get("bytes") if isinstance(weights, dict) else None
+    value = size / 1e6 if key == "weights_mb" and isinstance(size, int) else result.get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainComparison:
+    """B minus A on several sets, by one protocol: each set, and the mean over sets."""
+
+    protocol: str
+    sets: dict[str, Comparison]
+    difference: float
+    low: float
+    """Of the 95 % bootstrap interval of the mean over sets, over photos within each set."""
+    high: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {**vars(self), "sets": {name: one.to_json() for name, one in self.sets.items()}}
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"protocol {self.protocol}: B - A over {len(self.sets)} sets "
+                f"{self.difference:+.4f}   95 % interval {self.low:+.4f} to {self.high:+.4f}",
+                *(
+                    f"  {name}: {found.a:.4f} to {found.b:.4f}, {found.difference:+.4f} "
+                    f"({found.low:+.4f} to {found.high:+.4f}), {found.verdict}"
+                    for name, found in self.sets.items()
+                ),
+            ]
+        )
+
+
+def compare_domains(a: dict[str, Any], b: dict[str, Any]) -> list[DomainComparison]:
+    """Compare two results of `eval --domains`, by every protocol that both have.
+
+    Raises:
+        DataError: they share no set and protocol, or a set shares no object.
+    """
+    found = []
+    for protocol, before in a["protocols"].items():
+        after = b["protocols"].get(protocol, {"sets": {}})
+        names = [name for name in before["sets"] if name in after["sets"]]
+        if not names:
+            continue
+        sets = {name: compare(before["sets"][name], after["sets"][name]) for name in names}
+        pairs = [paired_changes(before["sets"][name], after["sets"][name]) for name in names]
+        low, high = metrics.interval_of_means(pairs)
+        found.append(
+            DomainComparison(
+                protocol=protocol,
+                sets=sets,
+                difference=float(np.mean([one.difference for one in sets.values()])),
+                low=low,
+                high=high,
+            )
+        )
+    if not found:
+        raise DataError("the two results share no set: measure both on the same folder")
+    return found
+
+
+def paired_changes(
+    a: dict[str, Any], b: dict[str, Any]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """The change of IoU (N,) of the objects that both measured, and their photos (N,)."""
+    of_b = {item["annotation"]: item["iou"] for item in b["items"]}
+    shared = sorted((i["annotation"], i["iou"], i["photo"]) for i in a["items"]
+                    if i["annotation"] in of_b)  # fmt: skip
+    changes = np.array([of_b[key] - before for key, before, _ in shared], float)
+    return changes, np.array([photo for _, _, photo in shared], np.int64)

@@ -45,6 +45,26 @@ def interval(ious: Floats, photos: npt.NDArray[Any], *, draws: int = 2000) -> tu
     return float(low), float(high)
 
 
+def interval_of_means(
+    sets: Sequence[tuple[Floats, npt.NDArray[Any]]], *, draws: int = 2000
+) -> tuple[float, float]:
+    """A 95 % bootstrap interval of the mean over sets of their mean IoU.
+
+    Args:
+        sets: of each set the IoU (N,) and the photo (N,) of its objects.
+        draws: how often whole photos are drawn, within each set.
+    """
+    rng = np.random.default_rng(0)
+    means = np.zeros(draws)
+    for ious, photos in sets:
+        _, index = np.unique(photos, return_inverse=True)
+        sums, counts = np.bincount(index, ious), np.bincount(index)
+        chosen = rng.integers(0, len(sums), (draws, len(sums)))
+        means += sums[chosen].sum(1) / counts[chosen].sum(1) / len(sets)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
 def by_size(ious: Floats, areas: Floats) -> dict[str, float | None]:
     """mIoU of each of `SIZES`; None where there is no object."""
     means: dict[str, float | None] = {}
