@@ -43,9 +43,10 @@ def evaluate(
 ) -> None:
     """Measure weights on annotated photos.
 
-    `box` and `click` are what a user gets: the object's true box or its centre point is the
-    prompt, and IoU is measured on the whole photo. `paper-point` and `paper-roi` repeat the
-    published measurements on the crop. Crowds and empty masks are skipped.
+    `box`, `click` and `click-inside` are what a user gets: the object's true box, its centre point
+    or a random point inside it is the prompt, and IoU is measured on the whole image.
+    `paper-point` and `paper-roi` repeat the published measurements on the crop. Crowds and empty
+    masks are skipped.
 
     --peer measures another model of the SAM family instead, the same way on the same objects;
     `picosam2 compare` then tells the two apart.
@@ -54,7 +55,7 @@ def evaluate(
         images: The folder of the photos.
         domains: Instead of --images and --annotations: a folder with a sub-folder for each of
             several sets, with images/ and instances.json in COCO's format. Every set is measured
-            by box and by click, and the mean is over sets.
+            by box, click and click-inside, and the mean is over sets.
         annotations: Masks in COCO's or LVIS's format.
         dataset: The annotations' format.
         protocol: Which prompt each object gives, and where IoU is measured.
@@ -71,6 +72,10 @@ def evaluate(
     """
     if (images is None or annotations is None) and domains is None:
         raise ConfigError("give --images and --annotations, or --domains")
+    if plot is not None and domains is None:
+        raise ConfigError("--plot is for --domains; `picosam2 report` draws the others")
+    if plot is not None and plot.suffix != ".svg":
+        raise ConfigError(f"--plot writes SVG: {plot} should end in .svg")
     if domains is not None:
         if images or annotations or first or jitter or pixel_baselines:
             raise ConfigError(
@@ -82,8 +87,6 @@ def evaluate(
         return
     assert images is not None
     assert annotations is not None
-    if plot is not None:
-        raise ConfigError("--plot is for --domains; `picosam2 report` draws the others")
     from picosam2._files import write_json
     from picosam2.cli._progress import progress
     from picosam2.cli._text import name_problems
@@ -144,8 +147,6 @@ def _evaluate_domains(
     from picosam2.data.store import Store
     from picosam2.evaluation.domains import evaluate_domains, read_domains
 
-    if plot is not None and plot.suffix != ".svg":
-        raise ConfigError(f"--plot writes SVG: {plot} should end in .svg")
     sets = read_domains(folder)
     store = None if check_leak is None else Store(check_leak)
     with progress("measuring", "objects") as update:
