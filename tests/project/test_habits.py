@@ -52,6 +52,15 @@ def test_every_room_is_in_the_contributing_guide() -> None:
     assert [room for room in rooms if f"`{room}/`" not in text and f"`{room}`" not in text] == []
 
 
+def test_every_module_of_the_root_is_in_the_guides() -> None:
+    modules = [path.stem for path in SRC.glob("*.py") if not path.stem.startswith("__")]
+    assert len(modules) > 5
+    contributing = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert [name for name in modules if f"`{name}.py`" not in contributing] == []
+    how = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+    assert [name for name in modules if f"`{name}`" not in how] == []
+
+
 def test_the_root_of_the_package_stays_small() -> None:
     modules = sorted(path.name for path in SRC.glob("*.py"))
     assert len(modules) <= 14, modules
