@@ -33,8 +33,9 @@ from pathlib import Path
 
 import numpy as np
 from common import parser, report, taken
-from picosam2.samples import sample_bytes
 from PIL import Image
+
+from picosam2.io.sample_image import sample_bytes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.helpers.hostile import (

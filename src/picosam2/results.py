@@ -448,15 +448,19 @@ def _gray(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def encode_image(image: Image.Image, kind: str) -> bytes:
-    """An image as the bytes of a file; `kind` is "PNG" or "JPEG"."""
+    """An image as the bytes of a file; `kind` is "PNG" or "JPEG".
+
+    The image's color profile and resolution (`icc_profile` and `dpi` in its `info`) are kept.
+    """
     buffer = io.BytesIO()
+    kept = {key: image.info[key] for key in ("icc_profile", "dpi") if key in image.info}
     if kind == "JPEG":
-        image.save(buffer, kind, quality=92, subsampling=0)  # thin lines need full color
+        image.save(buffer, kind, quality=92, subsampling=0, **kept)  # thin lines need full color
     elif image.mode in ("RGB", "RGBA"):
         # Of photos this makes files of the same size in a third of the time.
-        image.save(buffer, kind, compress_level=1, compress_type=zlib.Z_RLE)
+        image.save(buffer, kind, compress_level=1, compress_type=zlib.Z_RLE, **kept)
     else:
-        image.save(buffer, kind)
+        image.save(buffer, kind, **kept)
     return buffer.getvalue()
 
 

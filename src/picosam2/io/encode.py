@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2.io import formats
+from picosam2.io.extras import FileExtras, apply_alpha
 from picosam2.results import Segmentation, encode_image, overlay
 
 Format: TypeAlias = Literal[
@@ -43,6 +44,9 @@ ENDINGS: dict[Format, tuple[str, ...]] = {
 }
 """File name endings by format; the first is the usual one."""
 
+DRAWN: tuple[Format, ...] = ("overlay", "cutout")
+"""Formats that show the image's own pixels."""
+
 PER_OBJECT: tuple[Format, ...] = ("mask", "cutout")
 """Formats that have a file for each object."""
 
@@ -71,6 +75,7 @@ def encode(
     class_ids: Sequence[int] | None = None,
     tolerance: float = 1.0,
     weights: Mapping[str, str] | None = None,
+    extras: FileExtras | None = None,
 ) -> bytes:
     """A file's content for one image, or for one object with a format of `PER_OBJECT`.
 
@@ -86,18 +91,22 @@ def encode(
         class_ids: the objects' class numbers, for yolo.
         tolerance: how far outlines may lie from the mask's edge, in pixels.
         weights: the weights' name and SHA-256, for json.
+        extras: what the image's file holds beside its colors, for overlays and cut-outs.
     """
+    extras = extras or FileExtras()
     height, width = image.shape[:2]
     kind = "JPEG" if jpeg else "PNG"
     if format == "overlay":
-        if prompts:
-            return encode_image(overlay(image, objects), kind)
-        colors = formats.colors(max(len(objects), 1))
-        return encode_image(overlay(image, objects, colors=colors, prompts=False), kind)
+        colors = None if prompts else formats.colors(max(len(objects), 1))
+        drawn = overlay(image, objects, colors=colors, prompts=prompts)
+        drawn.info.update(extras.info.items())
+        return encode_image(drawn, kind)
     if format == "mask":
         return formats.mask_png(objects[0].mask)
     if format == "cutout":
-        return encode_image(objects[0].cutout(), "PNG")
+        cutout = apply_alpha(objects[0].cutout(), extras)
+        cutout.info.update(extras.info.items())
+        return encode_image(cutout, "PNG")
     if format in ("indexed", "ids"):
         write = formats.indexed_png if format == "indexed" else formats.ids_png
         empty = np.zeros((height, width), np.bool_)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from picosam2.errors import ConfigError, ImageError, PicoSAM2Error
 from picosam2.images import MAX_PIXELS, load_image
-from picosam2.io.encode import PER_OBJECT, encode
+from picosam2.io.encode import DRAWN, PER_OBJECT, encode
+from picosam2.io.extras import file_extras
 from picosam2.io.sample_image import sample_bytes
 from picosam2.results import Segmentation
 from picosam2.tasks.output_plan import STREAM, OutputPlan, relative_to_file
@@ -142,6 +143,11 @@ def _write(
         raise ConfigError(
             f"standard output takes one image, not {len(groups)}: use --format json, or a folder"
         )
+    if plan.format in DRAWN and image.path is not None:
+        encoding = {
+            **encoding,
+            "extras": file_extras(image.path, rgba=plan.format == "cutout"),
+        }
     for number, group in enumerate(groups, 1):
         path = plan.path(image.name, number if len(groups) > 1 else None)
         name = image.given

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from picosam2._progress import Progress
 from picosam2.errors import ConfigError, PicoSAM2Error
 from picosam2.images import load_image
-from picosam2.io.encode import PER_OBJECT, Format, encode
+from picosam2.io.encode import DRAWN, PER_OBJECT, Format, encode
+from picosam2.io.extras import file_extras
 from picosam2.io.prompt_files import PromptEntry
 from picosam2.predictor import Predictor
 from picosam2.results import Segmentation
@@ -193,6 +194,7 @@ class _Work:
         groups = [[found] for found in objects] if per_object else [list(objects)]
         labels = [each.label for each in asked]
         classes = self.source.yolo_classes
+        extras = file_extras(job.path, rgba=format == "cutout") if format in DRAWN else None
         files = {}
         for path, group in zip(self.plan.paths(job.name, len(objects)), groups, strict=True):
             name = relative_to_file(job.path, path) if format == "labelme" else job.name
@@ -206,6 +208,7 @@ class _Work:
                 class_ids=[classes[each.category] for each in asked],
                 tolerance=self.tolerance,
                 weights=self.weights,
+                extras=extras,
             )
         return files
 
