@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -18,6 +19,7 @@ def serve(
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = PORT,
     allow_host: Annotated[list[str] | None, Parameter(negative=(), metavar="NAME")] = None,
+    images: Annotated[Path | None, Parameter(metavar="FOLDER")] = None,
     workers: Annotated[int, Parameter(validator=Number(gte=1))] = 2,
     max_body_mb: Annotated[float, Parameter(validator=Number(gt=0))] = 20,
     max_megapixels: Annotated[float, Parameter(validator=Number(gt=0))] = 25,
@@ -33,13 +35,16 @@ def serve(
     `curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg'
     'http://127.0.0.1:8428/v1/segment?point=120,80'` gives JSON; `&format=overlay` gives an image.
     /openapi.json describes everything, also sessions, which keep an image for many clicks;
-    /metrics has counts for Prometheus. The server opens no path and no address for a client.
+    /metrics has counts for Prometheus. Label Studio and X-AnyLabeling can use it as their model.
+    The server opens no address for a client, and no path but those in --images.
 
     Args:
         host: The address to listen on. Only this machine reaches 127.0.0.1; there is no password,
             so think before you choose another.
         port: The port; 0 takes any.
         allow_host: A further name by which clients may call this server. Repeatable.
+        images: The folder in which Label Studio's tasks name their images. Files in it, and no
+            others, are read for clients.
         workers: Requests that use the network at once.
         max_body_mb: Largest request, in MB.
         max_megapixels: Largest image, in millions of pixels.
@@ -48,8 +53,10 @@ def serve(
         seconds: Longest time for one request.
         threads: CPU threads of the network for each request.
     """
-    from picosam2.errors import require
+    from picosam2.errors import ConfigError, require
 
+    if images is not None and not images.is_dir():
+        raise ConfigError(f"{images} is no folder: --images names one that holds images")
     for module in ("fastapi", "uvicorn", "prometheus_client", "cachetools", "python_multipart"):
         require(module, "serve")
     import uvicorn
@@ -76,6 +83,7 @@ def serve(
             limits,
             workers=workers,
             hosts=served_names(host, allow_host or ()),
+            images=images,
         )
         config = uvicorn.Config(
             app,

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from picosam2.apps.hosts import LOCAL_NAMES, OwnHostOnly
-from picosam2.apps.http.bodies import Bodies, Held, Job, read_image, read_kept, read_segment
-from picosam2.apps.http.decoding import Decoders
+from picosam2.apps.http import anylabeling, label_studio
+from picosam2.apps.http.bodies import read_image, read_kept, read_segment
 from picosam2.apps.http.errors import RequestError, error_response
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.metrics import CONTENT_TYPE, Metrics
@@ -46,18 +46,13 @@ from picosam2.apps.http.schemas import (
     SessionBody,
     describe_mistake,
 )
+from picosam2.apps.http.service import Service
 from picosam2.apps.http.sessions import Sessions
-from picosam2.apps.http.turns import Stop, Turns, in_thread, while_connected
+from picosam2.apps.http.turns import while_connected
 from picosam2.errors import PicoSAM2Error
-from picosam2.io.formats import indexed_png
-from picosam2.predictor import MULTIMASKS, Predictor
-from picosam2.results import Segmentation, encode_image, overlay
+from picosam2.predictor import Predictor
 
-_Result = TypeVar("_Result")
 _LOG = logging.getLogger("picosam2.apps.http")
-_MAX_AT_ONCE = 25_000_000  # pixels of logits, 4 bytes each, in one worker
-_MAX_MASK_PIXELS = 200_000_000  # of the masks that are drawn in one image, 1 byte each
-_MORE_IMAGES = 3  # beside one for each worker: those being decoded, and those that wait for a turn
 
 
 def create_app(
@@ -66,6 +61,7 @@ def create_app(
     *,
     workers: int = 2,
     hosts: Collection[str] = LOCAL_NAMES,
+    images: Path | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
@@ -74,6 +70,7 @@ def create_app(
         limits: bounds on requests.
         workers: how many requests use the network at once.
         hosts: the names in the Host header that are answered, without a port.
+        images: the folder in which Label Studio's tasks name images; None for data URLs only.
     """
     limits = limits or Limits()
     sessions = Sessions(limits)
@@ -189,94 +186,10 @@ def create_app(
             raise RequestError(404, "there is no such session (any more)")
         return Response(status_code=204)
 
+    label_studio.add_routes(app, service, limits, predictor.runtime.info.weights_sha256, images)
+    anylabeling.add_routes(app, service, limits)
     _describe_limits(app, limits)
     return app
-
-
-class Service:
-    """What the routes share: the predictor, the decoders, and turns on both."""
-
-    def __init__(self, predictor: Predictor, limits: Limits, workers: int) -> None:
-        """Run the network for `workers` requests at once."""
-        self._predictor, self._limits = predictor, limits
-        self.bodies = Bodies(limits)
-        # An image keeps its turn until its masks are made, so that few are held at once.
-        images = workers + _MORE_IMAGES
-        self.images = Turns(images, limits.queue, limits.seconds)
-        self._network = Turns(workers, limits.queue, limits.seconds)
-        self._decoders = Decoders(limits, images)
-
-    def close(self) -> None:
-        """End the decoders."""
-        self._decoders.close()
-
-    def check_room(self) -> None:
-        """Raise `RequestError` (503) if an image could not wait for its turn."""
-        self.images.check_room()
-
-    async def read(
-        self, request: Request, held: Held, parse: Callable[[bytes], _Result]
-    ) -> _Result:
-        """What `parse` makes of a request's body."""
-        body = await self.bodies.read(request, held)
-        return await in_thread(lambda _: parse(body))
-
-    async def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """The image of a file's bytes. Raises `ImageError`."""
-        try:
-            return await in_thread(lambda stop: self._decoders.decode(data, stop))
-        except PicoSAM2Error as error:
-            message = str(error)
-            if "the limit is" in message:
-                message += " (or start the server with a larger --max-megapixels)"
-            raise RequestError(400, message) from error
-
-    async def masks(self, image: npt.NDArray[np.uint8], job: Job) -> Response:
-        """The answer to a request."""
-        async with self._network.turn():
-            return await in_thread(lambda stop: self._answer(image, job, stop))
-
-    def _answer(self, image: npt.NDArray[np.uint8], job: Job, stop: Stop) -> Response:
-        height, width = image.shape[:2]
-        results = self.segment(image, job, stop)
-        if job.format == "json":
-            masks = [result.to_json() for result in results]
-            return JSONResponse({"width": width, "height": height, "masks": masks})
-        if job.format == "cutout":
-            if len(job.prompts) > 1 or job.multimask:
-                raise RequestError(400, "a cutout shows one object: send one prompt")
-            data = encode_image(next(results).cutout(), "PNG")
-        else:
-            count = len(job.prompts) * (MULTIMASKS if job.multimask else 1)
-            if count * height * width > _MAX_MASK_PIXELS:
-                raise RequestError(400, "these are too many masks for one image: ask for json")
-            data = _draw(image, [replace(each, logits=None) for each in results], job.format)
-        return Response(data, media_type="image/png")
-
-    def segment(self, image: npt.NDArray[np.uint8], job: Job, stop: Stop) -> Iterator[Segmentation]:
-        """The masks, made a few at a time, so that memory does not grow with their number."""
-        height, width = image.shape[:2]
-        deadline = time.monotonic() + self._limits.seconds
-        step = max(_MAX_AT_ONCE // (height * width), 1)
-        for i in range(0, len(job.prompts), step):
-            stop.check()
-            if time.monotonic() > deadline:
-                raise RequestError(503, "this took too long: send fewer prompts")
-            prompts = [prompt.clipped(height, width) for prompt in job.prompts[i : i + step]]
-            yield from self._predictor(image, prompts=prompts, multimask=job.multimask)
-
-
-def _draw(
-    image: npt.NDArray[np.uint8],
-    results: Sequence[Segmentation],
-    form: Literal["mask", "overlay"],
-) -> bytes:
-    """Masks as a PNG file's bytes."""
-    if form == "overlay":
-        return encode_image(overlay(image, results), "PNG")
-    if len(results) > 1:
-        return indexed_png([result.mask for result in results])
-    return encode_image(results[0].mask_image(), "PNG")
 
 
 class _Counted:

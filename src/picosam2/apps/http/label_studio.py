@@ -1,0 +1,330 @@
+"""The protocol of Label Studio's ML backends: smart keypoints and rectangles get masks.
+
+Label Studio sends the address of a task's image. None is opened: images come as data URLs in the
+task, or from a folder that the operator names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from picosam2.apps.http.bodies import content_kind, parse
+from picosam2.apps.http.errors import RequestError
+from picosam2.apps.http.limits import Limits
+from picosam2.apps.http.schemas import check_count, decode_base64
+from picosam2.apps.http.service import Service
+from picosam2.errors import PromptError
+from picosam2.prompts import Box, Point, Prompt
+from picosam2.results import Segmentation
+
+_RUN_BITS = (3, 4, 8, 16)  # of the four kinds of runs in Label Studio's RLE
+_OUTPUTS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels"}
+_WORDS = re.compile(r"(\w+?)(?:labels)?", re.ASCII)
+
+
+class Region(BaseModel):
+    """A keypoint or a rectangle that the user has drawn, in percent of the image."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: str
+    value: dict[str, Any]
+    is_positive: bool = True
+    original_width: int | None = None
+    original_height: int | None = None
+
+
+class Context(BaseModel):
+    """What the user has drawn."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    result: list[Region] = []
+
+
+class Params(BaseModel):
+    """Where newer versions of Label Studio put the context."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    context: Context | None = None
+
+
+class Task(BaseModel):
+    """One image."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    data: dict[str, Any]
+
+
+class PredictBody(BaseModel):
+    """A request."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    tasks: list[Task] = Field(min_length=1, max_length=1000)
+    label_config: str = Field(max_length=200_000)
+    params: Params | None = None
+    context: Context | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tags:
+    """What a project's labeling interface calls things."""
+
+    image: str
+    """The key of a task's image."""
+    to_name: str
+    from_name: str
+    output: str
+    """`brushlabels` or `polygonlabels`."""
+
+
+class ImageFolder:
+    """The operator's folder, in which tasks name images."""
+
+    def __init__(self, folder: Path | None, limits: Limits) -> None:
+        """Read files in `folder` only; none if it is None."""
+        self._folder = None if folder is None else folder.resolve()
+        self._limits = limits
+
+    def read(self, name: Any) -> bytes:
+        """The bytes of a task's image.
+
+        Raises:
+            RequestError: it is neither a data URL nor a file of the folder.
+        """
+        if not isinstance(name, str) or not name:
+            raise RequestError(400, "the task has no image")
+        if name.startswith("data:"):
+            return decode_base64(name)
+        if self._folder is None:
+            raise RequestError(
+                400, "the task's image is an address: start the server with --images FOLDER"
+            )
+        missing = RequestError(404, "the folder of --images does not hold the task's image")
+        try:
+            path = (self._folder / _relative(name)).resolve()
+            if not path.is_relative_to(self._folder) or not path.is_file():
+                raise missing
+            if path.stat().st_size > self._limits.body:
+                raise RequestError(413, f"the image has more than {self._limits.body:,} bytes")
+            return path.read_bytes()
+        except (OSError, ValueError):
+            raise missing from None
+
+
+def add_routes(
+    app: FastAPI, service: Service, limits: Limits, weights: str, images: Path | None
+) -> None:
+    """Answer Label Studio's requests, within the limits of all others.
+
+    Args:
+        app: what the routes are added to.
+        service: what answers.
+        limits: bounds on requests.
+        weights: the weights' hash, for the model's version.
+        images: the folder in which tasks name images; None for data URLs only.
+    """
+    folder = ImageFolder(images, limits)
+    model_version = f"picosam2-{weights[:12]}"
+
+    @app.post("/setup")
+    async def setup(request: Request) -> Response:
+        """The model's version, for Label Studio."""
+        with service.bodies.holding() as held:
+            await service.bodies.read(request, held)
+        return JSONResponse({"model_version": model_version})
+
+    @app.post("/predict")
+    async def predict(request: Request) -> Response:
+        """Masks for what a user has drawn in Label Studio."""
+
+        def read(body: bytes) -> tuple[PredictBody, Tags, list[Region], bytes]:
+            if content_kind(request) != "application/json":
+                raise RequestError(415, "send a JSON object as application/json")
+            found = parse(PredictBody, body, limits)
+            tags = read_tags(found.label_config)
+            context = found.context or (found.params.context if found.params else None)
+            regions = context.result if context else []
+            check_count(limits, 1, len(regions))
+            data = folder.read(found.tasks[0].data.get(tags.image)) if regions else b""
+            return found, tags, regions, data
+
+        def results(predictions: Sequence[dict[str, Any]], count: int) -> dict[str, Any]:
+            nothing: dict[str, Any] = {"result": [], "score": 0.0, "model_version": model_version}
+            filled = [{**nothing, **each} for each in predictions]
+            return {
+                "results": filled + [nothing] * (count - len(filled)),
+                "model_version": model_version,
+            }
+
+        with service.bodies.holding() as held:
+            service.check_room()
+            found, tags, regions, data = await service.read(request, held, read)
+            count = len(found.tasks)
+            if not regions:  # Label Studio asks for predictions before anybody has clicked
+                return JSONResponse(results([], count))
+            labels = _labels(regions)
+            return await service.answer(
+                request,
+                held,
+                data,
+                lambda height, width: [prompt_of(regions, height, width)],
+                lambda found: results(
+                    [{"result": items(found[0], tags, labels), "score": float(found[0].score)}],
+                    count,
+                ),
+            )
+
+
+def read_tags(label_config: str) -> Tags:
+    """The names in a project's labeling interface. Raises `RequestError`."""
+    if "<!" in label_config.replace("<!--", ""):
+        raise RequestError(400, "'label_config' must not declare a document type")
+    try:
+        tree = ElementTree.fromstring(label_config)
+    except ElementTree.ParseError:
+        raise RequestError(400, "'label_config' is not XML") from None
+    for name, output in _OUTPUTS.items():
+        for tag in tree.iter(name):
+            for image in tree.iter("Image"):
+                if tag.get("toName") == image.get("name"):
+                    return Tags(
+                        image=image.get("value", "").removeprefix("$"),
+                        to_name=image.get("name", ""),
+                        from_name=tag.get("name", ""),
+                        output=output,
+                    )
+    raise RequestError(400, "'label_config' has no BrushLabels or PolygonLabels of an Image")
+
+
+def prompt_of(regions: Sequence[Region], height: int, width: int) -> Prompt:
+    """What the user has drawn on an image of that size, as one object.
+
+    Raises:
+        PromptError: it is nothing that can be used.
+    """
+    points: list[Point] = []
+    box: Box | None = None
+    for region in regions:
+        stated = region.original_width, region.original_height
+        if stated != (None, None) and stated != (width, height):
+            raise PromptError(
+                f"the regions are of an image of {stated[0]}x{stated[1]}, but the task's has "
+                f"{width}x{height}"
+            )
+        kind = _WORDS.fullmatch(region.type)
+        x, y = (_percent(region, key) for key in "xy")
+        if kind and kind[1] == "keypoint":
+            # 100 % is the far edge of the last pixel.
+            place = min(x * width, width - 0.01), min(y * height, height - 0.01)
+            points.append(Point(*place, region.is_positive))
+        elif kind and kind[1] == "rectangle":
+            if not region.is_positive:
+                raise PromptError("a negative rectangle cannot be used: use negative keypoints")
+            x1, y1 = x + _percent(region, "width"), y + _percent(region, "height")
+            box = Box(x * width, y * height, min(x1, 1) * width, min(y1, 1) * height)
+        else:
+            raise PromptError(
+                f"a region of type {region.type[:40]!a} is no prompt: use keypoints or rectangles"
+            )
+    return Prompt(tuple(points), box=box)
+
+
+def items(result: Segmentation, tags: Tags, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """A mask as Label Studio's regions: one brush, or a polygon for each outer contour."""
+    height, width = result.mask.shape
+    if not result.mask.any():
+        return []
+    if tags.output == "brushlabels":
+        values: list[dict[str, Any]] = [{"format": "rle", "rle": brush_rle(result.mask)}]
+    else:
+        scale = np.array([100 / width, 100 / height])
+        values = [
+            {"points": (polygon.points * scale).tolist(), "closed": True}
+            for polygon in result.polygons()
+            if not polygon.hole
+        ]
+    return [
+        {
+            "from_name": tags.from_name,
+            "to_name": tags.to_name,
+            "type": tags.output,
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "readonly": False,
+            "score": float(result.score),
+            "value": {**value, tags.output: list(labels)},
+        }
+        for value in values
+    ]
+
+
+def brush_rle(mask: npt.NDArray[np.bool_]) -> list[int]:
+    """A mask as the bytes of Label Studio's RLE, four equal channels of 0 or 255 a pixel.
+
+    A header names the number of values (32 bits), their size (5) and four sizes of run lengths (4
+    each), all sizes less 1. A run is a bit 1, the kind of its length (2), its length less 1, and
+    its value.
+    """
+    flat = mask.ravel()
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
+    bits = [f"{flat.size * 4:032b}{8 - 1:05b}", *(f"{size - 1:04b}" for size in _RUN_BITS)]
+    start = 0
+    for end in ends.tolist():
+        value, length = int(flat[start]) * 255, (end - start) * 4
+        while length:
+            part = min(length, 1 << _RUN_BITS[-1])
+            kind = next(i for i, size in enumerate(_RUN_BITS) if part <= 1 << size)
+            bits.append(f"1{kind:02b}{part - 1:0{_RUN_BITS[kind]}b}{value:08b}")
+            length -= part
+        start = end
+    ones = np.frombuffer("".join(bits).encode(), np.uint8) == ord("1")
+    packed: list[int] = np.packbits(ones).tolist()
+    return packed
+
+
+def _labels(regions: Sequence[Region]) -> list[str]:
+    """The labels of the region that was drawn last and has some."""
+    for region in reversed(regions):
+        labels = region.value.get(region.type)
+        if isinstance(labels, list) and labels:
+            return [str(label)[:200] for label in labels[:10]]
+    return []
+
+
+def _percent(region: Region, key: str) -> float:
+    """A value of a region as a part of the image, 0..1."""
+    value = region.value.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise PromptError(f"a region's {key} must be a number of percent, 0 to 100")
+    return value / 100
+
+
+def _relative(name: str) -> str:
+    """The path below the folder that a task's address means."""
+    parts = urlsplit(name)
+    path = unquote(parts.path)
+    if path.rstrip("/") == "/data/local-files":
+        return parse_qs(parts.query).get("d", [""])[0].lstrip("/")
+    if path.startswith("/data/upload/"):
+        return path.removeprefix("/data/upload/").lstrip("/")
+    if parts.scheme or parts.netloc:
+        raise ValueError("an address elsewhere")
+    return path.lstrip("/")

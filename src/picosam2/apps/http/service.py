@@ -1,0 +1,145 @@
+"""What the routes share: the predictor, the decoders of images, and turns on both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from picosam2.apps.http.bodies import Bodies, Held, Job
+from picosam2.apps.http.decoding import Decoders
+from picosam2.apps.http.errors import RequestError
+from picosam2.apps.http.limits import Limits
+from picosam2.apps.http.turns import Stop, Turns, in_thread, while_connected
+from picosam2.errors import PicoSAM2Error
+from picosam2.io.formats import indexed_png
+from picosam2.predictor import MULTIMASKS, Predictor
+from picosam2.prompts import Prompt
+from picosam2.results import Segmentation, encode_image, overlay
+
+_Result = TypeVar("_Result")
+_MAX_AT_ONCE = 25_000_000  # pixels of logits, 4 bytes each, in one worker
+_MAX_MASK_PIXELS = 200_000_000  # of the masks that are drawn in one image, 1 byte each
+_MORE_IMAGES = 3  # beside one for each worker: those being decoded, and those that wait for a turn
+
+
+class Service:
+    """What the routes share: the predictor, the decoders, and turns on both."""
+
+    def __init__(self, predictor: Predictor, limits: Limits, workers: int) -> None:
+        """Run the network for `workers` requests at once."""
+        self._predictor, self._limits = predictor, limits
+        self.bodies = Bodies(limits)
+        # An image keeps its turn until its masks are made, so that few are held at once.
+        images = workers + _MORE_IMAGES
+        self.images = Turns(images, limits.queue, limits.seconds)
+        self._network = Turns(workers, limits.queue, limits.seconds)
+        self._decoders = Decoders(limits, images)
+
+    def close(self) -> None:
+        """End the decoders."""
+        self._decoders.close()
+
+    def check_room(self) -> None:
+        """Raise `RequestError` (503) if an image could not wait for its turn."""
+        self.images.check_room()
+
+    async def read(
+        self, request: Request, held: Held, parse: Callable[[bytes], _Result]
+    ) -> _Result:
+        """What `parse` makes of a request's body."""
+        body = await self.bodies.read(request, held)
+        return await in_thread(lambda _: parse(body))
+
+    async def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """The image of a file's bytes. Raises `ImageError`."""
+        try:
+            return await in_thread(lambda stop: self._decoders.decode(data, stop))
+        except PicoSAM2Error as error:
+            message = str(error)
+            if "the limit is" in message:
+                message += " (or start the server with a larger --max-megapixels)"
+            raise RequestError(400, message) from error
+
+    async def answer(
+        self,
+        request: Request,
+        held: Held,
+        data: bytes,
+        prompts: Callable[[int, int], Sequence[Prompt]],
+        finish: Callable[[list[Segmentation]], dict[str, Any]],
+    ) -> Response:
+        """What `finish` makes, as JSON, of the masks of an image file's bytes.
+
+        `prompts` gives the objects for the image's height and width.
+        """
+
+        def segment(image: npt.NDArray[np.uint8], stop: Stop) -> Response:
+            found = tuple(prompts(*image.shape[:2]))
+            job = Job(prompts=found, multimask=False, format="json")
+            # Nobody needs the logits, which are four times as large as the mask.
+            return JSONResponse(
+                finish([replace(each, logits=None) for each in self.segment(image, job, stop)])
+            )
+
+        async def work() -> Response:
+            async with self.images.turn():
+                image = await self.decode(data)
+                self.bodies.free(held)
+                async with self._network.turn():
+                    return await in_thread(lambda stop: segment(image, stop))
+
+        return await while_connected(request, work())
+
+    async def masks(self, image: npt.NDArray[np.uint8], job: Job) -> Response:
+        """The answer to a request."""
+        async with self._network.turn():
+            return await in_thread(lambda stop: self._answer(image, job, stop))
+
+    def _answer(self, image: npt.NDArray[np.uint8], job: Job, stop: Stop) -> Response:
+        height, width = image.shape[:2]
+        results = self.segment(image, job, stop)
+        if job.format == "json":
+            masks = [result.to_json() for result in results]
+            return JSONResponse({"width": width, "height": height, "masks": masks})
+        if job.format == "cutout":
+            if len(job.prompts) > 1 or job.multimask:
+                raise RequestError(400, "a cutout shows one object: send one prompt")
+            data = encode_image(next(results).cutout(), "PNG")
+        else:
+            count = len(job.prompts) * (MULTIMASKS if job.multimask else 1)
+            if count * height * width > _MAX_MASK_PIXELS:
+                raise RequestError(400, "these are too many masks for one image: ask for json")
+            data = _draw(image, [replace(each, logits=None) for each in results], job.format)
+        return Response(data, media_type="image/png")
+
+    def segment(self, image: npt.NDArray[np.uint8], job: Job, stop: Stop) -> Iterator[Segmentation]:
+        """The masks, made a few at a time, so that memory does not grow with their number."""
+        height, width = image.shape[:2]
+        deadline = time.monotonic() + self._limits.seconds
+        step = max(_MAX_AT_ONCE // (height * width), 1)
+        for i in range(0, len(job.prompts), step):
+            stop.check()
+            if time.monotonic() > deadline:
+                raise RequestError(503, "this took too long: send fewer prompts")
+            prompts = [prompt.clipped(height, width) for prompt in job.prompts[i : i + step]]
+            yield from self._predictor(image, prompts=prompts, multimask=job.multimask)
+
+
+def _draw(
+    image: npt.NDArray[np.uint8],
+    results: Sequence[Segmentation],
+    form: Literal["mask", "overlay"],
+) -> bytes:
+    """Masks as a PNG file's bytes."""
+    if form == "overlay":
+        return encode_image(overlay(image, results), "PNG")
+    if len(results) > 1:
+        return indexed_png([result.mask for result in results])
+    return encode_image(results[0].mask_image(), "PNG")
