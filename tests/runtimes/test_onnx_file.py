@@ -12,7 +12,14 @@ import pytest
 from picosam2.errors import WeightsError
 from picosam2.runtimes.metadata import METADATA_KEY
 from picosam2.runtimes.onnx import OnnxRuntime
-from picosam2.runtimes.onnx_file import HASH_KEY, read_metadata, read_onnx, seal_onnx, with_metadata
+from picosam2.runtimes.onnx_file import (
+    HASH_KEY,
+    operators,
+    read_metadata,
+    read_onnx,
+    seal_onnx,
+    with_metadata,
+)
 from picosam2.runtimes.weights import find_weights, shipped
 
 onnx = pytest.importorskip("onnx")
@@ -166,3 +173,11 @@ def test_the_shipped_files_have_far_fewer_parts_than_the_limit(
 ) -> None:
     monkeypatch.setattr("picosam2.runtimes.onnx_file._MAX_FIELDS", 50_000)
     assert read_onnx(find_weights(name).read_bytes()).metadata is not None
+
+
+def test_operators_are_those_that_onnx_reads():
+    onnx = pytest.importorskip("onnx")
+    for name in ("default", "default-int8"):
+        path = find_weights(name)
+        nodes = onnx.load(path).graph.node
+        assert operators(path.read_bytes()) == {node.op_type for node in nodes}

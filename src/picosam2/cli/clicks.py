@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from picosam2.cli._measuring import AnnotationFile, Dataset, Images, Limit, ResultFile
 from picosam2.cli._options import RuntimeName, Threads, Weights
-from picosam2.errors import ConfigError
+from picosam2.errors import ConfigError, require
 
 if TYPE_CHECKING:
     from picosam2.evaluation.clicks import ClickedModel
@@ -55,6 +55,8 @@ def clicks(
 
     if plot is not None and plot.suffix.lower() != ".svg":
         raise ConfigError(f"{plot} is no name for an SVG file: end it in .svg")
+    if plot is not None:
+        require("matplotlib", "train")
     models = [_weights(weights, runtime, threads)]
     if peer is not None:
         models.append(_peer(peer, threads))
@@ -112,7 +114,6 @@ def _weights(
 
 
 def _peer(peer: str, threads: int | None) -> tuple[Predictor | ClickedModel, dict[str, Any]]:
-    from picosam2.errors import require
     from picosam2.evaluation.clicks import ClickedPeer
     from picosam2.evaluation.peers import Peer
     from picosam2.evaluation.sam import open_sam

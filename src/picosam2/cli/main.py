@@ -49,6 +49,26 @@ from picosam2.errors import PicoSAM2Error, PromptWarning
 _DECODING = ("segment", "everything", "track", "serve", "eval")
 """Commands that decode a user's files, and start no programs whose stderr is of interest."""
 
+_EXTRAS = {
+    **dict.fromkeys(
+        ("torch", "safetensors", "onnx", "pycocotools", "cv2", "rich", "matplotlib", "jinja2"),
+        "picosam2[train]",
+    ),
+    **dict.fromkeys(
+        ("fastapi", "starlette", "uvicorn", "prometheus_client", "cachetools"), "picosam2[serve]"
+    ),
+    "av": "picosam2[video]",
+    "transformers": "picosam2[sam2]",
+    "labelme": "picosam2[labelme]",
+    "osam": "picosam2[labelme]",
+    "tensorboard": "picosam2[tensorboard]",
+    "openvino": "picosam2[openvino]",
+    "ai_edge_litert": "picosam2[litert]",
+    "litert_torch": "picosam2[export-litert]",
+    "executorch": "picosam2[executorch]",
+}
+"""The extra that brings a package which the base install lacks, by the package's name."""
+
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 """Exit codes: a mistake the user can mend, and what shells give for SIGINT and SIGPIPE."""
 
@@ -135,7 +155,24 @@ for flag in ("--help", "--version"):
 
 def main() -> None:
     """Run the command in `sys.argv` and exit."""
+    _fill_closed_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _fill_closed_streams() -> None:
+    """Open the null device as each standard stream that was closed when the program began.
+
+    Otherwise the next file that is opened would become that stream, for native code and for the
+    programs that a command starts. `sys.stdin` and `sys.stdout` stay None, by which a command
+    sees it; `sys.stderr` is opened, since `print` takes None for standard output.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -158,7 +195,8 @@ def run(tokens: Sequence[str]) -> int:
                 verbose=False,
                 result_action="return_value",
             )
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except PicoSAM2Error as error:
         return _fail(str(error))
     except CycloptsError as error:
@@ -170,6 +208,16 @@ def run(tokens: Sequence[str]) -> int:
         # Python flushes stdout once more at its end, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _fail(f"this needs the Python package {error.name!r}: pip install {extra!r}")
+    except MemoryError as error:
+        return _fail(
+            f"there is not enough memory{f' ({error})' if str(error) else ''}: "
+            "use smaller or fewer images, or fewer --threads"
+        )
     except OSError as error:  # a full disk, a folder that may not be written
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")

@@ -37,7 +37,7 @@ def report(
         dataset: The annotations' format.
         readme: Also rewrite the part of this file between its two report marks.
     """
-    from picosam2.errors import ConfigError
+    from picosam2.errors import ConfigError, require
     from picosam2.evaluation.compare import read_result
     from picosam2.reports import qualitative
     from picosam2.reports.collect import collect
@@ -46,6 +46,8 @@ def report(
 
     if (images is None) != (annotations is None):
         raise ConfigError("examples from images need both --images and --annotations")
+    for module in ("matplotlib", "jinja2"):
+        require(module, "train")
     results = [read_result(path) for path in runs]
     collected = collect(results)
     models = _models(results)

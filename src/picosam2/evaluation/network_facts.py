@@ -1,33 +1,42 @@
-"""What is said of weights beside their scores: size, precision, costs, speed and machine."""
+"""What is said of weights beside their scores: size, precision, costs, speed and machine.
+
+Costs need torch, which builds the network. Without it they are left out, and the rest stands.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from picosam2._files import sha256_file
-from picosam2.errors import ConfigError, require
-from picosam2.models.costs import stage_costs
-from picosam2.models.network import ModelConfig, read_config
+from picosam2.errors import ConfigError
 from picosam2.predictor import Predictor
+from picosam2.runtimes.onnx_file import operators
 from picosam2.runtimes.protocol import Runtime
 from picosam2.runtimes.weights import DEVICE_FILES
 
+if TYPE_CHECKING:
+    from picosam2.models.network import ModelConfig
+
 
 def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:
-    """The network's configuration, from what a weights file says of itself; None if it is not ours.
+    """The network's configuration, from what a weights file says of itself; None if not ours.
 
-    The file may hold any graph that answers like ours, so that is no error.
+    The file may hold any graph that answers like ours, so that is no error. Without torch: None.
     """
     table = facts.get("model")
+    if importlib.util.find_spec("torch") is None:
+        return None
+    from picosam2.models.network import read_config
+
     try:
         return read_config(table) if isinstance(table, dict) else None
     except ConfigError:
@@ -52,6 +61,8 @@ def weights_facts(name: str, path: Path, predictor: Predictor) -> dict[str, Any]
         "machine": machine(),
     }
     if config is not None:
+        from picosam2.models.costs import stage_costs
+
         stages = stage_costs(config.build())
         found |= {
             "parameters": sum(stage.parameters for stage in stages),
@@ -62,17 +73,18 @@ def weights_facts(name: str, path: Path, predictor: Predictor) -> dict[str, Any]
 
 
 def precision(path: Path) -> str:
-    """`int8` for an ONNX file with quantised nodes, else `fp32` (`fp16` for half safetensors)."""
+    """`int8` for an ONNX file with quantized nodes, else `fp32` (`fp16` for half safetensors)."""
     if path.suffix == ".onnx":
-        graph = require("onnx", "train").load(path).graph
-        kinds = {node.op_type for node in graph.node}
+        kinds = operators(path.read_bytes())
         return "int8" if any("Quantize" in k or "Integer" in k for k in kinds) else "fp32"
     if path.suffix in DEVICE_FILES:
         return "fp32"  # the only kind that is exported
+    import torch
+
     from picosam2.models.checkpoint import read_tensors
 
-    kinds = {tensor.dtype for tensor in read_tensors(path).tensors.values()}
-    return "fp16" if torch.float16 in kinds else "fp32"
+    types = {tensor.dtype for tensor in read_tensors(path).tensors.values()}
+    return "fp16" if torch.float16 in types else "fp32"
 
 
 def time_crop(runtime: Runtime, *, repeats: int = 30) -> float:

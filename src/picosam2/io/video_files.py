@@ -336,6 +336,8 @@ def open_frames(
                 "ffmpeg -i video.mp4 -f rawvideo -pix_fmt rgb24 - | "
                 "picosam2 track - --size 640x480 ..."
             )
+        if sys.stdin is None:
+            raise ImageError("standard input is closed: give the path of a video file")
         return RawFrames(sys.stdin.buffer, *size, rate=rate or RATE)
     if size is not None:
         raise ConfigError("only raw frames from standard input (-) need --size: leave it out")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from picosam2.errors import require
-from picosam2.models.costs import stage_costs
-from picosam2.models.network import ModelConfig
+
+if TYPE_CHECKING:
+    from picosam2.models.network import ModelConfig
 
 OURS, CITED, BASELINE = "#2f6fde", "#8a94a6", "#d9822b"
 PROTOCOL_COLORS = {
@@ -217,6 +218,8 @@ def _spread(axes: Any, spots: Sequence[tuple[float, float, str, str]]) -> None:
 
 def architecture(config: ModelConfig) -> str:
     """The network as it is: every stage with its shape, parameters and share of the work."""
+    from picosam2.models.costs import stage_costs
+
     model = config.build()
     stages = {stage.name: stage for stage in stage_costs(model)}
     depth = len(config.widths)

@@ -36,6 +36,7 @@ _CHILDREN: Final[dict[str, dict[int, str]]] = {
     "tensor": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
+_MODEL_GRAPH, _GRAPH_NODE, _NODE_OPERATOR = 7, 1, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +105,21 @@ def read_metadata(data: bytes) -> str | None:
     return metadata
 
 
+def operators(data: bytes) -> frozenset[str]:
+    """The kinds of nodes in the main graph of an ONNX file, such as `Conv`.
+
+    Raises:
+        WeightsError: it is no ONNX file.
+    """
+    reader = _Reader(data)
+    names = set()
+    for graph in reader.messages(_MODEL_GRAPH, 0, len(data)):
+        for node in reader.messages(_GRAPH_NODE, *graph):
+            for start, stop in reader.messages(_NODE_OPERATOR, *node):
+                names.add(data[start:stop].decode("utf-8", "replace"))
+    return frozenset(names)
+
+
 class _Reader:
     """Walks the fields of Protocol Buffers in `data`, and gives up on what has too many."""
 
@@ -134,6 +150,12 @@ class _Reader:
             if position > stop or not number:
                 raise WeightsError("it is no ONNX file, or cut short")
             yield number, kind, begin, value, position
+
+    def messages(self, wanted: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Where the values of one field of a message begin and end."""
+        for number, kind, _, value, end in self.fields(start, stop):
+            if number == wanted and kind == _BYTES:
+                yield value, end
 
     def entry(self, start: int, stop: int) -> tuple[bytes, bytes]:
         """The key and the value of an entry of the metadata."""

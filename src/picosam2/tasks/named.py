@@ -48,6 +48,8 @@ class NamedImage:
     def load(self) -> Image:
         """The image (H, W, 3) uint8 RGB. `ImageError` if it cannot be read."""
         if self.given == STREAM:
+            if sys.stdin is None:
+                raise ImageError("standard input is closed: give the path of an image file")
             return load_image(_read_stream(sys.stdin.buffer))
         if self.path is None:
             return load_image(sample_bytes())

@@ -82,6 +82,8 @@ class OutputPlan:
             raise ConfigError(
                 f"{len(images)} images do not fit into one file, {file}: give --out a folder"
             )
+        if stream and sys.stdout is None:
+            raise ConfigError("standard output is closed: give --out a file or a folder")
         if stream and endings[0] == ".png":
             if len(images) > 1:
                 raise ConfigError("standard output takes one image: name one, or use --format json")
