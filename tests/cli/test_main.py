@@ -49,7 +49,11 @@ def test_no_command_is_a_question_for_help(cli):
     [
         (["segmnt"], 'Unknown command "segmnt". Did you mean "segment"?'),
         (["data", "prepair"], 'Did you mean "prepare"?'),
-        (["eval"], "`picosam2 eval` needs --images DIR: see `picosam2 eval --help`"),
+        (["eval"], "give --images and --annotations, or --domains"),
+        (
+            ["robustness"],
+            "`picosam2 robustness` needs --images DIR: see `picosam2 robustness --help`",
+        ),
         (["eval", "--images"], "`picosam2 eval` needs --images DIR"),
         (["data", "check"], "`picosam2 data check` needs STORE"),
         (["data", "prepare", "--out", "x", "--coco", "a"], "requires 2 positional arguments"),
