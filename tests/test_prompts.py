@@ -23,7 +23,8 @@ sizes = st.floats(0.01, 1e5)
 boxes = st.builds(
     lambda x, y, w, h: Box(x, y, x + w, y + h), coordinates, coordinates, sizes, sizes
 )
-prompts = st.builds(Prompt, st.lists(points, max_size=3).map(tuple), boxes)
+several = st.lists(points, max_size=3, unique_by=lambda p: (p.x // 1, p.y // 1)).map(tuple)
+prompts = st.builds(Prompt, several, boxes)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +105,105 @@ def test_a_prompt_says_what_is_meant() -> None:
         Prompt(points=(Point(1, 2, positive=False),))
     assert Prompt(points=(Point(1, 2, positive=False),), box=Box(0, 0, 9, 9)).box is not None
     assert Prompt(points=[Point(1, 2)]).points == (Point(1, 2),)  # type: ignore[arg-type]
-    with pytest.raises(PromptError, match="as_prompts"):
-        Prompt(points=((1, 2),))  # type: ignore[arg-type]
-    with pytest.raises(PromptError, match="as_prompts"):
-        Prompt(box=(1, 2, 3, 4))  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="not a point"):
+        Prompt(points=("here",))  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="not a box"):
+        Prompt(box="here")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", ">f4", ">i4", "uint8"])
+def test_rows_of_numbers_are_points_and_boxes(kind: str) -> None:
+    expected = Prompt(points=(Point(3, 4), Point(5, 6, False)), box=Box(1, 2, 30, 40))
+    rows, box = np.array([[3, 4, 1], [5, 6, 0]], kind), np.array([1, 2, 30, 40], kind)
+    assert Prompt(points=rows, box=box) == expected  # type: ignore[arg-type]
+    assert Prompt(points=list(rows), box=list(box)) == expected  # type: ignore[arg-type]
+    assert Prompt(points=[(3, 4), (5, 6, 0)], box=[1, 2, 30, 40]) == expected  # type: ignore[arg-type]
+    assert as_prompts(boxes=[box]) == [Prompt(box=Box(1, 2, 30, 40))]
+
+
+def test_tensors_of_any_kind_are_points_and_boxes() -> None:
+    torch = pytest.importorskip("torch")
+    for kind in (torch.bfloat16, torch.float32, torch.int64):
+        row = torch.tensor([1, 2, 30, 40]).to(kind)
+        if kind is not torch.int64:
+            row.requires_grad_()
+        expected = [Prompt(box=Box(1, 2, 30, 40))]
+        assert as_prompts(boxes=row) == as_prompts(boxes=[row]) == expected
+        assert as_prompts(boxes=row[None]) == as_prompts(boxes=[list(row)]) == expected
+    soft = torch.full((4, 6), 0.25, dtype=torch.bfloat16, requires_grad=True)
+    prompt = Prompt(points=[(1, 1)], mask=soft)  # type: ignore[arg-type]
+    assert prompt.mask is not None
+    assert prompt.mask.dtype == np.float32
+    assert (prompt.mask == 0.25).all()
+
+
+MASK = np.zeros((6, 8), bool)
+MASK[2:4, 3:7] = True
+
+
+@pytest.mark.parametrize("mask", [MASK, MASK * np.uint8(255), MASK.astype(int), MASK * 1.0])
+def test_a_mask_is_a_prompt(mask: np.ndarray) -> None:
+    mask = mask.copy()
+    prompt = Prompt(mask=mask)
+    assert prompt.mask is not None
+    np.testing.assert_array_equal(prompt.mask, MASK)
+    assert prompt.mask.dtype in (np.bool_, np.float32)
+    assert prompt.has_mask
+    mask[:] = 0  # the caller's own
+    assert prompt.has_mask
+    assert not prompt.mask.flags.writeable
+    assert dataclasses.replace(prompt, points=(Point(1, 1),)).mask is not None
+    assert prompt.clipped(6, 8) is prompt
+    with pytest.raises(PromptError, match="the mask has 8 x 6 pixels and the image 6 x 8"):
+        prompt.clipped(8, 6)
+
+
+def test_prompts_with_masks_are_values_too() -> None:
+    soft = np.where(MASK, 0.7, 0.2)
+    one, same, other = Prompt(mask=MASK), Prompt(mask=MASK.copy()), Prompt(mask=~MASK)
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert one != Prompt(mask=MASK * 1.0)
+    assert Prompt(mask=soft) == Prompt(mask=soft.astype(np.float32))
+    assert Prompt(points=[(1, 1)], mask=MASK) != Prompt(points=[(1, 1)])  # type: ignore[arg-type]
+    assert one != "mask"
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (~MASK & MASK, "the mask is empty"),
+        (MASK * 0.5, "the mask is empty"),
+        (np.full((3, 3), np.nan), "finite numbers, not NaN"),
+        (np.full((3, 3), np.inf), "finite numbers"),
+        (MASK * 8.0 - 4, "within 0..1, not -4 to 4"),
+        (MASK[None], "not of shape"),
+        (np.zeros((0, 4), bool), "not of shape"),
+        (MASK.astype(complex), "of bool or of numbers"),
+        ([["a", "b"]], "of bool or of numbers"),
+        ([[1, 2], [3]], "must be an array"),
+    ],
+)
+def test_masks_that_cannot_be_a_prompt(mask: Any, says: str) -> None:
+    with pytest.raises(PromptError, match=says):
+        Prompt(mask=mask)
+
+
+def test_an_empty_mask_is_no_prompt_but_may_stand_beside_one() -> None:
+    empty = np.zeros((6, 8), bool)
+    assert not Prompt(points=[(1, 1)], mask=empty).has_mask  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="the mask is empty: add a point on the object"):
+        Prompt(points=[(1, 1, 0)], mask=empty)  # type: ignore[arg-type]
+    assert Prompt(points=[(1, 1, 0)], mask=MASK).has_mask  # type: ignore[arg-type]
+
+
+def test_a_pixel_is_on_the_object_or_off_it() -> None:
+    with pytest.raises(PromptError, match=r"the pixel of the point 3\.9,4\.1 is clicked as on"):
+        Prompt(points=[(3, 4, 1), (3.9, 4.1, 0)])  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="leave one of them out"):
+        Prompt(points=[(3, 4, 0), (9, 9), (3, 4)], box=Box(0, 0, 9, 9))  # type: ignore[arg-type]
+    assert len(Prompt(points=[(3, 4, 1), (4, 4, 0)]).points) == 2  # type: ignore[arg-type]
 
 
 def test_prompts_are_values() -> None:

@@ -1,30 +1,31 @@
-"""A photo and prompts in, masks out: the path of a pixel from click to `Segmentation`.
+"""An image and prompts in, masks out: the path of a pixel from click to `Segmentation`.
 
 A box goes through one window. A click goes through several windows of rising size in one batch; a
 small scorer that sees all of them chooses the scale, and then the chosen mask's own box gives a
-second, sharper pass (coarse to fine). The network sees no prompt but where its window is, so more
-than one point is honoured by arithmetic on candidates: see `Predictor.__call__`.
+second, sharper pass (coarse to fine). Every further click corrects the answer so far, by a window
+of a network that takes guidance; networks without it see no prompt but where the window is, and
+honor further points by arithmetic on candidates: see `Predictor.__call__`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from picosam2 import geometry
+from picosam2 import geometry, guidance
 from picosam2.errors import PromptError, WeightsError
 from picosam2.geometry import Window
 from picosam2.images import ImageSource, load_image
-from picosam2.masks import Region, stability
+from picosam2.masks import Region, bbox, stability
 from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_prompts
-from picosam2.refine import Correction, correct
+from picosam2.refine import Correction, correct, obeyed
 from picosam2.results import Segmentation
 from picosam2.runtimes.protocol import FlipAverage, Runtime
 from picosam2.runtimes.weights import load_runtime
@@ -36,7 +37,9 @@ BOX_CHANNEL, CLICK_CHANNEL = 0, 1
 MULTIMASKS = 3
 """Masks that `multimask` returns, like SAM."""
 
-_TOGETHER = 10  # prompts whose windows share a batch; what they find is pasted at full size
+# Prompts whose windows share a batch, at most, and the pixels of the images that they stand for
+# together: what they find is pasted at full size.
+_TOGETHER, _MAX_PIXELS_TOGETHER = 10, 4_000_000
 
 # What a positive point that a candidate misses takes off its score, and a negative one that it
 # covers. Where agreeing with all points came before any score, fragments won: docs/click.md.
@@ -45,14 +48,21 @@ _MISSED_POINT, _COVERED_POINT = 0.4, 0.05
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One answer for a prompt: logits (h, w) on some pixels of the photo, and the predicted IoU."""
+    """One answer for a prompt: logits (h, w) on some pixels of the image, and the predicted IoU."""
 
     window: Window
     region: Region
     score: float
+    make: Callable[[], Region] | None = None
+    """Makes `region` anew from the network's own logits, which are small."""
+
+    @property
+    def remake(self) -> Callable[[], Region]:
+        """`make`, or what gives the region itself."""
+        return self.make or partial(_same, self.region)
 
     def mask(self, height: int, width: int) -> npt.NDArray[np.bool_]:
-        """The mask on the whole photo, (height, width) bool."""
+        """The mask on the whole image, (height, width) bool."""
         return self.region.on_image(height, width)
 
 
@@ -109,38 +119,51 @@ class Predictor:
         prompts: Sequence[Prompt] | None = None,
         multimask: bool = False,
     ) -> list[Segmentation]:
-        """Masks of one photo, one for each prompt, in order: points first, then boxes.
+        """Masks of one image, one for each prompt, in order: prompts, then points, then boxes.
 
         Args:
             image: a path, bytes, a PIL image or an array; see `images.load_image`.
             points: (N, 2) of x, y pixels, one object each.
             boxes: (N, 4) of x0, y0, x1, y1 pixels, one object each.
-            prompts: objects that need more than one point, or a box with points.
-            multimask: three masks of different scale for each prompt that has points and no box,
-                best first, instead of one.
+            prompts: objects that need more than one point, a box with points, or a mask so far.
+            multimask: three masks of different scale for each prompt that has points and neither a
+                box nor a mask, best first, instead of one.
 
-        Several points of one prompt: the windows of every positive point are tried, and so is a box
-        window around all of them; each positive point that a candidate misses takes much off its
-        score, and each negative one that it covers a little. To the best one, the best mask of each
-        positive point that it still misses is added. Then, for each negative point still covered,
-        the largest of its own masks that spares the positive points is cut out.
+        Several clicks of one prompt, by weights with guidance: the mask, the box or the first
+        positive click is answered first, and every further click corrects the answer so far, in the
+        order of the points. Of the clicks with a given mask, those that it agrees with already are
+        taken as known, up to the first that it contradicts, or the last. A mask with no click is
+        answered anew by its box.
+
+        By weights without guidance: a mask counts as its box. The windows of every positive point
+        are tried, and so is a box window around all of them; each positive point that a candidate
+        misses takes much off its score, and each negative one that it covers a little. To the best
+        one, the best mask of each positive point that it still misses is added. Then, for each
+        negative point still covered, the smallest of its own masks that spares the positive points
+        is cut out.
+
+        The score of an empty mask is 0.
 
         Raises:
-            ImageError: the photo cannot be read.
-            PromptError: a prompt lies outside the photo, or there is none.
+            ImageError: the image cannot be read.
+            PromptError: a prompt lies outside the image, its mask has another size, or there is no
+                prompt.
         """
-        picture = load_image(image)
-        asked = list(prompts or ())
-        if points is not None or boxes is not None or not asked:
-            asked += as_prompts(points, boxes)
-        height, width = picture.shape[:2]
-        asked = [prompt.within(height, width) for prompt in asked]
+        pixels = load_image(image)
+        given = list(prompts or ())
+        if points is not None or boxes is not None or prompts is None:
+            given += as_prompts(points, boxes)
+        height, width = pixels.shape[:2]
+        given = [prompt.within(height, width) for prompt in given]
         found: list[Segmentation] = []
-        for start in range(0, len(asked), _TOGETHER):
-            some = asked[start : start + _TOGETHER]
-            for prompt, answers in zip(some, self.candidates(picture, some), strict=True):
-                wanted = answers[:MULTIMASKS] if multimask and prompt.box is None else answers[:1]
-                found += [_segmentation(picture, prompt, candidate) for candidate in wanted]
+        together = min(max(_MAX_PIXELS_TOGETHER // (height * width), 1), _TOGETHER)
+        for start in range(0, len(given), together):
+            some = given[start : start + together]
+            answers = self.candidates(pixels, some, several=multimask)
+            for prompt in some:
+                several = multimask and prompt.box is None and prompt.mask is None
+                chosen = answers.pop(0)[: MULTIMASKS if several else 1]
+                found += [_segmentation(pixels, prompt, candidate) for candidate in chosen]
         return found
 
     # -- SAM 2's way -------------------------------------------------------------------------
@@ -194,18 +217,62 @@ class Predictor:
     # -- how it is done ----------------------------------------------------------------------
 
     def candidates(
-        self, picture: npt.NDArray[np.uint8], prompts: Sequence[Prompt]
+        self,
+        image: npt.NDArray[np.uint8],
+        prompts: Sequence[Prompt],
+        *,
+        several: bool = False,
     ) -> list[list[Candidate]]:
-        """All answers for each prompt, best first. Windows of all prompts share their batches.
+        """The answers for each prompt, best first. Windows of all prompts share their batches.
 
-        `picture` is (H, W, 3) RGB uint8; the prompts lie inside it.
+        `image` is (H, W, 3) RGB uint8; the prompts lie inside it. A first click has an answer of
+        each scale. Of corrected answers there is one, or with `several` up to `MULTIMASKS`.
         """
-        height, width = picture.shape[:2]
-        boxes = self.boxes(picture, [p.box for p in prompts if p.box is not None])
+        height, width = image.shape[:2]
+        starts = [self._start(prompt) for prompt in prompts]
+        firsts = [start.prompt for start in starts if start.prompt is not None]
+        answered = iter(self._first_answers(image, firsts))
+        answers = []
+        for prompt, start in zip(prompts, starts, strict=True):
+            if start.prompt is None:
+                answers.append([self._corrected(image, prompt, _mask_so_far(prompt), start)])
+                continue
+            first = next(answered)
+            if start.clicks:
+                first = [
+                    self._corrected(image, prompt, guidance.whole(c.region, height, width), start)
+                    for c in first[: MULTIMASKS if several else 1]
+                ]
+            answers.append(first)
+        return answers
+
+    def _start(self, prompt: Prompt) -> _Start:
+        """How a prompt is taken apart into a first prompt and clicks that correct its answer."""
+        if prompt.mask is not None and not prompt.has_mask:
+            prompt = replace(prompt, mask=None)
+        if prompt.mask is not None and not (self.runtime.info.guidance and prompt.points):
+            prompt = replace(prompt, mask=None, box=prompt.box or _bounds(prompt))
+        if not self.runtime.info.guidance:
+            return _Start(prompt)
+        if prompt.mask is not None:
+            return _Start(None, *_known(prompt))
+        if prompt.box is not None:
+            return _Start(Prompt(box=prompt.box), (), prompt.points)
+        first = next(i for i, point in enumerate(prompt.points) if point.positive)
+        click = prompt.points[first]
+        others = prompt.points[:first] + prompt.points[first + 1 :]
+        return _Start(Prompt((click,)), (click,), others)
+
+    def _first_answers(
+        self, image: npt.NDArray[np.uint8], prompts: Sequence[Prompt]
+    ) -> list[list[Candidate]]:
+        """The answers for each prompt of points and boxes, without guidance."""
+        height, width = image.shape[:2]
+        boxes = self.boxes(image, [p.box for p in prompts if p.box is not None])
         clicked = [point for prompt in prompts for point in prompt.points]
         spans = [_span(p) for p in prompts]
-        around = self.boxes(picture, [span for span in spans if span is not None])
-        clicks = self.clicks(picture, clicked)
+        around = self.boxes(image, [span for span in spans if span is not None])
+        clicks = self.clicks(image, clicked)
         answers = []
         for prompt, span in zip(prompts, spans, strict=True):
             first = [boxes.pop(0)] if prompt.box is not None else []
@@ -217,6 +284,35 @@ class Predictor:
             answers.append(_combine(prompt, first, by_point, height, width))
         return answers
 
+    def _corrected(
+        self,
+        image: npt.NDArray[np.uint8],
+        prompt: Prompt,
+        mask: npt.NDArray[np.uint8],
+        start: _Start,
+    ) -> Candidate:
+        """The answer after the clicks that follow a start, one window each.
+
+        `mask` (H, W) uint8 is the start's answer, 255 times its probability.
+        """
+        height, width = image.shape[:2]
+        known = list(start.known)
+        box = prompt.box
+        for click in start.clicks:
+            known.append(click)
+            if prompt.mask is not None and not (mask > 127).any():
+                # Clicks have emptied the given mask: go on where it was.
+                box = prompt.box or _bounds(prompt)
+            correction = self.correct(image, mask, known, box=box)
+            mask = guidance.whole(correction.region, height, width)
+        (score,) = self.box_scores(correction.logits[None], [correction.window], height, width)
+        return Candidate(
+            correction.window,
+            correction.region,
+            float(score) if correction.region.mask.any() else 0.0,
+            partial(_obeyed, correction.logits, correction.window, height, width, tuple(known)),
+        )
+
     def boxes(self, picture: npt.NDArray[np.uint8], boxes: Sequence[Box]) -> list[Candidate]:
         """One candidate for each box, from its window, in one batch."""
         if not boxes:
@@ -226,7 +322,7 @@ class Predictor:
         logits = self.window_logits(picture, windows, BOX_CHANNEL)
         scores = self.box_scores(logits, windows, height, width)
         return [
-            Candidate(window, geometry.paste_region(one, window, height, width), float(score))
+            _pasted(one, window, float(score), height, width)
             for window, one, score in zip(windows, logits, scores, strict=True)
         ]
 
@@ -248,21 +344,18 @@ class Predictor:
         for ladder in ladders:
             logits = np.stack([next(maps) for _ in ladder])
             scores = self.click_scores(logits, ladder, height, width)
-            order = np.argsort(-scores, kind="stable")
-            found.append(
-                [
-                    Candidate(
-                        ladder[i],
-                        geometry.paste_region(logits[i], ladder[i], height, width),
-                        float(scores[i]),
-                    )
-                    for i in order
-                ]
-            )
+            candidates = [
+                _pasted(one, window, float(score), height, width)
+                for one, window, score in zip(logits, ladder, scores, strict=True)
+            ]
+            found.append(sorted(candidates, key=lambda c: -c.score))
         chosen = [c for one in found for c in (one if refine < 0 else one[:refine])]
         refined = iter(self.second_pass(picture, chosen))
         return [
-            [next(refined) if refine < 0 or i < refine else c for i, c in enumerate(one)]
+            sorted(
+                (next(refined) if refine < 0 or i < refine else c for i, c in enumerate(one)),
+                key=lambda c: -c.score,
+            )
             for one in found
         ]
 
@@ -314,11 +407,10 @@ class Predictor:
         self, picture: npt.NDArray[np.uint8], chosen: Sequence[Candidate]
     ) -> list[Candidate]:
         """Each candidate again, through the box window of its mask, averaged with the first."""
-        height, width = picture.shape[:2]
         boxes = [None if self._native else c.region.box for c in chosen]
         again = iter(self.boxes(picture, [box for box in boxes if box is not None]))
         return [
-            c if box is None else _blend(c, next(again), height, width)
+            c if box is None else _blend(c, next(again))
             for c, box in zip(chosen, boxes, strict=True)
         ]
 
@@ -396,16 +488,85 @@ def _span(prompt: Prompt) -> Box | None:
     return Box(x0 - grow, y0 - grow, x1 + grow, y1 + grow) if grow > 0 else None
 
 
-def _blend(first: Candidate, second: Candidate, height: int, width: int) -> Candidate:
-    """The mean of both passes' logits where both see; the first's score, which knows the scale."""
-    a, b = first.region, second.region
+def _same(region: Region) -> Region:
+    return region
+
+
+def _pasted(
+    logits: npt.NDArray[np.float32], window: Window, score: float, height: int, width: int
+) -> Candidate:
+    """The candidate of one window's logits (S, S)."""
+    remake = partial(geometry.paste_region, logits.copy(), window, height, width)
+    return _scored(window, remake, score)
+
+
+def _scored(window: Window, remake: Callable[[], Region], score: float) -> Candidate:
+    """A candidate, whose score is 0 if its mask is empty."""
+    region = remake()
+    return Candidate(window, region, score if region.mask.any() else 0.0, remake)
+
+
+def _blend(first: Candidate, second: Candidate) -> Candidate:
+    """The mean of both passes; the first's score, which knows the scale."""
+    remake = partial(_mean, first.remake, second.remake)
+    return _scored(second.window, remake, first.score)
+
+
+def _mean(first: Callable[[], Region], second: Callable[[], Region]) -> Region:
+    """The second region's logits, and their mean with the first's where both see."""
+    a, b = first(), second()
     x0, y0 = max(a.x, b.x), max(a.y, b.y)
     x1 = min(a.columns.stop, b.columns.stop)
     y1 = min(a.rows.stop, b.rows.stop)
     logits = b.logits.copy()
     here = np.s_[y0 - b.y : y1 - b.y, x0 - b.x : x1 - b.x]
     logits[here] = (logits[here] + a.logits[y0 - a.y : y1 - a.y, x0 - a.x : x1 - a.x]) / 2
-    return Candidate(second.window, Region(b.x, b.y, logits), first.score)
+    return Region(b.x, b.y, logits)
+
+
+def _obeyed(
+    logits: npt.NDArray[np.float32],
+    window: Window,
+    height: int,
+    width: int,
+    points: tuple[Point, ...],
+) -> Region:
+    """What `refine.correct` makes of a window's logits (S, S)."""
+    return obeyed(geometry.paste_region(logits, window, height, width), window, points)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A prompt taken apart."""
+
+    prompt: Prompt | None
+    """What is answered first; None if the answer so far is given, as a mask."""
+    known: tuple[Point, ...] = ()
+    """Clicks that the first answer knows."""
+    clicks: tuple[Point, ...] = ()
+    """The clicks that correct it, one after the other."""
+
+
+def _known(prompt: Prompt) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+    """The clicks that a given mask knows already, and those that correct it: at least the last."""
+    assert prompt.mask is not None
+    agree = [(prompt.mask[int(p.y), int(p.x)] > 0.5) == p.positive for p in prompt.points]
+    count = next((i for i, same in enumerate(agree) if not same), len(agree) - 1)
+    return prompt.points[:count], prompt.points[count:]
+
+
+def _bounds(prompt: Prompt) -> Box | None:
+    """The box of a prompt's mask, if it has one that is not empty."""
+    bounds = None if prompt.mask is None else bbox(prompt.mask > 0.5)
+    return None if bounds is None else Box(*bounds)
+
+
+def _mask_so_far(prompt: Prompt) -> npt.NDArray[np.uint8]:
+    """A prompt's mask, (H, W) uint8, 255 times its probability."""
+    assert prompt.mask is not None
+    if prompt.mask.dtype == np.bool_:
+        return prompt.mask.view(np.uint8) * np.uint8(255)
+    return np.rint(prompt.mask * np.float32(255)).astype(np.uint8)
 
 
 def _combine(
@@ -434,35 +595,63 @@ def _combine(
     full = best.region.logits_on_image(height, width)
     on = [point for point in prompt.points if point.positive]
     off = [point for point in prompt.points if not point.positive]
+    changes: list[tuple[Candidate, bool]] = []
     for point in on:
-        own = [c.region for c in by_point[point] if c.region.covers(point)]
+        own = [c for c in by_point[point] if c.region.covers(point)]
         if own and not full[int(point.y), int(point.x)] > 0:
-            part = full[own[0].rows, own[0].columns]
-            np.maximum(part, own[0].logits, out=part)
+            _change(full, own[0].region, True)
+            changes.append((own[0], True))
     for point in off:
         own = [
-            c.region
+            c
             for c in by_point[point]
             if c.region.covers(point) and not any(c.region.covers(kept) for kept in on)
         ]
         if own and full[int(point.y), int(point.x)] > 0:
-            region = max(own, key=lambda region: region.area)
-            part = full[region.rows, region.columns]
-            np.minimum(part, -region.logits, out=part)
-    return [Candidate(best.window, Region(0, 0, full), best.score), *ordered[1:]]
+            smallest = min(own, key=lambda c: c.region.area)
+            _change(full, smallest.region, False)
+            changes.append((smallest, False))
+    remake = partial(
+        _changed, best.remake, tuple((c.remake, add) for c, add in changes), height, width
+    )
+    score = best.score if (full > 0).any() else 0.0
+    return [Candidate(best.window, Region(0, 0, full), score, remake), *ordered[1:]]
+
+
+def _change(full: npt.NDArray[np.float32], region: Region, add: bool) -> None:
+    """Join a region to the logits (H, W) of the whole image, or cut it out of them."""
+    part = full[region.rows, region.columns]
+    if add:
+        np.maximum(part, region.logits, out=part)
+    else:
+        np.minimum(part, -region.logits, out=part)
+
+
+def _changed(
+    best: Callable[[], Region],
+    changes: Sequence[tuple[Callable[[], Region], bool]],
+    height: int,
+    width: int,
+) -> Region:
+    """The logits of a region on the whole image, with others joined or cut out."""
+    full = best().logits_on_image(height, width)
+    for remake, add in changes:
+        _change(full, remake(), add)
+    return Region(0, 0, full)
 
 
 def _segmentation(
-    picture: npt.NDArray[np.uint8], prompt: Prompt, candidate: Candidate
+    image: npt.NDArray[np.uint8], prompt: Prompt, candidate: Candidate
 ) -> Segmentation:
-    logits = candidate.region.logits_on_image(*picture.shape[:2])
-    return Segmentation(
-        mask=logits > 0,
+    height, width = image.shape[:2]
+    return Segmentation.of_region(
+        candidate.region,
+        (height, width),
         score=candidate.score,
         prompt=prompt,
         window=candidate.window,
-        image=picture,
-        logits=logits,
+        image=image,
+        logits=candidate.remake,
     )
 
 

@@ -10,7 +10,7 @@ import math
 import reprlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, Final, TypeAlias
 
@@ -141,24 +141,57 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What says which object is meant: points, a box, or both.
+    """What says which object is meant: points, a box, a mask so far, or several of them.
 
-    Raises `PromptError` if there is neither a positive point nor a box: "not this" alone marks
-    nothing.
+    points: `Point` objects or rows of x, y or x, y, label (1 on the object, 0 off it), in the order
+        of the clicks.
+    box: a `Box` or x0, y0, x1, y1.
+    mask: the mask so far on the whole image, (H, W) bool, or float of 0..1 for its probability.
+        Whole numbers are taken as True where they are not 0. It is kept as bool or float32.
+
+    Raises `PromptError` if there is no positive point, no box and nothing in the mask ("not this"
+    alone marks nothing), if a pixel is clicked as on and as off the object, or if the mask is none.
     """
 
     points: tuple[Point, ...] = ()
     box: Box | None = None
+    mask: NDArray[np.bool_] | NDArray[np.float32] | None = field(
+        default=None, repr=False, hash=False
+    )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "points", tuple(self.points))
-        if not all(isinstance(point, Point) for point in self.points):
-            raise PromptError("a prompt's points must be Point objects: use as_prompts for numbers")
-        if self.box is not None and not isinstance(self.box, Box):
-            raise PromptError("a prompt's box must be a Box object: use as_prompts for numbers")
-        if self.box is None and not any(point.positive for point in self.points):
-            missing = "only negative points" if self.points else "neither a point nor a box"
+        points = tuple(_as_point(point) for point in _rows(self.points, "a prompt's points"))
+        object.__setattr__(self, "points", points)
+        if self.box is not None:
+            object.__setattr__(self, "box", _as_box(_plain(self.box)))
+        if self.mask is not None:
+            object.__setattr__(self, "mask", _as_mask(self.mask))
+        positive = {(math.floor(p.x), math.floor(p.y)) for p in points if p.positive}
+        for point in points:
+            if not point.positive and (math.floor(point.x), math.floor(point.y)) in positive:
+                raise PromptError(
+                    f"the pixel of the point {_text(point.x, point.y)} is clicked as on the object "
+                    "and as off it: leave one of them out"
+                )
+        if self.box is None and not positive and not self.has_mask:
+            if self.mask is not None:
+                raise PromptError("the mask is empty: add a point on the object, or its box")
+            missing = "only negative points" if points else "neither a point nor a box"
             raise PromptError(f"a prompt has {missing}: give a point on the object, or its box")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Prompt):
+            return NotImplemented
+        if (self.points, self.box) != (other.points, other.box):
+            return False
+        if self.mask is None or other.mask is None:
+            return self.mask is other.mask
+        return self.mask.dtype == other.mask.dtype and np.array_equal(self.mask, other.mask)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask that is not empty."""
+        return self.mask is not None and bool((self.mask > 0.5).any())
 
     @classmethod
     def from_json(cls, value: Any) -> Prompt:
@@ -186,7 +219,8 @@ class Prompt:
     def to_json(self) -> dict[str, list[Any]]:
         """The prompt in plain lists: {"points": [[x, y, label], ...], "box": [x0, y0, x1, y1]}.
 
-        Label is 1 or 0. A key without a value is left out.
+        Label is 1 or 0. A key without a value is left out, and so is the mask, which is as large as
+        the image.
         """
         value: dict[str, list[Any]] = {}
         if self.points:
@@ -202,8 +236,15 @@ class Prompt:
         cut to it.
 
         Raises:
-            PromptError: a point lies outside the image, or all of the box does.
+            PromptError: a point lies outside the image, or all of the box does, or the mask has
+                another size.
         """
+        if self.mask is not None and self.mask.shape != (height, width):
+            rows, columns = self.mask.shape
+            raise PromptError(
+                f"the mask has {columns} x {rows} pixels and the image {width} x {height}: "
+                "give a mask of the image's size"
+            )
         for point in self.points:
             if not (0 <= point.x < width and 0 <= point.y < height):
                 raise PromptError(
@@ -269,15 +310,54 @@ def _rows(value: Any, name: str) -> list[Any]:
         return []
     if isinstance(value, Point | Box | Prompt):
         return [value]
-    if hasattr(value, "__array__"):  # NumPy, and what turns into it, such as tensors
-        value = np.asarray(value).tolist()
+    value = _plain(value)
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise PromptError(
             f"{name} must be rows of numbers, not {_short(value)}: "
             "text is read by Point.parse and Box.parse"
         )
-    rows = list(value)
+    rows = [_plain(row) for row in value]
     return [rows] if rows and isinstance(rows[0], Real) else rows
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and tensors of any library, device and number format as lists, or as a number."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return np.asarray(value).tolist() if hasattr(value, "__array__") else value
+
+
+def _as_mask(value: Any) -> NDArray[np.bool_] | NDArray[np.float32]:
+    """A prompt's mask, checked, as an array of its own that cannot be written to."""
+    if hasattr(value, "detach"):  # a tensor
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            value = value.float()
+    try:
+        array: NDArray[Any] = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"a prompt's mask must be an array (H, W): {error}") from error
+    if array.ndim != 2 or not array.size:
+        raise PromptError(f"a prompt's mask must be an array (H, W), not of shape {array.shape}")
+    mask: NDArray[np.bool_] | NDArray[np.float32]
+    if array.dtype.kind in "biu":
+        mask = array.astype(np.bool_)
+    elif array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise PromptError("a prompt's mask must be of finite numbers, not NaN or infinite")
+        low, high = float(array.min()), float(array.max())
+        if low < 0 or high > 1:
+            raise PromptError(
+                f"a prompt's mask of floats holds probabilities within 0..1, not {low:g} to "
+                f"{high:g}: give `logits > 0` for logits"
+            )
+        if array.dtype == np.float32 and not array.flags.writeable:
+            return array
+        mask = array.astype(np.float32)
+    else:
+        raise PromptError(f"a prompt's mask must be of bool or of numbers, not {array.dtype}")
+    mask.flags.writeable = False
+    return mask
 
 
 def _as_point(value: Any) -> Point:
@@ -302,7 +382,8 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _finite(value: Any, what: str) -> float:
-    # np.bool_ is not a Real, bool is: neither is a coordinate.
+    value = _plain(value)
+    # A bool is a Real, but no coordinate.
     if isinstance(value, bool) or not isinstance(value, Real):
         raise PromptError(f"{what} must be a number, not {_short(value)}")
     try:
@@ -315,7 +396,8 @@ def _finite(value: Any, what: str) -> float:
 
 
 def _label(value: Any) -> bool:
-    if isinstance(value, bool | np.bool_) or (isinstance(value, Real) and value in (0, 1)):
+    value = _plain(value)
+    if isinstance(value, bool) or (isinstance(value, Real) and value in (0, 1)):
         return bool(value)
     raise PromptError(
         f"a point's label must be 1 (on the object) or 0 (off it), not {_short(value)}"

@@ -12,8 +12,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from statistics import NormalDist
@@ -28,7 +27,7 @@ from picosam2._files import atomic_write
 from picosam2.errors import ConfigError, DataError, ImageError
 from picosam2.geometry import CROP_SIZE, Window
 from picosam2.images import ImageSource, load_image
-from picosam2.masks import Polygon
+from picosam2.masks import PackedMask, Polygon, Region
 from picosam2.prompts import Box, Prompt
 
 Color: TypeAlias = str | tuple[int, int, int]
@@ -68,45 +67,129 @@ _STEEPNESS: Final = 4.0  # of the sigmoid that makes the edge of a cutout
 _MAX_EDGE: Final = 12  # pixels on either side of a mask's border, at most
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Segmentation:
-    """One object of one image.
+    """One object of one image. It cannot be changed, and is small however large the image is.
 
-    mask: (H, W) bool, True on the object, in the original image's pixels.
-    score: the predicted IoU of the mask with the object, 0..1.
-    prompt: what was pointed at.
-    window: the part of the image the network saw, if one window was used.
-    image: the image (H, W, 3) uint8 RGB, for `overlay` and `cutout`.
-    logits: (H, W) float32 before the sigmoid, for the soft edge of `cutout`.
-
-    Raises `DataError` if the shapes do not agree or the score is not within 0..1.
+    The mask is kept with one bit a pixel of its box, and logits are made anew from the network's
+    own: `mask` and `logits` are new arrays each time.
     """
 
-    mask: NDArray[np.bool_]
-    score: float
-    prompt: Prompt
-    window: Window | None = None
-    image: NDArray[np.uint8] | None = None
-    logits: NDArray[np.float32] | None = None
+    __slots__ = ("_image", "_logits", "_mask", "_prompt", "_score", "_shape", "_window")
 
-    def __post_init__(self) -> None:
-        if self.mask.ndim != 2 or self.mask.dtype != np.bool_:
-            raise DataError(
-                f"a mask is an array (H, W) of bool, not {self.mask.dtype} {self.mask.shape}"
-            )
-        if not 0 <= self.score <= 1:
-            raise DataError(f"a score lies within 0..1, not {self.score}")
-        if self.image is not None and self.image.shape != (*self.mask.shape, 3):
-            raise DataError(
-                f"a mask of {self.mask.shape} does not fit an image of {self.image.shape}"
-            )
-        if self.logits is not None and self.logits.shape != self.mask.shape:
-            raise DataError(
-                f"a mask of {self.mask.shape} does not fit logits of {self.logits.shape}"
-            )
+    def __init__(
+        self,
+        *,
+        mask: NDArray[np.bool_],
+        score: float,
+        prompt: Prompt,
+        window: Window | None = None,
+        image: NDArray[np.uint8] | None = None,
+        logits: NDArray[np.float32] | None = None,
+    ) -> None:
+        """The object of a mask.
+
+        Args:
+            mask: (H, W) bool, True on the object, in the original image's pixels.
+            score: the predicted IoU of the mask with the object, 0..1.
+            prompt: what was pointed at.
+            window: the part of the image the network saw, if one window was used.
+            image: the image (H, W, 3) uint8 RGB, for `overlay` and `cutout`.
+            logits: (H, W) float32 before the sigmoid, for the soft edge of `cutout`.
+
+        Raises:
+            DataError: the shapes do not agree or the score is not within 0..1.
+        """
+        if mask.ndim != 2 or mask.dtype != np.bool_:
+            raise DataError(f"a mask is an array (H, W) of bool, not {mask.dtype} {mask.shape}")
+        if logits is not None and logits.shape != mask.shape:
+            raise DataError(f"a mask of {mask.shape} does not fit logits of {logits.shape}")
+        self._set(Region(0, 0, mask), mask.shape, score, prompt, window, image, logits)
+
+    @classmethod
+    def of_region(
+        cls,
+        region: Region,
+        shape: tuple[int, int],
+        *,
+        score: float,
+        prompt: Prompt,
+        window: Window | None = None,
+        image: NDArray[np.uint8] | None = None,
+        logits: Callable[[], Region] | None = None,
+    ) -> Segmentation:
+        """The object of a region of an image of `shape` (H, W).
+
+        `logits` makes the region's logits when they are asked for; it can be pickled if it is a
+        `functools.partial`. Raises `DataError` like the class.
+        """
+        made = cls.__new__(cls)
+        made._set(region, shape, score, prompt, window, image, logits)
+        return made
+
+    def _set(
+        self,
+        region: Region,
+        shape: tuple[int, ...],
+        score: float,
+        prompt: Prompt,
+        window: Window | None,
+        image: NDArray[np.uint8] | None,
+        logits: NDArray[np.float32] | Callable[[], Region] | None,
+    ) -> None:
+        height, width = shape
+        if not 0 <= score <= 1:
+            raise DataError(f"a score lies within 0..1, not {score}")
+        if image is not None and image.shape != (height, width, 3):
+            raise DataError(f"a mask of {(height, width)} does not fit an image of {image.shape}")
+        self._mask = PackedMask.of(region)
+        self._shape = height, width
+        self._score, self._prompt, self._window = score, prompt, window
+        self._image, self._logits = image, logits
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(H, W) bool, True on the object, in the original image's pixels. A new array."""
+        return self.region.on_image(*self._shape)
+
+    @property
+    def logits(self) -> NDArray[np.float32] | None:
+        """(H, W) float32 before the sigmoid, or None if they are not known. A new array."""
+        if self._logits is None or isinstance(self._logits, np.ndarray):
+            return self._logits
+        return self._logits().logits_on_image(*self._shape)
+
+    @property
+    def region(self) -> Region:
+        """The mask on its tight box alone."""
+        return self._mask.region()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self._shape
+
+    @property
+    def score(self) -> float:
+        """The predicted IoU of the mask with the object, 0..1; 0 for an empty mask."""
+        return self._score
+
+    @property
+    def prompt(self) -> Prompt:
+        """What was pointed at."""
+        return self._prompt
+
+    @property
+    def window(self) -> Window | None:
+        """The part of the image the network saw, if one window was used."""
+        return self._window
+
+    @property
+    def image(self) -> NDArray[np.uint8] | None:
+        """The image (H, W, 3) uint8 RGB, if it is kept."""
+        return self._image
 
     def __repr__(self) -> str:
-        height, width = self.mask.shape
+        height, width = self._shape
         box = "none" if self.box is None else f"({self.box})"
         return (
             f"<Segmentation of {self.area} pixels in {width}x{height}, box {box}, "
@@ -116,13 +199,12 @@ class Segmentation:
     @property
     def area(self) -> int:
         """The number of pixels on the object."""
-        return masks.area(self.mask)
+        return self._mask.area
 
     @property
     def box(self) -> Box | None:
         """The tight box around the mask, in pixels; None if the mask is empty."""
-        corners = masks.bbox(self.mask)
-        return None if corners is None else Box(*corners)
+        return self._mask.box
 
     def polygons(self, tolerance: float = 1.0) -> list[Polygon]:
         """The contours, simplified by up to `tolerance` pixels (0: exact); `masks.polygons`."""
@@ -145,7 +227,7 @@ class Segmentation:
             "box": None if box is None else [box.x0, box.y0, box.x1, box.y1],
             "score": float(self.score),
             "area": self.area,
-            "size": list(self.mask.shape),
+            "size": list(self._shape),
             "rle": self.rle(),
             "polygons": [
                 {"points": polygon.points.tolist(), "hole": polygon.hole}
@@ -178,7 +260,8 @@ class Segmentation:
         Raises `ImageError` if the result holds no image.
         """
         image = self._image_for("a cutout")
-        alpha = _gray(self.mask) if self.logits is None else self._soft_alpha(self.logits)
+        mask, logits = self.mask, self.logits
+        alpha = _gray(mask) if logits is None else self._soft_alpha(mask, logits)
         rgba = np.dstack((image, alpha))
         rgba[alpha == 0] = 0
         return Image.fromarray(rgba)
@@ -230,14 +313,16 @@ class Segmentation:
             )
         return self.image
 
-    def _soft_alpha(self, logits: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def _soft_alpha(
+        self, mask: NDArray[np.bool_], logits: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
         """Opacity (H, W), 0..255: see `cutout`."""
-        alpha = _gray(self.mask)
+        alpha = _gray(mask)
         reach = 2
         if self.window is not None:
             longest = max(self.window.width, self.window.height)
             reach = min(max(math.ceil(longest / CROP_SIZE), 1), _MAX_EDGE)
-        rows, columns = _surroundings(self.mask, reach + 1)
+        rows, columns = _surroundings(mask, reach + 1)
         hard = alpha[rows, columns].astype(np.float32) / 255
         near = np.asarray(Image.fromarray(alpha[rows, columns]).filter(ImageFilter.BoxBlur(reach)))
         inside = near.astype(np.float32) / 255
@@ -269,12 +354,10 @@ def overlay(
         raise ConfigError(f"an overlay's alpha lies within 0..1, not {alpha}")
     canvas = load_image(image)
     for item in segmentations:
-        if item.mask.shape != canvas.shape[:2]:
-            raise DataError(
-                f"a mask of {item.mask.shape} does not fit an image of {canvas.shape[:2]}"
-            )
+        if item.shape != canvas.shape[:2]:
+            raise DataError(f"a mask of {item.shape} does not fit an image of {canvas.shape[:2]}")
     if colors is None:
-        chosen = _contrasting(canvas, [item.mask for item in segmentations])
+        chosen = _contrasting(canvas, (item.mask for item in segmentations))
     else:
         chosen = [_rgb(color) for color in colors]
     if not chosen and segmentations:
@@ -299,7 +382,7 @@ def _line_unit(height: int, width: int) -> float:
 
 
 def _contrasting(
-    canvas: NDArray[np.uint8], found: Sequence[NDArray[np.bool_]]
+    canvas: NDArray[np.uint8], found: Iterable[NDArray[np.bool_]]
 ) -> list[tuple[int, int, int]]:
     """Colors of `PALETTE` for masks of an image, in turn, but none that hardly shows on its mask.
 

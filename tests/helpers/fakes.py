@@ -14,22 +14,47 @@ Answer = Callable[[np.ndarray, int], np.ndarray]
 """From a crop (S, S, 3) uint8 and its number in the batch to logits (K, S, S)."""
 
 
-class FakeRuntime:
-    """Gives what `answer` says of each crop, and keeps the crops it was asked for."""
+Correct = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From a crop (S, S, 3) uint8 and its guidance (3, S, S) float32 to logits (K, S, S)."""
 
-    def __init__(self, answer: Answer, *, size: int = 96, channels: int = 1, **facts: Any) -> None:
+
+class FakeRuntime:
+    """Gives what `answer` says of each crop, and keeps the crops it was asked for.
+
+    With `correct` it takes guidance: `correct` answers the crops that come with some, and the
+    planes are kept too.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        size: int = 96,
+        channels: int = 1,
+        correct: Correct | None = None,
+        **facts: Any,
+    ) -> None:
+        if correct is not None:
+            facts["model"] = {"guidance": True}
         self.info = RuntimeInfo(
             name="fake", input_size=size, channels=channels, weights_sha256="0" * 64, facts=facts
         )
-        self._answer = answer
+        self._answer, self._correct = answer, correct
         self.asked: list[np.ndarray] = []
+        self.planes: list[np.ndarray] = []
 
     def __call__(self, crops: np.ndarray, guidance: np.ndarray | None = None) -> np.ndarray:
         assert crops.dtype == np.uint8
-        assert guidance is None
         assert crops.shape[1:] == (self.info.input_size, self.info.input_size, 3)
         self.asked.append(crops)
-        answers = [self._answer(crop, number) for number, crop in enumerate(crops)]
+        if guidance is not None:
+            assert self._correct is not None
+            assert guidance.shape == (len(crops), 3, *crops.shape[1:3])
+            assert guidance.dtype == np.float32
+            self.planes += list(guidance)
+            answers = [self._correct(*both) for both in zip(crops, guidance, strict=True)]
+        else:
+            answers = [self._answer(crop, number) for number, crop in enumerate(crops)]
         return np.stack(answers).astype(np.float32)
 
 

@@ -14,13 +14,14 @@ outer contour.
 from picosam2.masks.components import fill_holes, keep_at, label, remove_small
 from picosam2.masks.contours import Polygon, fill_polygons, polygons
 from picosam2.masks.ops import area, bbox, box_iou, centre_point, iou, iou_matrix, stability
-from picosam2.masks.region import OUTSIDE_LOGIT, Region
+from picosam2.masks.region import OUTSIDE_LOGIT, PackedMask, Region
 from picosam2.masks.rle import rle_decode, rle_encode
 from picosam2.masks.runs import Mask
 
 __all__ = [
     "OUTSIDE_LOGIT",
     "Mask",
+    "PackedMask",
     "Polygon",
     "Region",
     "area",

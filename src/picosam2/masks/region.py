@@ -111,3 +111,36 @@ class Region:
         full = np.full((height, width), outside, np.float32)
         full[self.rows, self.columns] = self.logits
         return full
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedMask:
+    """A mask kept small: one bit for each pixel of the tight box around it."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    """The number of pixels on the object."""
+    bits: NDArray[np.uint8]
+    """Eight pixels a byte, row by row, (ceil(width * height / 8),)."""
+
+    @classmethod
+    def of(cls, region: Region) -> PackedMask:
+        """The mask of a region."""
+        tight = region.tight()
+        height, width = tight.values.shape
+        return cls(tight.x, tight.y, width, height, tight.area, np.packbits(tight.mask))
+
+    @property
+    def box(self) -> Box | None:
+        """The tight box, in pixels of the image; None if the mask is empty."""
+        if not self.area:
+            return None
+        return Box(self.x, self.y, self.x + self.width, self.y + self.height)
+
+    def region(self) -> Region:
+        """The mask as a region of bool."""
+        pixels = np.unpackbits(self.bits, count=self.width * self.height)
+        return Region(self.x, self.y, pixels.reshape(self.height, self.width).view(np.bool_))

@@ -343,8 +343,10 @@ def _iou_exceeds(a: Region, area_a: int, b: Region, area_b: int, threshold: floa
 
 
 def _segmentation(picture: Picture, answer: _Found, region: Region) -> Segmentation:
-    return Segmentation(
-        mask=region.on_image(*picture.shape[:2]),
+    height, width = picture.shape[:2]
+    return Segmentation.of_region(
+        region,
+        (height, width),
         score=answer.score,
         prompt=Prompt((answer.point,), answer.prompt),
         window=answer.window,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -85,7 +84,7 @@ class Service:
             job = Job(prompts=found, multimask=False, format="json")
             # Nobody needs the logits, which are four times as large as the mask.
             return JSONResponse(
-                finish([replace(each, logits=None) for each in self.segment(image, job, stop)])
+                finish(list(self.segment(image, job, stop)))
             )
 
         async def work() -> Response:
@@ -116,7 +115,7 @@ class Service:
             count = len(job.prompts) * (MULTIMASKS if job.multimask else 1)
             if count * height * width > _MAX_MASK_PIXELS:
                 raise RequestError(400, "these are too many masks for one image: ask for json")
-            data = _draw(image, [replace(each, logits=None) for each in results], job.format)
+            data = _draw(image, list(results), job.format)
         return Response(data, media_type="image/png")
 
     def segment(self, image: npt.NDArray[np.uint8], job: Job, stop: Stop) -> Iterator[Segmentation]:

@@ -1,0 +1,253 @@
+"""Corrections and masks as prompts: every further click is one window of a guided network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.fakes import FakeRuntime, disc, fixed_scores, reddish
+
+from picosam2 import geometry, masks
+from picosam2.errors import PromptError
+from picosam2.geometry import CLICK_HALVES
+from picosam2.predictor import MULTIMASKS, Predictor
+from picosam2.prompts import Box, Point, Prompt
+
+HEIGHT, WIDTH = 240, 320
+COUNT = len(CLICK_HALVES)
+A = disc(HEIGHT, WIDTH, 100.5, 120.5, 30)
+B = disc(HEIGHT, WIDTH, 165.5, 120.5, 28)
+ON_A, ON_B, OFF = (100.5, 120.5, 1), (165.5, 120.5, 1), (110.5, 120.5, 0)
+
+
+def photo(*objects: np.ndarray) -> np.ndarray:
+    """Red objects on black."""
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for mask in objects:
+        image[mask, 0] = 255
+    return image
+
+
+def prompt(*points: tuple[float, float, int], box: Any = None, mask: Any = None) -> Prompt:
+    return Prompt(points=points, box=box, mask=mask)  # type: ignore[arg-type]
+
+
+def flat(value: float) -> Any:
+    return lambda *_: np.full((1, 96, 96), value)
+
+
+def follows(crop: np.ndarray, planes: np.ndarray) -> np.ndarray:
+    """The mask so far, with disks of positive clicks joined and of negative ones cut out."""
+    logits = np.where(planes[0] > 0.5, 8.0, -8.0)
+    logits[planes[1] > 0] = 8
+    logits[planes[2] > 0] = -8
+    return logits[None]
+
+
+def guided(answer: Any = reddish, correct: Any = follows, **facts: Any) -> FakeRuntime:
+    return FakeRuntime(answer, correct=correct, **facts)
+
+
+def points_of(*points: tuple[float, float, int]) -> tuple[Point, ...]:
+    return tuple(Point(x, y, bool(label)) for x, y, label in points)
+
+
+def test_every_further_click_is_one_window_from_the_answer_before() -> None:
+    runtime = guided()
+    clicks = (ON_A, (200.5, 60.5, 1), (90.5, 120.5, 0))
+    (found,) = Predictor(runtime)(photo(A), prompts=[prompt(*clicks)])
+    first = Predictor(guided())(photo(A), points=[ON_A[:2]])[0]
+    assert [len(crops) for crops in runtime.asked] == [COUNT, 1, 1, 1]
+    first_planes, second_planes = runtime.planes
+    assert first_planes[0].any()
+    assert not first_planes[2].any()
+    disk = second_planes[2].sum()  # of the one negative click
+    assert disk > 0
+    for planes in runtime.planes:  # of two positive ones
+        assert planes[1].sum() == pytest.approx(2 * disk, rel=0.3)
+    assert found.mask[60, 200]
+    assert not found.mask[120, 90]
+    assert masks.iou(found.mask, first.mask) > 0.85
+    # The same by hand.
+    predictor = Predictor(guided())
+    points = points_of(*clicks)
+    mask = np.where(first.logits > 0, 255, 0).astype(np.uint8)
+    by_hand = predictor.correct(photo(A), mask, points[:2])
+    assert by_hand.window != found.window
+    assert masks.iou(by_hand.region.on_image(HEIGHT, WIDTH), first.mask) > 0.9
+
+
+def test_the_first_positive_click_starts_and_earlier_negative_ones_correct() -> None:
+    runtime = guided()
+    (found,) = Predictor(runtime)(photo(A), prompts=[prompt(OFF, ON_A)])
+    assert [len(crops) for crops in runtime.asked] == [COUNT, 1, 1]
+    assert found.mask[120, 100]
+    assert not found.mask[120, 110]
+    assert found.prompt.points == points_of(OFF, ON_A)
+
+
+def test_a_box_is_answered_first_and_its_clicks_correct() -> None:
+    runtime = guided()
+    box = (71, 91, 131, 151)
+    (found,) = Predictor(runtime)(photo(A), prompts=[prompt(OFF, box=box)])
+    assert [len(crops) for crops in runtime.asked] == [1, 1]
+    np.testing.assert_array_equal(
+        runtime.asked[0][0], geometry.crop(photo(A), geometry.box_window(Box(*box)))
+    )
+    assert not found.mask[120, 110]
+    assert masks.iou(found.mask, A) > 0.9
+
+
+def test_one_prompt_alone_is_what_it_is_without_guidance() -> None:
+    plain, runtime = Predictor(FakeRuntime(reddish)), guided()
+    for asked in (prompt(ON_A), prompt(box=(71, 91, 131, 151))):
+        (one,), (other,) = (p(photo(A), prompts=[asked]) for p in (plain, Predictor(runtime)))
+        np.testing.assert_array_equal(one.logits, other.logits)
+        assert one.score == other.score
+    assert not runtime.planes
+
+
+def test_corrected_prompts_among_others_are_what_they_are_alone() -> None:
+    asked = [
+        prompt(ON_B), prompt(ON_A, (200.5, 60.5, 1)), prompt(box=(71, 91, 131, 151)),
+        prompt(OFF, box=(71, 91, 131, 151)), prompt((9, 9, 1), mask=A),
+    ]  # fmt: skip
+    predictor = Predictor(guided())
+    together = predictor(photo(A, B), prompts=asked)
+    for one, each in zip(together, asked, strict=True):
+        (alone,) = predictor(photo(A, B), prompts=[each])
+        np.testing.assert_array_equal(one.logits, alone.logits)
+        assert one.prompt == each
+        assert one.score == alone.score
+
+
+def test_a_mask_is_corrected_by_the_clicks_that_it_contradicts() -> None:
+    soft = np.where(A, 0.9, 0.1)
+    for mask in (A, soft):
+        runtime = guided()
+        clicks = [ON_A, (10.5, 10.5, 0), ON_B, (100.5, 130.5, 1)]
+        (found,) = Predictor(runtime)(photo(), prompts=[prompt(*clicks, mask=mask)])
+        assert [len(crops) for crops in runtime.asked] == [1, 1]  # two are known already
+        assert runtime.planes[0][0].max() == pytest.approx(float(mask.max()), abs=0.01)
+        assert found.mask[120, 165]
+        assert masks.iou(found.mask & A, A) > 0.9
+    runtime = guided()
+    Predictor(runtime)(photo(), prompts=[prompt(ON_A, ON_A, mask=A)])
+    assert len(runtime.asked) == 1  # the last click counts in any case
+
+
+def test_a_mask_alone_is_its_box_and_so_is_any_mask_without_guidance() -> None:
+    box = masks.bbox(A)
+    for runtime in (guided(), FakeRuntime(reddish)):
+        (found,) = Predictor(runtime)(photo(A), prompts=[Prompt(mask=A)])
+        (boxed,) = Predictor(runtime)(photo(A), boxes=[box])
+        np.testing.assert_array_equal(found.logits, boxed.logits)
+        assert found.prompt == Prompt(mask=A)
+    plain = Predictor(FakeRuntime(reddish))
+    (found,) = plain(photo(A | B), prompts=[prompt(ON_B, mask=A)])
+    (boxed,) = plain(photo(A | B), prompts=[prompt(ON_B, box=box)])
+    np.testing.assert_array_equal(found.mask, boxed.mask)
+    (given,) = plain(photo(A | B), prompts=[prompt(box=(140, 90, 190, 150), mask=A)])
+    (boxed,) = plain(photo(A | B), boxes=[(140, 90, 190, 150)])
+    np.testing.assert_array_equal(given.mask, boxed.mask)
+
+
+def test_an_empty_mask_beside_a_click_is_no_mask() -> None:
+    empty = np.zeros((HEIGHT, WIDTH), bool)
+    for runtime in (guided(), FakeRuntime(reddish)):
+        (found,) = Predictor(runtime)(photo(A), prompts=[prompt(ON_A, mask=empty)])
+        (plain,) = Predictor(runtime)(photo(A), points=[ON_A[:2]])
+        np.testing.assert_array_equal(found.logits, plain.logits)
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    for runtime in (guided(), FakeRuntime(reddish)):
+        with pytest.raises(PromptError, match="the mask has 240 x 320 pixels and the image 320 x"):
+            Predictor(runtime)(photo(), prompts=[prompt(ON_A, mask=A.T)])
+
+
+def test_a_hundred_clicks() -> None:
+    rng = np.random.default_rng(0)
+    places = rng.permutation(HEIGHT * WIDTH)[:100]
+    clicks = [(p % WIDTH + 0.5, p // WIDTH + 0.5, int(i % 2 == 0)) for i, p in enumerate(places)]
+    runtime = guided()
+    (found,) = Predictor(runtime)(photo(A), prompts=[prompt(*clicks)])
+    assert len(runtime.planes) == 99
+    x, y, label = clicks[-1]
+    assert found.mask[int(y), int(x)] == bool(label)
+
+
+def test_three_masks_are_each_corrected() -> None:
+    scores = np.linspace(0.2, 0.7, COUNT)
+    runtime = guided(scorers={"click": fixed_scores(*scores), "box": fixed_scores(0.4)})
+    asked = prompt(ON_A, OFF)
+    found = Predictor(runtime)(photo(A), prompts=[asked], multimask=True)
+    assert len(found) == len(runtime.planes) == MULTIMASKS
+    (single,) = Predictor(runtime)(photo(A), prompts=[asked])
+    np.testing.assert_array_equal(found[0].mask, single.mask)
+    assert not any(one.mask[120, 110] for one in found)
+
+
+def test_the_score_is_that_of_the_corrected_mask() -> None:
+    runtime = guided(scorers={"box": fixed_scores(0.37)})
+    (found,) = Predictor(runtime)(photo(A), prompts=[prompt(ON_A, OFF)])
+    assert found.score == pytest.approx(0.37)
+    runtime = guided(correct=flat(0.5))
+    (unsure,) = Predictor(runtime)(photo(A), prompts=[prompt(ON_A, OFF)])
+    (sure,) = Predictor(guided())(photo(A), prompts=[prompt(ON_A, OFF)])
+    assert unsure.score == 0  # what `masks.stability` says of the answer
+    assert sure.score == 1
+
+
+def test_the_score_of_an_empty_mask_is_zero() -> None:
+    scorers = {"click": fixed_scores(*[0.9] * COUNT), "box": fixed_scores(0.9)}
+    box = (71, 91, 131, 151)
+    runtimes = [
+        guided(flat(-9), flat(-9), scorers=scorers),
+        FakeRuntime(flat(-9), scorers=scorers),
+    ]
+    for runtime in runtimes:
+        for asked in (
+            prompt(box=box), prompt(ON_A), prompt(ON_A, ON_B, OFF), prompt(OFF, box=box),
+            Prompt(mask=A), prompt(box=box, mask=A),
+        ):  # fmt: skip
+            for found in Predictor(runtime)(photo(), prompts=[asked], multimask=True):
+                assert (found.score == 0) == (found.area == 0) == (found.box is None)
+        predictor = Predictor(runtime)
+        predictor.set_image(photo())
+        for given in ({"box": box}, {"point_coords": [ON_A[:2]]}):
+            found, scores, _ = predictor.predict(**given)
+            assert not found.any()
+            assert not scores.any()
+
+
+def test_a_mask_that_a_click_empties_has_no_score_and_can_be_won_back() -> None:
+    """The network says nothing but what a positive click says."""
+    scorers = {"box": fixed_scores(0.9)}
+
+    def positive(_crop: np.ndarray, planes: np.ndarray) -> np.ndarray:
+        return np.where(planes[1] > 0, 8.0, -8.0)[None]
+
+    runtime = guided(correct=positive, scorers=scorers)
+    for start in ({"mask": A}, {"box": (71, 91, 131, 151)}):
+        (emptied,) = Predictor(runtime)(photo(A), prompts=[prompt(OFF, **start)])
+        assert not emptied.area
+        assert emptied.score == 0
+        (again,) = Predictor(runtime)(photo(A), prompts=[prompt(OFF, (90.5, 120.5, 0), **start)])
+        assert again.score == 0
+        (back,) = Predictor(runtime)(photo(A), prompts=[prompt(OFF, (90.5, 125.5, 1), **start)])
+        assert back.mask[125, 90]
+        assert back.score == pytest.approx(0.9)
+
+
+def test_a_second_pass_that_finds_nothing_has_no_score() -> None:
+    def once(crop: np.ndarray, number: int) -> np.ndarray:
+        """Sees A but for the second pass of the smallest window."""
+        blind = len(runtime.asked) == 2 and number == 0
+        return np.full((1, 96, 96), -99.0) if blind else reddish(crop)
+
+    runtime = FakeRuntime(once, scorers={"click": fixed_scores(*[0.9] * COUNT)})
+    (candidates,) = Predictor(runtime).clicks(photo(A), [Point(*ON_A[:2])], refine=-1)
+    assert [c.score > 0 for c in candidates] == [True] * (COUNT - 1) + [False]
+    assert [c.region.area > 0 for c in candidates] == [True] * (COUNT - 1) + [False]
