@@ -82,10 +82,7 @@ class Service:
         def segment(image: npt.NDArray[np.uint8], stop: Stop) -> Response:
             found = tuple(prompts(*image.shape[:2]))
             job = Job(prompts=found, multimask=False, format="json")
-            # Nobody needs the logits, which are four times as large as the mask.
-            return JSONResponse(
-                finish(list(self.segment(image, job, stop)))
-            )
+            return JSONResponse(finish(list(self.segment(image, job, stop))))
 
         async def work() -> Response:
             async with self.images.turn():
