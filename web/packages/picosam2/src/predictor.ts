@@ -86,6 +86,11 @@ export class Candidate {
     return new Candidate(this.window, this.score, this.side, this.width, this.height, draw);
   }
 
+  /** The same mask with another score. */
+  rescored(score: number): Candidate {
+    return new Candidate(this.window, score, this.side, this.width, this.height, this.draw);
+  }
+
   /** Pixels in a cell of `preview`. */
   get step(): number {
     return this.coarse.step;
@@ -311,10 +316,13 @@ export class Predictor {
     const { height, width } = this.image;
     const maps = await this.maps(this.clickWindows(point), CLICK_CHANNEL);
     const scores = this.scores(features(maps, height, width), maps.windows.length);
+    const candidates = scores.map((score, i) => this.candidate(maps, i, score));
     const ladder = {
       maps,
-      candidates: scores.map((score, i) => this.candidate(maps, i, score)),
-      order: scores.map((_, i) => i).sort((a, b) => scores[b]! - scores[a]!),
+      candidates,
+      order: candidates
+        .map((_, i) => i)
+        .sort((a, b) => candidates[b]!.score - candidates[a]!.score),
     };
     bounded(this.ladders, KEPT);
     this.ladders.set(key, ladder);
@@ -357,7 +365,9 @@ export class Predictor {
     const { height, width } = this.image;
     const window = maps.windows[index]!;
     const map = mapAt(maps, index);
-    return new Candidate(window, score, maps.side, width, height, (grid, clip) => {
+    // The score of an empty mask is 0.
+    const known = map.some((logit) => logit > 0) ? score : 0;
+    return new Candidate(window, known, maps.side, width, height, (grid, clip) => {
       const { step } = grid;
       const scaled = {
         x0: window.x0 / step, y0: window.y0 / step, x1: window.x1 / step, y1: window.y1 / step,
@@ -433,7 +443,7 @@ export class Predictor {
       const own = byPoint.get(point)!.filter((c) => c.covers(point) && !on.some((k) => c.covers(k)));
       if (own.length === 0) continue;
       const sizes = own.map((c) => c.preview.logits.reduce((n, v) => n + (v > 0 ? 1 : 0), 0));
-      changes.push({ candidate: own[sizes.indexOf(Math.max(...sizes))]!, add: false });
+      changes.push({ candidate: own[sizes.indexOf(Math.min(...sizes))]!, add: false });
     }
     const { height, width } = this.image;
     const { outsideLogit } = this.runtime.facts;
@@ -452,8 +462,13 @@ export class Predictor {
       return { x: clip.x0, y: clip.y0, width: across, height: down, logits };
     };
     if (changes.length === 0) return best;
-    return new Candidate(best.window, best.score, best.side, width, height, draw);
+    return scored(new Candidate(best.window, best.score, best.side, width, height, draw));
   }
+}
+
+/** A candidate, with a score of 0 if its mask is empty. */
+function scored(candidate: Candidate): Candidate {
+  return candidate.bounds ? candidate : candidate.rescored(0);
 }
 
 /** Without a learned scorer: sure, and not running out of its window. */
@@ -512,7 +527,9 @@ function blend(first: Candidate, second: Candidate, image: Pyramid): Candidate {
     }
     return { ...b, logits };
   };
-  return new Candidate(second.window, first.score, second.side, image.width, image.height, draw);
+  return scored(
+    new Candidate(second.window, first.score, second.side, image.width, image.height, draw),
+  );
 }
 
 /** Visits a region's logits with their places in a rectangle of `stride` columns from (x0, y0). */
