@@ -371,6 +371,7 @@ def test_training_corrections_from_simulated_clicks(cli, image_store, unguided, 
     recipe = tmp_path / "guided.toml"
     recipe.write_text(GUIDED)
     words = ("train", "--recipe", recipe, "--images", image_store, "--init", unguided)
+    words = (*words, "--lesson", unguided)
     done = cli(*words, "--out", tmp_path / "run", "--device", "cpu")
     assert done.code == 0, done.err
     weights = tmp_path / "run" / "weights.safetensors"
@@ -395,6 +396,7 @@ def test_training_corrections_from_simulated_clicks(cli, image_store, unguided, 
         (("--images", "images", "--init", "default", "--store", "s"), "takes no --store"),
         (("--images", "images", "--init", "default", "--device", "cuda"), "runs on a processor"),
         (("--images", "gone", "--init", "default"), "is not an image store"),
+        (("--images", "i", "--init", "default", "--lesson", "gone"), "no weights named gone"),
     ],
 )
 def test_a_guided_recipe_says_what_it_needs(refused, tmp_path, words, message):
@@ -403,5 +405,6 @@ def test_a_guided_recipe_says_what_it_needs(refused, tmp_path, words, message):
 
 
 def test_a_recipe_of_crops_takes_no_images(refused, tmp_path):
-    words = ("--images", tmp_path, "--out", tmp_path / "run")
-    assert "needs --store STORE" in refused("train", "--recipe", "debug", *words)
+    for words in (("--images", tmp_path), ("--store", tmp_path, "--lesson", "default")):
+        message = refused("train", "--recipe", "debug", *words, "--out", tmp_path / "run")
+        assert "needs --store STORE" in message

@@ -29,6 +29,7 @@ def train(
     ] = None,
     resume: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     init: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
+    lesson: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
     teacher: Annotated[Path | None, Parameter(metavar="CACHE")] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     resident: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -52,6 +53,8 @@ def train(
         resume: Go on with the run in that folder.
         init: Start from these weights instead of new ones. Of two logit channels, a recipe with one
             takes that of clicks.
+        lesson: With --images: weights whose answers to one prompt are to stay; those of --init by
+            default.
         teacher: Learn from a teacher, too: the cache that `picosam2 teach` made for this store.
         device: Where to compute; auto takes a GPU if there is one.
         resident: Keep the store's crops in the device's memory: quicker on a GPU, if they fit.
@@ -81,10 +84,11 @@ def train(
             )
         if device == "cuda":
             raise ConfigError("a training with simulated clicks runs on a processor: --device cpu")
-        _train_guided(chosen, images, out, find_weights(init, "torch"), resume)
+        kept = None if lesson is None else find_weights(lesson, "torch")
+        _train_guided(chosen, images, out, find_weights(init, "torch"), kept, resume)
         return
-    if store is None or images is not None:
-        raise ConfigError(f"the recipe {recipe} needs --store STORE, and no --images")
+    if store is None or images is not None or lesson is not None:
+        raise ConfigError(f"the recipe {recipe} needs --store STORE, and no --images or --lesson")
     opened = Store(store)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     shown = _Shown(opened, chosen, out, validate and first)
@@ -113,7 +117,9 @@ def train(
         print(f"{weights}{shown.note}")
 
 
-def _train_guided(recipe: Recipe, images: Path, out: Path, init: Path, resume: bool) -> None:
+def _train_guided(
+    recipe: Recipe, images: Path, out: Path, init: Path, lesson: Path | None, resume: bool
+) -> None:
     """Train on whole images with simulated clicks."""
     from picosam2.cli._progress import progress
     from picosam2.data.image_store import ImageStore
@@ -126,7 +132,9 @@ def _train_guided(recipe: Recipe, images: Path, out: Path, init: Path, resume: b
             note = f"loss {now.loss:.4f}, {now.samples_per_s:,.0f} samples/s"
             update(now.step, now.steps, note=note)
 
-        weights = train_guided(recipe, opened, out, init, resume=resume, on_step=on_step)
+        weights = train_guided(
+            recipe, opened, out, init, lesson=lesson, resume=resume, on_step=on_step
+        )
     print(weights)
 
 
