@@ -194,10 +194,11 @@ class Prompt:
         return self.mask is not None and bool((self.mask > 0.5).any())
 
     @classmethod
-    def from_json(cls, value: Any) -> Prompt:
+    def from_json(cls, value: Any, mask: NDArray[Any] | None = None) -> Prompt:
         """Read what `to_json` writes: {"points": [[x, y] or [x, y, label], ...], "box": [...]}.
 
-        Either key may be missing or null. Raises `PromptError` for anything else.
+        Either key may be missing or null. The mask, which JSON does not hold, is given beside it.
+        Raises `PromptError` for anything else.
         """
         if not isinstance(value, Mapping):
             raise PromptError(
@@ -214,6 +215,7 @@ class Prompt:
         return cls(
             points=tuple(_as_point(point) for point in points or ()),
             box=None if box is None else Box._of(box),
+            mask=mask,
         )
 
     def to_json(self) -> dict[str, list[Any]]:

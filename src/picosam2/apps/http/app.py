@@ -131,8 +131,9 @@ def create_app(
             async def work() -> Response:
                 async with service.images.turn():
                     image = await service.decode(data)
+                    read = await service.with_masks(job, *image.shape[:2])
                     service.bodies.free(held)
-                    return await service.masks(image, job)
+                    return await service.masks(image, read)
 
             return await while_connected(request, work())
 
@@ -177,7 +178,16 @@ def create_app(
             raise RequestError(404, "there is no such session (any more): send the image again")
         with service.bodies.holding() as held:
             job = await service.read(request, held, lambda body: read_kept(request, body, limits))
-        return await while_connected(request, service.masks(image, job))
+
+            async def work() -> Response:
+                if not any(asked.mask is not None for asked in job.asked):
+                    return await service.masks(image, job)
+                async with service.images.turn():
+                    read = await service.with_masks(job, *image.shape[:2])
+                    service.bodies.free(held)
+                    return await service.masks(image, read)
+
+            return await while_connected(request, work())
 
     @app.delete("/v1/sessions/{session}", status_code=204)
     async def close_session(session: str) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -24,8 +25,8 @@ from pydantic import (
 )
 
 from picosam2.apps.http.errors import RequestError
+from picosam2.apps.http.given_masks import Asked, read_asked
 from picosam2.apps.http.limits import Limits
-from picosam2.prompts import Prompt
 
 Format: TypeAlias = Literal["json", "mask", "overlay", "cutout"]
 """JSON, or a PNG: the mask (indexed for several objects), the image with the masks drawn on it, or
@@ -43,7 +44,7 @@ class _Model(BaseModel):
 
 
 class PromptJson(_Model):
-    """One object: points, a box, or both."""
+    """One object: points, a box, or both. Points are clicks in their order."""
 
     points: list[tuple[float, float] | tuple[float, float, Literal[0, 1]]] | None = Field(
         None, description="[x, y] or [x, y, label]: pixels; 1 is on the object, 0 off it."
@@ -53,30 +54,54 @@ class PromptJson(_Model):
     )
 
 
-PromptValue = Annotated[Prompt, PlainValidator(Prompt.from_json, json_schema_input_type=PromptJson)]
+class RleJson(_Model):
+    """COCO's run lengths, compressed or as a list."""
+
+    size: tuple[int, int] = Field(description="Height, width.")
+    counts: str | list[int]
 
 
-def decode_base64(value: Any) -> bytes:
+class AskedJson(PromptJson):
+    """One object: points, a box, a mask so far, or several of them."""
+
+    mask: str | RleJson | None = Field(
+        None,
+        description="The mask so far, of the image's size: a PNG file (white is on the object) in "
+        "base64 or as a data URL, or an RLE. The points say what is wrong in it.",
+    )
+
+
+def decode_base64(value: Any, name: str = "image") -> bytes:
     """The bytes of base64 text, which may be broken into lines or be a data URL."""
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
-        raise RequestError(400, "'image' must be an image file's bytes in base64")
+        raise RequestError(400, f"'{name}' must be an image file's bytes in base64")
     if header := _DATA_URL.match(value):
         if not header[0].endswith(";base64,"):
-            raise RequestError(400, "'image' is a data URL that is not base64: end it in ;base64,")
+            raise RequestError(
+                400, f"'{name}' is a data URL that is not base64: end it in ;base64,"
+            )
         value = value[header.end() :]
     try:
         return base64.b64decode(_SPACE.sub("", value), validate=True)
     except (binascii.Error, ValueError):
         raise RequestError(
-            400, "'image' is not base64: send a file's bytes as `base64 FILE` prints them"
+            400, f"'{name}' is not base64: send a file's bytes as `base64 FILE` prints them"
         ) from None
+
+
+AskedValue = Annotated[
+    Asked,
+    PlainValidator(
+        partial(read_asked, decode_base64=decode_base64), json_schema_input_type=AskedJson
+    ),
+]
 
 
 ImageBytes = Annotated[
     bytes,
-    BeforeValidator(decode_base64, json_schema_input_type=str),
+    BeforeValidator(lambda value: decode_base64(value), json_schema_input_type=str),
     Field(description="An image file's bytes in base64, or a data URL of them."),
 ]
 
@@ -102,7 +127,7 @@ class SegmentQuery(SegmentOptions):
 class SegmentKept(SegmentOptions):
     """Prompts on the image of a session."""
 
-    prompts: list[PromptValue] = Field([], description="At least one.")
+    prompts: list[AskedValue] = Field([], description="At least one.")
     multimask: StrictBool = Field(False, description="Three masks for each point.")
 
     @field_validator("prompts", mode="before")
@@ -234,7 +259,7 @@ def describe_mistake(mistake: dict[str, Any], names: list[str], kind: str) -> st
         case "missing" if path[-1:] == ["image"]:
             return "there is no image: send its bytes, or base64 in 'image'"
         case "list_type" if path == ["prompts"]:
-            return "'prompts' must be a list of objects with 'points' or 'box'"
+            return "'prompts' must be a list of objects with 'points', 'box' or 'mask'"
         case "literal_error":
             return f"{name} must be one of {str(context['expected']).replace(chr(39), '')}"
         case "bool_type" | "bool_parsing":

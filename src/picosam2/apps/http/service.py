@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from picosam2.apps.http.bodies import Bodies, Held, Job
 from picosam2.apps.http.decoding import Decoders
 from picosam2.apps.http.errors import RequestError
+from picosam2.apps.http.given_masks import Asked, with_mask
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.turns import Stop, Turns, in_thread, while_connected
 from picosam2.errors import PicoSAM2Error
@@ -81,7 +84,7 @@ class Service:
 
         def segment(image: npt.NDArray[np.uint8], stop: Stop) -> Response:
             found = tuple(prompts(*image.shape[:2]))
-            job = Job(prompts=found, multimask=False, format="json")
+            job = Job(asked=tuple(map(Asked, found)), multimask=False, format="json")
             return JSONResponse(finish(list(self.segment(image, job, stop))))
 
         async def work() -> Response:
@@ -92,6 +95,32 @@ class Service:
                     return await in_thread(lambda stop: segment(image, stop))
 
         return await while_connected(request, work())
+
+    async def with_masks(self, job: Job, height: int, width: int) -> Job:
+        """The same job with the masks read that come with it; an image's turn is had.
+
+        Raises:
+            RequestError, PromptError: they cannot be read, do not fit the image, or are too many.
+        """
+        count = sum(asked.mask is not None for asked in job.asked)
+        if not count:
+            return job
+        if count * height * width > self._limits.pixels:
+            raise RequestError(
+                400,
+                f"{count} masks of {width} x {height} pixels are too many: the masks of a request "
+                f"may have {self._limits.pixels:,} pixels together",
+            )
+
+        def read(stop: Stop) -> Job:
+            decode = partial(self._decoders.decode, stop=stop)
+            read = []
+            for asked in job.asked:
+                stop.check()
+                read.append(with_mask(asked, height, width, decode))
+            return replace(job, asked=tuple(read))
+
+        return await in_thread(read)
 
     async def masks(self, image: npt.NDArray[np.uint8], job: Job) -> Response:
         """The answer to a request."""
@@ -105,11 +134,11 @@ class Service:
             masks = [result.to_json() for result in results]
             return JSONResponse({"width": width, "height": height, "masks": masks})
         if job.format == "cutout":
-            if len(job.prompts) > 1 or job.multimask:
+            if len(job.asked) > 1 or job.multimask:
                 raise RequestError(400, "a cutout shows one object: send one prompt")
             data = encode_image(next(results).cutout(), "PNG")
         else:
-            count = len(job.prompts) * (MULTIMASKS if job.multimask else 1)
+            count = len(job.asked) * (MULTIMASKS if job.multimask else 1)
             if count * height * width > _MAX_MASK_PIXELS:
                 raise RequestError(400, "these are too many masks for one image: ask for json")
             data = _draw(image, list(results), job.format)
@@ -120,11 +149,12 @@ class Service:
         height, width = image.shape[:2]
         deadline = time.monotonic() + self._limits.seconds
         step = max(_MAX_AT_ONCE // (height * width), 1)
-        for i in range(0, len(job.prompts), step):
+        for i in range(0, len(job.asked), step):
             stop.check()
             if time.monotonic() > deadline:
                 raise RequestError(503, "this took too long: send fewer prompts")
-            prompts = [prompt.clipped(height, width) for prompt in job.prompts[i : i + step]]
+            some = job.asked[i : i + step]
+            prompts = [asked.prompt.clipped(height, width) for asked in some]
             yield from self._predictor(image, prompts=prompts, multimask=job.multimask)
 
 
