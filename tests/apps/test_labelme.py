@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.fakes import FakeRuntime, disc, reddish
 
-from picosam2.errors import MissingExtraError
+from picosam2.errors import MissingExtraError, PromptError
 from picosam2.io.sample_image import sample
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Point, Prompt
@@ -69,6 +70,66 @@ def test_osam_gets_the_predictor_s_masks(osam, tiny_onnx: Path, points, labels, 
         (annotation,) = response.annotations
         assert np.array_equal(whole(annotation, sample().shape), found.mask)
         assert annotation.score == pytest.approx(found.score)
+
+
+@pytest.fixture
+def guided(monkeypatch: pytest.MonkeyPatch) -> Predictor:
+    """Weights with guidance that keep the mask so far and follow the clicks."""
+
+    def follow(_crop: np.ndarray, planes: np.ndarray) -> np.ndarray:
+        mask = np.maximum(planes[0], planes[1]) * (1 - planes[2])
+        return ((mask - 0.5) * 16)[None]
+
+    predictor = Predictor(FakeRuntime(reddish, size=48, correct=follow))
+    monkeypatch.setattr("picosam2.apps.labelme.Predictor", lambda *_, **__: predictor)
+    return predictor
+
+
+def test_osam_refines_a_shape(osam, guided: Predictor):
+    from picosam2.apps.labelme import NAME, register
+
+    register()
+    image = np.zeros((90, 120, 3), np.uint8)
+    start = disc(90, 120, 60, 40, 20)
+    y, x = np.nonzero(start)
+    bounds = osam.types.BoundingBox(xmin=x.min(), ymin=y.min(), xmax=x.max(), ymax=y.max())
+    part = start[y.min() : y.max() + 1, x.min() : x.max() + 1]
+    shape = osam.types.Annotation(bounding_box=bounds, mask=part)
+    points = osam.types.Prompt(points=np.array([[60.0, 25.0]]), point_labels=np.array([0]))
+    request = osam.types.GenerateRequest(
+        model=NAME, image=image, prompt=points, annotations=[shape]
+    )
+    (annotation,) = osam.apis.generate(request).annotations
+    (expected,) = guided(image, prompts=[Prompt((Point(60, 25, False),), mask=start)])
+    refined = whole(annotation, image.shape)
+    assert np.array_equal(refined, expected.mask)
+    assert refined[50, 60]
+    assert not refined[25, 60]
+
+
+def test_shapes_that_osam_cannot_refine(osam, guided: Predictor):
+    from picosam2.apps.labelme import NAME, register
+
+    model = register()()
+    types = osam.types
+
+    def ask(*shapes: object) -> object:
+        image = np.zeros((90, 120, 3), np.uint8)
+        return model.generate(
+            types.GenerateRequest(model=NAME, image=image, annotations=list(shapes))
+        )
+
+    inside = types.BoundingBox(xmin=10, ymin=10, xmax=19, ymax=19)
+    outside = types.BoundingBox(xmin=10, ymin=10, xmax=120, ymax=19)
+    with pytest.raises(ValueError, match="one shape at a time, not 2"):
+        ask(types.Annotation(bounding_box=inside), types.Annotation(bounding_box=inside))
+    with pytest.raises(ValueError, match="outside the image of 120x90"):
+        ask(types.Annotation(bounding_box=outside))
+    with pytest.raises(ValueError, match="a bounding box or a mask"):
+        ask(types.Annotation(text="apple"))
+    with pytest.raises(PromptError, match="the mask is empty"):
+        ask(types.Annotation(bounding_box=inside, mask=np.zeros((10, 10), bool)))
+    assert ask(types.Annotation(bounding_box=inside)).annotations == []  # nothing red in it
 
 
 def test_osam_knows_it_once_and_downloads_nothing(osam, tiny_onnx: Path):

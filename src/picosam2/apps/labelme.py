@@ -14,6 +14,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from picosam2.errors import MissingExtraError, require
 from picosam2.predictor import Predictor
@@ -74,11 +75,16 @@ def register(weights: str | os.PathLike[str] = "default", *, threads: int | None
             return path.stat().st_mtime
 
         def generate(self, request: Any) -> Any:
-            """Answer a request that has an image, and points or a box (osam's labels)."""
+            """Answer a request that has an image, and points or a box (osam's labels).
+
+            An annotation that comes along is the shape so far, which the points correct; without
+            points it is refined by its box.
+            """
             if request.image is None:
                 raise ValueError("PicoSAM2 has no image embeddings: send the image")
             image = np.asarray(request.image)
-            prompt = _prompt(request.prompt, *image.shape[:2])
+            mask = _mask_so_far(request.annotations, *image.shape[:2])
+            prompt = _prompt(request.prompt, mask, *image.shape[:2])
             annotations = []
             for result in self._predictor(image, prompts=[prompt]):
                 if (box := result.box) is None:
@@ -98,10 +104,33 @@ def register(weights: str | os.PathLike[str] = "default", *, threads: int | None
     return PicoSAM2
 
 
-def _prompt(prompt: Any, height: int, width: int) -> Prompt:
-    """osam's prompt as ours; without one, the middle of the image, as osam's models take it."""
+def _mask_so_far(
+    annotations: Sequence[Any] | None, height: int, width: int
+) -> npt.NDArray[np.bool_] | None:
+    """The mask (height, width) of the one annotation of a request; None if there is none.
+
+    Without a mask of its own, as a rectangle comes, it is its bounding box.
+    """
+    if not annotations:
+        return None
+    if len(annotations) > 1:
+        raise ValueError(f"PicoSAM2 refines one shape at a time, not {len(annotations)}")
+    (annotation,) = annotations
+    bounds, part = annotation.bounding_box, annotation.mask
+    if bounds is None:
+        raise ValueError("PicoSAM2 refines shapes with a bounding box or a mask")
+    x0, y0, x1, y1 = bounds.xmin, bounds.ymin, bounds.xmax + 1, bounds.ymax + 1
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise ValueError(f"the shape's bounding box lies outside the image of {width}x{height}")
+    mask = np.zeros((height, width), np.bool_)
+    mask[y0:y1, x0:x1] = True if part is None else part != 0
+    return mask
+
+
+def _prompt(prompt: Any, mask: npt.NDArray[np.bool_] | None, height: int, width: int) -> Prompt:
+    """osam's prompt as ours; without any, the middle of the image, as osam's models take it."""
     if prompt is None:
-        return Prompt((Point(width / 2, height / 2),))
+        return Prompt(mask=mask) if mask is not None else Prompt((Point(width / 2, height / 2),))
     if prompt.points is None or prompt.point_labels is None:
         raise ValueError("PicoSAM2 knows no words: give points or a box")
     # labelme's cursor may stand on the image's very edge.
@@ -114,10 +143,10 @@ def _prompt(prompt: Any, height: int, width: int) -> Prompt:
         else:
             corners[int(label)] = float(np.clip(x, 0, width)), float(np.clip(y, 0, height))
     if not corners:
-        return Prompt(tuple(points))
+        return Prompt(tuple(points), mask=mask)
     if set(corners) != {_LEFT_TOP, _RIGHT_BOTTOM}:
         raise ValueError("a box needs its left top (2) and its right bottom (3)")
-    return Prompt(tuple(points), Box(*corners[_LEFT_TOP], *corners[_RIGHT_BOTTOM]))
+    return Prompt(tuple(points), Box(*corners[_LEFT_TOP], *corners[_RIGHT_BOTTOM]), mask)
 
 
 def add_to_labelme(

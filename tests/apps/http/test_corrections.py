@@ -1,4 +1,4 @@
-"""Corrections over HTTP: further clicks, masks that come with a request, and what is wrong in them."""
+"""Corrections over HTTP: further clicks, masks that come along, and what is wrong in them."""
 
 from __future__ import annotations
 

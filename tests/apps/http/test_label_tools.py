@@ -15,16 +15,19 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the server is an extra")
 pytest.importorskip("httpx2", reason="Starlette's test client needs httpx2")
 
+from helpers.fakes import FakeRuntime, disc, reddish
 from starlette.testclient import TestClient
 
 from picosam2.apps.http.anylabeling import Params, prompts_of
 from picosam2.apps.http.app import create_app
-from picosam2.apps.http.label_studio import brush_rle
+from picosam2.apps.http.label_studio import brush_rle, read_brush_rle
 from picosam2.apps.http.limits import Limits
+from picosam2.masks import Polygon, fill_polygons
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Point, Prompt
 
 HEIGHT, WIDTH = 40, 60
+DISC = disc(HEIGHT, WIDTH, WIDTH / 2, HEIGHT / 2, HEIGHT / 4)
 LIMITS = Limits(body=60_000, pixels=10_000, prompts=4, points=6)
 BRUSH = """<View><Image name="img" value="$image"/><BrushLabels name="tag" toName="img">
 <Label value="Cat"/></BrushLabels><KeyPointLabels name="kp" toName="img" smart="true">
@@ -33,9 +36,7 @@ POLYGON = BRUSH.replace("BrushLabels", "PolygonLabels")
 
 
 def image_bytes() -> bytes:
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    disc = (x - WIDTH / 2) ** 2 + (y - HEIGHT / 2) ** 2 < (HEIGHT / 4) ** 2
-    pixels = np.where(disc[..., None], (220, 60, 40), (40, 90, 60)).astype(np.uint8)
+    pixels = np.where(DISC[..., None], (220, 60, 40), (40, 90, 60)).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -66,6 +67,23 @@ def client(predictor: Predictor, folder: Path) -> Iterator[TestClient]:
         yield client
 
 
+def guided() -> FakeRuntime:
+    """Answers with what is red, and follows clicks where guidance comes along."""
+
+    def follow(_crop: np.ndarray, planes: np.ndarray) -> np.ndarray:
+        mask = np.maximum(planes[0], planes[1]) * (1 - planes[2])
+        return ((mask - 0.5) * 16)[None]
+
+    return FakeRuntime(reddish, size=48, correct=follow)
+
+
+@pytest.fixture(scope="module")
+def guided_client() -> Iterator[TestClient]:
+    app = create_app(Predictor(guided()), LIMITS)
+    with TestClient(app, base_url="http://127.0.0.1:8428") as client:
+        yield client
+
+
 # -- Label Studio --------------------------------------------------------------------------------
 
 
@@ -78,6 +96,14 @@ def keypoint(x: float, y: float, **more: Any) -> dict[str, Any]:
 def rectangle(**more: Any) -> dict[str, Any]:
     value = {"x": 25, "y": 25, "width": 50, "height": 50, "rectanglelabels": ["Cat"], **more}
     return {"type": "rectanglelabels", "value": value}
+
+
+def brush(rle: Any) -> dict[str, Any]:
+    return {"type": "brushlabels", "value": {"format": "rle", "rle": rle, "brushlabels": ["Cat"]}}
+
+
+def polygon(points: Any) -> dict[str, Any]:
+    return {"type": "polygonlabels", "value": {"points": points, "polygonlabels": ["Cat"]}}
 
 
 def ask(client: TestClient, regions: list[Any], config: str = BRUSH, image: Any = DATA_URL) -> Any:
@@ -128,6 +154,19 @@ def test_brush_rle_of_long_runs() -> None:
     np.testing.assert_array_equal(decode(brush_rle(mask)), np.repeat(mask.ravel(), 4) * 255)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_brush_rle_is_read_as_it_was_written(seed: int) -> None:
+    mask = np.random.default_rng(seed).random((31, 43)) < (0.5, 0.02, 0)[seed]
+    np.testing.assert_array_equal(read_brush_rle(brush_rle(mask), 31, 43), mask)
+
+
+def test_label_studio_s_own_rle_is_read() -> None:
+    brush = pytest.importorskip("label_studio_sdk.converter.brush")
+    mask = np.random.default_rng(0).random((31, 43)) < 0.3
+    rle = brush.mask2rle(mask.astype(np.uint8) * 255)
+    np.testing.assert_array_equal(read_brush_rle(rle, 31, 43), mask)
+
+
 @pytest.mark.parametrize("mask", [np.ones((300, 200), bool), np.eye(57, dtype=bool)])
 def test_label_studio_s_converter_reads_our_rle(mask: np.ndarray) -> None:
     brush = pytest.importorskip("label_studio_sdk.converter.brush")
@@ -164,6 +203,38 @@ def test_a_rectangle_gives_polygons(client: TestClient, predictor: Predictor) ->
     for item, points in zip(items, outer, strict=True):
         scaled = np.array(item["value"]["points"]) * [WIDTH / 100, HEIGHT / 100]
         np.testing.assert_allclose(scaled, points, atol=1e-9)
+
+
+def corrected(*points: Point, mask: np.ndarray | None = None) -> np.ndarray:
+    """What weights with guidance answer on the test image."""
+    prompt = Prompt(tuple(points), mask=mask)
+    mask_found: np.ndarray = Predictor(guided())(image_bytes(), prompts=[prompt])[0].mask
+    return mask_found
+
+
+def test_further_keypoints_are_corrections(guided_client: TestClient) -> None:
+    regions = [keypoint(50, 50), keypoint(90, 80), keypoint(50, 40, is_positive=0)]
+    (item,) = ask(guided_client, regions).json()["results"][0]["result"]
+    mask = read_brush_rle(item["value"]["rle"], HEIGHT, WIDTH)
+    points = Point(30, 20), Point(54, 32), Point(30, 16, False)
+    np.testing.assert_array_equal(mask, corrected(*points))
+    assert mask[32, 54]
+    assert not mask[16, 30]
+
+
+@pytest.mark.parametrize("shape", ["brush", "polygon"])
+def test_a_shape_of_label_studio_is_refined(guided_client: TestClient, shape: str) -> None:
+    start = np.zeros((HEIGHT, WIDTH), bool)
+    start[4:20, 6:30] = True
+    drawn = brush(brush_rle(start))
+    if shape == "polygon":
+        drawn = polygon([[10, 10], [50, 10], [50, 50], [10, 50]])
+    answer = ask(guided_client, [drawn, keypoint(20, 20, is_positive=0)]).json()
+    (item,) = answer["results"][0]["result"]
+    mask = read_brush_rle(item["value"]["rle"], HEIGHT, WIDTH)
+    np.testing.assert_array_equal(mask, corrected(Point(12, 8, False), mask=start))
+    assert mask[15, 25]
+    assert not mask[8, 12]
 
 
 def test_a_task_nobody_has_clicked_on_gets_nothing(client: TestClient) -> None:
@@ -204,7 +275,20 @@ def test_without_a_folder_an_address_is_refused(predictor: Predictor) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"regions": [{"type": "brushlabels", "value": {"x": 1, "y": 1}}]}, "is no prompt"),
+        ({"regions": [{"type": "ellipselabels", "value": {"x": 1, "y": 1}}]}, "is no prompt"),
+        ({"regions": [rectangle(), rectangle()]}, "several rectangles"),
+        ({"regions": [brush([1, 2, 3])]}, "damaged"),
+        ({"regions": [brush(None)]}, "damaged"),
+        ({"regions": [brush([300, -1, "x"])]}, "damaged"),
+        ({"regions": [brush([0] * 60)]}, "damaged"),
+        ({"regions": [brush(brush_rle(np.ones((8, 8), bool)))]}, "not of an image of 60x40"),
+        ({"regions": [brush(brush_rle(DISC)[:-9])]}, "damaged"),
+        ({"regions": [brush(brush_rle(DISC & False))]}, "the mask is empty"),
+        ({"regions": [{"type": "brushlabels", "value": {"format": "png"}}]}, "format rle"),
+        ({"regions": [polygon([[1, 1], [5, 5]])]}, "3 to 1,000 points"),
+        ({"regions": [polygon([[1, 1], [5, 5], [5]])]}, "must be [x, y]"),
+        ({"regions": [polygon([[1, 1], [5, 5], [5, 101]])]}, "0 to 100"),
+        ({"regions": [polygon([[0, 0], [9, 9]] * 501)]}, "3 to 1,000 points"),
         ({"regions": [keypoint(101, 5)]}, "0 to 100"),
         ({"regions": [keypoint(5, 5, original_width=61)]}, "image of 61x40"),
         ({"regions": [rectangle(width="x")]}, "0 to 100"),
@@ -256,6 +340,18 @@ def test_marks_give_shapes(client: TestClient, predictor: Predictor) -> None:
         assert shape["shape_type"] == "polygon"
         assert shape["points"][0] == shape["points"][-1]
         assert shape["score"] == pytest.approx(expected.score)
+
+
+def test_several_marks_are_corrections(guided_client: TestClient) -> None:
+    marks = [{"type": "point", "data": data, "label": label}
+             for data, label in (([30, 20], 1), ([54, 32], 1), ([30, 16], 0))]  # fmt: skip
+    shapes = predict(guided_client, marks).json()["data"]["shapes"]
+    points = Point(30, 20), Point(54, 32), Point(30, 16, False)
+    rings = [Polygon(np.array(shape["points"][:-1]), hole=False) for shape in shapes]
+    found, expected = fill_polygons(rings, HEIGHT, WIDTH), corrected(*points)
+    assert expected[32, 54]
+    assert not expected[16, 30]
+    assert (found & expected).sum() > 0.9 * (found | expected).sum()
 
 
 def test_several_rectangles_are_several_objects() -> None:

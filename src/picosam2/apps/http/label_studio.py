@@ -27,16 +27,19 @@ from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.schemas import check_count, decode_base64
 from picosam2.apps.http.service import Service
 from picosam2.errors import PromptError
+from picosam2.masks import Polygon, fill_polygons
 from picosam2.prompts import Box, Point, Prompt
 from picosam2.results import Segmentation
 
 _RUN_BITS = (3, 4, 8, 16)  # of the four kinds of runs in Label Studio's RLE
+_HEADER_BITS = 32 + 5 + 4 * 4
+_MAX_CORNERS = 1000  # of a polygon: each may cross every row of the image
 _OUTPUTS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels"}
 _WORDS = re.compile(r"(\w+?)(?:labels)?", re.ASCII)
 
 
 class Region(BaseModel):
-    """A keypoint or a rectangle that the user has drawn, in percent of the image."""
+    """A keypoint, rectangle, brush or polygon that the user has drawn, in percent of the image."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -216,11 +219,14 @@ def read_tags(label_config: str) -> Tags:
 def prompt_of(regions: Sequence[Region], height: int, width: int) -> Prompt:
     """What the user has drawn on an image of that size, as one object.
 
+    A brush or a polygon is the mask so far, which keypoints correct; several are its parts.
+
     Raises:
         PromptError: it is nothing that can be used.
     """
     points: list[Point] = []
     box: Box | None = None
+    mask: npt.NDArray[np.bool_] | None = None
     for region in regions:
         stated = region.original_width, region.original_height
         if stated != (None, None) and stated != (width, height):
@@ -229,6 +235,10 @@ def prompt_of(regions: Sequence[Region], height: int, width: int) -> Prompt:
                 f"{width}x{height}"
             )
         kind = _WORDS.fullmatch(region.type)
+        if kind and kind[1] in ("brush", "polygon"):
+            part = (_read_brush if kind[1] == "brush" else _read_polygon)(region, height, width)
+            mask = part if mask is None else mask | part
+            continue
         x, y = (_percent(region, key) for key in "xy")
         if kind and kind[1] == "keypoint":
             # 100 % is the far edge of the last pixel.
@@ -237,13 +247,16 @@ def prompt_of(regions: Sequence[Region], height: int, width: int) -> Prompt:
         elif kind and kind[1] == "rectangle":
             if not region.is_positive:
                 raise PromptError("a negative rectangle cannot be used: use negative keypoints")
+            if box is not None:
+                raise PromptError("there are several rectangles: draw one for each object")
             x1, y1 = x + _percent(region, "width"), y + _percent(region, "height")
             box = Box(x * width, y * height, min(x1, 1) * width, min(y1, 1) * height)
         else:
             raise PromptError(
-                f"a region of type {region.type[:40]!a} is no prompt: use keypoints or rectangles"
+                f"a region of type {region.type[:40]!a} is no prompt: use keypoints, rectangles, "
+                "brushes or polygons"
             )
-    return Prompt(tuple(points), box=box)
+    return Prompt(tuple(points), box=box, mask=mask)
 
 
 def items(result: Segmentation, tags: Tags, labels: Sequence[str]) -> list[dict[str, Any]]:
@@ -300,6 +313,58 @@ def brush_rle(mask: npt.NDArray[np.bool_]) -> list[int]:
     return packed
 
 
+def read_brush_rle(rle: Any, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """The mask (height, width) of Label Studio's RLE: where its fourth channel is above 127.
+
+    Raises:
+        PromptError: it is damaged, or of an image of another size.
+    """
+    try:
+        data = bytes(rle) if isinstance(rle, list) else b""
+    except (TypeError, ValueError):
+        data = b""
+    bits = f"{int.from_bytes(data):0{8 * len(data)}b}"
+    count = height * width * 4
+    if len(bits) < _HEADER_BITS or int(bits[:32], 2) != count or int(bits[32:37], 2) != 8 - 1:
+        raise PromptError(f"a brush's rle is damaged, or not of an image of {width}x{height}")
+    lengths = [int(bits[at : at + 4], 2) + 1 for at in range(37, _HEADER_BITS, 4)]
+    values = np.zeros(count, np.uint8)
+    at, done = _HEADER_BITS, 0
+    while done < count and at + 3 <= len(bits):
+        same, size = bits[at] == "1", lengths[int(bits[at + 1 : at + 3], 2)]
+        start = at + 3 + size
+        length = int(bits[at + 3 : start] or "0", 2) + 1
+        at = start + 8 * (1 if same else length)
+        if at > len(bits) or done + length > count:
+            break
+        read = [int(bits[first : first + 8], 2) for first in range(start, at, 8)]
+        values[done : done + length] = read
+        done += length
+    if done < count:
+        raise PromptError(f"a brush's rle is damaged, or not of an image of {width}x{height}")
+    mask: npt.NDArray[np.bool_] = values.reshape(height, width, 4)[..., 3] > 127
+    return mask
+
+
+def _read_brush(region: Region, height: int, width: int) -> npt.NDArray[np.bool_]:
+    if region.value.get("format") != "rle":
+        raise PromptError("a brush must be of the format rle")
+    return read_brush_rle(region.value.get("rle"), height, width)
+
+
+def _read_polygon(region: Region, height: int, width: int) -> npt.NDArray[np.bool_]:
+    points = region.value.get("points")
+    if not isinstance(points, list) or not 3 <= len(points) <= _MAX_CORNERS:
+        raise PromptError(f"a polygon must have 3 to {_MAX_CORNERS:,} points")
+    corners = []
+    for point in points:
+        if not isinstance(point, list) or len(point) != 2:
+            raise PromptError("a polygon's points must be [x, y]")
+        x, y = (_share(number, "polygon's points") for number in point)
+        corners.append((x * width, y * height))
+    return fill_polygons([Polygon(np.array(corners), hole=False)], height, width)
+
+
 def _labels(regions: Sequence[Region]) -> list[str]:
     """The labels of the region that was drawn last and has some."""
     for region in reversed(regions):
@@ -311,9 +376,12 @@ def _labels(regions: Sequence[Region]) -> list[str]:
 
 def _percent(region: Region, key: str) -> float:
     """A value of a region as a part of the image, 0..1."""
-    value = region.value.get(key)
+    return _share(region.value.get(key), f"region's {key}")
+
+
+def _share(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-        raise PromptError(f"a region's {key} must be a number of percent, 0 to 100")
+        raise PromptError(f"a {name} must be a number of percent, 0 to 100")
     return value / 100
 
 
