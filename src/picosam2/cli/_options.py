@@ -73,29 +73,44 @@ Out = Annotated[
 
 
 def read_prompts(
-    points: Sequence[str], boxes: Sequence[str], one_object: bool | None
+    points: Sequence[str],
+    boxes: Sequence[str],
+    one_object: bool | None,
+    mask: Path | None = None,
 ) -> list[Prompt]:
     """The prompts that options mean; `one_object` None leaves it to the labels.
 
+    A mask makes all prompts one object.
+
     Raises:
         PromptError: there is none, one is malformed, or one object has two boxes.
+        ConfigError: a mask is given, and `one_object` is False.
+        DataError: the mask cannot be read.
     """
     from picosam2.prompts import Box, Point, Prompt, as_prompts
 
     clicks = [Point.parse(text) for text in points]
     rectangles = [Box.parse(text) for text in boxes]
-    if not clicks and not rectangles:
+    if not clicks and not rectangles and mask is None:
         raise PromptError("nothing is pointed at: add --point X,Y or --box X0,Y0,X1,Y1")
+    if mask is not None and one_object is False:
+        raise ConfigError("the points with a --mask correct that mask: leave out --separate")
     if one_object is None:
-        one_object = not all(click.positive for click in clicks)
+        one_object = mask is not None or not all(click.positive for click in clicks)
     if not one_object:
         return as_prompts(clicks, rectangles)
     if len(rectangles) > 1:
+        because = "a --mask makes" if mask is not None else "points with LABEL 0 make"
         raise PromptError(
             f"one object has one box, not {len(rectangles)}: give the others in another call "
-            "(points with LABEL 0 make all prompts one object)"
+            f"({because} all prompts one object)"
         )
-    return [Prompt(tuple(clicks), rectangles[0] if rectangles else None)]
+    box = rectangles[0] if rectangles else None
+    if mask is None:
+        return [Prompt(tuple(clicks), box)]
+    from picosam2.io.mask_file import read_mask_file
+
+    return [Prompt(tuple(clicks), box, read_mask_file(mask))]
 
 
 def given_sources(

@@ -69,13 +69,17 @@ def segment_named(
     flip: bool = False,
     separate: bool = False,
     prompts: bool = True,
+    kept: Sequence[Path] = (),
 ) -> int:
-    """Segment images that were named one by one, and print the files; the exit code."""
+    """Segment images that were named one by one, and print the files; the exit code.
+
+    `kept` are further files that results may not replace.
+    """
     from picosam2.tasks.named import LeftOut, write_named
     from picosam2.tasks.output_plan import OutputPlan
 
     places = [(image.name, image.path) for image in images]
-    plan = OutputPlan.for_named(places, out, format, overwrite=overwrite)
+    plan = OutputPlan.for_named(places, out, format, overwrite=overwrite, kept=kept)
 
     from picosam2.predictor import Predictor
 

@@ -94,6 +94,7 @@ app.command(
     segment.segment,
     name="segment",
     usage="Usage: picosam2 segment IMAGE... --point X,Y | --box X0,Y0,X1,Y1 [OPTIONS]\n"
+    "       picosam2 segment IMAGE --mask FILE --point X,Y,0 [OPTIONS]\n"
     "       picosam2 segment FOLDER... --prompts FILE | --boxes FILE [OPTIONS]",
     group=USE,
     sort_key=1,

@@ -27,6 +27,7 @@ def segment(
     *images: Annotated[Path, Parameter(name="IMAGE", allow_leading_hyphen=True)],
     point: Points = None,
     box: Boxes = None,
+    mask: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     one_object: Annotated[bool | None, Parameter(negative="--separate")] = None,
     prompts: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     boxes: Annotated[Path | None, Parameter(metavar="FILE|DIR")] = None,
@@ -45,7 +46,12 @@ def segment(
 
     Coordinates are pixels from the top left. Each point and each box means one object, so three
     points give three masks; but once a point has LABEL 0 ("not this"), all points and the box
-    together mean one object.
+    together mean one object. The first of its clicks (or the box) is answered, and every further
+    one corrects the answer so far, in the order of the command line.
+
+    With --mask the points correct a mask that is there already: LABEL 1 on what it lacks, 0 on what
+    is too much in it. Without points the mask is made anew by its box, and weights without guidance
+    always take no more of it than its box.
 
     Files are named after the image: `cat-overlay.png` shows all objects, `cat-mask.png` and
     `cat-cutout.png` have one object each (`cat-mask-1.png`, `cat-mask-2.png` if there are several),
@@ -63,6 +69,8 @@ def segment(
         point: A click on the object (LABEL 1, or none) or on what does not belong to it (0).
             Repeatable.
         box: The object's left, top, right and bottom. Repeatable.
+        mask: A mask to correct, as large as the image: a PNG, black off the object and white on it
+            (with grays for its probability), or transparent off the object like a cut-out.
         one_object: All points and the box mean one object, or each means its own, whatever the
             labels.
         prompts: JSON or CSV with the points and boxes of many images: image, object, class, points
@@ -70,7 +78,7 @@ def segment(
         boxes: A detector's or a label tool's boxes for many images: a COCO file of annotations or
             results, or a file or folder of YOLO or labelme.
         boxes_format: The format of --boxes, where its content does not show it.
-        multimask: Three masks of different size for each object without a box, best first.
+        multimask: Three masks of different size for each object without a box or mask, best first.
         out: A folder, a file, or `-` for standard output; by default the current folder.
         format: The image with the masks drawn on it, the bare mask, the object cut out, or JSON
             with prompt, box, score, area, RLE and polygons; PNGs with the objects' numbers as
@@ -81,8 +89,9 @@ def segment(
     if prompts is not None or boxes is not None or any(image.is_dir() for image in images):
         from picosam2.tasks.bulk.prompts import prompt_source
 
-        if multimask:
-            raise ConfigError("--multimask is for images named one by one, with --point")
+        for given, name in ((multimask, "--multimask"), (mask is not None, "--mask")):
+            if given:
+                raise ConfigError(f"{name} is for images named one by one, with --point")
         everywhere = read_prompts(point or (), box or (), one_object) if point or box else None
         return segment_folders(
             images,
@@ -96,12 +105,17 @@ def segment(
             workers=threads,
             flip=flip,
         )
-    asked = read_prompts(point or (), box or (), one_object)
     from picosam2.tasks.named import named_images
 
+    named = named_images(list(map(str, images)), command="segment")
+    if mask is not None and len(named) > 1:
+        raise ConfigError(f"--mask is of one image, and {len(named)} are named: name that one")
+    given_prompts = read_prompts(point or (), box or (), one_object, mask)
     return segment_named(
-        named_images(list(map(str, images)), command="segment"),
-        lambda predictor, image, pixels: predictor(pixels, prompts=asked, multimask=multimask),
+        named,
+        lambda predictor, image, pixels: predictor(
+            pixels, prompts=given_prompts, multimask=multimask
+        ),
         out=out,
         format=format,
         tolerance=tolerance,
@@ -111,4 +125,5 @@ def segment(
         threads=threads,
         flip=flip,
         separate=multimask,
+        kept=() if mask is None else (mask,),
     )

@@ -58,6 +58,7 @@ class OutputPlan:
         format: Format | None,
         *,
         overwrite: bool = False,
+        kept: Iterable[Path] = (),
     ) -> OutputPlan:
         """The plan for images that were named one by one.
 
@@ -67,6 +68,7 @@ class OutputPlan:
             format: None for what suits a file's ending, else an overlay.
             overwrite: replace files that may be somebody's own work: labels and documents that
                 share the image's name, and are not known as results of this project.
+            kept: further files that are never written over.
 
         Raises:
             ConfigError: the images do not fit into `out`, the format does not suit it, or a file
@@ -94,7 +96,7 @@ class OutputPlan:
             folder=Path() if out is None or stream or file else out,
             file=file,
             stream=stream,
-            images=_resolved(path for _, path in images),
+            images=_resolved([*(path for _, path in images), *kept]),
         )
         plan._check_names(images)
         if not (overwrite or stream or name_suffix(chosen)):
@@ -160,12 +162,11 @@ class OutputPlan:
             ConfigError: `path` is one of the images, or nothing can be written there.
             OSError: nothing can be written anywhere, for instance on a full disk.
         """
+        self._check_input(path)
         if self.stream:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
             return
-        if path.resolve() in self.images:
-            raise ConfigError(f"{path} is one of the images: choose another --out")
         try:
             write_bytes(path, data)
         except OSError as error:
@@ -173,10 +174,15 @@ class OutputPlan:
                 raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
+    def _check_input(self, path: Path) -> None:
+        if not self.stream and path.resolve() in self.images:
+            raise ConfigError(f"{path} is one of the images: choose another --out")
+
     def _check_names(self, images: Iterable[tuple[str, Path | None]]) -> None:
         written: dict[Path, str] = {}
         for name, path in images:
             target, shown = self.path(name), name if path is None else str(path)
+            self._check_input(target)
             if target in written:
                 raise ConfigError(
                     f"{written[target]} and {shown} would both be written to {target}: "
