@@ -143,11 +143,12 @@ class Box:
 class Prompt:
     """What says which object is meant: points, a box, a mask so far, or several of them.
 
-    points: `Point` objects or rows of x, y or x, y, label (1 on the object, 0 off it), in the order
-        of the clicks.
-    box: a `Box` or x0, y0, x1, y1.
-    mask: the mask so far on the whole image, (H, W) bool, or float of 0..1 for its probability.
-        Whole numbers are taken as True where they are not 0. It is kept as bool or float32.
+    Args:
+        points: `Point` objects or rows of x, y or x, y, label (1 on the object, 0 off it), in the
+            order of the clicks.
+        box: a `Box` or x0, y0, x1, y1.
+        mask: the mask so far on the whole image, (H, W) bool, or float of 0..1 for its probability.
+            Whole numbers are taken as True where they are not 0. It is kept as bool or float32.
 
     Raises `PromptError` if there is no positive point, no box and nothing in the mask ("not this"
     alone marks nothing), if a pixel is clicked as on and as off the object, or if the mask is none.
