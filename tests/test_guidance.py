@@ -1,6 +1,4 @@
-"""Guidance planes, the window that follows, and the choice among a first click's candidates."""
-
-from dataclasses import dataclass
+"""Guidance planes, and the window that follows."""
 
 import numpy as np
 import pytest
@@ -91,20 +89,3 @@ def test_clicks_alone_get_a_box_of_some_size() -> None:
     box = guidance.following_box(None, [Point(100, 100), Point(300, 100)], 400, 300)
     assert box is not None
     assert (box.x0, box.x1, box.height) == (70, 330, 60)
-
-
-@dataclass
-class _Candidate:
-    region: Region
-    score: float
-
-
-def test_the_candidate_that_agrees_with_all_clicks_wins_over_the_score() -> None:
-    small = _Candidate(Region(10, 10, np.ones((10, 10), np.float32)), 0.9)
-    large = _Candidate(Region(0, 0, np.ones((50, 50), np.float32)), 0.5)
-    other = _Candidate(Region(0, 0, np.ones((60, 60), np.float32)), 0.6)
-    first, far, off = Point(15, 15), Point(40, 40), Point(55, 55, False)
-    assert guidance.agreeing([small, large, other], [first]) == 0
-    assert guidance.agreeing([small, large, other], [first, far]) == 2
-    assert guidance.agreeing([small, large, other], [first, far, off]) == 1
-    assert guidance.agreeing([small, large, other], [first, Point(30, 30, False)]) == 0

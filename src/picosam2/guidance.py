@@ -8,7 +8,6 @@ zeros means that nothing is known but the window. Training and prediction both d
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,18 +32,6 @@ SMALLEST = 0.15
 """The shortest side of a box around clicks alone, as a share of the image's long side."""
 
 Plane = npt.NDArray[np.uint8]
-
-
-class Answer(Protocol):
-    """A candidate for a mask: logits on a part of the image, and how good they seem."""
-
-    @property
-    def region(self) -> Region:
-        """Where it answers, and what."""
-
-    @property
-    def score(self) -> float:
-        """Its predicted IoU."""
 
 
 def probability(logits: npt.NDArray[np.float32]) -> Plane:
@@ -113,24 +100,3 @@ def _reach(span: tuple[float, float] | None, places: Sequence[float]) -> tuple[f
     below = max(past, low - first) if first < low else 0.0
     above = max(past, last - high) if last > high else 0.0
     return first - below, last + above
-
-
-def covers(region: Region, point: Point) -> bool:
-    """Whether a point's pixel is in a region's mask."""
-    x, y = int(point.x) - region.x, int(point.y) - region.y
-    rows, columns = region.logits.shape
-    return 0 <= x < columns and 0 <= y < rows and bool(region.logits[y, x] > 0)
-
-
-def agreeing(candidates: Sequence[Answer], points: Sequence[Point]) -> int:
-    """The candidate of a first click to go on from, once more clicks say what was meant.
-
-    The index of the one that contradicts the fewest clicks (a positive one off its mask, a negative
-    one on it); of several the one with the highest score. The candidates of the other scales are at
-    hand, so a first click that was answered at the wrong scale is put right at no cost.
-    """
-
-    def wrong(candidate: Answer) -> int:
-        return sum(point.positive != covers(candidate.region, point) for point in points)
-
-    return min(range(len(candidates)), key=lambda i: (wrong(candidates[i]), -candidates[i].score))
