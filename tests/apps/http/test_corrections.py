@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -160,6 +162,23 @@ def test_a_hundred_clicks(client, session):
     mask = rle_decode(answer.json()["masks"][0]["rle"])
     obeyed = sum(mask[y, x] == label for x, y, label in points)
     assert obeyed >= 98
+
+
+def test_clicks_that_take_too_long_are_stopped_between_two_of_them():
+    def slow(crop: np.ndarray, planes: np.ndarray) -> np.ndarray:
+        time.sleep(0.05)
+        return follow(crop, planes)
+
+    runtime = FakeRuntime(reddish, size=48, correct=slow)
+    app = create_app(Predictor(runtime), replace(LIMITS, seconds=0.5))
+    asked = {"image": text(png(PIXELS)), "prompts": [{"points": [[50, 40]] * 100}]}
+    with TestClient(app, base_url="http://127.0.0.1:8428") as client:
+        answer = client.post("/v1/segment", json=asked)
+        assert answer.status_code == 503
+        assert "fewer prompts or clicks" in answer.json()["error"]
+        assert len(runtime.planes) < 20
+        asked["prompts"] = [{"points": [[50, 40]]}]
+        assert client.post("/v1/segment", json=asked).status_code == 200
 
 
 SMALL = np.ones((HEIGHT - 1, WIDTH), bool)

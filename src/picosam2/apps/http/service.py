@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -24,6 +26,7 @@ from picosam2.io.formats import indexed_png
 from picosam2.predictor import MULTIMASKS, Predictor
 from picosam2.prompts import Prompt
 from picosam2.results import Segmentation, encode_image, overlay
+from picosam2.runtimes.protocol import Runtime, RuntimeInfo
 
 _Result = TypeVar("_Result")
 _MAX_AT_ONCE = 25_000_000  # pixels of logits, 4 bytes each, in one worker
@@ -36,7 +39,8 @@ class Service:
 
     def __init__(self, predictor: Predictor, limits: Limits, workers: int) -> None:
         """Run the network for `workers` requests at once."""
-        self._predictor, self._limits = predictor, limits
+        self._runtime = _Stoppable(predictor.runtime)
+        self._predictor, self._limits = Predictor(self._runtime), limits
         self.bodies = Bodies(limits)
         # An image keeps its turn until its masks are made, so that few are held at once.
         images = workers + _MORE_IMAGES
@@ -149,13 +153,46 @@ class Service:
         height, width = image.shape[:2]
         deadline = time.monotonic() + self._limits.seconds
         step = max(_MAX_AT_ONCE // (height * width), 1)
-        for i in range(0, len(job.asked), step):
+
+        def check() -> None:
             stop.check()
             if time.monotonic() > deadline:
-                raise RequestError(503, "this took too long: send fewer prompts")
+                raise RequestError(503, "this took too long: send fewer prompts or clicks")
+
+        for i in range(0, len(job.asked), step):
+            check()
             some = job.asked[i : i + step]
             prompts = [asked.prompt.clipped(height, width) for asked in some]
-            yield from self._predictor(image, prompts=prompts, multimask=job.multimask)
+            with self._runtime.checking(check):  # each click of a prompt is a pass of its own
+                found = self._predictor(image, prompts=prompts, multimask=job.multimask)
+            yield from found
+
+
+class _Stoppable:
+    """A runtime that asks before each pass whether its thread is to go on."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._local = threading.local()
+
+    @property
+    def info(self) -> RuntimeInfo:
+        return self._runtime.info
+
+    @contextmanager
+    def checking(self, check: Callable[[], None]) -> Iterator[None]:
+        """Within the block, `check` is called before each pass of this thread; it may raise."""
+        self._local.check = check
+        try:
+            yield
+        finally:
+            del self._local.check
+
+    def __call__(
+        self, crops: npt.NDArray[np.uint8], guidance: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        self._local.check()
+        return self._runtime(crops) if guidance is None else self._runtime(crops, guidance)
 
 
 def _draw(
