@@ -376,6 +376,8 @@ def test_training_corrections_from_simulated_clicks(cli, image_store, unguided, 
     assert done.code == 0, done.err
     weights = tmp_path / "run" / "weights.safetensors"
     assert done.out.strip() == str(weights)
+    with Image.open(tmp_path / "run" / "curves.png") as curves:
+        assert curves.size == (500, 400)  # nothing was validated, so the loss alone
     again = cli(*words, "--out", tmp_path / "run", "--device", "cpu", "--resume")
     assert again.code == 0, again.err
 

@@ -123,6 +123,7 @@ def _train_guided(
     """Train on whole images with simulated clicks."""
     from picosam2.cli._progress import progress
     from picosam2.data.image_store import ImageStore
+    from picosam2.training.figures import draw_curves
     from picosam2.training.guided import train_guided
 
     opened = ImageStore(images)
@@ -135,6 +136,7 @@ def _train_guided(
         weights = train_guided(
             recipe, opened, out, init, lesson=lesson, resume=resume, on_step=on_step
         )
+    draw_curves(out / "metrics.jsonl", out / "curves.png")
     print(weights)
 
 

@@ -32,29 +32,33 @@ _LOSS, _BOX, _CLICK = ("#0072b2", "#d55e00", "#009e73")  # of the palette of Oka
 
 
 def draw_curves(metrics: Path, out: Path) -> None:
-    """Draw the loss and the validation mIoU of a run over its samples.
+    """Draw the loss of a run over its samples, and its validation mIoU if it was measured.
 
     `metrics` is the run's metrics.jsonl; half a line at its end is passed over. Needs matplotlib.
     """
     lines = _lines(metrics)
     losses = [(x["samples"], x["loss"]) for x in lines if "loss" in x]
-    found = [(x["samples"], x["validation"]) for x in lines if "validation" in x]
-    figure = require("matplotlib.figure", "train").Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot(*_transposed(losses), color=_LOSS, linewidth=1)
-    left.set(title="training loss", xlabel="samples", xlim=(0, None), ylim=(0, None))
-    for key, colour, label in (
-        ("box_miou", _BOX, "box"),
-        ("click_miou", _CLICK, "click"),
-        ("click_best", _CLICK, "click, best candidate"),
-    ):
-        points = [(samples, one[key]) for samples, one in found if key in one]
-        style = ":" if key == "click_best" else "-"
-        right.plot(*_transposed(points), style, color=colour, marker=".", label=label)
-    right.set(title="validation mIoU, whole photos", xlabel="samples")
-    right.set(xlim=(0, None), ylim=(0, 1))
-    right.legend(loc="lower right")
-    for axes in (left, right):
+    measured = [(x["samples"], x["validation"]) for x in lines if "validation" in x]
+    columns = 2 if measured else 1
+    figure = require("matplotlib.figure", "train").Figure(
+        figsize=(5 * columns, 4), layout="constrained"
+    )
+    panels = figure.subplots(1, columns, squeeze=False)[0]
+    panels[0].plot(*_transposed(losses), color=_LOSS, linewidth=1)
+    panels[0].set(title="training loss", xlabel="samples", xlim=(0, None), ylim=(0, None))
+    if measured:
+        for key, color, label in (
+            ("box_miou", _BOX, "box"),
+            ("click_miou", _CLICK, "click"),
+            ("click_best", _CLICK, "click, best candidate"),
+        ):
+            points = [(samples, scores[key]) for samples, scores in measured if key in scores]
+            style = ":" if key == "click_best" else "-"
+            panels[1].plot(*_transposed(points), style, color=color, marker=".", label=label)
+        panels[1].set(title="validation mIoU, whole images", xlabel="samples")
+        panels[1].set(xlim=(0, None), ylim=(0, 1))
+        panels[1].legend(loc="lower right")
+    for axes in panels:
         axes.grid(alpha=0.3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
