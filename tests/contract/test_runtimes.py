@@ -3,8 +3,10 @@ it runs. Foreign files are refused."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
+import pickle
 import shutil
 import sys
 import threading
@@ -143,6 +145,18 @@ def test_a_crops_logits_do_not_depend_on_its_batch(runtime: Runtime) -> None:
 def test_the_same_crops_give_the_same_logits(runtime: Runtime) -> None:
     crops = crops_for(runtime, 5)
     np.testing.assert_array_equal(runtime(crops), runtime(crops))
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda runtime: pickle.loads(pickle.dumps(runtime))]
+)
+def test_a_copy_runs_the_same_network(
+    copied: Callable[[Runtime], Runtime], runtime: Runtime
+) -> None:
+    crops = crops_for(runtime, 3)
+    other = copied(runtime)
+    assert other.info == runtime.info
+    np.testing.assert_array_equal(other(crops), runtime(crops))
 
 
 def test_crops_need_not_lie_side_by_side_and_are_not_changed(runtime: Runtime) -> None:

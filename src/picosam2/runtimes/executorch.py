@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,11 @@ from picosam2.runtimes._silence import silenced
 from picosam2.runtimes.cpus import default_threads
 from picosam2.runtimes.device_file import read_device_file
 from picosam2.runtimes.protocol import GUIDANCE_PLANES, RuntimeInfo
+from picosam2.runtimes.reopen import OpenedFile
 from picosam2.runtimes.session_pool import Session, SessionPoolRuntime
 
 
-class ExecuTorchRuntime(SessionPoolRuntime):
+class ExecuTorchRuntime(SessionPoolRuntime, OpenedFile):
     """ExecuTorch on the CPU, with its XNNPACK kernels."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -34,13 +36,14 @@ class ExecuTorchRuntime(SessionPoolRuntime):
             executorch = require("executorch.runtime", "executorch")
         import torch
 
+        self._path, self._threads = Path(path), threads
         file = read_device_file(path, "executorch")
         info = RuntimeInfo.of_file("executorch", path, file.facts)
-        threads = threads or default_threads()
-        if threads is not None:
+        pool_threads = threads or default_threads()
+        if pool_threads is not None:
             from executorch.extension.pybindings import portable_lib
 
-            portable_lib._unsafe_reset_threadpool(threads)
+            portable_lib._unsafe_reset_threadpool(pool_threads)
 
         def start() -> Session:
             try:

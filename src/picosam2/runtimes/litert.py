@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,11 @@ from picosam2.errors import WeightsError, require
 from picosam2.runtimes.cpus import allowed_cpus
 from picosam2.runtimes.device_file import read_device_file
 from picosam2.runtimes.protocol import GUIDANCE_PLANES, RuntimeInfo
+from picosam2.runtimes.reopen import OpenedFile
 from picosam2.runtimes.session_pool import Session, SessionPoolRuntime
 
 
-class LiteRtRuntime(SessionPoolRuntime):
+class LiteRtRuntime(SessionPoolRuntime, OpenedFile):
     """LiteRT on the CPU, with its XNNPACK kernels."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -29,6 +31,7 @@ class LiteRtRuntime(SessionPoolRuntime):
             MissingExtraError: LiteRT is not installed.
         """
         litert = require("ai_edge_litert.interpreter", "litert")
+        self._path, self._threads = Path(path), threads
         file = read_device_file(path, "litert")
         info = RuntimeInfo.of_file("litert", path, file.facts)
 

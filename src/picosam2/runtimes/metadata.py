@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from picosam2 import geometry
@@ -68,7 +67,7 @@ class WeightsMetadata:
     """Whether the graph stands for another device's arithmetic, and must be run as it is."""
     windows: WindowRules = WindowRules()
     """How prompts become windows."""
-    scorers: Mapping[str, Scorer] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    scorers: Mapping[str, Scorer] = field(default_factory=dict, repr=False)
     """By prompt, `box` and `click`: what predicts the IoU of a mask."""
 
     @property
@@ -154,13 +153,11 @@ def _read(document: Mapping[str, Any]) -> WeightsMetadata:
         normalizes=_yes(preprocessing, "inside"),
         exact=_yes(document, "exact"),
         windows=_window_rules(rules, document.get("click_windows", "ladder")),
-        scorers=MappingProxyType(
-            {
-                kind: Scorer.from_json(scorer)
-                for kind, scorer in _table(document, "scorers").items()
-                if scorer is not None
-            }
-        ),
+        scorers={
+            kind: Scorer.from_json(scorer)
+            for kind, scorer in _table(document, "scorers").items()
+            if scorer is not None
+        },
     )
 
 

@@ -21,13 +21,14 @@ from picosam2.runtimes.protocol import (
     check_inputs,
     check_logits,
 )
+from picosam2.runtimes.reopen import OpenedFile, PerProcess
 
 # Activations of a crop are a few MB: those of a larger batch leave the caches and are allocated
 # anew each time. On one core a crop took 6 ms in batches of up to 8, and 12 to 24 ms of 64.
 _MAX_BATCH = 8
 
 
-class OnnxRuntime:
+class OnnxRuntime(OpenedFile):
     """ONNX Runtime on the CPU."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -40,8 +41,8 @@ class OnnxRuntime:
         Raises:
             WeightsError: missing, damaged, or not exported by this project.
         """
-        path = Path(path)
-        data, self._info = read_weights(path)
+        self._path, self._threads = Path(path), threads
+        data, self._info = read_weights(self._path)
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -54,14 +55,18 @@ class OnnxRuntime:
         if self._info.metadata.exact:
             # It stands for another device's arithmetic: nothing is to be fused.
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            self._session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises a dozen private kinds
-            raise WeightsError(f"{path} is no ONNX file that can be run: {error}") from error
+
+        def start() -> Any:
+            try:
+                return onnxruntime.InferenceSession(
+                    data, options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # onnxruntime raises a dozen private kinds
+                raise WeightsError(f"{path} is no ONNX file that can be run: {error}") from error
+
+        self._session = PerProcess(start)
         side = self._info.input_size
-        inputs = {node.name: list(node.shape[1:]) for node in self._session.get_inputs()}
+        inputs = {node.name: list(node.shape[1:]) for node in self._session().get_inputs()}
         guidance = inputs.pop("guidance", None)
         expected = [GUIDANCE_PLANES, side, side] if self._info.guidance else None
         fits = list(inputs.values()) == [[3, side, side]] and guidance == expected
@@ -74,7 +79,7 @@ class OnnxRuntime:
 
     def _gives_logits(self) -> bool:
         """Whether the output `logits` has the shape that the metadata promises, where it is set."""
-        shapes = {node.name: node.shape for node in self._session.get_outputs()}
+        shapes = {node.name: node.shape for node in self._session().get_outputs()}
         expected = (self._info.channels, self._info.output_size, self._info.output_size)
         shape = shapes.get("logits", ())
         return len(shape) == 4 and all(
@@ -112,7 +117,7 @@ class OnnxRuntime:
         if self._info.guidance:
             shape = (len(crops), GUIDANCE_PLANES, *crops.shape[1:3])
             feed["guidance"] = np.zeros(shape, np.float32) if guidance is None else guidance
-        logits: npt.NDArray[np.float32] = self._session.run(["logits"], feed)[0]
+        logits: npt.NDArray[np.float32] = self._session().run(["logits"], feed)[0]
         check_logits(self._info, logits, len(crops))
         return logits
 

@@ -14,10 +14,11 @@ from picosam2.images import normalize
 from picosam2.runtimes.cpus import default_threads
 from picosam2.runtimes.onnx import read_weights
 from picosam2.runtimes.protocol import GUIDANCE_PLANES, RuntimeInfo
+from picosam2.runtimes.reopen import OpenedFile
 from picosam2.runtimes.session_pool import Session, SessionPoolRuntime
 
 
-class OpenVinoRuntime(SessionPoolRuntime):
+class OpenVinoRuntime(SessionPoolRuntime, OpenedFile):
     """OpenVINO on the CPU, in full precision (on some processors it would use bfloat16)."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -34,6 +35,7 @@ class OpenVinoRuntime(SessionPoolRuntime):
         """
         openvino = require("openvino", "openvino")
         path = Path(path)
+        self._path, self._threads = path, threads
         _, info = read_weights(path, "openvino")
         if info.metadata.normalizes:
             raise WeightsError(f"{path} is made for a sensor: give it to the runtime onnx")
@@ -42,9 +44,9 @@ class OpenVinoRuntime(SessionPoolRuntime):
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
         }
-        threads = threads or default_threads()
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
+        inference_threads = threads or default_threads()
+        if inference_threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = inference_threads
 
         def start() -> Session:
             try:

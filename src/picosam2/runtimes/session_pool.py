@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2.runtimes.protocol import RuntimeInfo, check_inputs, check_logits
+from picosam2.runtimes.reopen import PerProcess
 
 Session: TypeAlias = Callable[
     [npt.NDArray[np.uint8], npt.NDArray[np.float32] | None], npt.NDArray[np.float32]
@@ -31,7 +32,7 @@ class SessionPoolRuntime:
         """`start` opens a session; one is opened now, so that what is wrong shows at once."""
         self._info = info
         self._start = start
-        self._idle = [start()]
+        self._idle = PerProcess(lambda: [start()])
 
     @property
     def info(self) -> RuntimeInfo:
@@ -43,8 +44,9 @@ class SessionPoolRuntime:
     ) -> npt.NDArray[np.float32]:
         """Like `Runtime.__call__`."""
         check_inputs(self._info, crops, guidance)
+        idle = self._idle()
         try:
-            session = self._idle.pop()
+            session = idle.pop()
         except IndexError:  # all are at work, in other threads
             session = self._start()
         try:
@@ -55,6 +57,6 @@ class SessionPoolRuntime:
                 ]
             )
         finally:
-            self._idle.append(session)
+            idle.append(session)
         check_logits(self._info, logits, len(crops))
         return logits
