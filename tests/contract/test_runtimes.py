@@ -26,7 +26,7 @@ from onnx import TensorProto, helper
 from picosam2._files import sha256_file
 from picosam2.errors import ImageError, MissingExtraError, PicoSAM2Error, WeightsError
 from picosam2.export.imx500.raw_input import RawInput
-from picosam2.export.int8.calibration import observe, ranges
+from picosam2.export.int8.calibration import Crops, observe, ranges
 from picosam2.export.int8.onnx_int8 import described, quantize_graph
 from picosam2.export.onnx import described as said_of
 from picosam2.export.onnx import export_onnx, weights_facts
@@ -93,9 +93,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def write_int8(source: Path, target: Path) -> None:
     """The same weights in 8 bits, calibrated on the kind of noise that is asked here."""
     runtime, graph = OnnxRuntime(source), onnx.load(source)
-    crops = crops_for(runtime, 16, seed=5)
+    pixels = crops_for(runtime, 16, seed=5)
+    crops = Crops(pixels=pixels, channels=np.zeros(len(pixels), np.int64))
     found = ranges(observe(graph, crops), "minmax")
-    rounded = quantize_graph(graph, found, crops[:1])
+    rounded = quantize_graph(graph, found, crops)
     onnx.save(described(rounded, runtime.info.facts, {"method": "minmax"}), target)
 
 
