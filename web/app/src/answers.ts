@@ -1,7 +1,7 @@
 /** The masks of objects: from the model, or drawn; kept as long as undo may need them. */
 
 import {
-  feathered, type Mask, polygons, type PromptLike, type Scale, type Segmentation, smoothPath,
+  covers, feathered, type Mask, polygons, type PromptLike, type Scale, type Segmentation, smoothPath,
 } from "picosam2/custom";
 import { isDrawn, type Item } from "./document";
 
@@ -44,8 +44,10 @@ export function drawnAnswer(mask: Mask, width: number, height: number): Answer {
 /** What the model is asked for an object; null if its mask is as it was drawn. */
 export function questionOf(item: Item): PromptLike | null {
   if (isDrawn(item)) return null;
-  const { points, box } = item.prompt;
-  return item.mask ? { points, mask: item.mask } : { points, box };
+  const { prompt: { points, box }, mask, settled } = item;
+  if (!mask) return { points, box };
+  // A click that was painted over or rubbed out since has nothing more to say.
+  return { points: points.filter((point, i) => i >= settled || covers(mask, point.x, point.y) === point.positive), mask };
 }
 
 export function pathOf(contours: readonly Float64Array[], scale = 1): Path2D {

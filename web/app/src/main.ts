@@ -1,8 +1,8 @@
 /** The page: wires photos, stage, document and model together. */
 
 import {
-  drawnPixels, maskFromPixels, MaskFileError, ModelError, type Mask, type Named, paint, type Point, type Prompt,
-  readCoco, type Segmentation, type Segmenter, shrunk, grown,
+  covers, drawnPixels, maskFromPixels, MaskFileError, ModelError, type Mask, type Named, paint, type Point,
+  type Prompt, type PromptLike, readCoco, type Segmentation, type Segmenter, shrunk, grown,
 } from "picosam2/custom";
 import { type Answer, answerOf, drawnAnswer, pathOf, questionOf } from "./answers";
 import { Camera, CameraError } from "./camera";
@@ -332,16 +332,14 @@ class App {
   }
 
   /** What a click here would ask: a new object, or the selected one with a point more. */
-  private hypothesis(at: { x: number; y: number }): { points: Point[]; box?: Prompt["box"]; mask?: Mask | null } | null {
+  private hypothesis(at: { x: number; y: number }): PromptLike | null {
     const { tool } = this.stage;
     const point = { ...at, positive: tool !== "remove" };
     if (tool === "pick") return { points: [point] };
     const current = selectedItem(this.doc);
     if (!current) return null;
-    const { points, box } = current.prompt;
-    return current.mask
-      ? { points: [...points, point], mask: current.mask }
-      : { points: [...points, point], box };
+    const { prompt } = current;
+    return questionOf({ ...current, prompt: { ...prompt, points: [...prompt.points, point] } });
   }
 
   /** How many previews the last second had, for whoever measures. */
@@ -362,7 +360,7 @@ class App {
     let least = Infinity;
     for (const item of this.doc.items) {
       const mask = this.answer(item)?.mask;
-      if (!mask || mask.width * mask.height >= least || !isOn(mask, at)) continue;
+      if (!mask || mask.width * mask.height >= least || !covers(mask, at.x, at.y)) continue;
       found = item;
       least = mask.width * mask.height;
     }
@@ -1016,12 +1014,6 @@ async function masksOf(file: Blob, name: string, photo: Photo): Promise<{ name: 
   } finally {
     bitmap.close();
   }
-}
-
-function isOn(mask: Mask, at: { x: number; y: number }): boolean {
-  const x = Math.floor(at.x) - mask.x;
-  const y = Math.floor(at.y) - mask.y;
-  return x >= 0 && y >= 0 && x < mask.width && y < mask.height && mask.data[y * mask.width + x] === 1;
 }
 
 function isSeen(node: Element): boolean {

@@ -3,6 +3,7 @@
 The network is stood in for by arithmetic on the crop, so that the file depends on no weights: what
 is compared is everything around the network. Run `python web/tests/golden/make_predictor.py` after
 a deliberate change of the predictor; `tests/apps/test_demo.py` compares the package with the file.
+The cases under "guided" are answered by arithmetic that takes guidance: corrections and given masks.
 """
 
 from __future__ import annotations
@@ -24,6 +25,17 @@ PATH = Path(__file__).with_name("predictor.json")
 
 HEIGHT, WIDTH = 150, 210
 SIZE = 128  # of the network's input; its logits have half of it
+MASK = (42, 30, 101, 92)
+"""A given mask: the pixels of a rectangle, x0, y0, x1, y1."""
+
+
+def mask() -> np.ndarray:
+    """The given mask, (150, 210) bool."""
+    x0, y0, x1, y1 = MASK
+    drawn = np.zeros((HEIGHT, WIDTH), bool)
+    drawn[y0:y1, x0:x1] = True
+    return drawn
+
 
 PROMPTS = {
     "a click": Prompt((Point(70.5, 60.5),)),
@@ -40,6 +52,47 @@ PROMPTS = {
             Point(105.5, 20.5, False),
             Point(30.5, 130.5, False),
         )
+    ),
+}
+
+GUIDED: dict[str, Prompt] = {
+    "a click and one more": Prompt((Point(70.5, 60.5), Point(150.5, 80.5))),
+    "a click and one on another object": Prompt((Point(70.5, 60.5), Point(30.5, 130.5))),
+    "a click, one off it and one on it": Prompt(
+        (Point(70.5, 60.5), Point(88.5, 75.5, False), Point(52.25, 47.0))
+    ),
+    "one off it before": Prompt((Point(88.5, 75.5, False), Point(70.5, 60.5))),
+    "two off it before, one on it after": Prompt(
+        (
+            Point(88.5, 75.5, False),
+            Point(51.5, 72.5, False),
+            Point(70.5, 60.5),
+            Point(99.5, 52.5),
+        )
+    ),
+    "clicks whose disks overlap": Prompt(
+        (Point(70.5, 60.5), Point(86.5, 70.5, False), Point(88.5, 71.5))
+    ),
+    "a box and one off it": Prompt((Point(120.5, 60.5, False),), Box(100.0, 20.0, 180.0, 130.5)),
+    "a box, one past it and one off it": Prompt(
+        (Point(196.5, 128.5), Point(150.5, 110.5, False)), Box(100.0, 20.0, 180.0, 130.5)
+    ),
+    "a mask": Prompt(mask=mask()),
+    "a mask in a box": Prompt(box=Box(30.0, 20.0, 110.0, 100.0), mask=mask()),
+    "a mask and one off it": Prompt((Point(90.5, 80.5, False),), mask=mask()),
+    "a mask, two it knows, two it does not, one it does": Prompt(
+        (
+            Point(70.5, 60.5),
+            Point(150.5, 80.5, False),
+            Point(109.5, 60.5),
+            Point(50.5, 40.5, False),
+            Point(75.5, 62.5),
+        ),
+        mask=mask(),
+    ),
+    "a mask that knows all": Prompt((Point(70.5, 60.5), Point(20.5, 20.5, False)), mask=mask()),
+    "a mask in a box, and one on it": Prompt(
+        (Point(120.5, 75.5),), Box(30.0, 20.0, 130.0, 110.0), mask()
     ),
 }
 
@@ -104,6 +157,52 @@ class Arithmetic:
         return np.stack([(four - 1200) / 256, (four - 1320) / 256], 1).astype(np.float32)
 
 
+class Guided:
+    """The same, to whose first channel a mask so far and the clicks are added."""
+
+    def __init__(self) -> None:
+        self.info = RuntimeInfo(
+            name="guided",
+            input_size=SIZE,
+            channels=2,
+            weights_sha256="",
+            facts={**facts(), "model": {"guidance": True}},
+        )
+        self.asked: list[list[int]] = []
+        """The crops of each call, and of each plane of guidance the sum."""
+
+    def __call__(self, crops: np.ndarray, guidance: np.ndarray | None = None) -> np.ndarray:
+        logits = Arithmetic()(crops)
+        sums = [] if guidance is None else guidance[0].sum((1, 2), float).round().astype(int)
+        self.asked.append([len(crops), *map(int, sums)])
+        if guidance is not None:
+            known, on, off = guidance[:, :, ::2, ::2].swapaxes(0, 1)
+            logits[:, 0] += 3 * known + 2 * on - 4 * off
+        return logits
+
+
+def guided() -> list[dict[str, Any]]:
+    """What is answered with guidance."""
+    cases = []
+    for name, prompt in GUIDED.items():
+        runtime = Guided()
+        (found,) = Predictor(runtime).candidates(picture(), [prompt])
+        best = found[0]
+        window = best.window
+        cases.append(
+            {
+                "name": name,
+                "prompt": prompt.to_json(),
+                "mask": None if prompt.mask is None else MASK,
+                "asked": runtime.asked,
+                "window": [round(v, 4) for v in (window.x0, window.y0, window.x1, window.y1)],
+                "score": round(float(best.score), 4),
+                "rle": masks.rle_encode(best.mask(HEIGHT, WIDTH)),
+            }
+        )
+    return cases
+
+
 def make() -> dict[str, Any]:
     """The whole file, as the package computes it now."""
     image = picture()
@@ -128,16 +227,20 @@ def make() -> dict[str, Any]:
         "facts": facts(),
         "features": np.round(measured.astype(float), 5).tolist(),
         "cases": cases,
+        "guided": guided(),
     }
 
 
 def text() -> str:
     """The file's text: one line a case."""
     made = make()
-    cases = ",\n".join("  " + json.dumps(case) for case in made["cases"])
+    cases, guided = (
+        ",\n".join("  " + json.dumps(case) for case in made[key]) for key in ("cases", "guided")
+    )
     return (
         f'{{\n"facts": {json.dumps(made["facts"])},\n'
-        f'"features": {json.dumps(made["features"])},\n"cases": [\n{cases}\n]\n}}\n'
+        f'"features": {json.dumps(made["features"])},\n"cases": [\n{cases}\n],\n'
+        f'"guided": [\n{guided}\n]\n}}\n'
     )
 
 

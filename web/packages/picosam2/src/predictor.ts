@@ -194,8 +194,13 @@ export class Predictor {
     choice: number | null = null,
     mask: Mask | null = null,
   ): Promise<Candidate[]> {
+    if (mask && prompt.points.length === 0) {
+      // A mask with no click is answered anew by its box, like a box with a mask and no click.
+      const box = prompt.box ?? this.given(mask).bounds;
+      return box ? [await this.box(box)] : [];
+    }
     if (this.runtime.facts.guidance && (mask || prompt.points.length + (prompt.box ? 1 : 0) > 1)) {
-      return [await this.corrected(prompt, mask)];
+      return [mask ? await this.mended(prompt, mask) : await this.corrected(prompt)];
     }
     const first: Candidate[] = [];
     const byPoint = new Map<Point, Candidate[]>();
@@ -219,29 +224,42 @@ export class Predictor {
   }
 
   /**
-   * Several clicks with weights that take guidance: the first click, or the box, gives a mask, and each
-   * further click corrects the mask before it. A given mask is corrected by all clicks at once.
+   * Several clicks, or a box and clicks, with weights that take guidance: the box or the first click on
+   * the object gives a mask, and each further click corrects the mask before it, by one window.
    */
-  private async corrected({ points, box }: Prompt, mask: Mask | null): Promise<Candidate> {
-    if (mask) {
-      const given = this.given(mask);
-      return points.length > 0 ? this.correct(given, points, null) : given;
-    }
+  private async corrected({ points, box }: Prompt): Promise<Candidate> {
     const key = JSON.stringify([points, box]);
     const kept = this.corrections.get(key);
     if (kept) return kept;
-    // The point that says what is meant may come after one that says what is not.
-    const start = box ? 0 : points.findIndex(({ positive }) => positive) + 1;
-    let candidate: Candidate;
-    if (points.length > start) {
-      const before = await this.candidates({ points: points.slice(0, -1), box });
-      candidate = await this.correct(before[0]!, points, box);
-    } else {
-      const [first] = await this.candidates({ points: box ? [] : points.slice(start - 1, start), box });
-      candidate = start > 1 ? await this.correct(first!, points, box) : first!;
-    }
+    // The click that says what is meant may come after one that says what is not.
+    const start = points.findIndex(({ positive }) => positive);
+    const ordered = box || start <= 0
+      ? points
+      : [points[start]!, ...points.slice(0, start), ...points.slice(start + 1)];
+    const earlier = { points: ordered.slice(0, -1), box };
+    const [before] = await this.candidates(earlier);
+    const candidate = await this.correct(before!, ordered, box);
     bounded(this.corrections, KEPT);
     this.corrections.set(key, candidate);
+    return candidate;
+  }
+
+  /**
+   * A given mask corrected by clicks, one window each. Clicks that the mask agrees with are known, up to
+   * the first that it contradicts, or the last.
+   */
+  private async mended({ points, box }: Prompt, mask: Mask): Promise<Candidate> {
+    const given = this.given(mask);
+    let known = points.findIndex((point) => given.covers(point) !== point.positive);
+    if (known < 0) known = points.length - 1;
+    let candidate = given;
+    let around = box;
+    while (known < points.length) {
+      // Clicks have emptied the mask: go on where it was.
+      if (!candidate.bounds) around = box ?? given.bounds;
+      known++;
+      candidate = await this.correct(candidate, points.slice(0, known), around);
+    }
     return candidate;
   }
 
@@ -263,8 +281,10 @@ export class Predictor {
     const planes = new Float32Array(PLANES * facts.inputSize ** 2);
     drawPlanes(window, facts.inputSize, known, points, planes);
     const maps = await this.maps([window], BOX_CHANNEL, planes);
-    const answer = this.candidate(maps, 0, this.boxScore(maps));
-    return answer.redrawn((cells, clip) => obeyed(answer.draw(cells, clip), window, points, cells.step));
+    const answer = this.pasted(maps, 0, this.boxScore(maps));
+    return scored(
+      answer.redrawn((cells, clip) => obeyed(answer.draw(cells, clip), window, points, cells.step)),
+    );
   }
 
   /** A mask as a candidate that is sure of itself. */
@@ -362,12 +382,16 @@ export class Predictor {
   }
 
   private candidate(maps: Maps, index: number, score: number): Candidate {
+    // The score of an empty mask is 0.
+    return this.pasted(maps, index, mapAt(maps, index).some((logit) => logit > 0) ? score : 0);
+  }
+
+  /** One window's logits on the image. */
+  private pasted(maps: Maps, index: number, score: number): Candidate {
     const { height, width } = this.image;
     const window = maps.windows[index]!;
     const map = mapAt(maps, index);
-    // The score of an empty mask is 0.
-    const known = map.some((logit) => logit > 0) ? score : 0;
-    return new Candidate(window, known, maps.side, width, height, (grid, clip) => {
+    return new Candidate(window, score, maps.side, width, height, (grid, clip) => {
       const { step } = grid;
       const scaled = {
         x0: window.x0 / step, y0: window.y0 / step, x1: window.x1 / step, y1: window.y1 / step,
