@@ -3,7 +3,7 @@
 The network is stood in for by arithmetic on the crop, so that the file depends on no weights: what
 is compared is everything around the network. Run `python web/tests/golden/make_predictor.py` after
 a deliberate change of the predictor; `tests/apps/test_demo.py` compares the package with the file.
-The cases under "guided" are answered by arithmetic that takes guidance: corrections and given masks.
+The cases under "guided" are corrections and given masks, answered by arithmetic with guidance.
 """
 
 from __future__ import annotations

@@ -17,6 +17,16 @@ export interface Golden {
     rle: Rle;
     polygons: number;
   }[];
+  guided: {
+    name: string;
+    prompt: { points?: [number, number, number][]; box?: [number, number, number, number] };
+    mask: [number, number, number, number] | null;
+    /** Of each call the crops, and of each plane of guidance the sum. */
+    asked: number[][];
+    window: [number, number, number, number];
+    score: number;
+    rle: Rle;
+  }[];
 }
 
 export const golden = JSON.parse(
@@ -69,6 +79,28 @@ export const arithmetic: Runtime = {
     return Promise.resolve(out);
   },
 };
+
+/** The same, to whose first channel a mask so far and the clicks are added: `Guided` of make_predictor.py. */
+export function guidedArithmetic(asked: number[][] = []): Runtime {
+  const { inputSize, outputSize: side } = facts;
+  const plane = inputSize ** 2;
+  return {
+    facts: { ...facts, guidance: true },
+    async run(crops, batch, guidance = null) {
+      const out = await arithmetic.run(crops, batch);
+      const sums = guidance
+        ? [0, 1, 2].map((i) => guidance.subarray(i * plane, (i + 1) * plane).reduce((sum, v) => sum + v, 0))
+        : [];
+      asked.push([batch, ...sums]);
+      if (!guidance) return out;
+      for (let i = 0; i < side * side; i++) {
+        const at = Math.floor(i / side) * 2 * inputSize + (i % side) * 2;
+        out[i]! += 3 * guidance[at]! + 2 * guidance[plane + at]! - 4 * guidance[2 * plane + at]!;
+      }
+      return out;
+    },
+  };
+}
 
 export function promptOf({ points, box }: Golden["cases"][number]["prompt"]): Prompt {
   return {

@@ -117,8 +117,9 @@ describe("a segmenter in Node", () => {
     expect(more.covers(150, 80)).toBe(true);
     expect(more.covers(point.x, point.y)).toBe(true);
     expect(more.area).toBeGreaterThan(first.area);
-    const same = (await segmenter.predict({ mask: first.mask }))!;
-    expect(iou(same.mask, first.mask)).toBe(1);
+    const anew = (await segmenter.predict({ mask: first.mask }))!;
+    const boxed = (await segmenter.predict({ box: first.bounds }))!;
+    expect(iou(anew.mask, boxed.mask)).toBe(1);
     const less = (await segmenter.predict({ mask: more, points: [point, [150.5, 80.5, 0]] }))!;
     expect(less.covers(150, 80)).toBe(false);
     expect(less.covers(point.x, point.y)).toBe(true);

@@ -4,10 +4,10 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import type { Box, Point, Region } from "../src/geometry.ts";
 import { drawPlanes, followingBox, type Known, PLANES, probability } from "../src/guidance.ts";
-import { type Mask, maskOf } from "../src/masks.ts";
+import { area, iou, type Mask, maskOf, rleDecode } from "../src/masks.ts";
 import { Predictor, type Runtime } from "../src/predictor.ts";
 import { obeyed, union } from "../src/refine.ts";
-import { arithmetic, discs, facts, WIDTH } from "./arithmetic.ts";
+import { discs, facts, golden as reference, guidedArithmetic, promptOf } from "./arithmetic.ts";
 
 type Four = [number, number, number, number];
 type Dot = [number, number, number];
@@ -100,74 +100,72 @@ describe("an answer", () => {
 });
 
 describe("weights that take guidance", () => {
-  const guided = { ...facts, guidance: true };
-  /** Arithmetic that also adds the mask so far and the clicks to its logits. */
-  const seen: (Float32Array | null)[] = [];
-  const runtime: Runtime = {
-    facts: guided,
-    run: async (crops, batch, guidance = null) => {
-      seen.push(guidance);
-      const out = await arithmetic.run(crops, batch);
-      if (!guidance) return out;
-      const [side, size] = [facts.outputSize, facts.inputSize];
-      const at = (plane: number, i: number): number =>
-        guidance[plane * size * size + Math.floor(i / side) * 2 * size + (i % side) * 2]!;
-      for (let i = 0; i < side * side; i++) out[i]! += 20 * at(0, i) + 40 * at(1, i) - 60 * at(2, i);
-      return out;
-    },
-  };
   const first = { x: 70.5, y: 60.5, positive: true };
   const second = { x: 150.5, y: 80.5, positive: true };
   const off = { x: 96.5, y: 75.5, positive: false };
-
-  it("are asked without any for a single click or a box", async () => {
-    seen.length = 0;
-    const predictor = new Predictor(runtime, discs());
-    await predictor.candidates({ points: [first], box: null });
-    await predictor.candidates({ points: [], box: { x0: 30, y0: 20, x1: 110, y1: 100 } });
-    expect(seen.every((guidance) => guidance === null)).toBe(true);
+  const square = (x0: number, y0: number, x1: number, y1: number): Mask => ({
+    x: x0, y: y0, width: x1 - x0, height: y1 - y0, data: new Uint8Array((x1 - x0) * (y1 - y0)).fill(1),
   });
 
-  it("are asked once for each further click, with the mask so far and all clicks", async () => {
-    const predictor = new Predictor(runtime, discs());
+  it.each(reference.guided)("answer $name as in Python", async ({ prompt, mask: given, asked, window, score, rle }) => {
+    const calls: number[][] = [];
+    const predictor = new Predictor(guidedArithmetic(calls), discs());
+    const mask = given && square(...given);
+    const found = (await predictor.candidates(promptOf(prompt), null, mask))[0]!;
+    expect(calls.map(({ length }) => length)).toEqual(asked.map(({ length }) => length));
+    asked.flat().forEach((value, i) => {
+      // Sums of planes: a pixel of the mask so far may have another rounding.
+      expect(Math.abs(calls.flat()[i]! - value)).toBeLessThan(1 + value / 500);
+    });
+    const { x0, y0, x1, y1 } = found.window;
+    [x0, y0, x1, y1].forEach((value, i) => expect(value).toBeCloseTo(window[i]!, 3));
+    expect(Math.abs(found.score - score)).toBeLessThan(5e-4);
+    const expected = rleDecode(rle);
+    const answer = maskOf(found.region, found.bounds!);
+    expect(iou(answer, expected)).toBeGreaterThan(0.999);
+    expect(Math.abs(area(answer) - area(expected))).toBeLessThanOrEqual(3);
+  });
+
+  it("remember the answers before, so that a further click is one window", async () => {
+    const calls: number[][] = [];
+    const predictor = new Predictor(guidedArithmetic(calls), discs());
     await predictor.candidates({ points: [first], box: null });
-    seen.length = 0;
-    const [best] = await predictor.candidates({ points: [first, second], box: null });
-    expect(seen.length).toBe(1);
-    const area = facts.inputSize ** 2;
-    const planes = [0, 1, 2].map((i) => seen[0]!.subarray(i * area, (i + 1) * area));
-    expect(planes[0]!.some((v) => v > 0.5)).toBe(true);
-    expect(planes[1]!.some((v) => v === 1)).toBe(true);
-    expect(planes[2]!.every((v) => v === 0)).toBe(true);
-    expect(best!.covers(first) && best!.covers(second)).toBe(true);
-    seen.length = 0;
-    const [less] = await predictor.candidates({ points: [first, second, off], box: null });
-    expect(seen.length).toBe(1); // what came before is remembered
-    expect(less!.covers(off)).toBe(false);
+    expect(calls.map(({ length }) => length)).toEqual([1, 1]); // no guidance for a single click
+    await predictor.candidates({ points: [first, second], box: null });
     await predictor.candidates({ points: [first, second, off], box: null });
-    expect(seen.length).toBe(1);
+    expect(calls.length).toBe(4);
+    await predictor.candidates({ points: [first, second, off], box: null });
+    expect(calls.length).toBe(4);
     expect(predictor.knows({ points: [first, second, off], box: null })).toBe(true);
   });
 
-  it("begin with the first click on the object, whatever came before it", async () => {
-    const predictor = new Predictor(runtime, discs());
-    const [best] = await predictor.candidates({ points: [off, first], box: null });
-    expect(best!.covers(first)).toBe(true);
-    expect(best!.covers(off)).toBe(false);
+  it("go on where a given mask was, once clicks have emptied it", async () => {
+    const nothing: Runtime = {
+      facts: { ...facts, guidance: true },
+      run: (_, batch) => Promise.resolve(new Float32Array(batch * 2 * facts.outputSize ** 2).fill(-9)),
+    };
+    const predictor = new Predictor(nothing, discs());
+    const points = [{ ...off, x: 60.5, y: 50.5 }, { ...off, x: 80.5, y: 70.5 }];
+    const [found] = await predictor.candidates({ points, box: null }, null, square(42, 30, 101, 92));
+    expect(found!.bounds).toBeNull();
+    expect(found!.score).toBe(0);
+    expect((found!.window.x0 + found!.window.x1) / 2).toBeCloseTo(71.5, 6);
+    expect(found!.window.x1 - found!.window.x0).toBeGreaterThan(59);
+    const empty = { ...square(0, 0, 4, 4), data: new Uint8Array(16) };
+    expect(await predictor.candidates({ points: [], box: null }, null, empty)).toEqual([]);
   });
 
-  it("correct a box's mask, and a given one", async () => {
-    const predictor = new Predictor(runtime, discs());
-    const box = { x0: 100, y0: 20, x1: 180, y1: 130.5 };
-    const [boxed] = await predictor.candidates({ points: [{ ...off, x: 120.5, y: 60.5 }], box });
-    expect(boxed!.covers({ x: 120, y: 60, positive: true })).toBe(false);
-    const mask: Mask = { x: 40, y: 30, width: 60, height: 60, data: new Uint8Array(3600).fill(1) };
-    const [given] = await predictor.candidates({ points: [], box: null }, null, mask);
-    expect(given!.bounds).toEqual({ x0: 40, y0: 30, x1: 100, y1: 90 });
-    seen.length = 0;
-    const [corrected] = await predictor.candidates({ points: [second], box: null }, null, mask);
-    expect(seen.length).toBe(1);
-    expect(corrected!.covers(second)).toBe(true);
-    expect(maskOf(corrected!.region, corrected!.bounds!).x).toBeLessThan(WIDTH);
+  it("score a mask that only its clicks keep, and leave one alone that nothing places", async () => {
+    const nothing: Runtime = {
+      facts: { ...facts, guidance: true, boxScorer: null },
+      run: (_, batch) => Promise.resolve(new Float32Array(batch * 2 * facts.outputSize ** 2).fill(-9)),
+    };
+    const predictor = new Predictor(nothing, discs());
+    const [kept] = await predictor.candidates({ points: [first], box: null }, null, square(90, 60, 130, 90));
+    expect(kept!.covers(first)).toBe(true);
+    expect(kept!.bounds!.x1 - kept!.bounds!.x0).toBeLessThan(12);
+    const empty = { ...square(0, 0, 4, 4), data: new Uint8Array(16) };
+    const [alone] = await predictor.candidates({ points: [off], box: null }, null, empty);
+    expect(alone!.bounds).toBeNull();
   });
 });
