@@ -1,7 +1,9 @@
 import { describe, expect, it } from "vitest";
+import type { Mask, Point } from "picosam2/custom";
+import { questionOf } from "../src/answers";
 import {
   addItem, addPoint, answerKey, boxPrompt, changeItem, EMPTY, PALETTE, pointPrompt, removeItem,
-  removePoint, selectedItem,
+  removePoint, selectedItem, setMask,
 } from "../src/document";
 import { History } from "../src/history";
 
@@ -88,5 +90,26 @@ describe("the document", () => {
     const item = doc.items[0]!;
     expect(answerKey({ ...item, name: "x", color: "#000" })).toBe(answerKey(item));
     expect(answerKey({ ...item, scale: 1 })).not.toBe(answerKey(item));
+  });
+});
+
+describe("what the model is asked", () => {
+  const mask: Mask = { x: 0, y: 0, width: 10, height: 10, data: new Uint8Array(100).fill(1) };
+  const on = (x: number, positive = true): Point => ({ x, y: 5, positive });
+
+  it("is nothing for a mask as it was drawn, and the prompt where there is none", () => {
+    const drawn = selectedItem(addItem(EMPTY, { points: [], box: null }, mask))!;
+    expect(questionOf(drawn)).toBeNull();
+    const clicked = selectedItem(addItem(EMPTY, pointPrompt(3, 4)))!;
+    expect(questionOf(clicked)).toEqual({ points: [{ x: 3, y: 4, positive: true }], box: null });
+  });
+
+  it("leaves out clicks that were painted over since, but none that came after", () => {
+    let doc = addItem(EMPTY, { points: [on(5), on(20), on(7, false), on(30, false)], box: null });
+    doc = setMask(doc, 1, mask);
+    doc = addPoint(doc, 1, on(8, false));
+    const question = questionOf(selectedItem(doc)!)!;
+    expect(question.mask).toBe(mask);
+    expect(question.points).toEqual([on(5), on(30, false), on(8, false)]);
   });
 });
