@@ -90,7 +90,7 @@ def test_from_sam2_to_a_student(cli: Any, folder: Path, sam2: Path, tmp_path: Pa
     told = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(told) == 4
     assert all(line["teacher"] > 0 for line in told)
-    assert all(0 < line["trust"] < 1 for line in told)
+    assert all(0 < line["teacher_weight"] < 1 for line in told)
     weights = out / "weights.safetensors"
     assert read_tensors(weights).info["teacher"]["prompt"] == "box"
     photo = folder / "shapes-images" / "000.png"

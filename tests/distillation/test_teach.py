@@ -27,9 +27,9 @@ from PIL import Image
 from picosam2 import geometry
 from picosam2._files import write_json
 from picosam2.data.store import SourceFiles, Store, prepare
-from picosam2.distillation.cache import LIMIT, STEP, UNSEEN, TeacherCache, quantise
+from picosam2.distillation.cache import LIMIT, STEP, UNSEEN, TeacherCache, quantize
 from picosam2.distillation.protocol import Target, TeacherAnswer
-from picosam2.distillation.report import describe, summarise, write_report
+from picosam2.distillation.report import describe, summarize, write_report
 from picosam2.distillation.teach import teach
 from picosam2.errors import ConfigError, DataError, StoreError
 from picosam2.geometry import Window
@@ -93,7 +93,7 @@ class Changed(TruthTeacher):
 
 @given(arrays(np.float32, (4, 5), elements=st.floats(-60, 60, width=32)))
 def test_a_logit_is_kept_to_half_a_step(logits: np.ndarray) -> None:
-    stored = quantise(logits)
+    stored = quantize(logits)
     assert stored.dtype == np.int8
     assert (stored != UNSEEN).all()
     expected = np.clip(logits, -LIMIT * STEP, LIMIT * STEP)
@@ -101,7 +101,7 @@ def test_a_logit_is_kept_to_half_a_step(logits: np.ndarray) -> None:
 
 
 def test_what_is_not_seen_is_the_surest_background() -> None:
-    stored = quantise(np.array([math.nan, -99, 99], np.float32))
+    stored = quantize(np.array([math.nan, -99, 99], np.float32))
     assert stored.tolist() == [UNSEEN, -LIMIT, LIMIT]
     assert UNSEEN * STEP == -16
 
@@ -124,7 +124,7 @@ def test_every_row_has_the_teachers_logits_on_its_own_window(taught: Path, store
             np.where(mask, STRENGTH, -STRENGTH).astype(np.float32),
             Window(0, 0, WIDTH, HEIGHT), window, 64, outside=math.nan,
         )  # fmt: skip
-        np.testing.assert_array_equal(found, quantise(exact))
+        np.testing.assert_array_equal(found, quantize(exact))
         covered = store.gather(np.array([row]))[0, ..., 3] > 127
         assert ((found > 0) == covered).mean() > 0.99
         centres = window.to_image(np.stack([np.arange(64) + 0.5] * 2, 1), 64)
@@ -253,7 +253,7 @@ def test_photos_that_changed_since_are_named(place: Path, store: Store, tmp_path
     cache = TeacherCache(tmp_path / "c", store)
     bad = np.isin(store.records["photo"], [3, 6])
     np.testing.assert_array_equal(cache.records["valid"], ~bad)
-    found = summarise(cache, store)
+    found = summarize(cache, store)
     assert (found["photos"], found["invalid"]) == (COUNT - 2, 2)
     assert len(found["problems"]) == 2
 
@@ -283,7 +283,7 @@ def test_sources_may_come_in_any_order(tmp_path: Path) -> None:
     teach(TruthTeacher(), store, [two, one], tmp_path / "c")
     cache = TeacherCache(tmp_path / "c", store)
     assert (cache.records["iou"] == 1).all()
-    assert summarise(cache, store)["miou_by_source"] == {"more": 1.0, "shapes": 1.0}
+    assert summarize(cache, store)["miou_by_source"] == {"more": 1.0, "shapes": 1.0}
 
 
 # --- resuming and sharing -----------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_a_trial_of_a_few_parts(
     assert reports[5][2].endswith("images/s, 0:00:00 left")
     with pytest.raises(StoreError, match="cannot be read any more"):
         cache.gather(np.array([len(store) - 1]))
-    assert summarise(cache, store)["objects"] == 6
+    assert summarize(cache, store)["objects"] == 6
     teach(TruthTeacher(), store, [source], out)
     assert contents(out) == contents(taught)
 
@@ -507,7 +507,7 @@ def test_the_report_counts_each_object_once(
     assert found["spearman"] == pytest.approx(-1, abs=0.2)
     assert found["miou_by_source"] == {"shapes": found["miou"]}
     assert (found["shards_done"], found["shards"], found["photos"]) == (3, 3, COUNT)
-    error = found["quantisation"]
+    error = found["quantization"]
     assert error["pixels"] == int((cache.gather(np.arange(len(cache))) != UNSEEN).sum())
     assert 0 < error["rms"] <= error["largest"] <= STEP / 2 + 1e-6
     assert 0 < error["clipped"] < 0.5  # the pixels at -20
@@ -530,7 +530,7 @@ def test_the_error_that_is_reported_is_the_error_made(
         return replace(one, logits=np.full_like(one.logits, 1.04))
 
     teach(Changed(dict.fromkeys(range(COUNT), level)), store, [source], tmp_path / "c")
-    error = summarise(TeacherCache(tmp_path / "c", store), store)["quantisation"]
+    error = summarize(TeacherCache(tmp_path / "c", store), store)["quantization"]
     assert error["rms"] == pytest.approx(0.04, abs=1e-5)
     assert error["largest"] == pytest.approx(0.04, abs=1e-5)
     assert error["clipped"] == error["changed"] == 0

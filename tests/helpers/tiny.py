@@ -88,7 +88,7 @@ def make_cache(folder: Path, store: Store, teacher: KnowsTheTruth) -> cache.Teac
     start = 0
     for index, end in enumerate(store.ends.tolist()):
         mask = store.gather(np.arange(start, end))[..., 3] > 127
-        logits = cache.quantise(np.where(mask, teacher.sure, -teacher.sure).astype(np.float32))
+        logits = cache.quantize(np.where(mask, teacher.sure, -teacher.sure).astype(np.float32))
         records = np.zeros(end - start, cache.RECORD)
         records["predicted_iou"], records["valid"] = 0.9, True
         records["agrees"] = np.arange(start, end) % 2 == 0

@@ -24,7 +24,7 @@ from picosam2.training.losses import (
     dice,
     supervised,
     teacher_term,
-    trust,
+    teacher_weights,
 )
 from picosam2.training.trainer import compute_loss
 
@@ -180,11 +180,13 @@ def test_the_weight_is_the_confidence_of_each_sample() -> None:
         "predicted": [0.9, 0, 0, 0.5], "agreement": [0.8, 0, 0, 0.6], "product": [0.72, 0, 0, 0.3],
     }  # fmt: skip
     for confidence in CONFIDENCES:
-        found = trust(records(), DistillConfig(confidence=confidence))
+        found = teacher_weights(records(), DistillConfig(confidence=confidence))
         np.testing.assert_allclose(found, expected[confidence], rtol=1e-6)
-    found = trust(records(), DistillConfig(confidence="predicted", ignore_disagreeing=False))
+    found = teacher_weights(
+        records(), DistillConfig(confidence="predicted", ignore_disagreeing=False)
+    )
     np.testing.assert_allclose(found, [0.9, 0, 0.8, 0.5], rtol=1e-6)
-    found = trust(records(), DistillConfig(confidence="predicted", share=0.5))
+    found = teacher_weights(records(), DistillConfig(confidence="predicted", share=0.5))
     np.testing.assert_allclose(found, [0.45, 0, 0, 0.25], rtol=1e-6)
 
 

@@ -32,7 +32,7 @@ def examples(count: int, candidates: int, seed: int = 0) -> Examples:
     return Examples(
         features=found,
         ious=found[:, :, 0].copy(),
-        photos=np.repeat(np.arange(count // 4), 4),
+        images=np.repeat(np.arange(count // 4), 4),
         weights=np.ones(count, np.float32),
     )
 
@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_scorer():
 def test_what_cannot_be_learned_is_not_claimed():
     lost = examples(400, 3)
     shuffled = np.random.default_rng(1).random(lost.ious.shape).astype(np.float32)
-    fitted = fit(Examples(lost.features, shuffled, lost.photos, lost.weights), QUICK)
+    fitted = fit(Examples(lost.features, shuffled, lost.images, lost.weights), QUICK)
     assert fitted.chosen < 0.58  # by chance one half; cross-validated, so noise does not help
     assert abs(fitted.spearman) < 0.25
 
@@ -93,7 +93,7 @@ def test_examples_come_from_clicks_and_boxes(tmp_path):
     )
     assert clicks.features.shape == (3 * QUICK.clicks, len(CLICK_HALVES), len(FEATURES))
     assert boxes.features.shape == (3 * 2, 1, len(FEATURES))
-    assert clicks.photos.tolist() == [0, 0, 1, 1, 2, 2]
+    assert clicks.images.tolist() == [0, 0, 1, 1, 2, 2]
     assert set(clicks.weights.tolist()) == {2.0}
     # The network is perfect, so a window that holds the whole object gives it back ...
     assert clicks.ious[:, -2:].min() > 0.9

@@ -610,7 +610,7 @@ def test_a_student_learns_from_its_teacher_alone(store: Store, tmp_path: Path) -
     assert ((logits > 0) == (batch.target_BSS < 0.5)).float().mean() > 0.6
     first, last = lines(tmp_path / "run")[0], lines(tmp_path / "run")[-1]
     assert last["teacher"] < first["teacher"]
-    assert last["trust"] == 1
+    assert last["teacher_weight"] == 1
 
 
 def test_a_teacher_without_weight_changes_nothing(store: Store, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ _UNFINISHED = re.compile(r"\.(?:cache|shard-(\d+)(?:\.\w+)?)-")  # see `files.at
 _KINDS = {"logits": np.dtype(np.int8), "records": RECORD}
 
 
-def quantise(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+def quantize(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
     """Logits of any shape to 8 bits; NaN becomes `UNSEEN`."""
     scaled = np.clip(np.rint(logits * np.float32(1 / STEP)), -LIMIT, LIMIT)
     return np.where(np.isnan(scaled), np.float32(UNSEEN), scaled).astype(np.int8)
@@ -95,9 +95,9 @@ def claim(out: Path, plan: dict[str, Any], store: Store, *, rank: int = 0, world
         raise StoreError(f"{out} is not empty and holds no cache: choose another folder")
     if not names:
         write_json(out / "cache.json", plan)
-    found = _read_plan(out)
-    if found["fingerprint"] != plan["fingerprint"]:
-        raise StoreError(_other(out, found, plan, store))
+    existing = _read_plan(out)
+    if existing["fingerprint"] != plan["fingerprint"]:
+        raise StoreError(_other(out, existing, plan, store))
     for path in out.glob(".*"):
         unfinished = _UNFINISHED.match(path.name)
         if unfinished is None:
@@ -107,21 +107,23 @@ def claim(out: Path, plan: dict[str, Any], store: Store, *, rank: int = 0, world
             path.unlink(missing_ok=True)
 
 
-def _other(out: Path, found: dict[str, Any], plan: dict[str, Any], store: Store) -> str:
+def _other(out: Path, existing: dict[str, Any], plan: dict[str, Any], store: Store) -> str:
     """What is wrong with a cache that is there already."""
-    if found["teacher"]["fingerprint"] != plan["teacher"]["fingerprint"]:
-        what = f"of the teacher {_named(found)}, not of {_named(plan)}"
-    elif found["store"] != plan["store"]:
-        what = f"for the store {found['store'][:12]}, not for {store.path} ({plan['store'][:12]})"
+    if existing["teacher"]["fingerprint"] != plan["teacher"]["fingerprint"]:
+        what = f"of the teacher {_named(existing)}, not of {_named(plan)}"
+    elif existing["store"] != plan["store"]:
+        what = (
+            f"for the store {existing['store'][:12]}, not for {store.path} ({plan['store'][:12]})"
+        )
     else:
-        what = f"with --agree {found.get('agree')}, not {plan['agree']}"
+        what = f"with --agree {existing.get('agree')}, not {plan['agree']}"
     return f"{out} holds a cache {what}: choose another folder, or remove it first"
 
 
 def _named(plan: dict[str, Any]) -> str:
     teacher = plan["teacher"]
-    asked = ", ".join(str(teacher[key]) for key in ("prompt", "choose") if key in teacher)
-    return f"{teacher['name']} ({asked}; {teacher['fingerprint'][:12]})"
+    settings = ", ".join(str(teacher[key]) for key in ("prompt", "choose") if key in teacher)
+    return f"{teacher['name']} ({settings}; {teacher['fingerprint'][:12]})"
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

@@ -34,8 +34,8 @@ _TILES, _COLUMNS = 24, 6
 
 def write_report(cache: TeacherCache, store: Store) -> dict[str, Any]:
     """Write the report of the finished parts into the cache's folder; its numbers."""
-    found = summarise(cache, store)
-    write_json(cache.path / "report.json", found)
+    summary = summarize(cache, store)
+    write_json(cache.path / "report.json", summary)
     rows = _objects(cache, store)
     rows = rows[cache.records["valid"][rows]]
     if len(rows):
@@ -45,10 +45,10 @@ def write_report(cache: TeacherCache, store: Store) -> dict[str, Any]:
         for name, order in (("best", -iou), ("worst", iou), ("disputed", -unduly_sure)):
             chosen = rows[np.argsort(order, kind="stable")[:_TILES]]
             _draw_sheet(cache, store, chosen, cache.path / f"{name}.png")
-    return found
+    return summary
 
 
-def summarise(cache: TeacherCache, store: Store) -> dict[str, Any]:
+def summarize(cache: TeacherCache, store: Store) -> dict[str, Any]:
     """The numbers of the finished parts; each object counts once. null is what is not known."""
     rows = _objects(cache, store)
     records = cache.records[rows]
@@ -62,7 +62,7 @@ def summarise(cache: TeacherCache, store: Store) -> dict[str, Any]:
         "store": store.fingerprint,
         "shards": len(store.ends),
         "shards_done": len(counted),
-        "photos": sum(one["photos"] for one in counted),
+        "photos": sum(shard["photos"] for shard in counted),
         "objects": len(rows),
         "invalid": int(np.count_nonzero(~valid)),
         "agree": cache.agree,
@@ -74,8 +74,8 @@ def summarise(cache: TeacherCache, store: Store) -> dict[str, Any]:
         "miou_by_source": {
             name: _mean(iou[sources == index]) for index, name in enumerate(store.source_names)
         },
-        "quantisation": _quantisation(counted),
-        "problems": [problem for one in counted for problem in one["problems"]],
+        "quantization": _quantization(counted),
+        "problems": [problem for shard in counted for problem in shard["problems"]],
     }
 
 
@@ -92,10 +92,10 @@ def _known(number: float) -> float | None:
     return None if math.isnan(number) else number
 
 
-def _quantisation(counted: list[dict[str, Any]]) -> dict[str, Any]:
+def _quantization(counted: list[dict[str, Any]]) -> dict[str, Any]:
     """The error that was made by keeping logits in steps, over all pixels of all rows."""
     total = {
-        name: sum(one[name] for one in counted)
+        name: sum(shard[name] for shard in counted)
         for name in ("seen", "clipped", "changed", "squares")
     }
     kept, seen = max(total["seen"] - total["clipped"], 1), max(total["seen"], 1)
@@ -103,7 +103,7 @@ def _quantisation(counted: list[dict[str, Any]]) -> dict[str, Any]:
         "step": STEP,
         "pixels": total["seen"],
         "rms": math.sqrt(total["squares"] / kept),
-        "largest": max((one["largest"] for one in counted), default=0.0),
+        "largest": max((shard["largest"] for shard in counted), default=0.0),
         "clipped": total["clipped"] / seen,
         "changed": total["changed"] / seen,
     }
@@ -113,12 +113,12 @@ def _draw_histogram(cache: TeacherCache, rows: npt.NDArray[np.int64], out: Path)
     figure = require("matplotlib.figure", "train").Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     bins = np.linspace(0, 1, 2 * BINS + 1)
-    for name, label, colour in (
+    for name, label, color in (
         ("iou", "with the true mask", "#0072b2"),
         ("predicted_iou", "predicted by the teacher", "#d55e00"),
     ):
         values = cache.records[name][rows]
-        axes.hist(values, bins, histtype="step", linewidth=1.5, color=colour, label=label)
+        axes.hist(values, bins, histtype="step", linewidth=1.5, color=color, label=label)
     axes.axvline(cache.agree, color="grey", linestyle=":", label="taken for another object below")
     axes.set(title=cache.teacher["name"], xlabel="IoU", ylabel="objects", xlim=(0, 1))
     axes.legend(loc="upper left")
@@ -139,28 +139,28 @@ def _draw_sheet(cache: TeacherCache, store: Store, rows: npt.NDArray[np.int64], 
     write_bytes(out, encode_image(grid(np.stack(tiles), _COLUMNS), "PNG"))
 
 
-def describe(found: dict[str, Any]) -> str:
+def describe(summary: dict[str, Any]) -> str:
     """The report for a terminal."""
-    objects, invalid, off = found["objects"], found["invalid"], found["disagreeing"]
+    objects, invalid, off = summary["objects"], summary["invalid"], summary["disagreeing"]
     lines = [
-        f"{found['teacher']['name']}: {objects:,} objects of {found['photos']:,} photos, "
-        f"{found['shards_done']} of {found['shards']} parts"
+        f"{summary['teacher']['name']}: {objects:,} objects of {summary['photos']:,} photos, "
+        f"{summary['shards_done']} of {summary['shards']} parts"
     ]
-    if found["miou"] is not None:
+    if summary["miou"] is not None:
         lines.append(
-            f"IoU with the truth {found['miou']:.3f}, expected {found['predicted_iou']:.3f}"
+            f"IoU with the truth {summary['miou']:.3f}, expected {summary['predicted_iou']:.3f}"
         )
-        most = max(found["histogram"])
-        for index, count in enumerate(found["histogram"]):
+        most = max(summary["histogram"])
+        for index, count in enumerate(summary["histogram"]):
             bar = "#" * round(40 * count / most)
             lines.append(
                 f"  {index / BINS:.1f}-{(index + 1) / BINS:.1f} {count:>9,}  {bar}".rstrip()
             )
     lines.append(
-        f"{off:,} masks are under {found['agree']:g} and taken for another object; "
+        f"{off:,} masks are under {summary['agree']:g} and taken for another object; "
         f"{invalid:,} objects have no usable answer"
     )
-    error = found["quantisation"]
+    error = summary["quantization"]
     lines.append(
         f"8 bits in steps of {error['step']:g}: error {error['rms']:.3f} rms, "
         f"{error['largest']:.4f} at most; {error['clipped']:.2%} of the pixels clipped, "

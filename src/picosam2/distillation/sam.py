@@ -75,7 +75,10 @@ def choose(
             raise ConfigError("a mask cannot be chosen by a truth that is not known")
         height, width = image.shape[:2]
         rank = np.array(
-            [geometry.paste_region(one, window, height, width).iou(target.mask) for one in maps_Mss]
+            [
+                geometry.paste_region(map_ss, window, height, width).iou(target.mask)
+                for map_ss in maps_Mss
+            ]
         )
     best = int(rank.argmax())
     return TeacherAnswer(logits=maps_Mss[best], window=window, predicted_iou=float(scores_M[best]))

@@ -29,7 +29,7 @@ from picosam2.distillation.cache import (
     UNSEEN,
     claim,
     make_plan,
-    quantise,
+    quantize,
     shard_file,
     write_shard,
 )
@@ -99,9 +99,9 @@ def teach(
     for index in waiting:
         start = int(store.ends[index - 1]) if index else 0
         shard = _Shard(store, start, int(store.ends[index]), agree)
-        for photo, objects in _with_rows(parts[index], shard.of_store, store):
+        for annotated, objects in _with_rows(parts[index], shard.of_store, store):
             if objects:
-                _teach_photo(teacher, photo, objects, shard)
+                _teach_photo(teacher, annotated, objects, shard)
             counter.advance()
         write_shard(out, index, shard.logits, shard.records, shard.counted.to_json())
         problems += shard.counted.problems
@@ -167,32 +167,32 @@ class _Shard:
         self.counted = _Counted()
         self._agree = agree
 
-    def put(self, row: int, taught: TeacherAnswer, truth: masks.Mask) -> None:
+    def put(self, row: int, answer: TeacherAnswer, truth: masks.Mask) -> None:
         """Keep what was taught of the instance whose first view is `row`."""
         self.counted.instances += 1
-        if not (np.isfinite(taught.logits).all() and math.isfinite(taught.predicted_iou)):
+        if not (np.isfinite(answer.logits).all() and math.isfinite(answer.predicted_iou)):
             self.counted.invalid += 1
             return
-        iou = geometry.paste_region(taught.logits, taught.window, *truth.shape).iou(truth)
-        expected = min(max(taught.predicted_iou, 0.0), 1.0)
+        iou = geometry.paste_region(answer.logits, answer.window, *truth.shape).iou(truth)
+        expected = min(max(answer.predicted_iou, 0.0), 1.0)
         height, width = truth.shape
         for place in range(row, row + self.views):
             window = Window(*self.of_store["window"][place].tolist())
-            self.logits[place] = self._small(taught, window, height, width)
+            self.logits[place] = self._small(answer, window, height, width)
             self.records[place] = (expected, iou, True, iou >= self._agree)
 
     def _small(
-        self, taught: TeacherAnswer, window: Window, height: int, width: int
+        self, answer: TeacherAnswer, window: Window, height: int, width: int
     ) -> npt.NDArray[np.int8]:
         """The logits on a context window in 8 bits; the error this makes is added up."""
         side, counted = self.logits.shape[1], self.counted
         exact = geometry.resample_logits(
-            taught.logits, taught.window, window, side, outside=math.nan
+            answer.logits, answer.window, window, side, outside=math.nan
         )
         photo = np.zeros((side, side), np.bool_)
         photo[geometry.inside(window, height, width, side)] = True
         exact[~photo] = math.nan
-        stored = quantise(exact)
+        stored = quantize(exact)
         seen = stored != UNSEEN
         exact, kept = exact[seen], stored[seen]
         inside = np.abs(exact) <= (LIMIT + 0.5) * STEP
@@ -206,7 +206,7 @@ class _Shard:
 
 
 def _with_rows(
-    photos: Sequence[AnnotatedImage], records: npt.NDArray[np.void], store: Store
+    images: Sequence[AnnotatedImage], records: npt.NDArray[np.void], store: Store
 ) -> Iterator[tuple[AnnotatedImage, list[tuple[Instance, int]]]]:
     """Each photo of a shard with those of its objects that are in the store, and their first rows.
 
@@ -214,21 +214,21 @@ def _with_rows(
     """
     views, row = len(store.views), 0
     keys = [
-        (store.source_names[source], photo, instance)
-        for source, photo, instance in zip(
+        (store.source_names[source], image, instance)
+        for source, image, instance in zip(
             records["source"].tolist(),
             records["photo"].tolist(),
             records["instance"].tolist(),
             strict=True,
         )
     ]
-    for photo in photos:
-        found = []
-        for instance in photo.instances:
-            if row < len(keys) and keys[row] == (photo.source, photo.id, instance.id):
-                found.append((instance, row))
+    for image in images:
+        rows = []
+        for instance in image.instances:
+            if row < len(keys) and keys[row] == (image.source, image.id, instance.id):
+                rows.append((instance, row))
                 row += views
-        yield photo, found
+        yield image, rows
     if row != len(keys):
         raise StoreError(
             f"the objects of {store.path} are not those of the annotations given: give the "
@@ -237,18 +237,23 @@ def _with_rows(
 
 
 def _teach_photo(
-    teacher: Teacher, photo: AnnotatedImage, objects: Sequence[tuple[Instance, int]], shard: _Shard
+    teacher: Teacher,
+    annotated: AnnotatedImage,
+    objects: Sequence[tuple[Instance, int]],
+    shard: _Shard,
 ) -> None:
     """Show the teacher one photo; its objects stay without an answer if that cannot be done."""
     try:
-        picture = load_image(photo.path)
-        if picture.shape[:2] != (photo.height, photo.width):
-            height, width = picture.shape[:2]
-            raise DataError(f"is {width}x{height}, not {photo.width}x{photo.height} as stated")
+        image = load_image(annotated.path)
+        if image.shape[:2] != (annotated.height, annotated.width):
+            height, width = image.shape[:2]
+            raise DataError(
+                f"is {width}x{height}, not {annotated.width}x{annotated.height} as stated"
+            )
         truths = [instance.mask() for instance, _ in objects]
     except PicoSAM2Error as error:
         shard.counted.problems.append(
-            EntryProblem(where=f"photo {photo.path.name}", what=str(error))
+            EntryProblem(where=f"photo {annotated.path.name}", what=str(error))
         )
         shard.counted.instances += len(objects)
         shard.counted.invalid += len(objects)
@@ -258,6 +263,6 @@ def _teach_photo(
         for truth in truths
     ]
     shard.counted.photos += 1
-    answers = teacher(picture, targets)
+    answers = teacher(image, targets)
     for (_, row), answer, truth in zip(objects, answers, truths, strict=True):
         shard.put(row, answer, truth)

@@ -98,15 +98,15 @@ def load_weights(path: str | os.PathLike[str], kind: type[ModelConfig] = ModelCo
     if not Path(path).exists():
         raise WeightsError(f"there are no weights at {path}: check the path")
     try:
-        found = read_tensors(path)
-        if "model" not in found.info:
+        saved = read_tensors(path)
+        if "model" not in saved.info:
             raise WeightsError(f"{path} names no model: a run keeps its weights.safetensors apart")
         with torch.device("meta"):  # what a stranger's file describes takes no memory yet
-            model = read_config(found.info["model"], kind).build()
+            model = read_config(saved.info["model"], kind).build()
         wanted = model.state_dict()
         tensors = {
             name: tensor.to(wanted[name].dtype) if name in wanted else tensor
-            for name, tensor in found.tensors.items()
+            for name, tensor in saved.tensors.items()
         }
         model.load_state_dict(tensors, assign=True)
     except (CheckpointError, ConfigError, TypeError) as error:

@@ -191,9 +191,9 @@ def load_imagenet(lite: Lite, parts: Sequence[nn.Module]) -> None:
     path = next(folder.glob("models/*.pth"), None)
     if path is None:
         raise WeightsError(f"{package.__name__} holds no weights: install it again")
-    found = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
     wanted = [tensor for part in parts for tensor in part.state_dict().values()]
-    given: list[Tensor] = list(found.values())[: len(wanted)]
+    given: list[Tensor] = list(tensors.values())[: len(wanted)]
     if [t.shape for t in given] != [t.shape for t in wanted]:
         raise WeightsError(f"{path} is not {lite.name}: install its package again")
     for tensor, value in zip(wanted, given, strict=True):

@@ -66,63 +66,65 @@ def draw_curves(metrics: Path, out: Path) -> None:
 
 
 def _lines(metrics: Path) -> list[dict[str, Any]]:
-    found = []
+    lines = []
     for text in metrics.read_text().splitlines():
         try:
             line = json.loads(text)
         except ValueError:  # the run was killed while it wrote
             continue
         if isinstance(line, dict) and "samples" in line:
-            found.append(line)
-    return found
+            lines.append(line)
+    return lines
 
 
 def _transposed(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def draw_validation(predictor: Predictor, photos: Sequence[AnnotatedImage], out: Path) -> None:
+def draw_validation(predictor: Predictor, images: Sequence[AnnotatedImage], out: Path) -> None:
     """Draw the same objects every time: the true mask, the mask from the box, and from the click.
 
     One object of each of `_OBJECTS` photos at most: the largest that is no more than a quarter of
     its photo, or else the smallest.
     """
     tiles: list[npt.NDArray[np.uint8]] = []
-    chosen = np.linspace(0, len(photos) - 1, min(_OBJECTS, len(photos))).round().astype(int)
-    for photo in (photos[index] for index in chosen):
+    chosen = np.linspace(0, len(images) - 1, min(_OBJECTS, len(images))).round().astype(int)
+    for annotated in (images[index] for index in chosen):
         try:
-            picture = load_image(photo.path)
-            mask = _telling(photo).mask()
+            image = load_image(annotated.path)
+            mask = _telling(annotated).mask()
         except PicoSAM2Error:  # named by the evaluation that came before
             continue
-        if mask.shape == picture.shape[:2]:
-            tiles += _row(predictor, picture, mask)
+        if mask.shape == image.shape[:2]:
+            tiles += _row(predictor, image, mask)
     if tiles:
         write_bytes(out, encode_image(grid(np.stack(tiles), 6), "PNG"))
 
 
-def _telling(photo: AnnotatedImage) -> Instance:
-    ordered = sorted(photo.instances, key=lambda one: one.area)
-    fitting = [one for one in ordered if one.area <= photo.height * photo.width / 4]
+def _telling(annotated: AnnotatedImage) -> Instance:
+    ordered = sorted(annotated.instances, key=lambda instance: instance.area)
+    fitting = [
+        instance for instance in ordered if instance.area <= annotated.height * annotated.width / 4
+    ]
     return fitting[-1] if fitting else ordered[0]
 
 
 def _row(
-    predictor: Predictor, picture: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_]
+    predictor: Predictor, image: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_]
 ) -> list[npt.NDArray[np.uint8]]:
     """Three tiles (T, T, 3) uint8 of one object."""
     box, point = true_box(truth), centre_point(truth)
-    by_box, by_click = predictor(picture, points=[point], boxes=[box])[::-1]
+    by_box, by_click = predictor(image, points=[point], boxes=[box])[::-1]
     true = Segmentation(mask=truth, score=1.0, prompt=Prompt(box=box))
     centre, half = box.centre, max(box.width, box.height) * _SURROUNDINGS / 2
     window = geometry.point_window(centre, half)
     tiles = []
-    for text, colour, one in (
+    for text, color, segmentation in (
         ("truth", PALETTE[0], true),
         (f"box {iou(by_box.mask, truth):.2f}", PALETTE[1], by_box),
         (f"click {iou(by_click.mask, truth):.2f}", PALETTE[2], by_click),
     ):
-        drawn = np.asarray(overlay(picture, [one], colors=[colour]))
+        drawn = np.asarray(overlay(image, [segmentation], colors=[color]))
         tile = Image.fromarray(geometry.crop(drawn, window, _TILE))
         caption(tile, text)
         tiles.append(np.asarray(tile))

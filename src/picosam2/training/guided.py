@@ -89,16 +89,16 @@ class GuidedTrainer(Trainer):
             "dice": dice(logits_BLL, batch.target_BLL),
         }
         total_B = config.bce * losses["bce"] + config.dice * losses["dice"]
-        taught = batch.taught_B
-        if guided.teacher and taught.any():
+        has_teacher_B = batch.taught_B
+        if guided.teacher and has_teacher_B.any():
             with (
                 torch.no_grad(),
                 torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"),
             ):
-                wanted = self.teacher(image_B3SS[taught].contiguous(memory_format=layout))
-            wanted_BLL = channel(wanted["logits"], batch.kind_B[taught]).float()
-            term = teacher_term(logits_BLL[taught], wanted_BLL, self.recipe.distill)
-            total_B = total_B.index_add(0, taught.nonzero()[:, 0], guided.teacher * term)
+                wanted = self.teacher(image_B3SS[has_teacher_B].contiguous(memory_format=layout))
+            wanted_BLL = channel(wanted["logits"], batch.kind_B[has_teacher_B]).float()
+            term = teacher_term(logits_BLL[has_teacher_B], wanted_BLL, self.recipe.distill)
+            total_B = total_B.index_add(0, has_teacher_B.nonzero()[:, 0], guided.teacher * term)
         loss = (total_B * batch.value_B).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

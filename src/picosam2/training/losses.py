@@ -132,16 +132,18 @@ def teacher_term(logits_BSS: Tensor, teacher_BSS: Tensor, config: DistillConfig)
     return term_B * config.temperature**2
 
 
-def trust(taught: npt.NDArray[np.void], config: DistillConfig) -> npt.NDArray[np.float32]:
+def teacher_weights(
+    records: npt.NDArray[np.void], config: DistillConfig
+) -> npt.NDArray[np.float32]:
     """The weight w (B,) float32, 0..1, of the teacher in each sample.
 
-    `taught` (B,) are records of a teacher's cache, with `predicted_iou`, `iou` (the teacher's mask
+    `records` (B,) are those of a teacher's cache, with `predicted_iou`, `iou` (the teacher's mask
     with the truth), `valid` and `agrees`.
     """
-    predicted, agreement = taught["predicted_iou"], taught["iou"]
+    predicted, agreement = records["predicted_iou"], records["iou"]
     weight = {
         "predicted": predicted, "agreement": agreement, "product": predicted * agreement,
     }[config.confidence]  # fmt: skip
-    usable = taught["valid"] & (taught["agrees"] if config.ignore_disagreeing else True)
+    usable = records["valid"] & (records["agrees"] if config.ignore_disagreeing else True)
     weight = np.where(usable, np.nan_to_num(weight), 0.0)
     return (config.share * weight.clip(0, 1)).astype(np.float32)

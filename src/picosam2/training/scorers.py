@@ -65,7 +65,7 @@ class Examples:
 
     features: Floats
     ious: Floats
-    photos: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int64]
     weights: Floats
 
 
@@ -91,7 +91,7 @@ class Fitted:
 
 def collect(
     predictor: Predictor,
-    photos: Sequence[AnnotatedImage],
+    images: Sequence[AnnotatedImage],
     config: ScorerConfig | None = None,
     *,
     source_weights: dict[str, float] | None = None,
@@ -105,31 +105,31 @@ def collect(
     config = config or ScorerConfig()
     clicks: list[tuple[Floats, list[float], int, float]] = []
     boxes: list[tuple[Floats, list[float], int, float]] = []
-    for done, photo in enumerate(photos):
-        weight = (source_weights or {}).get(photo.source, 1.0)
+    for done, annotated in enumerate(images):
+        weight = (source_weights or {}).get(annotated.source, 1.0)
         try:
-            picture = load_image(photo.path)
-            truths = [instance.mask() for instance in photo.instances]
+            image = load_image(annotated.path)
+            truths = [instance.mask() for instance in annotated.instances]
         except PicoSAM2Error:
             continue  # named when the store was prepared
         for number, truth in enumerate(truths):
-            seed = config.seed + 1000 * photo.instances[number].id
+            seed = config.seed + 1000 * annotated.instances[number].id
             for index in range(config.clicks):
                 protocol = "click-inside" if index and index % 2 == 0 else "click"
                 jitter = config.spread if index % 2 else 0.0
                 point = make_item(protocol, truth, jitter=jitter, seed=seed + index).point
-                found, ious = _click_example(predictor, picture, truth, point)
-                clicks.append((found, ious, photo.id, weight))
+                click_features, ious = _click_example(predictor, image, truth, point)
+                clicks.append((click_features, ious, annotated.id, weight))
             for index in range(2):
                 jitter = config.box_jitter if index else 0.0
                 item = make_item("box", truth, jitter=jitter, seed=seed + index)
                 window = predictor.box_window(item.box)
-                logits = predictor.window_logits(picture, [window], BOX_CHANNEL)
+                logits = predictor.window_logits(image, [window], BOX_CHANNEL)
                 region = geometry.paste_region(logits[0], window, *truth.shape)
-                found = features(logits, [window], *truth.shape)
-                boxes.append((found, [region.iou(truth)], photo.id, weight))
+                box_features = features(logits, [window], *truth.shape)
+                boxes.append((box_features, [region.iou(truth)], annotated.id, weight))
         if progress:
-            progress(done + 1, len(photos))
+            progress(done + 1, len(images))
     if not clicks:
         raise DataError("no photo could be used to fit the scorers: check the store's validation")
     return _examples(clicks), _examples(boxes)
@@ -137,28 +137,28 @@ def collect(
 
 def _click_example(
     predictor: Predictor,
-    picture: npt.NDArray[np.uint8],
+    image: npt.NDArray[np.uint8],
     truth: npt.NDArray[np.bool_],
     point: Point,
 ) -> tuple[Floats, list[float]]:
     """The features of a click's candidates, and the IoU of what each would end as."""
     height, width = truth.shape
     windows = predictor.click_windows(point, height, width)
-    logits = predictor.window_logits(picture, windows, CLICK_CHANNEL)
+    logits = predictor.window_logits(image, windows, CLICK_CHANNEL)
     first = [
-        Candidate(window, geometry.paste_region(one, window, height, width), 0.0)
-        for window, one in zip(windows, logits, strict=True)
+        Candidate(window, geometry.paste_region(logits_kss, window, height, width), 0.0)
+        for window, logits_kss in zip(windows, logits, strict=True)
     ]
-    final = predictor.second_pass(picture, first)
+    final = predictor.second_pass(image, first)
     return features(logits, windows, height, width), [c.region.iou(truth) for c in final]
 
 
-def _examples(found: Sequence[tuple[Floats, list[float], int, float]]) -> Examples:
+def _examples(entries: Sequence[tuple[Floats, list[float], int, float]]) -> Examples:
     return Examples(
-        features=np.stack([one[0] for one in found]),
-        ious=np.array([one[1] for one in found], np.float32),
-        photos=np.array([one[2] for one in found]),
-        weights=np.array([one[3] for one in found], np.float32),
+        features=np.stack([entry[0] for entry in entries]),
+        ious=np.array([entry[1] for entry in entries], np.float32),
+        images=np.array([entry[2] for entry in entries]),
+        weights=np.array([entry[3] for entry in entries], np.float32),
     )
 
 
@@ -170,9 +170,9 @@ def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
 
 
 def _cross_validate(examples: Examples, config: ScorerConfig, epochs: int) -> Fitted:
-    photos = np.unique(examples.photos)
-    folds = np.random.default_rng(config.seed).permutation(len(photos)) % config.folds
-    fold = folds[np.searchsorted(photos, examples.photos)]
+    images = np.unique(examples.images)
+    folds = np.random.default_rng(config.seed).permutation(len(images)) % config.folds
+    fold = folds[np.searchsorted(images, examples.images)]
     predicted = np.zeros_like(examples.ious)
     for index in range(config.folds):
         if (fold == index).any() and (fold != index).any():

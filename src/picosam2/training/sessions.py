@@ -309,20 +309,20 @@ class Sessions:
             session.stretch = 1.0
             return
         if draw < 0.55:  # what a tracker has: the mask of a moment ago
-            found = _moved(truth, rng)
+            mask = _moved(truth, rng)
         elif draw < 0.75:
             others = [other for other in self._neighbours.get(row, ()) if other != row]
             other = self._store.mask(int(rng.choice(others))) if others else _moved(truth, rng)
-            found = other | truth if rng.random() < 0.4 else other
+            mask = other | truth if rng.random() < 0.4 else other
         else:
-            found = _corrupted(truth, rng)
-        session.found = found
-        session.mask = found.view(np.uint8) * np.uint8(255)
+            mask = _corrupted(truth, rng)
+        session.found = mask
+        session.mask = mask.view(np.uint8) * np.uint8(255)
         if rng.random() < 0.3:
             soft = cv2.GaussianBlur(session.mask, (0, 0), 0.5 + 0.01 * max(truth.shape))
             session.mask = soft.astype(np.uint8)
         # Without a click only the mask says what is meant: then it must be near.
-        session.again = draw < 0.55 or (masks.iou(found, truth) > 0.6 and rng.random() < 0.4)
+        session.again = draw < 0.55 or (masks.iou(mask, truth) > 0.6 and rng.random() < 0.4)
         if not self._go_on(session, rng):
             session.again = True
             self._go_on(session, rng)
@@ -390,14 +390,14 @@ def _by_image(store: ImageStore) -> dict[int, list[int]]:
     """For each object the objects of its image, where there are several."""
     order = np.argsort(store.objects["image"], kind="stable")
     ends = np.append(np.flatnonzero(np.diff(store.objects["image"][order])) + 1, len(order))
-    found: dict[int, list[int]] = {}
+    rows_by_image: dict[int, list[int]] = {}
     start = 0
     for end in ends.tolist():
         rows = order[start:end].tolist()
         if len(rows) > 1:
-            found |= dict.fromkeys(rows, rows)
+            rows_by_image |= dict.fromkeys(rows, rows)
         start = end
-    return found
+    return rows_by_image
 
 
 def _choose(rng: np.random.Generator, shares: Sequence[float] | npt.NDArray[np.floating]) -> int:
@@ -448,9 +448,9 @@ def _outside(mask: Mask, rng: np.random.Generator) -> Point | None:
     return _pixel(int(rng.choice(places)), mask.shape[1], False) if len(places) else None
 
 
-def _error(truth: Mask, found: Mask, rng: np.random.Generator) -> Point | None:
+def _error(truth: Mask, mask: Mask, rng: np.random.Generator) -> Point | None:
     """The next click: half of them at the deepest error, half somewhere inside an error."""
-    missed, extra = _depth(truth & ~found), _depth(found & ~truth)
+    missed, extra = _depth(truth & ~mask), _depth(mask & ~truth)
     deepest = float(missed.max()), float(extra.max())
     if max(deepest) < 1.5:  # lines a pixel wide: nobody clicks at those
         return None
@@ -488,7 +488,7 @@ def _corrupted(truth: Mask, rng: np.random.Generator) -> Mask:
     """The truth with a part cut off, a blob added, or its outline too far in or out."""
     box = _bounds(truth)
     assert box is not None
-    found = truth.copy()
+    mask = truth.copy()
     height, width = truth.shape
     rows, columns = np.mgrid[0:height, 0:width]
     for _ in range(int(rng.integers(1, 3))):
@@ -497,15 +497,15 @@ def _corrupted(truth: Mask, rng: np.random.Generator) -> Mask:
             angle = rng.uniform(0, 2 * math.pi)
             x = rng.uniform(box.x0, box.x1)
             y = rng.uniform(box.y0, box.y1)
-            found &= (columns - x) * math.cos(angle) + (rows - y) * math.sin(angle) > 0
+            mask &= (columns - x) * math.cos(angle) + (rows - y) * math.sin(angle) > 0
         elif draw < 0.7:  # an ellipse, added or taken away
             x, y = rng.uniform(box.x0, box.x1), rng.uniform(box.y0, box.y1)
             a, b = rng.uniform(0.1, 0.45, 2) * (box.width, box.height)
             blob = ((columns - x) / max(a, 1)) ** 2 + ((rows - y) / max(b, 1)) ** 2 < 1
-            found = found | blob if rng.random() < 0.6 else found & ~blob
+            mask = mask | blob if rng.random() < 0.6 else mask & ~blob
         else:
             side = 1 + 2 * int(rng.uniform(0.01, 0.08) * min(box.width, box.height))
             kernel = np.ones((side, side), np.uint8)
             change = cv2.dilate if rng.random() < 0.5 else cv2.erode
-            found = change(found.view(np.uint8), kernel).astype(np.bool_)
-    return found if found.any() else truth.copy()
+            mask = change(mask.view(np.uint8), kernel).astype(np.bool_)
+    return mask if mask.any() else truth.copy()

@@ -49,7 +49,7 @@ from picosam2.models.encoders import ENCODERS
 from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.training.config import Recipe, TrainConfig
 from picosam2.training.depthwise import quicken_depthwise
-from picosam2.training.losses import DistillConfig, supervised, teacher_term, trust
+from picosam2.training.losses import DistillConfig, supervised, teacher_term, teacher_weights
 from picosam2.training.syncbn import synchronize_batchnorm
 
 Validate = Callable[[PicoSAM2], dict[str, Any]]
@@ -163,7 +163,7 @@ def compute_loss(
         teacher_BSS = F.adaptive_avg_pool2d(batch.teacher_BSS, logits_BSS.shape[-1])
         term_B = teacher_term(logits_BSS, teacher_BSS, distill or DistillConfig())
         total = batch.teacher_weight_B * term_B + (1 - batch.teacher_weight_B) * total
-        losses |= {"teacher": term_B, "trust": batch.teacher_weight_B}
+        losses |= {"teacher": term_B, "teacher_weight": batch.teacher_weight_B}
     if further is not None:
         added = further(outputs, batch, logits_BSS, target_BSS)
         losses |= added
@@ -259,11 +259,11 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
-        told = torch.stack([loss, *parts.values(), norm]).detach()
+        measures = torch.stack([loss, *parts.values(), norm]).detach()
         if self.group.world > 1:  # the gradient is that of all processes; so is what is told
-            dist.all_reduce(told)
-            told /= self.group.world
-        values = told.tolist()
+            dist.all_reduce(measures)
+            measures /= self.group.world
+        values = measures.tolist()
         if not all(math.isfinite(value) for value in values):
             raise TrainingError(
                 f"loss or gradient stopped being finite at step {self.step} (loss {values[0]}): "
@@ -413,7 +413,7 @@ def train(
 
 def teacher_lookup(teacher: TeacherCache, config: DistillConfig) -> TeacherLookup:
     """Look up a teacher's logits for rows of the store, with weights as `config` sets them."""
-    weights = trust(teacher.records, config)
+    weights = teacher_weights(teacher.records, config)
 
     def look_up(rows: npt.NDArray[np.int64]) -> TeacherTargets:
         logits = torch.from_numpy(teacher.gather(rows)).float() * STEP
@@ -458,21 +458,21 @@ class _Run:
         """Claim the folder, or go on from what is in it."""
         settings = _plain(self.recipe)
         if resume and self.checkpoint.exists():
-            found = read_tensors(self.checkpoint)
-            if not _is_same(_complete(found.info.get("recipe"), settings), settings):
+            saved = read_tensors(self.checkpoint)
+            if not _is_same(_complete(saved.info.get("recipe"), settings), settings):
                 raise CheckpointError(
                     f"{self.checkpoint} was made by another recipe: choose another --out"
                 )
-            if found.info.get("store") != self.store:
+            if saved.info.get("store") != self.store:
                 raise CheckpointError(
                     f"{self.checkpoint} was trained on another store: choose another --out"
                 )
-            if found.info.get("teacher") != self.teacher:
+            if saved.info.get("teacher") != self.teacher:
                 raise CheckpointError(
                     f"{self.checkpoint} was taught by another teacher's cache, or by none: give "
                     "the same --teacher, or choose another --out"
                 )
-            trainer.load_state(found.tensors, int(found.info["step"]))
+            trainer.load_state(saved.tensors, int(saved.info["step"]))
             if self.group.first:
                 self._forget_after(trainer.step)
                 if self._step_of_weights() != trainer.step:  # killed between the two files
@@ -567,8 +567,8 @@ def _is_same(before: Any, settings: dict[str, Any]) -> bool:
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
     """A recipe as JSON can hold it."""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(recipe)).replace("Infinity", '"inf"'))
-    return found
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)).replace("Infinity", '"inf"'))
+    return plain
 
 
 def _step_of(line: str) -> float:

@@ -23,33 +23,33 @@ class Validation:
     candidate by truth), objects and photos.
     """
 
-    def __init__(self, store: Store, recipe: Recipe, picture: Path | None = None) -> None:
+    def __init__(self, store: Store, recipe: Recipe, figure: Path | None = None) -> None:
         """Choose the photos: `validation_photos` of the recipe, spread evenly over all of them.
 
         Args:
-            picture: where to draw the same few objects after each measurement (.png).
+            figure: where to draw the same few objects after each measurement (.png).
 
         Raises:
             DataError: the store's validation part cannot be read.
         """
         usable: list[AnnotatedImage] = []
-        if any(photo["validation"] for photo in store.photos):
-            found = read_coco(store.path / "validation.json", store.path / "validation")
-            usable = [photo for photo in found.images if photo.instances]
+        if any(image["validation"] for image in store.photos):
+            validation = read_coco(store.path / "validation.json", store.path / "validation")
+            usable = [image for image in validation.images if image.instances]
         self.photos = spread(usable, recipe.train.validation_photos)
-        self._picture = picture
+        self._figure = figure
         # Weights that only ever saw the photo's own pixels are asked for the same.
         trained = recipe.train.views or dict.fromkeys(store.view_names, 1.0)
         views = {name for name, share in trained.items() if share > 0}
         self._facts = {"click_windows": "native"} if views == {"native"} else {}
 
     def __call__(self, model: PicoSAM2) -> dict[str, Any]:
-        """Measure `model`, and draw the picture."""
+        """Measure `model`, and draw the figure."""
         predictor = Predictor(TorchRuntime(model, facts=self._facts))
         box = evaluate(predictor, self.photos, protocol="box")
         click = evaluate(predictor, self.photos, protocol="click")
-        if self._picture is not None:
-            draw_validation(predictor, self.photos, self._picture)
+        if self._figure is not None:
+            draw_validation(predictor, self.photos, self._figure)
         return {
             "box_miou": float(box.column("iou").mean()),
             "click_miou": float(click.column("iou").mean()),
