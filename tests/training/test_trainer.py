@@ -24,7 +24,6 @@ from picosam2.data.augment import NO_AUGMENT, Batch
 from picosam2.data.batches import BatchLoader, Sampler
 from picosam2.data.store import CLICK, Store
 from picosam2.errors import CheckpointError, ConfigError, WeightsError
-from picosam2.models import checkpoint
 from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
 from picosam2.models.network import RETIRED, ModelConfig, PicoSAM2
 from picosam2.training import trainer as trainer_module
@@ -490,10 +489,12 @@ def test_a_failed_write_keeps_the_old_checkpoint(
     train(tiny_recipe(samples=16), store, out)
     kept = (out / "checkpoint.safetensors").read_bytes()
 
-    def full(*_: Any) -> None:
+    def full(path: Path, data: bytes) -> None:
+        with path.open("wb") as stream:
+            stream.write(data[: len(data) // 2])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     run = trainer_module._Run(out, tiny_recipe(), store.fingerprint, ALONE, False, None)
     trainer = Trainer(tiny_recipe(samples=16), ALONE)
     run._settings = {}
