@@ -40,7 +40,11 @@ TRAINING = (
     "--set", "model.input_size=32",
 )  # fmt: skip
 NOT_COMPARED = {
-    "train": ("metrics.jsonl", "*.png", "summary.json"),  # they hold seconds, and are drawn from them
+    "train": (
+        "metrics.jsonl",
+        "*.png",
+        "summary.json",
+    ),  # they hold seconds, and are drawn from them
 }
 
 

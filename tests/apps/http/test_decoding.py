@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the server is an extra")
 
+from picosam2.apps.http import decode_worker
 from picosam2.apps.http.decoding import Decoders
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.turns import AbandonedError, Stop
@@ -54,6 +57,22 @@ def test_a_decoder_that_is_late_is_ended_and_started_again() -> None:
         pool.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread's priority is its process's")
+def test_a_slow_image_gives_way_and_the_next_one_does_not(monkeypatch) -> None:
+    niceness = []
+
+    def load(data: bytes, **_: object) -> np.ndarray:
+        time.sleep(data[0] / 10)
+        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr(decode_worker, "load_image", load)
+    usual = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    for seconds in (0, 5, 0):
+        decode_worker.decode(bytes([seconds]), 100, 5)
+    assert niceness == [usual, max(usual, 10), usual]
+
+
 def test_a_client_that_is_gone_ends_its_decoder(decoders: Decoders) -> None:
     stop = Stop()
     decoders.decode(sample_bytes(), Stop())
@@ -77,7 +96,7 @@ def test_a_decoder_that_dies_is_replaced(decoders: Decoders) -> None:
 
 
 def test_memory_has_a_bound() -> None:
-    pool = Decoders(Limits(pixels=25_000_000), 1)
+    pool = Decoders(Limits(pixels=25_000_000, decode_seconds=60), 1)
     try:
         assert pool.decode(encoded((5000, 5000), "PNG", mode="RGBA"), Stop()).shape[0] == 5000
     finally:

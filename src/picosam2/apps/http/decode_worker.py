@@ -3,7 +3,7 @@
 Writes one byte when it is ready. Then it reads the bytes of images from stdin, each after its
 length, and writes to stdout either height, width, 0 and the pixels (RGB, 8 bits), or 0, 0, the
 length of a message and the message. It ends when stdin does. `Decoders` starts it, and kills it
-when an image takes too long.
+when an image takes too long. An image that is not decoded at once gives way to other work.
 """
 
 from __future__ import annotations
@@ -11,9 +11,19 @@ from __future__ import annotations
 import os
 import struct
 import sys
+import threading
+from contextlib import suppress
+
+import numpy as np
+import numpy.typing as npt
 
 from picosam2.errors import ImageError
 from picosam2.images import CLIENT_FORMATS, load_image
+
+QUICK_SECONDS = 0.1
+"""An image that takes longer is decoded at a low priority from then on."""
+
+_NICE, _NICE_IF_SLOW = 5, 10  # lower still, and honest images would not be done in time
 
 
 def main(pixels: int, memory: int, seconds: float) -> None:
@@ -24,22 +34,40 @@ def main(pixels: int, memory: int, seconds: float) -> None:
     stdout.flush()
     while len(head := stdin.read(8)) == 8:
         data = stdin.read(struct.unpack(">Q", head)[0])
-        message = ""
-        try:
-            image = load_image(data, max_pixels=pixels, max_seconds=seconds, formats=CLIENT_FORMATS)
-        except ImageError as error:
-            message = str(error)
-        except MemoryError:
-            message = "the image needs too much memory to decode: make it smaller"
+        result = decode(data, pixels, seconds)
         del data
-        if message:
-            text = message.encode()
+        if isinstance(result, str):
+            text = result.encode()
             stdout.write(struct.pack(">III", 0, 0, len(text)) + text)
         else:
-            stdout.write(struct.pack(">III", *image.shape[:2], 0))
-            stdout.write(image.data.cast("B"))
-            del image
+            stdout.write(struct.pack(">III", *result.shape[:2], 0))
+            stdout.write(result.data.cast("B"))
+        del result
         stdout.flush()
+
+
+def decode(data: bytes, pixels: int, seconds: float) -> npt.NDArray[np.uint8] | str:
+    """The image (H, W, 3) uint8 RGB of a file's bytes, or why there is none."""
+    results: list[npt.NDArray[np.uint8] | str] = []
+
+    def work() -> None:
+        try:
+            results.append(
+                load_image(data, max_pixels=pixels, max_seconds=seconds, formats=CLIENT_FORMATS)
+            )
+        except ImageError as error:
+            results.append(str(error))
+        except MemoryError:
+            results.append("the image needs too much memory to decode: make it smaller")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(QUICK_SECONDS)
+    if thread.is_alive() and sys.platform == "linux":  # where threads have priorities of their own
+        with suppress(OSError):  # it has just ended
+            os.setpriority(os.PRIO_PROCESS, thread.native_id or 0, _NICE_IF_SLOW)
+    thread.join()
+    return results[0]
 
 
 def _limit_memory(size: int) -> None:
@@ -48,7 +76,7 @@ def _limit_memory(size: int) -> None:
         return
     import resource
 
-    os.nice(5)
+    os.nice(_NICE)
     try:
         with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123
             has = int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

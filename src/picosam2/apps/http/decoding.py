@@ -8,6 +8,8 @@ when it takes too long and started again for the next image.
 from __future__ import annotations
 
 import io
+import math
+import os
 import queue
 import struct
 import subprocess
@@ -15,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
@@ -29,6 +32,7 @@ BYTES_A_PIXEL = 40
 
 BASE_BYTES = 200_000_000
 
+_PATIENCE = 4
 _START_SECONDS = 60  # for a process to start
 _Result = TypeVar("_Result")
 
@@ -116,15 +120,24 @@ class _Process:
         return self._work(lambda: self._exchange(data), seconds)
 
     def _work(self, exchange: Callable[[], _Result], seconds: float) -> _Result:
-        """What the process answers, which is ended if that takes longer than `seconds`."""
-        late = threading.Event()
+        """What the process answers, which is ended if that takes longer than `seconds`.
 
-        def kill() -> None:
+        On a busy machine it may take `_PATIENCE` times as long, while it has not had that much of
+        the processor.
+        """
+        late, done = threading.Event(), threading.Event()
+        used = self._processor_seconds()
+
+        def watch() -> None:
+            for _ in range(_PATIENCE):
+                if done.wait(seconds):
+                    return
+                if not self._processor_seconds() - used < 0.5 * seconds:  # or it is unknown
+                    break
             late.set()
             self.kill()
 
-        timer = threading.Timer(seconds, kill)
-        timer.start()
+        threading.Thread(target=watch, daemon=True).start()
         try:
             return exchange()
         except (OSError, EOFError, struct.error):
@@ -136,7 +149,15 @@ class _Process:
                 ) from None
             raise ImageError("the image made its decoder fail: save it anew as a PNG") from None
         finally:
-            timer.cancel()
+            done.set()
+
+    def _processor_seconds(self) -> float:
+        """What the process has had of the processor; infinite where the system does not say."""
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
+        except OSError:
+            return math.inf
+        return sum(map(int, stat.rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
     def _exchange(self, data: bytes) -> npt.NDArray[np.uint8]:
         stdin = cast(BinaryIO, self._process.stdin)
