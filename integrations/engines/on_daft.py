@@ -1,0 +1,79 @@
+"""Segment the images of Parquet files with Daft.
+
+    python on_daft.py --input photos.parquet --out masks/ --workers 8
+
+Each row has a key, an image (bytes or a path) and its boxes, points or prompts. The result is
+Parquet, too. Run again, it leaves out the keys that are in --out already.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import daft
+from daft import DataType
+
+from picosam2.tasks.batch import PROMPTS, RESULTS, BatchSegmenter
+
+NUMBER = DataType.float64()
+RESULT = DataType.struct(
+    {
+        "size": DataType.list(DataType.int64()),
+        "rle": DataType.list(DataType.string()),
+        "box": DataType.list(DataType.list(NUMBER)),
+        "score": DataType.list(NUMBER),
+        "error": DataType.string(),
+    }
+)
+"""The columns of `BatchSegmenter`, as one column of Daft."""
+
+
+def segment(
+    rows: daft.DataFrame, *, key: str, workers: int, weights: str = "default", batch: int = 16
+) -> daft.DataFrame:
+    """The key and the results of each row: a frame that Daft computes when it is asked to."""
+    given = ["image", *(name for name in PROMPTS if name in rows.column_names)]
+
+    @daft.cls(max_concurrency=workers, use_process=True)
+    class Segmenter:
+        """One of the workers."""
+
+        def __init__(self) -> None:
+            self.segment = BatchSegmenter(weights)
+
+        @daft.method.batch(return_dtype=RESULT, batch_size=batch)
+        def __call__(self, *columns: daft.Series) -> list[dict[str, object]]:
+            values = {name: column.to_pylist() for name, column in zip(given, columns, strict=True)}
+            answer = self.segment(values)
+            return [
+                dict(zip(RESULTS, row, strict=True))
+                for row in zip(*(answer[name] for name in RESULTS), strict=True)
+            ]
+
+    result = Segmenter()(*(daft.col(name) for name in given))
+    rows = rows.select(key, result.alias("result"))
+    return rows.select(key, *(daft.col("result").get(name).alias(name) for name in RESULTS))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--input", required=True, help="a Parquet file, or a folder of them")
+    parser.add_argument("--out", required=True, help="the folder of results")
+    parser.add_argument("--key", default="key", help="the column that tells rows apart")
+    parser.add_argument("--workers", type=int, default=2, help="processes, one core each")
+    parser.add_argument("--weights", default="default")
+    options = parser.parse_args()
+    BatchSegmenter(options.weights)  # says at once if there are no such weights
+    rows = daft.read_parquet(options.input)
+    if any(Path(options.out).glob("*.parquet")):
+        done = daft.read_parquet(options.out).select(options.key)
+        rows = rows.join(done, on=options.key, how="anti")
+    results = segment(rows, key=options.key, workers=options.workers, weights=options.weights)
+    results.write_parquet(options.out)
+    print(f"segmented into {options.out}")
+
+
+if __name__ == "__main__":
+    main()

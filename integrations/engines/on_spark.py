@@ -1,0 +1,65 @@
+"""Segment the images of Parquet files with Spark.
+
+    spark-submit on_spark.py --input photos.parquet --out masks/
+
+Each row has a key, an image (bytes or a path) and its boxes, points or prompts. The result is
+Parquet, too. Run again, it leaves out the keys that are in --out already. Spark keeps the results
+of a run when all of it is done: give millions of images in several runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas
+from pyspark.sql import DataFrame, SparkSession
+
+from picosam2.tasks.batch import PROMPTS, BatchSegmenter
+
+RESULTS = "size array<int>, rle array<string>, box array<array<double>>, score array<double>, error string"
+"""The columns of `BatchSegmenter`, in Spark's words."""
+
+
+def segment(rows: DataFrame, *, key: str, weights: str = "default") -> DataFrame:
+    """The key and the results of each row: a frame that Spark computes when it is asked to."""
+    segmenter = BatchSegmenter(weights, keep=[key])
+
+    def work(frames: Iterator[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
+        return map(segmenter, frames)
+
+    kind = rows.schema[key].dataType.simpleString()
+    given = [key, "image", *(name for name in PROMPTS if name in rows.columns)]
+    return rows.select(given).mapInPandas(work, f"`{key}` {kind}, {RESULTS}")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--input", required=True, help="a Parquet file, or a folder of them")
+    parser.add_argument("--out", required=True, help="the folder of results")
+    parser.add_argument("--key", default="key", help="the column that tells rows apart")
+    parser.add_argument("--workers", type=int, help="parts of the work; by default Spark's choice")
+    parser.add_argument("--weights", default="default")
+    options = parser.parse_args()
+    spark = (
+        SparkSession.builder.appName("picosam2")
+        # Batches of images: the default of 10,000 rows would fill the memory.
+        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "16")
+        .getOrCreate()
+    )
+    rows = spark.read.parquet(options.input)
+    if Path(options.out, "_SUCCESS").is_file():
+        done = spark.read.parquet(options.out).select(options.key)
+        rows = rows.join(done, options.key, "left_anti")
+    if options.workers:
+        rows = rows.repartition(options.workers)
+    results = segment(rows, key=options.key, weights=options.weights)
+    results.write.mode("append").parquet(options.out)
+    spark.stop()
+    print(f"segmented into {options.out}")
+
+
+if __name__ == "__main__":
+    main()
