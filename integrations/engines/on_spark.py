@@ -18,7 +18,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from picosam2.tasks.batch import PROMPTS, BatchSegmenter
 
-RESULTS = "size array<int>, rle array<string>, box array<array<double>>, score array<double>, error string"
+RESULTS = (
+    "size array<int>, rle array<string>, box array<array<double>>, "
+    "score array<double>, error string"
+)
 """The columns of `BatchSegmenter`, in Spark's words."""
 
 
