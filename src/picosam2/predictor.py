@@ -27,6 +27,7 @@ from picosam2.masks import Region, bbox, stability
 from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_prompts
 from picosam2.refine import Correction, correct, obeyed
 from picosam2.results import Segmentation
+from picosam2.runtimes.hub import pretrained
 from picosam2.runtimes.protocol import FlipAverage, Runtime
 from picosam2.runtimes.weights import load_runtime
 from picosam2.scorer import features
@@ -107,6 +108,34 @@ class Predictor:
                     f"{count}: run `picosam2 calibrate` on them again"
                 )
         self._image: npt.NDArray[np.uint8] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        runtime: str = "onnx",
+        quantized: bool = False,
+        threads: int | None = None,
+        flip: bool = False,
+    ) -> Predictor:
+        """Open weights of the Hugging Face Hub, or of a folder that `picosam2 export hub` wrote.
+
+        Args:
+            source: a model's name, "org/name", which needs the extra `hub`, or a folder.
+            revision: of a model on the hub: a commit's hash, which never changes, a tag or a
+                branch.
+            runtime: what runs the network: onnx, openvino or torch.
+            quantized: the weights in 8 bits.
+            threads, flip: as for the class.
+
+        Raises:
+            WeightsError: there is no such model, or it is damaged, or not of this project.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        path = pretrained(source, revision=revision, runtime=runtime, quantized=quantized)
+        return cls(path, runtime=runtime, threads=threads, flip=flip)
 
     # -- the Python way ----------------------------------------------------------------------
 

@@ -101,6 +101,34 @@ def _export(
 
 
 @app.command
+def hub(
+    *,
+    weights: Annotated[str, Parameter(metavar="NAME|FILE")] = "default",
+    quantized: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
+    results: Annotated[list[Path] | None, Parameter(negative=(), metavar="FILE")] = None,
+    out: Annotated[Path, Parameter(metavar="DIR")],
+) -> None:
+    """Write a folder for the Hugging Face Hub: weights, their configuration and a model card.
+
+    `Predictor.from_pretrained(DIR)` opens it. Push it with `hf upload ORG/NAME DIR`.
+
+    Args:
+        weights: Shipped weights by name, or a safetensors file that `picosam2 train` wrote.
+        quantized: The same weights in 8 bits, as `picosam2 quantize` writes them; by default those
+            that ship, of shipped weights.
+        results: Files of `picosam2 eval --json`, or the report.json of `picosam2 report`: what they
+            say of these weights goes into the model card. Repeatable.
+        out: The folder to write. Files of an earlier export are replaced.
+    """
+    from picosam2.cli._text import size
+    from picosam2.export.hub import export_hub
+
+    made = export_hub(weights, out, quantized=quantized, results=results or ())
+    for path in made:
+        print(f"{path}: {size(path.stat().st_size)}")
+
+
+@app.command
 def imx500(
     *,
     weights: Annotated[str, Parameter(metavar="NAME|FILE")] = "default",
