@@ -1,4 +1,4 @@
-"""The programs for Ray Data, Spark and Daft, each on two workers, against the same in one process."""
+"""The programs for Ray Data, Spark and Daft: two workers give what one process gives."""
 
 from __future__ import annotations
 
