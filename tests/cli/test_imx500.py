@@ -45,8 +45,8 @@ def test_a_check_that_fails_names_the_layer(cli):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "give --store and --out, or --check"),
-        (("--store", "s"), "give --store and --out, or --check"),
+        ((), "give --out, or --check"),
+        (("--store", "s"), "give --out, or --check"),
         (("--store", "s", "--out", "o", "--recipe", "paper"), "go with --check"),
         (("--check", "--set", "model.logits=2"), "give --recipe too"),
         (("--check", "--weights", "defualt"), "no weights named defualt"),
@@ -81,13 +81,14 @@ def test_an_export_prints_what_matters(cli, tiny_safetensors, tmp_path, monkeypa
     asked = {}
 
     def export(weights, store, out, config, **options):
-        asked.update(options, weights=weights, config=config)
+        asked.update(options, weights=weights, store=store, config=config)
         options["progress"](3, 3, what="calibrating")
         measured = {"protocol": "box", "dataset": "coco", "int8": 0.7654, "difference": -0.0012}
         report = {
             "memory": {"used": 3_727_840, "total": 8_388_480},
             "latency": {"ms": 13.76},
             "measured": [measured],
+            "quantization": {"samples": config.samples},
         }
         return module.Exported(folder=out, report=report)
 
@@ -102,7 +103,14 @@ def test_an_export_prints_what_matters(cli, tiny_safetensors, tmp_path, monkeypa
     assert first == f"{zip_file}: 3.56 of 8.00 MiB, about 13.8 ms a crop (estimated)"
     assert second == "box, coco: mIoU 0.7654, -0.12 points against FP32"
     assert third == f"more in {tmp_path / 'out' / 'report.md'}"
+    assert asked["store"] == tmp_path
     config = asked["config"]
     assert (config.gptq, config.weights_share, config.samples, config.seed) == (5, 0.5, 64, 3)
     assert asked["weights"] == tiny_safetensors
     assert asked["tools"] == tmp_path
+    without = cli("export", "imx500", "--weights", tiny_safetensors, "--out", tmp_path / "out")
+    assert asked["store"] is None
+    assert without.out.splitlines()[1] == (
+        "calibrated with 256 augmented crops of the bundled sample image: give --store to "
+        "calibrate with training images"
+    )

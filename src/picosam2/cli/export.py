@@ -158,6 +158,7 @@ def imx500(
         weights: A safetensors file that `picosam2 train` wrote, or shipped weights by name; with
             --check also an ONNX file.
         store: What `picosam2 data prepare` made; crops of its training photos set the thresholds.
+            Without it augmented crops of the bundled sample image do, which takes no data.
         out: The folder to write. One that an earlier export wrote is replaced.
         check: Only say, in a second, whether the network will convert and fit, layer by layer.
         recipe: With --check: the network of this recipe instead of weights.
@@ -180,8 +181,8 @@ def imx500(
         return
     if recipe is not None or set:
         raise ConfigError("--recipe and --set go with --check: a recipe has no weights to convert")
-    if store is None or out is None:
-        raise ConfigError("give --store and --out, or --check: see `picosam2 export imx500 --help`")
+    if out is None:
+        raise ConfigError("give --out, or --check: see `picosam2 export imx500 --help`")
     for module in ("torch", "safetensors", "pycocotools"):
         require(module, "train")
     from picosam2.data.datasets import read_annotations
@@ -211,10 +212,15 @@ def imx500(
         f"{out / 'packerOut.zip'}: {memory['used'] / 2**20:.2f} of {memory['total'] / 2**20:.2f} "
         f"MiB, about {latency['ms']:.1f} ms a crop (estimated)"
     )
-    for one in made.report["measured"]:
+    if store is None:
         print(
-            f"{one['protocol']}, {one['dataset']}: mIoU {one['int8']:.4f}, "
-            f"{100 * one['difference']:+.2f} points against FP32"
+            f"calibrated with {made.report['quantization']['samples']} augmented crops of the "
+            "bundled sample image: give --store to calibrate with training images"
+        )
+    for measured in made.report["measured"]:
+        print(
+            f"{measured['protocol']}, {measured['dataset']}: mIoU {measured['int8']:.4f}, "
+            f"{100 * measured['difference']:+.2f} points against FP32"
         )
     print(f"more in {out / 'report.md'}")
 

@@ -7,18 +7,21 @@ import os
 import subprocess
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.imx500 import CONVERTS, FAKE_WORKER, FakeTools
 from helpers.progress import Recorded
-from helpers.tiny import make_store
+from helpers.tiny import SMALL_STORE, make_store, write_coco
 
 from picosam2._files import sha256_file
 from picosam2.data.coco import read_coco
-from picosam2.errors import ConfigError, PicoSAM2Error, WeightsError
+from picosam2.data.store import prepare as prepare_store
+from picosam2.errors import ConfigError, PicoSAM2Error, StoreError, WeightsError
 from picosam2.evaluation.protocols import PROTOCOLS
 from picosam2.export.imx500 import export as module
 from picosam2.export.imx500.check import ConvertError
@@ -26,9 +29,11 @@ from picosam2.export.imx500.environment import ToolsError
 from picosam2.export.imx500.export import Exported, Photos, export_imx500
 from picosam2.export.imx500.quantize import QuantizeConfig, QuantizeError
 from picosam2.export.imx500.report import CLOCK, latency_ms
+from picosam2.export.int8.calibration import sample_crops
 from picosam2.models.checkpoint import save_weights
 from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.predictor import Predictor
+from picosam2.runtimes.torch import TorchRuntime
 
 SMALL = ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6, 4), logits=2, input_size=32)
 
@@ -246,9 +251,39 @@ def test_without_java(export: Export, monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert not (tmp_path / "made").exists()
 
 
-def test_without_a_store(export: Export, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_store(export: Export, tmp_path: Path) -> None:
     with pytest.raises(PicoSAM2Error, match="is not a crop store"):
         export(store=tmp_path)
+
+
+def test_without_a_store_the_bundled_sample_image_calibrates(
+    export: Export, fake_tools: FakeTools, tmp_path: Path
+) -> None:
+    file = tmp_path / "crops.npy"
+    copies = FAKE_WORKER.replace("SIMULATED", "same").replace(
+        "state = ", f"np.save({str(file)!r}, crops)\nstate = "
+    )
+    fake_tools.worker(copies)
+    made = export(store=None, config=QuantizeConfig(samples=10, seed=3))
+    crops = np.load(file)
+    assert crops.shape == (10, 32, 32, 3)
+    runtime = TorchRuntime(PicoSAM2(SMALL).eval())
+    np.testing.assert_array_equal(crops, sample_crops(Predictor(runtime), 10, 3).pixels)
+    facts = made.report["quantization"]
+    assert (facts["store"], facts["samples"]) == (None, 10)
+    assert "sample image" in facts["crops"]
+    text = (made.folder / "report.md").read_text()
+    assert "10 augmented crops of the bundled sample image, chosen by seed 3" in text
+
+
+def test_a_store_that_lacks_a_view_is_refused_before_the_tools_are_fetched(
+    export: Export, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = replace(SMALL_STORE, views=("box",))
+    prepare_store([write_coco(tmp_path, 4)], tmp_path / "boxes", config, workers=1)
+    monkeypatch.setattr(module, "prepare", lambda *_: pytest.fail("fetched the tools"))
+    with pytest.raises(StoreError, match="lacks the view click-near"):
+        export(store=tmp_path / "boxes")
 
 
 def test_calibration_crops_are_of_training_photos_and_chosen_by_the_seed(

@@ -27,9 +27,10 @@ from picosam2.export.int8.calibration import (
     choose_crops,
     observe,
     ranges,
+    sample_crops,
 )
 from picosam2.images import normalize
-from picosam2.predictor import Predictor
+from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
 from picosam2.prompts import Box
 from picosam2.runtimes.onnx import OnnxRuntime
 
@@ -64,6 +65,26 @@ def test_small_stores_give_what_they_have(store: Store) -> None:
     crops = choose_crops(store, predictor_of(), 1000, 0)
     assert crops.channels.tolist().count(0) == objects
     assert crops.channels.tolist().count(1) == 2 * objects  # near and far
+
+
+def test_crops_of_the_sample_image_need_no_store() -> None:
+    crops = sample_crops(predictor_of(), 9, 0)
+    assert crops.pixels.shape == (9, 48, 48, 3)
+    assert crops.pixels.dtype == np.uint8
+    assert crops.channels.tolist().count(BOX_CHANNEL) == 5
+    assert crops.channels.tolist().count(CLICK_CHANNEL) == 4
+    assert len({crop.tobytes() for crop in crops.pixels}) == 9
+    np.testing.assert_array_equal(crops.pixels, sample_crops(predictor_of(), 9, 0).pixels)
+    assert (crops.pixels != sample_crops(predictor_of(), 9, 1).pixels).any()
+
+
+def test_weights_for_the_own_pixels_get_click_windows_of_the_sample_image_alone() -> None:
+    native = predictor_of(channels=1, click_windows="native")
+    windows = []
+    honest = native.click_windows
+    native.click_windows = lambda *a: windows.append(honest(*a)) or windows[-1]
+    assert set(sample_crops(native, 6, 0).channels) == {0}
+    assert [len(ladder) for ladder in windows] == [1] * 6
 
 
 def rows_asked_of(store: Store, monkeypatch: pytest.MonkeyPatch, **options) -> np.ndarray:

@@ -24,8 +24,16 @@ from picosam2.export.imx500.check import Check, check_file, refuse
 from picosam2.export.imx500.convert import convert
 from picosam2.export.imx500.environment import find_java, prepare
 from picosam2.export.imx500.quantize import QuantizeConfig, quantize
-from picosam2.export.imx500.report import FILE, HOW_LATENCY, TEXT, latency_ms, markdown
-from picosam2.export.int8.calibration import choose_crops
+from picosam2.export.imx500.report import (
+    FILE,
+    HOW_LATENCY,
+    SAMPLE,
+    STORE,
+    TEXT,
+    latency_ms,
+    markdown,
+)
+from picosam2.export.int8.calibration import choose_crops, sample_crops
 from picosam2.export.onnx import export_onnx, weights_facts
 from picosam2.models.checkpoint import load_weights
 from picosam2.models.costs import stage_costs
@@ -69,7 +77,7 @@ def check_model(model: PicoSAM2) -> Check:
 
 def export_imx500(
     weights: Path,
-    store: Path,
+    store: Path | None,
     out: Path,
     config: QuantizeConfig | None = None,
     *,
@@ -80,6 +88,9 @@ def export_imx500(
     progress: Progress | None = None,
 ) -> Exported:
     """Quantize a safetensors file with crops of a store, convert it and write the folder `out`.
+
+    Without a store the crops are those of the bundled sample image (`sample_crops`), so that the
+    shipped weights can be exported where their training images are not; the report says which.
 
     `name` is what the report calls the weights, `tools` the folder of the tools' environment; see
     `environment.prepare`. The quantized network is measured on every data set of `measure`, beside
@@ -104,10 +115,15 @@ def export_imx500(
     checked = check_model(model)
     refuse(checked)
     java = find_java()
-    opened = Store(store)
     predictor = Predictor(TorchRuntime(model, facts=facts))
+    opened = None if store is None else Store(store)
+    # Before the tools, which may have to be fetched: a store can lack a view.
+    crops = (
+        sample_crops(predictor, config.samples, config.seed)
+        if opened is None
+        else choose_crops(opened, predictor, config.samples, config.seed)
+    ).pixels
     environment = prepare(tools, progress)
-    crops = choose_crops(opened, predictor, config.samples, config.seed).pixels
     log = out.absolute().with_name(f"{out.name}-{LOG}")
     with _folder(out) as (made, work):
         log.unlink(missing_ok=True)
@@ -132,7 +148,8 @@ def export_imx500(
                 **quantized.facts,
                 **asdict(config),
                 "samples": len(crops),
-                "store": opened.fingerprint,
+                "crops": STORE if opened is not None else SAMPLE,
+                "store": None if opened is None else opened.fingerprint,
             },
             "measured": _measure(model, facts, quantized.simulated, measure, threads, progress),
             "files": _files(made),

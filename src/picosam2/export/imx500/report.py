@@ -9,6 +9,9 @@ from picosam2.export.imx500.check import mib
 
 FILE, TEXT = "report.json", "report.md"
 
+STORE, SAMPLE = "training crops", "augmented crops of the bundled sample image"
+"""What a network can be calibrated with."""
+
 PAPER_MACS, PAPER_MS, PAPER_MACS_PER_CYCLE = 336e6, 14.3, 86.0
 """What the paper (arXiv 2506.18807) measured with its network on the sensor."""
 
@@ -71,7 +74,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         "",
         "## Quantization",
         "",
-        f"{quantization['samples']} training crops chosen by seed {quantization['seed']}, "
+        f"{quantization['samples']} {quantization['crops']}, chosen by seed "
+        f"{quantization['seed']}, "
         f"{_method(quantization)}. Layers by the bits of their weights: "
         f"{', '.join(f'{count} of {bits}' for bits, count in quantization['bits'].items())}.",
         "",

@@ -2,6 +2,7 @@
 
 The crops are cut from the context crops of a store, with the windows that the weights' own
 `Predictor` chooses: the box window, and for a click one rung of the ladder. Nothing is augmented.
+Where there is no store, the bundled sample image takes its place, with altered colors and windows.
 A range is what 256 levels are spread over; which part of the values it should hold is the method.
 """
 
@@ -22,6 +23,7 @@ from picosam2.data.store import BOX, CLICK, Store, View
 from picosam2.errors import ConfigError, StoreError
 from picosam2.geometry import Window
 from picosam2.images import normalize
+from picosam2.io.sample_image import sample, sample_objects
 from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
 from picosam2.prompts import Box, Point
 from picosam2.runtimes.ort import import_onnxruntime
@@ -38,6 +40,7 @@ _LEVELS = 256
 _BATCH = 16
 _STRIDE = 7  # of the values, one in so many is counted; prime to widths and channels
 _ABSORBED = (["Relu"], ["Clip"])
+_SHIFT = 0.05  # of the sample's boxes: spread of each side, as a share of the box's
 _LEAST = 0.2  # of its context that a click's window must span, or there are too few true pixels
 
 
@@ -133,6 +136,47 @@ def choose_crops(
     if not predictor.runtime.info.guidance:
         return Crops(pixels, channel)
     return Crops(pixels, channel, _corrections(predictor.runtime, pixels, covered, channel, rng))
+
+
+def sample_crops(predictor: Predictor, count: int, seed: int) -> Crops:
+    """`count` crops of the bundled sample image, for weights whose store is not at hand.
+
+    Half are box windows and half click windows, of random objects, with random rungs of the ladder;
+    weights that only know the image's own pixels get click windows alone. Each prompt is shifted a
+    little, and each crop has its own exposure, contrast and tint and is mirrored or not: one scene
+    has few colors, and the ranges must hold for others.
+    """
+    rng = np.random.default_rng(seed)
+    image, objects = sample(), sample_objects()
+    height, width = image.shape[:2]
+    info = predictor.runtime.info
+    size = info.input_size
+    pixels = np.empty((count, size, size, 3), np.uint8)
+    by_box = np.arange(count) % 2 == 0 if not info.metadata.native else np.zeros(count, np.bool_)
+    for row in range(count):
+        chosen = objects[int(rng.integers(len(objects)))]
+        box = chosen.box
+        if by_box[row]:
+            x0, x1 = np.array([box.x0, box.x1]) + rng.normal(0, _SHIFT, 2) * box.width
+            y0, y1 = np.array([box.y0, box.y1]) + rng.normal(0, _SHIFT, 2) * box.height
+            window = predictor.box_window(Box(float(x0), float(y0), float(x1), float(y1)))
+        else:
+            y, x = np.argwhere(chosen.mask)[rng.integers(np.count_nonzero(chosen.mask))].tolist()
+            ladder = predictor.click_windows(Point(x + 0.5, y + 0.5), height, width)
+            window = ladder[int(rng.integers(len(ladder)))]
+        crop = _recolored(geometry.crop(image, window, size), rng)
+        pixels[row] = crop[:, ::-1] if rng.random() < 0.5 else crop
+    channels = np.where(by_box, BOX_CHANNEL, CLICK_CHANNEL)
+    return Crops(pixels, np.minimum(channels, info.channels - 1))
+
+
+def _recolored(crop: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """`crop` (S, S, 3) uint8 with another exposure, contrast and tint."""
+    values = (crop / 255.0) ** rng.uniform(0.6, 1.7)
+    values = 0.5 + (values - 0.5) * rng.uniform(0.6, 1.5)
+    values = values * rng.uniform(0.7, 1.3) * rng.uniform(0.8, 1.2, 3)
+    recolored: npt.NDArray[np.uint8] = np.rint(255 * values.clip(0, 1)).astype(np.uint8)
+    return recolored
 
 
 def _corrections(
