@@ -4,8 +4,8 @@ The one check of the Host header for `picosam2 serve`, the camera's page and the
 what a web page elsewhere can make a visitor's browser send: a name of the page's own that has been
 pointed at this machine (DNS rebinding), and requests that the browser marks as cross-site.
 
-Starlette's `TrustedHostMiddleware` is not used: it splits IPv6 addresses at their first colon,
-answers in plain text without saying what to do, and checks no origin.
+Starlette's `TrustedHostMiddleware` is not used: it answers in plain text without saying what to do,
+and checks no origin (docs/decisions.md).
 """
 
 from __future__ import annotations
