@@ -171,12 +171,16 @@ function keyOf({ x, y }: Point): string {
   return `${x},${y}`;
 }
 
+function keyOfPrompt({ points, box }: Prompt): string {
+  return JSON.stringify([points, box]);
+}
+
 /** Answers prompts on one image. */
 export class Predictor {
   private readonly image: Pyramid;
   private readonly ladders = new Map<string, Ladder>();
   private readonly refined = new WeakMap<Candidate, Candidate>();
-  private readonly corrections = new Map<string, Candidate>();
+  private readonly answers = new Map<string, Candidate>();
 
   constructor(
     private readonly runtime: Runtime,
@@ -200,8 +204,9 @@ export class Predictor {
       return box ? [await this.box(box)] : [];
     }
     if (this.runtime.facts.guidance && (mask || prompt.points.length + (prompt.box ? 1 : 0) > 1)) {
-      return [mask ? await this.mended(prompt, mask) : await this.corrected(prompt)];
+      return [mask ? await this.mended(prompt, mask) : await this.kept(prompt, () => this.corrected(prompt))];
     }
+    if (prompt.box && prompt.points.length === 0) return [await this.kept(prompt, () => this.box(prompt.box!))];
     const first: Candidate[] = [];
     const byPoint = new Map<Point, Candidate[]>();
     const around = span(prompt);
@@ -228,9 +233,6 @@ export class Predictor {
    * the object gives a mask, and each further click corrects the mask before it, by one window.
    */
   private async corrected({ points, box }: Prompt): Promise<Candidate> {
-    const key = JSON.stringify([points, box]);
-    const kept = this.corrections.get(key);
-    if (kept) return kept;
     // The click that says what is meant may come after one that says what is not.
     const start = points.findIndex(({ positive }) => positive);
     const ordered = box || start <= 0
@@ -238,9 +240,16 @@ export class Predictor {
       : [points[start]!, ...points.slice(0, start), ...points.slice(start + 1)];
     const earlier = { points: ordered.slice(0, -1), box };
     const [before] = await this.candidates(earlier);
-    const candidate = await this.correct(before!, ordered, box);
-    bounded(this.corrections, KEPT);
-    this.corrections.set(key, candidate);
+    return this.correct(before!, ordered, box);
+  }
+
+  /** A prompt's answer from before, or made now. A pointer that hovers asks for what it adds to many times. */
+  private async kept(prompt: Prompt, make: () => Promise<Candidate>): Promise<Candidate> {
+    const key = keyOfPrompt(prompt);
+    const candidate = this.answers.get(key) ?? (await make());
+    this.answers.delete(key); // what was asked for last is forgotten last
+    bounded(this.answers, KEPT);
+    this.answers.set(key, candidate);
     return candidate;
   }
 
@@ -311,7 +320,7 @@ export class Predictor {
   /** Whether the network has nothing more to do for a prompt. */
   knows({ points, box }: Prompt): boolean {
     if (points.length === 1 && !box) return this.ladders.has(keyOf(points[0]!));
-    return this.corrections.has(JSON.stringify([points, box]));
+    return this.answers.has(keyOfPrompt({ points, box }));
   }
 
   /** One candidate for a box, from its window. */

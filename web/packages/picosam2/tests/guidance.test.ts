@@ -139,6 +139,14 @@ describe("weights that take guidance", () => {
     expect(predictor.knows({ points: [first, second, off], box: null })).toBe(true);
   });
 
+  it("remember what a pointer hovers beside, however long it hovers", async () => {
+    const calls: number[][] = [];
+    const predictor = new Predictor(guidedArithmetic(calls), discs());
+    const box = { x0: 100, y0: 20, x1: 180, y1: 130.5 };
+    for (let i = 0; i < 60; i++) await predictor.candidates({ points: [{ ...off, x: 110.5 + i }], box });
+    expect(calls.length).toBe(61); // the box once, and each place
+  });
+
   it("go on where a given mask was, once clicks have emptied it", async () => {
     const nothing: Runtime = {
       facts: { ...facts, guidance: true },
