@@ -124,7 +124,9 @@ def given_sources(
 
     Raises:
         ConfigError: they name nothing.
+        DataError: a file or a folder is missing.
     """
+    from picosam2.cli._targets import check_sources
     from picosam2.data.store import SourceFiles
 
     sources = [
@@ -136,6 +138,7 @@ def given_sources(
         SourceFiles(annotations=file, images=folder, dataset="coco", name=name)
         for name, file, folder in other or ()
     ]
+    check_sources(*((each.annotations, each.images) for each in sources))
     if not sources:
         raise ConfigError(f"there is nothing to {to}: add --coco FILE DIR, --lvis or --source")
     return sources

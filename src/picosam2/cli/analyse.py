@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._options import RuntimeName, Threads, Weights
+from picosam2.cli._targets import check_files
 
 if TYPE_CHECKING:
     from picosam2.evaluation.analysis import Analysis
@@ -52,6 +53,7 @@ def analyse(
     from picosam2.reports.analysis_page import check_name, write_page
 
     check_name(out)
+    check_files(out, json)
     require("matplotlib", "train")
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     photos = spread_objects(Store(store).held_out(), limit)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from picosam2.cli._targets import check_files
+
 
 def calibrate(
     *,
@@ -35,6 +37,7 @@ def calibrate(
     from picosam2.cli._progress import progress
     from picosam2.errors import require
 
+    check_files(out, ending=".safetensors")
     for module in ("torch", "safetensors", "onnx", "pycocotools"):
         require(module, "train")
     import tempfile
@@ -45,8 +48,11 @@ def calibrate(
     from picosam2.models.checkpoint import load_weights, read_tensors, save_weights
     from picosam2.predictor import Predictor
     from picosam2.runtimes.onnx import OnnxRuntime
+    from picosam2.runtimes.weights import find_weights
     from picosam2.training.scorers import ScorerConfig, collect, fit
 
+    config = ScorerConfig(clicks=clicks)
+    find_weights(weights, "torch")
     opened = ImageStore(store) if (store / "images.json").exists() else Store(store)
     photos = opened.held_out()
     model, facts = load_weights(weights), read_tensors(weights).info
@@ -54,7 +60,6 @@ def calibrate(
         file = Path(folder) / "weights.onnx"
         export_onnx(model, file, {k: v for k, v in facts.items() if k != "scorers"})
         predictor = Predictor(OnnxRuntime(file, threads=threads))
-        config = ScorerConfig(clicks=clicks)
         sources = facts.get("recipe", {}).get("train", {}).get("sources", {})
         with progress("clicking", "photos") as update:
             examples = collect(

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._options import Weights
+from picosam2.cli._targets import check_files
 from picosam2.errors import CameraError, ConfigError
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def camera(
         from picosam2.io.video_files import check_video_name
 
         check_video_name(record)
+        check_files(record)
     if page:
         from picosam2.errors import require
 

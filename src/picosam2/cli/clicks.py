@@ -10,6 +10,7 @@ from cyclopts.validators import Number
 
 from picosam2.cli._measuring import AnnotationFile, Dataset, Images, Limit, ResultFile
 from picosam2.cli._options import RuntimeName, Threads, Weights
+from picosam2.cli._targets import check_files, check_sources
 from picosam2.errors import ConfigError, require
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def clicks(
         raise ConfigError(f"{plot} is no name for an SVG file: end it in .svg")
     if plot is not None:
         require("matplotlib", "train")
+    check_files(json, plot)
+    check_sources((annotations, images))
     models = [_weights(weights, runtime, threads)]
     if peer is not None:
         models.append(_peer(peer, threads))

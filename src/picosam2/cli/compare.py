@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from picosam2.cli._targets import check_files
+
 
 def compare(
     a: Annotated[Path, Parameter(metavar="A.json")],
@@ -29,6 +31,7 @@ def compare(
     from picosam2.evaluation.compare import compare as paired
     from picosam2.evaluation.compare import compare_domains, read_result
 
+    check_files(json)
     before, after = read_result(a), read_result(b)
     if before["kind"] == after["kind"] == "domains":
         sets = compare_domains(before, after)

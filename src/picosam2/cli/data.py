@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._groups import TRAIN
+from picosam2.cli._targets import check_files
 
 app = App(
     name="data", help="Fetch data sets and prepare them for training.", group=TRAIN, sort_key=1
@@ -228,5 +229,6 @@ def show(
     from picosam2.data.contact_sheet import contact_sheet
     from picosam2.data.store import Store as Opened
 
+    check_files(out)
     drawn = contact_sheet(Opened(store), out, count=count, view=view, seed=seed)
     print(f"{out}: {drawn:,} crops")

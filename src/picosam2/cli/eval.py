@@ -11,7 +11,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._options import Flip, RuntimeName, Threads, Weights
-from picosam2.errors import ConfigError
+from picosam2.cli._targets import check_files, check_sources
+from picosam2.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from picosam2.data.coco import AnnotatedImage
@@ -82,11 +83,16 @@ def evaluate(
                 "--domains has its own photos and protocols: leave --images, --annotations, "
                 "--first, --jitter and --pixel-baselines out"
             )
+        check_files(json, plot)
+        if not domains.is_dir():
+            raise DataError(f"there is no folder {domains}: check the path")
         opened = _open(weights, peer, runtime, threads, flip)
         _evaluate_domains(domains, *opened, limit, check_leak, json, plot)
         return
     assert images is not None
     assert annotations is not None
+    check_files(json)
+    check_sources((annotations, images))
     from picosam2._files import write_json
     from picosam2.cli._progress import progress
     from picosam2.cli._text import name_problems

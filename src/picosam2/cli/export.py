@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 
 from picosam2.cli._groups import EXPORT
 from picosam2.cli._options import Threads
+from picosam2.cli._targets import check_files, check_folders, check_sources
 
 if TYPE_CHECKING:
     from picosam2.export.imx500.check import Check
@@ -87,6 +88,8 @@ def _export(
 
     if out.suffix.lower() != ENDINGS[runtime]:
         raise ConfigError(f"{out} is no name for {article} file: end it in {ENDINGS[runtime]}")
+    check_files(out)
+    path = find_weights(weights, "torch")
     needed = {"torch": "train", "safetensors": "train", "onnx": "train", **converters}
     with silenced():
         for module, extra in needed.items():
@@ -94,7 +97,6 @@ def _export(
     from picosam2.export.onnx import Exported, weights_facts
     from picosam2.models.checkpoint import load_weights
 
-    path = find_weights(weights, "torch")
     export = getattr(import_module(f"picosam2.export.{runtime}"), f"export_{runtime}")
     made: Exported = export(load_weights(path), out, weights_facts(path))
     print(f"{out}: {size(made.bytes)}, logits within {made.largest_difference:.1e} of PyTorch's")
@@ -190,6 +192,10 @@ def imx500(
     from picosam2.export.imx500.quantize import QuantizeConfig
     from picosam2.runtimes.weights import find_weights
 
+    check_folders(out)
+    check_sources(*(given for given in (coco, lvis) if given is not None))
+    path = find_weights(weights, "torch")
+    config = QuantizeConfig(samples=samples, seed=seed, gptq=gptq, weights_share=weights_share)
     data = [
         Photos(dataset=name, annotations=read_annotations(name, *given))
         for name, given in (("coco", coco), ("lvis", lvis))
@@ -197,10 +203,10 @@ def imx500(
     ]
     with progress("exporting", "steps") as update:
         made = export_imx500(
-            find_weights(weights, "torch"),
+            path,
             store,
             out,
-            QuantizeConfig(samples=samples, seed=seed, gptq=gptq, weights_share=weights_share),
+            config,
             name=weights,
             tools=tools,
             measure=data,

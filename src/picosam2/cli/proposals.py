@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._options import RuntimeName, Threads, Weights
+from picosam2.cli._targets import check_files, check_sources
 
 if TYPE_CHECKING:
     from picosam2.evaluation.proposals import Proposals
@@ -55,6 +56,8 @@ def proposals(
     from picosam2.predictor import Predictor
     from picosam2.tasks.everything import Everything
 
+    check_files(json)
+    check_sources((annotations, images))
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     read = read_annotations(dataset, annotations, images)
     photos = [photo for photo in read.images_to_measure() if photo.instances][:limit]

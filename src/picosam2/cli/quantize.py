@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._options import Threads, Weights
+from picosam2.cli._targets import check_files
 
 
 def quantize(
@@ -44,6 +45,7 @@ def quantize(
 
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out} is no name for an ONNX file: end it in .onnx")
+    check_files(out)
     for module in ("torch", "safetensors", "onnx", "pycocotools"):
         require(module, "train")
     import tempfile

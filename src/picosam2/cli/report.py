@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from picosam2.cli._targets import check_folders, check_sources
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -41,23 +43,28 @@ def report(
     from picosam2.evaluation.compare import read_result
     from picosam2.reports import qualitative
     from picosam2.reports.collect import collect
-    from picosam2.reports.readme import update_readme
+    from picosam2.reports.readme import read_marked, update_readme
     from picosam2.reports.report import write_report
 
     if (images is None) != (annotations is None):
         raise ConfigError("examples from images need both --images and --annotations")
+    check_folders(out)
+    if images is not None and annotations is not None:
+        check_sources((annotations, images))
+    if readme is not None:
+        read_marked(readme)
     for module in ("matplotlib", "jinja2"):
         require(module, "train")
     results = [read_result(path) for path in runs]
+    boxed = [run for run in results if run["kind"] == "evaluation" and run["protocol"] == "box"]
+    if images is not None and not boxed:
+        raise ConfigError("examples from images need a result of `eval --protocol box`")
     collected = collect(results)
     models = _models(results)
     examples, examples_of = b"", ""
-    boxed = [one for one in results if one["kind"] == "evaluation" and one["protocol"] == "box"]
     if models and images is not None and annotations is not None:
         from picosam2.data.datasets import read_annotations
 
-        if not boxed:
-            raise ConfigError("examples from images need a result of `eval --protocol box`")
         photos = read_annotations(dataset, annotations, images).images_to_measure()
         examples = qualitative.comparison_image(
             qualitative.of_images(boxed[0]["items"], photos, models)

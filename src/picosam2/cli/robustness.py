@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from picosam2.cli._measuring import AnnotationFile, Dataset, Images, Limit, ResultFile, number
 from picosam2.cli._options import RuntimeName, Threads, Weights
+from picosam2.cli._targets import check_files, check_sources
 
 
 def robustness(
@@ -38,11 +39,14 @@ def robustness(
     from picosam2.cli._text import columns
     from picosam2.data.datasets import read_annotations
     from picosam2.evaluation.network_facts import weights_facts
-    from picosam2.evaluation.robustness import CURVES
+    from picosam2.evaluation.robustness import CURVES, check_curves
     from picosam2.evaluation.robustness import robustness as measure
     from picosam2.predictor import Predictor
     from picosam2.runtimes.weights import find_weights
 
+    check_files(json)
+    check_sources((annotations, images))
+    check_curves(curve or ())
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     facts = weights_facts(weights, find_weights(weights, runtime), predictor)
     photos = read_annotations(dataset, annotations, images).images_to_measure()

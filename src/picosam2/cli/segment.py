@@ -88,11 +88,13 @@ def segment(
     """
     if prompts is not None or boxes is not None or any(image.is_dir() for image in images):
         from picosam2.tasks.bulk.prompts import prompt_source
+        from picosam2.tasks.bulk.run import check_many
 
         for given, name in ((multimask, "--multimask"), (mask is not None, "--mask")):
             if given:
                 raise ConfigError(f"{name} is for images named one by one, with --point")
         everywhere = read_prompts(point or (), box or (), one_object) if point or box else None
+        check_many(images, out=out, format=format, weights=weights, runtime=runtime)
         return segment_folders(
             images,
             prompt_source(everywhere, prompts, boxes, boxes_format),

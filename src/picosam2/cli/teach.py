@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from picosam2.cli._targets import check_folders
+
 if TYPE_CHECKING:
     from picosam2._progress import Progress
 
@@ -74,6 +76,7 @@ def teach(
     keep_memory()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     sources = given_sources(coco, lvis, source, to="teach about")
+    check_folders(out)
     opened = Store(store)
     config = TeacherConfig(prompt=prompt, choose=choose, device=device, precision=precision)
     asked = open_teacher(teacher, config)

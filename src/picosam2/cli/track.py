@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._options import Boxes, Points, RuntimeName, Threads, Weights, read_prompts
+from picosam2.cli._targets import check_files, check_folders
 from picosam2.cli._text import one_line
 from picosam2.errors import PromptError
 
@@ -68,10 +69,21 @@ def track(
         size: Width and height of raw frames.
         rate: Frames a second of raw frames, of a folder or of the camera.
     """
+    from picosam2.runtimes.weights import find_weights
     from picosam2.tasks.tracking_outputs import OUTPUTS, output_form
 
     prompts = read_prompts(point or (), box or (), one_object)
     form = output_form(out, format)
+    if frames is not None and frames <= frame:
+        raise PromptError(
+            f"--frames {frames} ends before --frame {frame}, where tracking begins: make it "
+            f"{frame + 1} or more"
+        )
+    if form == "masks":
+        check_folders(out)
+    else:
+        check_files(out)
+    find_weights(weights, runtime)
 
     from picosam2.io.video_files import open_frames, read_size
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from picosam2.cli._targets import check_folders
 from picosam2.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,14 +70,20 @@ def train(
         require(module, "train")
     from picosam2.data.store import Store
     from picosam2.distillation.cache import TeacherCache
+    from picosam2.models.devices import torch_device
     from picosam2.runtimes.weights import find_weights
     from picosam2.training.config import changed_recipe
     from picosam2.training.trainer import train as run
 
+    check_folders(out)
+    start = None if init is None else find_weights(init, "torch")
+    if tensorboard:
+        require("torch.utils.tensorboard", "tensorboard")
+    torch_device(device)
     keep_memory()
     chosen = changed_recipe(recipe, set or ())
     if chosen.model.guidance:
-        if images is None or init is None:
+        if images is None or start is None:
             raise ConfigError(f"the recipe {recipe} needs --images STORE and --init WEIGHTS")
         if store is not None or teacher is not None or resident or tensorboard:
             raise ConfigError(
@@ -85,11 +92,12 @@ def train(
         if device == "cuda":
             raise ConfigError("a training with simulated clicks runs on a processor: --device cpu")
         kept = None if lesson is None else find_weights(lesson, "torch")
-        _train_guided(chosen, images, out, find_weights(init, "torch"), kept, resume)
+        _train_guided(chosen, images, out, start, kept, resume)
         return
     if store is None or images is not None or lesson is not None:
         raise ConfigError(f"the recipe {recipe} needs --store STORE, and no --images or --lesson")
     opened = Store(store)
+    taught = None if teacher is None else TeacherCache(teacher, opened)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     shown = _Shown(opened, chosen, out, validate and first)
     with progress("training", "steps") as update:
@@ -104,8 +112,8 @@ def train(
             opened,
             out,
             resume=resume,
-            init=None if init is None else find_weights(init, "torch"),
-            teacher=None if teacher is None else TeacherCache(teacher, opened),
+            init=start,
+            teacher=taught,
             device=device,
             resident=resident,
             validate=shown.validate,

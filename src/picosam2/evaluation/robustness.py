@@ -8,7 +8,7 @@ photo's or the annotation's id: two networks see the same ones.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -209,6 +209,12 @@ CURVES: dict[str, Curve] = {
 """Every disturbance, by name."""
 
 
+def check_curves(names: Iterable[str]) -> None:
+    """Raise `ConfigError` if a name is none of `CURVES`."""
+    if unknown := set(names) - set(CURVES):
+        raise ConfigError(f"there is no curve {min(unknown)!r}: use {', '.join(CURVES)}")
+
+
 def robustness(
     predictor: Predictor | ModelUnderTest,
     photos: Sequence[AnnotatedImage],
@@ -229,8 +235,7 @@ def robustness(
         ConfigError: an unknown curve or protocol.
         DataError: there was nothing to measure.
     """
-    if unknown := set(curves) - set(CURVES):
-        raise ConfigError(f"there is no curve {min(unknown)!r}: use {', '.join(CURVES)}")
+    check_curves(curves)
     if unknown := set(protocols) - set(_BOTH):
         raise ConfigError(f"robustness is of {' and '.join(_BOTH)}, not {min(unknown)!r}")
     jobs = [

@@ -44,8 +44,8 @@ def readme_block(report: Mapping[str, Any]) -> str:
     ).strip()
 
 
-def update_readme(path: Path, report: Mapping[str, Any]) -> None:
-    """Put `readme_block` between the README's marks. `DataError` if they are not there."""
+def read_marked(path: Path) -> tuple[str, str]:
+    """What stands before and after the README's marks. `DataError` if they are not there."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -53,5 +53,10 @@ def update_readme(path: Path, report: Mapping[str, Any]) -> None:
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise DataError(f"{path} needs one line {BEGIN} and, below it, one line {END}")
     before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
+    return before, rest.split(END)[1]
+
+
+def update_readme(path: Path, report: Mapping[str, Any]) -> None:
+    """Put `readme_block` between the README's marks. `DataError` if they are not there."""
+    before, after = read_marked(path)
     write_text(path, f"{before}{BEGIN}\n{readme_block(report)}\n{END}{after}")

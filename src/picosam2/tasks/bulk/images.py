@@ -32,6 +32,15 @@ class Job:
     key: str | None = None
 
 
+def check_paths(given: Sequence[Path]) -> None:
+    """Raise `ImageError` if there is no path, or one is neither a file nor a folder."""
+    if not given:
+        raise ImageError("there is no image: name a folder of images")
+    for place in given:
+        if str(place) == "-" or not (place.is_dir() or place.is_file()):
+            raise ImageError(f"{place} is not an image nor a folder of images: check the path")
+
+
 def find_images(given: Sequence[Path], plan: OutputPlan) -> tuple[dict[str, Path], list[str]]:
     """The images in folders and files, by name, and a sentence for each that cannot be read.
 
@@ -41,17 +50,11 @@ def find_images(given: Sequence[Path], plan: OutputPlan) -> tuple[dict[str, Path
         ImageError: there is no image, or a path is neither an image nor a folder.
         ConfigError: two images have one name.
     """
-    if not given:
-        raise ImageError("there is no image: name a folder of images")
+    check_paths(given)
     images: dict[str, Path] = {}
     problems: list[str] = []
     for place in given:
-        if place.is_dir():
-            here = _images_below(place, plan, problems)
-        elif str(place) == "-" or not place.is_file():
-            raise ImageError(f"{place} is not an image nor a folder of images: check the path")
-        else:
-            here = {place.name: place}
+        here = _images_below(place, plan, problems) if place.is_dir() else {place.name: place}
         for name, path in here.items():
             if name in images:
                 raise ConfigError(f"{images[name]} and {path} have one name: use two calls")

@@ -24,8 +24,9 @@ from picosam2.io.prompt_files import PromptEntry
 from picosam2.predictor import Predictor
 from picosam2.results import Segmentation
 from picosam2.runtimes.cpus import allowed_cpus
+from picosam2.runtimes.weights import find_weights
 from picosam2.tasks.bulk.coco import coco_record
-from picosam2.tasks.bulk.images import Job, find_images, match_images
+from picosam2.tasks.bulk.images import Job, check_paths, find_images, match_images
 from picosam2.tasks.bulk.journal import CocoJournal, FolderJournal
 from picosam2.tasks.bulk.prompts import PromptSource
 from picosam2.tasks.everything import everything
@@ -49,6 +50,24 @@ class BulkResult:
     masks: int
     done_before: int
     problems: tuple[str, ...]
+
+
+def check_many(
+    paths: Sequence[Path],
+    *,
+    out: Path | None,
+    format: Format | None,
+    weights: str,
+    runtime: str,
+) -> None:
+    """Check what `segment_many` can know of its arguments at once, before prompts are read.
+
+    Raises:
+        ConfigError, ImageError, WeightsError: as `segment_many`.
+    """
+    check_paths(paths)
+    OutputPlan.for_many(out, format)
+    find_weights(weights, runtime)
 
 
 def segment_many(
