@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picosam2.errors import PromptError, PromptWarning
-from picosam2.prompts import Box, Point, Prompt, as_prompts
+from picosam2.prompts import Box, Point, Prompt, as_prompts, given_prompts
 
 coordinates = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 3))
 points = st.builds(Point, coordinates, coordinates, st.booleans())
@@ -370,3 +370,24 @@ def test_messages_stay_short() -> None:
     with pytest.raises(PromptError) as caught:
         as_prompts(points=["x" * 10_000])
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "prompts", [[(1, 2)], (1, 2), np.ones((2, 2)), "1,2", {"points": [[1, 2]]}, 5, [None]]
+)
+def test_prompts_that_are_none(prompts):
+    with pytest.raises(PromptError, match="prompts must be"):
+        given_prompts(prompts)
+
+
+def test_one_prompt_or_several_or_none():
+    prompt = Prompt(((1, 2),))
+    assert given_prompts(None) == given_prompts(()) == []
+    assert given_prompts(prompt) == given_prompts(iter([prompt])) == [prompt]
+
+
+@pytest.mark.parametrize("parse", [Point.parse, Box.parse])
+def test_a_long_text_is_cut_in_the_message(parse):
+    with pytest.raises(PromptError) as refusal:
+        parse("9" * 5000 + ",x")
+    assert len(str(refusal.value)) < 200

@@ -24,7 +24,7 @@ from picosam2.errors import PromptError, WeightsError
 from picosam2.geometry import Window
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import Region, bbox, stability
-from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_prompts
+from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_prompts, given_prompts
 from picosam2.refine import Correction, correct, obeyed
 from picosam2.results import Segmentation
 from picosam2.runtimes.hub import pretrained
@@ -179,7 +179,7 @@ class Predictor:
                 prompt.
         """
         pixels = load_image(image)
-        given = list(prompts or ())
+        given = given_prompts(prompts)
         if points is not None or boxes is not None or prompts is None:
             given += as_prompts(points, boxes)
         height, width = pixels.shape[:2]

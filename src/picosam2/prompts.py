@@ -49,7 +49,7 @@ class Point:
         """Read "X,Y" or "X,Y,LABEL" with LABEL 1 (positive) or 0. Raises `PromptError`."""
         numbers = _numbers(text)
         if numbers is None or len(numbers) not in (2, 3):
-            raise PromptError(f"{text!r} is not a point: write {_POINT_FORM}")
+            raise PromptError(f"{_short(text)} is not a point: write {_POINT_FORM}")
         return cls._of(numbers)
 
     @classmethod
@@ -96,7 +96,7 @@ class Box:
         """Read "X0,Y0,X1,Y1". Raises `PromptError`."""
         numbers = _numbers(text)
         if numbers is None or len(numbers) != 4:
-            raise PromptError(f"{text!r} is not a box: write {_BOX_FORM}")
+            raise PromptError(f"{_short(text)} is not a box: write {_BOX_FORM}")
         return cls(*numbers)
 
     @classmethod
@@ -214,7 +214,7 @@ class Prompt:
         if box is not None and not _is_sequence(box):
             raise PromptError("a prompt's 'box' must be a list [x0, y0, x1, y1]")
         return cls(
-            points=tuple(_as_point(point) for point in points or ()),
+            points=tuple(_as_point(point) for point in (() if points is None else points)),
             box=None if box is None else Box._of(box),
             mask=mask,
         )
@@ -305,6 +305,22 @@ def as_prompts(points: Points | None = None, boxes: Boxes | None = None) -> list
     for box in _rows(boxes, "boxes"):
         prompts.append(box if isinstance(box, Prompt) else Prompt(box=_as_box(box)))
     return prompts
+
+
+def given_prompts(prompts: Any) -> list[Prompt]:
+    """The `Prompt` objects of a sequence; a single one will do, and None is none.
+
+    Raises `PromptError` for anything else, such as rows of numbers.
+    """
+    if isinstance(prompts, Mapping):
+        raise PromptError("prompts must be Prompt objects: Prompt.from_json makes one of a mapping")
+    rows = _rows(prompts, "prompts")
+    for row in rows:
+        if not isinstance(row, Prompt):
+            raise PromptError(
+                f"prompts must be Prompt objects, not {_short(row)}: numbers are points or boxes"
+            )
+    return rows
 
 
 def _rows(value: Any, name: str) -> list[Any]:
