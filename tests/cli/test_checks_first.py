@@ -63,7 +63,10 @@ SOURCES = ("--coco", "a.json", "images")
     [
         ("eval {measure} --json images", "images is a folder"),
         ("eval {measure} {peer} --json file/x.json", "file is not a folder"),
-        ("eval --images images --annotations b.json {peer}", "no annotation file b.json"),
+        (
+            "eval --images images --annotations b.json {peer}",
+            "the annotation file b.json does not exist",
+        ),
         ("eval --domains gone {peer}", "there is no folder gone"),
         ("eval --domains domains --plot file/x.svg", "file is not a folder"),
         ("clicks {measure} {peer} --json images", "images is a folder"),
@@ -71,7 +74,7 @@ SOURCES = ("--coco", "a.json", "images")
         ("robustness {measure} --json images", "images is a folder"),
         ("robustness {measure} --curve bluur", "there is no curve 'bluur'"),
         ("proposals {measure} --json file/x/y.json", "file is not a folder"),
-        ("proposals --images gone --annotations a.json", "no folder of images gone"),
+        ("proposals --images gone --annotations a.json", "the image folder gone does not exist"),
         ("analyse --store s --out page.md --json images", "images is a folder"),
         ("compare x.json y.json --json images", "images is a folder"),
         ("report box.json --out file", "file is not a folder"),
@@ -84,12 +87,21 @@ SOURCES = ("--coco", "a.json", "images")
         ("export onnx --weights gone.safetensors --out x.onnx", "no weights at gone"),
         ("export imx500 --weights gone.safetensors --store s --out o {sources}", "no weights at"),
         ("export imx500 --store s --out file {sources}", "file is not a folder"),
-        ("data prepare {sources} --coco b.json images --out s", "no annotation file b.json"),
+        (
+            "data prepare {sources} --coco b.json images --out s",
+            "the annotation file b.json does not exist",
+        ),
         ("data prepare {sources} --views bax --out s", "bax"),
-        ("data images {sources} --lvis a.json gone --out s", "no folder of images gone"),
+        (
+            "data images {sources} --lvis a.json gone --out s",
+            "the image folder gone does not exist",
+        ),
         ("data show s --out images", "images is a folder"),
         ("teach --teacher sam2:x --store s {sources} --out file/x", "file is not a folder"),
-        ("teach --teacher sam2:x --store s --source n b.json images --out c", "file b.json"),
+        (
+            "teach --teacher sam2:x --store s --source n b.json images --out c",
+            "file b.json does not exist",
+        ),
         ("train --recipe debug --store s --out file", "file is not a folder"),
         ("train --recipe debug --store s --out r --init gone.safetensors", "no weights at gone"),
         ("track v.mp4 --point 1,2 --frame 5 --frames 5 --out o.mp4", "make it 6 or more"),
@@ -124,7 +136,7 @@ def test_places(here, monkeypatch):
     (here / "loose").symlink_to(here / "nowhere")
     with pytest.raises(ConfigError, match="loose is not a folder"):
         _targets.check_folders(here / "loose")
-    with pytest.raises(DataError, match="no folder of images"):
+    with pytest.raises(DataError, match=r"image folder .* does not exist"):
         _targets.check_sources((here / "a.json", here / "file"))
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(ConfigError, match="new files are not allowed"):

@@ -30,9 +30,11 @@ def check_sources(*sources: tuple[Path, Path]) -> None:
     """
     for file, images in sources:
         if not file.is_file():
-            raise DataError(f"there is no annotation file {file}: check the path")
+            raise DataError(f"the annotation file {file} does not exist: check the path")
         if not images.is_dir():
-            raise DataError(f"there is no folder of images {images}: check the path")
+            raise DataError(
+                f"the image folder {images} does not exist: pass the folder of the images"
+            )
 
 
 def check_folders(*paths: Path | None) -> None:
