@@ -69,8 +69,10 @@ def _bar(title: str, unit: str) -> Iterator[Progress]:
         if task is None:
             task = shown.add_task(title, total=None, amount="", note="")
             shown.start()
-        said = amount(done, total, unit)
-        shown.update(task, completed=done, total=total, amount=said, note=note, description=what)
+        amount_text = amount(done, total, unit)
+        shown.update(
+            task, completed=done, total=total, amount=amount_text, note=note, description=what
+        )
 
     try:
         yield update

@@ -58,8 +58,8 @@ def analyse(
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     photos = spread_objects(Store(store).held_out(), limit)
     with progress(f"measuring {protocol}", "objects") as update:
-        found = measure(predictor, photos, protocol=protocol, limit=limit, progress=update)
-    problems = [f"{p.where}: {p.what}" for p in found.evaluation.problems]
+        analysis = measure(predictor, photos, protocol=protocol, limit=limit, progress=update)
+    problems = [f"{p.where}: {p.what}" for p in analysis.evaluation.problems]
     # Names only: a page is read on other machines.
     shown = Path(weights).name
     words = ["picosam2 analyse", f"--weights {shown}", f"--store {store.name}"]
@@ -67,32 +67,32 @@ def analyse(
     words += [f"--runtime {runtime}"] if runtime != "onnx" else []
     words += ([] if sheet else ["--no-sheet"]) + [f"--out {out.name}"]
     written = write_page(
-        found,
+        analysis,
         out,
         command=" ".join(words),
         weights=Path(shown).stem,
         problems=problems,
         with_worst=sheet,
     )
-    print(_table(found))
+    print(_table(analysis))
     for file in (written.page, written.worst, written.plot):
         if file is not None:
             print(file)
     name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
     if json is not None:
-        write_json(json, {**found.to_json(), "limit": limit, "problems": problems})
+        write_json(json, {**analysis.to_json(), "limit": limit, "problems": problems})
 
 
-def _table(found: Analysis) -> str:
+def _table(analysis: Analysis) -> str:
     from picosam2.cli._text import columns
 
-    numbers = found.evaluation.to_json()
+    numbers = analysis.evaluation.to_json()
     low, high = numbers["miou_ci95"]
-    lost = found.lost()
+    lost = analysis.lost()
     rows = [("cause", "objects", "of the loss", "under IoU 0.5")]
     rows += [
         (row.name, f"{row.n:,}", f"{row.loss:.1%}", f"{lost.get(row.name, 0):,}")
-        for row in found.by_cause()
+        for row in analysis.by_cause()
     ]
     return (
         f"{numbers['n']:,} objects in {numbers['photos']:,} photos, mIoU {numbers['miou']:.4f} "

@@ -70,18 +70,19 @@ def calibrate(
                 progress=update,
             )
     fitted = {
-        kind: fit(found, config) for kind, found in zip(("click", "box"), examples, strict=True)
+        kind: fit(collected, config)
+        for kind, collected in zip(("click", "box"), examples, strict=True)
     }
     facts = {
         **facts,
         "geometry": predictor.runtime.info.facts["geometry"],  # a scorer belongs to its windows
-        "scorers": {kind: one.scorer.to_json() for kind, one in fitted.items()},
-        "calibration": {kind: one.report() for kind, one in fitted.items()},
+        "scorers": {kind: result.scorer.to_json() for kind, result in fitted.items()},
+        "calibration": {kind: result.report() for kind, result in fitted.items()},
     }
     save_weights(out, model, facts, half=half)
-    for kind, one in fitted.items():
+    for kind, result in fitted.items():
         print(
-            f"{kind}: mIoU {one.chosen:.3f} (best candidate {one.best:.3f}), Spearman "
-            f"{one.spearman:.3f}, calibration error {one.calibration_error:.3f}"
+            f"{kind}: mIoU {result.chosen:.3f} (best candidate {result.best:.3f}), Spearman "
+            f"{result.spearman:.3f}, calibration error {result.calibration_error:.3f}"
         )
     print(f"wrote {out}")

@@ -80,18 +80,18 @@ def clicks(
         results.append(result.to_json())
     measured = results[0]
     rows = [("clicks", *(str(count) for count in range(1, clicks + 1)))]
-    for found in results:
-        name = str(found["weights"].get("name", "mIoU"))
-        rows.append((name, *(f"{value:.4f}" for value in found["miou"])))
+    for numbers in results:
+        name = str(numbers["weights"].get("name", "mIoU"))
+        rows.append((name, *(f"{value:.4f}" for value in numbers["miou"])))
     print(f"{measured['n']:,} objects in {measured['photos']:,} photos, mIoU\n{columns(rows)}")
-    for found in results:
+    for numbers in results:
         if peer is not None:
-            print(found["weights"].get("name", "network"))
-        for target, one in found["noc"].items():
-            print(f"NoC@{target}  {one['clicks']:.2f}  ({one['failed']:.0%} never get there)")
+            print(numbers["weights"].get("name", "network"))
+        for target, noc in numbers["noc"].items():
+            print(f"NoC@{target}  {noc['clicks']:.2f}  ({noc['failed']:.0%} never get there)")
         print(
-            f"{found['corrections']:,} corrections: {found['harmful']:.1%} harmful, "
-            f"{found['obeyed']:.1%} obeyed"
+            f"{numbers['corrections']:,} corrections: {numbers['harmful']:.1%} harmful, "
+            f"{numbers['obeyed']:.1%} obeyed"
         )
     name_problems(
         [f"{p.where}: {p.what}" for p in result.problems],

@@ -37,9 +37,12 @@ def compare(
         sets = compare_domains(before, after)
         print("\n".join(map(str, sets)))
         if json is not None:
-            write_json(json, {"protocols": {one.protocol: one.to_json() for one in sets}})
+            write_json(
+                json,
+                {"protocols": {comparison.protocol: comparison.to_json() for comparison in sets}},
+            )
         return
-    found = paired(before, after)
-    print(found)
+    paired_result = paired(before, after)
+    print(paired_result)
     if json is not None:
-        write_json(json, found.to_json())
+        write_json(json, paired_result.to_json())

@@ -52,8 +52,10 @@ def download(
             keep_archives=keep_archives,
             progress=update,
         )
-    for one in fetched:
-        print(f"{one.part}: {one.files:,} files in {one.folder}, sha256 {one.sha256}")
+    for archive in fetched:
+        print(
+            f"{archive.part}: {archive.files:,} files in {archive.folder}, sha256 {archive.sha256}"
+        )
 
 
 @app.command
@@ -171,8 +173,8 @@ def images(
     sources = given_sources(coco, lvis, source, to="prepare")
     config = ImageStoreConfig(validation=validation, seed=seed)
     with progress("preparing", "images") as update:
-        found = prepare_images(sources, out, config, workers=workers, progress=update)
-    problems = [f"{problem.where}: {problem.what}" for problem in found]
+        left_out = prepare_images(sources, out, config, workers=workers, progress=update)
+    problems = [f"{problem.where}: {problem.what}" for problem in left_out]
     name_problems(problems, f"{len(problems):,} images or annotations were left out")
     store = ImageStore(out)
     held = int(store.images["validation"].sum())

@@ -230,22 +230,22 @@ def _check_leak(photos: Sequence[AnnotatedImage], store: Path) -> Leaks:
 def _table(result: Evaluation) -> str:
     from picosam2.cli._text import columns
 
-    found = result.to_json()
-    low, high = found["miou_ci95"]
+    numbers = result.to_json()
+    low, high = numbers["miou_ci95"]
     rows = [
-        ("objects", f"{found['n']:,} in {found['photos']:,} photos"),
-        ("mIoU", f"{_number(found['miou'])} (95 %: {_number(low)} to {_number(high)})"),
-        ("hit rate", _number(found["hit_rate"])),
-        ("boundary IoU", _number(found["boundary_iou"])),
-        ("best candidate", _number(found["best_candidate"])),
-        *((f"{name} objects", _number(value)) for name, value in found["by_size"].items()),
-        *((f"baseline {name}", _number(value)) for name, value in found["baselines"].items()),
-        ("score's rank correlation", _number(found["score"]["spearman"])),
-        ("score's calibration error", _number(found["score"]["calibration_error"])),
-        ("ms per prompt", f"{found['ms_per_prompt']:.1f}"),
-        ("weights", found["weights_sha256"][:16]),
+        ("objects", f"{numbers['n']:,} in {numbers['photos']:,} photos"),
+        ("mIoU", f"{_number(numbers['miou'])} (95 %: {_number(low)} to {_number(high)})"),
+        ("hit rate", _number(numbers["hit_rate"])),
+        ("boundary IoU", _number(numbers["boundary_iou"])),
+        ("best candidate", _number(numbers["best_candidate"])),
+        *((f"{name} objects", _number(value)) for name, value in numbers["by_size"].items()),
+        *((f"baseline {name}", _number(value)) for name, value in numbers["baselines"].items()),
+        ("score's rank correlation", _number(numbers["score"]["spearman"])),
+        ("score's calibration error", _number(numbers["score"]["calibration_error"])),
+        ("ms per prompt", f"{numbers['ms_per_prompt']:.1f}"),
+        ("weights", numbers["weights_sha256"][:16]),
     ]
-    return f"{found['protocol']} on {found['dataset']}\n{columns(rows, left=2)}"
+    return f"{numbers['protocol']} on {numbers['dataset']}\n{columns(rows, left=2)}"
 
 
 def _number(value: Any) -> str:

@@ -241,7 +241,7 @@ def _check(weights: str, recipe: str | None, changes: list[str]) -> None:
         raise ConfigError("--set changes a recipe: give --recipe too")
     path = None if recipe is not None else find_weights(weights)
     if path is not None and path.suffix == ".onnx":
-        found = check_file(path)
+        result = check_file(path)
     else:
         for module in ("torch", "safetensors"):
             require(module, "train")
@@ -251,31 +251,31 @@ def _check(weights: str, recipe: str | None, changes: list[str]) -> None:
         from picosam2.training.config import changed_recipe
 
         if path is not None:
-            found = check_model(load_weights(path))
+            result = check_model(load_weights(path))
         else:
             assert recipe is not None
-            found = check_model(PicoSAM2(changed_recipe(recipe, changes).model))
-    print(_layers(found))
+            result = check_model(PicoSAM2(changed_recipe(recipe, changes).model))
+    print(_layers(result))
     print(
-        f"\nabout {mib(found.total)} of {mib(found.limit)} MiB (estimated): "
-        f"{mib(found.activations)} for activations, most at {found.peak.layer}, and "
-        f"{mib(found.weights)} for weights"
+        f"\nabout {mib(result.total)} of {mib(result.limit)} MiB (estimated): "
+        f"{mib(result.activations)} for activations, most at {result.peak.layer}, and "
+        f"{mib(result.weights)} for weights"
     )
-    for problem in found.problems:
+    for problem in result.problems:
         if not problem.certain:
             print(problem)
-    refuse(found)
+    refuse(result)
     print("nothing is known that keeps it off the sensor")
 
 
-def _layers(found: Check) -> str:
+def _layers(result: Check) -> str:
     """What is in memory while each layer runs."""
     from picosam2.cli._text import columns
     from picosam2.export.imx500.check import mib
 
     rows = [("layer", "operator", "gives", "MiB then")]
     rows += [
-        (one.layer, one.operator, "x".join(map(str, one.shape)), mib(one.bytes))
-        for one in found.layers
+        (layer.layer, layer.operator, "x".join(map(str, layer.shape)), mib(layer.bytes))
+        for layer in result.layers
     ]
     return columns(rows, left=2)

@@ -100,23 +100,23 @@ def _print_table(config: ModelConfig) -> None:
     rows = [("stage", "output", "parameters", "MACs (M)", "fp32 (KiB)", "int8 (KiB)")]
     rows += [
         (
-            one.name,
-            "x".join(map(str, one.shape)),
-            f"{one.parameters:,}",
-            f"{one.macs / 1e6:,.2f}",
-            f"{one.bytes(4) / 1024:,.1f}",
-            f"{one.bytes(1) / 1024:,.1f}",
+            stage.name,
+            "x".join(map(str, stage.shape)),
+            f"{stage.parameters:,}",
+            f"{stage.macs / 1e6:,.2f}",
+            f"{stage.bytes(4) / 1024:,.1f}",
+            f"{stage.bytes(1) / 1024:,.1f}",
         )
-        for one in costs
+        for stage in costs
     ]
     rows.append(
         (
             "in all",
             "",
-            f"{sum(one.parameters for one in costs):,}",
-            f"{sum(one.macs for one in costs) / 1e6:,.1f}",
-            f"{sum(one.bytes(4) for one in costs) / 1024:,.1f}",
-            f"{sum(one.bytes(1) for one in costs) / 1024:,.1f}",
+            f"{sum(stage.parameters for stage in costs):,}",
+            f"{sum(stage.macs for stage in costs) / 1e6:,.1f}",
+            f"{sum(stage.bytes(4) for stage in costs) / 1024:,.1f}",
+            f"{sum(stage.bytes(1) for stage in costs) / 1024:,.1f}",
         )
     )
     side = config.input_size

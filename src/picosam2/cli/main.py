@@ -227,11 +227,11 @@ def run(tokens: Sequence[str]) -> int:
 
 def _usage(error: CycloptsError) -> str:
     """What is wrong with a command line."""
-    said = str(error)
+    message = str(error)
     if not isinstance(error, MissingArgumentError) or not error.argument:
-        return said
-    if error.tokens_so_far or "Did you mean" in said:
-        return said
+        return message
+    if error.tokens_so_far or "Did you mean" in message:
+        return message
     command = " ".join(("picosam2", *(error.command_chain or ())))
     name = error.argument.name
     if name.startswith("-"):

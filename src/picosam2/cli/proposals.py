@@ -83,15 +83,15 @@ def _table(result: Proposals) -> str:
     rows: list[tuple[str, ...]] = [
         ("", "AR@1", "AR@10", "AR@100", "small", "medium", "large", "masks", "s/photo")
     ]
-    for name, found in result.methods.items():
-        sizes = ["-" if value is None else f"{value:.3f}" for value in found.by_size.values()]
+    for name, method in result.methods.items():
+        sizes = ["-" if value is None else f"{value:.3f}" for value in method.by_size.values()]
         rows.append(
             (
                 name,
-                *(f"{value:.3f}" for value in found.at.values()),
+                *(f"{value:.3f}" for value in method.at.values()),
                 *sizes,
-                f"{found.masks_per_photo:.0f}",
-                f"{found.seconds_per_photo:.2f}",
+                f"{method.masks_per_photo:.0f}",
+                f"{method.seconds_per_photo:.2f}",
             )
         )
     return f"{result.objects:,} objects in {result.photos:,} photos\n{columns(rows)}"

@@ -73,7 +73,7 @@ def quantize(
             threads=threads,
             progress=update,
         )
-    tried = ", ".join(f"{name} {100 * found:.2f} %" for name, found in made.tried.items())
+    tried = ", ".join(f"{name} {100 * share:.2f} %" for name, share in made.tried.items())
     rows = [
         ("file", f"{size(made.bytes)} (FP32: {size(made.fp32_bytes)})"),
         ("calibrated on", f"{made.crops:,} crops, by {made.method}"),
@@ -83,15 +83,15 @@ def quantize(
     rows += [
         (
             f"mIoU by {name}",
-            f"{one.fp32:.4f} to {one.int8:.4f} ({100 * one.change:+.2f} points), "
-            f"{one.objects:,} objects",
+            f"{pair.fp32:.4f} to {pair.int8:.4f} ({100 * pair.change:+.2f} points), "
+            f"{pair.objects:,} objects",
         )
-        for name, one in made.miou.items()
+        for name, pair in made.miou.items()
     ]
     print(f"{out}\n{columns(rows, left=2)}")
-    for name, one in made.miou.items():
-        if one.change < -LOSS_LIMIT:
+    for name, pair in made.miou.items():
+        if pair.change < -LOSS_LIMIT:
             print(
-                f"picosam2: warning: INT8 loses {-100 * one.change:.2f} points of mIoU by {name}",
+                f"picosam2: warning: INT8 loses {-100 * pair.change:.2f} points of mIoU by {name}",
                 file=sys.stderr,
             )

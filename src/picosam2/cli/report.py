@@ -86,7 +86,7 @@ def _models(results: Sequence[Mapping[str, Any]]) -> dict[str, Predictor]:
     from picosam2.predictor import Predictor
     from picosam2.runtimes.weights import find_weights
 
-    found: dict[str, Predictor] = {}
+    predictors: dict[str, Predictor] = {}
     seen: set[str] = set()
     for result in results:
         weights = result.get("weights")
@@ -104,6 +104,6 @@ def _models(results: Sequence[Mapping[str, Any]]) -> dict[str, Predictor]:
                 file=sys.stderr,
             )
             continue
-        if len(found) < 3:
-            found[f"{Path(str(weights['name'])).stem} {weights['precision']}"] = predictor
-    return found
+        if len(predictors) < 3:
+            predictors[f"{Path(str(weights['name'])).stem} {weights['precision']}"] = predictor
+    return predictors

@@ -51,7 +51,7 @@ def robustness(
     facts = weights_facts(weights, find_weights(weights, runtime), predictor)
     photos = read_annotations(dataset, annotations, images).images_to_measure()
     with progress("measuring", "evaluations") as update:
-        found = measure(
+        result = measure(
             predictor,
             photos,
             dataset=dataset,
@@ -61,18 +61,18 @@ def robustness(
             weights=facts,
             progress=update,
         )
-    print(f"{found['n']:,} objects in {found['photos']:,} photos, mIoU")
-    for entry in found["curves"].values():
+    print(f"{result['n']:,} objects in {result['photos']:,} photos, mIoU")
+    for entry in result["curves"].values():
         rows = [(entry["unit"], *(f"{level:g}" for level in entry["levels"]))]
         rows += [
             (name, *(f"{value:.4f}" for value in scores["miou"]))
             for name, scores in entry["protocols"].items()
         ]
         print(f"\n{entry['title']}\n{columns(rows)}")
-    for name, classes in found["rivals"].items():
+    for name, classes in result["rivals"].items():
         rows = [("other objects in the window", *classes)]
-        rows.append((name, *(number(one["miou"]) for one in classes.values())))
-        rows.append(("objects", *(f"{one['n']:,}" for one in classes.values())))
+        rows.append((name, *(number(group["miou"]) for group in classes.values())))
+        rows.append(("objects", *(f"{group['n']:,}" for group in classes.values())))
         print(f"\nCompeting objects\n{columns(rows)}")
     if json is not None:
-        write_json(json, found)
+        write_json(json, result)

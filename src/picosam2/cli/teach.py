@@ -79,11 +79,11 @@ def teach(
     check_folders(out)
     opened = Store(store)
     config = TeacherConfig(prompt=prompt, choose=choose, device=device, precision=precision)
-    asked = open_teacher(teacher, config)
+    opened_teacher = open_teacher(teacher, config)
     with progress("teaching", "images") as update:
         shown: Progress | None = update if rank == 0 else None
         done = run(
-            asked,
+            opened_teacher,
             opened,
             sources,
             out,

@@ -164,10 +164,10 @@ class _Shown:
 
     def _measure(self, model: PicoSAM2) -> dict[str, Any]:
         assert self._validation is not None
-        found = self._validation(model)
-        self.note = f", mIoU box {found['box_miou']:.3f} click {found['click_miou']:.3f}"
+        scores = self._validation(model)
+        self.note = f", mIoU box {scores['box_miou']:.3f} click {scores['click_miou']:.3f}"
         self._due = True
-        return found
+        return scores
 
     def draw_if_due(self) -> None:
         """Draw the curves once the last measurement is in the metrics."""

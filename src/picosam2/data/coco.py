@@ -153,7 +153,7 @@ def read_annotated_images(
     default_source = annotations.stem if source is None else source
     annotated: dict[int, AnnotatedImage] = {}
     broken: dict[int, str] = {}  # image id -> why it is left out
-    found: dict[Path, list[tuple[int, bool]]] = {}  # image ids, and whether by the very name
+    by_path: dict[Path, list[tuple[int, bool]]] = {}  # image ids, and whether by the very name
     for image in file.images.values():
         try:
             path, exact = _find(images, candidates(image))
@@ -161,8 +161,8 @@ def read_annotated_images(
         except DataError as error:
             broken[image.id] = str(error)
         else:
-            found.setdefault(path, []).append((image.id, exact))
-    for path, ids in found.items():
+            by_path.setdefault(path, []).append((image.id, exact))
+    for path, ids in by_path.items():
         for image_id, exact in ids:
             if not exact and len(ids) > 1:
                 del annotated[image_id]

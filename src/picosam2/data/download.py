@@ -489,12 +489,12 @@ def _transfer(
 def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
     """Where the answer starts in the file and how long the file is, in bytes (None: unknown)."""
     if response.status == 206:
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
         )
-        if not found or int(found[1]) != have:
+        if not match or int(match[1]) != have:
             raise _TemporaryError("the server sent another piece than the one asked for")
-        return have, None if found[2] == "*" else int(found[2])
+        return have, None if match[2] == "*" else int(match[2])
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
 
@@ -508,11 +508,11 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 def _stated_md5(headers: Message) -> str | None:
     """The MD5 that an entity tag states: Amazon S3's does, for an object uploaded in one piece."""
-    found = re.fullmatch(r'"([0-9a-f]{32})"', headers.get("ETag", ""))
+    match = re.fullmatch(r'"([0-9a-f]{32})"', headers.get("ETag", ""))
     encrypted = headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
-    if not found or encrypted or headers.get("Server") != "AmazonS3":
+    if not match or encrypted or headers.get("Server") != "AmazonS3":
         return None
-    return found[1]
+    return match[1]
 
 
 def _md5(path: Path) -> str:

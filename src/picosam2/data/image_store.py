@@ -349,10 +349,10 @@ class ImageStore:
     @cached_property
     def photos(self) -> list[dict[str, Any]]:
         """Source, id, file name, dhash and split of every image, in order."""
-        found: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         for summary in sorted(self.path.glob("part-*.json")):
-            found += _summary(summary)["images"]
-        return found
+            entries += _summary(summary)["images"]
+        return entries
 
     def image(self, index: int) -> npt.NDArray[np.uint8]:
         """One image, (H, W, 3) RGB uint8, read-only."""
@@ -382,8 +382,8 @@ class ImageStore:
         """
         if self.images["validation"].any():
             read = read_coco(self.path / "validation.json", self.path / "validation")
-            if found := tuple(image for image in read.images if image.instances):
-                return found
+            if images := tuple(image for image in read.images if image.instances):
+                return images
         raise StoreError(
             f"{self.path} keeps no images for validation to measure on: prepare it with "
             "--validation 0.1"

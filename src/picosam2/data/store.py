@@ -316,9 +316,11 @@ def _kept(job: _Job, summary: Mapping[str, Any]) -> Iterator[AnnotatedImage]:
 
 
 def _problems(read: Sequence[Annotations], summaries: Sequence[Any]) -> tuple[EntryProblem, ...]:
-    found = [problem for annotations in read for problem in annotations.problems]
-    found += [EntryProblem(**problem) for summary in summaries for problem in summary["problems"]]
-    return tuple(found)
+    problems = [problem for annotations in read for problem in annotations.problems]
+    problems += [
+        EntryProblem(**problem) for summary in summaries for problem in summary["problems"]
+    ]
+    return tuple(problems)
 
 
 def _plan(
@@ -354,10 +356,10 @@ def _view_to_json(view: View) -> dict[str, Any]:
     return {k: None if v == math.inf else v for k, v in asdict(view).items()}
 
 
-def _view_from_json(found: Any) -> View:
-    if not isinstance(found, dict):
+def _view_from_json(value: Any) -> View:
+    if not isinstance(value, dict):
         raise TypeError("the settings of a view")
-    settings: dict[str, Any] = {k: math.inf if v is None else v for k, v in found.items()}
+    settings: dict[str, Any] = {k: math.inf if v is None else v for k, v in value.items()}
     return View(**settings)
 
 
@@ -369,8 +371,8 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
             if _UNFINISHED.match(unfinished.name):
                 unfinished.unlink()
     if manifest.exists():
-        found = _read_manifest(manifest).get("fingerprint")
-        if found != plan["fingerprint"]:
+        fingerprint = _read_manifest(manifest).get("fingerprint")
+        if fingerprint != plan["fingerprint"]:
             raise StoreError(
                 f"{out} holds a store made from other sources or settings: choose another folder, "
                 "or remove it first"
@@ -417,8 +419,8 @@ def _read_summary(path: Path) -> dict[str, Any]:
             EntryProblem(**problem)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
-    found: dict[str, Any] = summary
-    return found
+    checked: dict[str, Any] = summary
+    return checked
 
 
 def _damaged(summary: Path, reason: Exception) -> StoreError:
@@ -646,7 +648,7 @@ class Store:
             raise StoreError(f"{self.path} is unfinished: run the same `data prepare` again")
         try:
             self.view_names: tuple[str, ...] = tuple(manifest["views"])
-            self.views = tuple(_view_from_json(found) for found in manifest["view_settings"])
+            self.views = tuple(_view_from_json(value) for value in manifest["view_settings"])
             self.source_names: tuple[str, ...] = tuple(manifest["source_names"])
             self.context = int(manifest["context"])
             self.fingerprint = str(manifest["fingerprint"])
@@ -734,10 +736,10 @@ class Store:
     @cached_property
     def photos(self) -> list[dict[str, Any]]:
         """Source, id, file name, dhash and split of every photo."""
-        found: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         for summary in sorted(self.path.glob("shard-*.json")):
-            found += _read_summary(summary)["photos"]
-        return found
+            entries += _read_summary(summary)["photos"]
+        return entries
 
     def held_out(self) -> tuple[AnnotatedImage, ...]:
         """The photos that are kept for validation and their objects, source by source.
@@ -778,7 +780,7 @@ class Store:
         given = [(sha256_file(_file(source.annotations)), source) for source in sources]
         ordered: list[SourceFiles] = []
         for wanted in self._made_from:
-            place = next((i for i, (found, _) in enumerate(given) if found == wanted), None)
+            place = next((i for i, (other, _) in enumerate(given) if other == wanted), None)
             if place is None:
                 raise StoreError(
                     f"{self.path} was made from {len(self._made_from)} annotation files, and the "

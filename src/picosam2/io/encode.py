@@ -110,13 +110,13 @@ def encode(
     if format in ("indexed", "ids"):
         write = formats.indexed_png if format == "indexed" else formats.ids_png
         empty = np.zeros((height, width), np.bool_)
-        return write([one.mask for one in objects] or [empty])
+        return write([segmentation.mask for segmentation in objects] or [empty])
     if format == "json":
         document = {
             "image": image_name,
             "size": [height, width],
             "weights": dict(weights or {}),
-            "masks": [one.to_json() for one in objects],
+            "masks": [segmentation.to_json() for segmentation in objects],
         }
         return json_line(marked(document))
     if format == "svg":
@@ -130,9 +130,13 @@ def encode(
         return json_line(marked(document))
     annotations = [
         formats.coco_annotation(
-            one, id=number, image_id=1, polygons=format == "coco-polygons", tolerance=tolerance
+            segmentation,
+            id=number,
+            image_id=1,
+            polygons=format == "coco-polygons",
+            tolerance=tolerance,
         )
-        for number, one in enumerate(objects, 1)
+        for number, segmentation in enumerate(objects, 1)
     ]
     entry = {"id": 1, "file_name": image_name, "height": height, "width": width}
     return json_line(marked(formats.coco_document([entry], annotations)))

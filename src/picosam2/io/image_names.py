@@ -85,7 +85,7 @@ def match_names(names: Iterable[str], images: Sequence[str]) -> Matches:
         for image in free:
             if (key := key_of_image(image)) is not None:
                 index[key].append(image)
-        found: dict[str, list[str]] = {}
+        possible: dict[str, list[str]] = {}
         for name in waiting:
             key = key_of_name(name)
             candidates = index.get(key, []) if key is not None else []
@@ -95,12 +95,12 @@ def match_names(names: Iterable[str], images: Sequence[str]) -> Matches:
                     image for image, n in zip(candidates, common, strict=True) if n == max(common)
                 ]
             if candidates:
-                found[name] = candidates
+                possible[name] = candidates
         claims: dict[str, list[str]] = defaultdict(list)
-        for name, candidates in found.items():
+        for name, candidates in possible.items():
             for image in candidates:
                 claims[image].append(name)
-        for name, candidates in found.items():
+        for name, candidates in possible.items():
             rivals = claims[candidates[0]]
             if len(candidates) > 1:
                 what = f"may be {_listed(candidates)}: name it by its path below the folder"
@@ -111,7 +111,7 @@ def match_names(names: Iterable[str], images: Sequence[str]) -> Matches:
             else:
                 matches.names[candidates[0]] = name
                 del free[candidates[0]]
-        waiting = [name for name in waiting if name not in found]
+        waiting = [name for name in waiting if name not in possible]
     return matches
 
 
@@ -145,8 +145,8 @@ def _common_folders(name: str, image: str) -> int:
     """How many folders above the file have the same names in both paths."""
     count = 0
     above = zip(plain(name).split("/")[-2::-1], plain(image).split("/")[-2::-1], strict=False)
-    for one, other in above:
-        if PurePosixPath(one).name != other:
+    for folder, other in above:
+        if PurePosixPath(folder).name != other:
             break
         count += 1
     return count

@@ -19,7 +19,7 @@ def files_below(
         folder: where to look.
         on_error: receives the error for each folder that cannot be read.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     # Each folder with the real paths of the folders above it, its own included.
     waiting: list[tuple[Path, tuple[Path, ...]]] = [(folder, (folder.resolve(),))]
     while waiting:
@@ -39,5 +39,5 @@ def files_below(
                 if real not in above:
                     waiting.append((path, (*above, real)))
             else:
-                found[path.relative_to(folder).as_posix()] = path
-    return dict(sorted(found.items()))
+                files[path.relative_to(folder).as_posix()] = path
+    return dict(sorted(files.items()))

@@ -340,7 +340,7 @@ def _read_coco(path: Path) -> PromptFile:
         if (earlier := first.setdefault(name, image.id)) != image.id:
             what = f"has the same file_name as image {earlier}: read as one image"
             file.problems.append(EntryProblem(where=f"image {image.id}", what=what))
-    found: dict[str, list[_Boxed]] = {name: [] for name in names.values()}
+    objects: dict[str, list[_Boxed]] = {name: [] for name in names.values()}
     categories = dict(file.categories)
     for annotation in file.leave_out(broken):
         try:
@@ -348,12 +348,12 @@ def _read_coco(path: Path) -> PromptFile:
         except PicoSAM2Error as error:
             file.problems.append(EntryProblem(where=annotation.where, what=str(error)))
             continue
-        found[names[annotation.image_id]].append((annotation, boxed))
+        objects[names[annotation.image_id]].append((annotation, boxed))
         categories.setdefault(annotation.category_id, str(annotation.category_id))
     return PromptFile(
         images={
             name: _coco_reader(file.images[first[name]], some, categories)
-            for name, some in found.items()
+            for name, some in objects.items()
         },
         categories=categories,
         image_ids=first,
@@ -476,21 +476,21 @@ def _as_prompts(
     numbers: Mapping[str, int] | None,
 ) -> ImagePrompts:
     entries = []
-    for number, found in enumerate(objects, 1):
+    for number, boxed in enumerate(objects, 1):
         name = f"object {number}"
         try:
-            prompt = found.prompt()
+            prompt = boxed.prompt()
         except PicoSAM2Error as error:
             problems.append(EntryProblem(where=name, what=str(error)))
             continue
-        category = numbers[found.label] if numbers is not None else found.class_id
+        category = numbers[boxed.label] if numbers is not None else boxed.class_id
         entries.append(
             PromptEntry(
                 prompt=prompt,
-                label=found.label,
+                label=boxed.label,
                 category=category if category is not None else 1,
                 name=name,
-                score=found.score,
+                score=boxed.score,
             )
         )
     return ImagePrompts(entries=entries, problems=problems)

@@ -51,5 +51,5 @@ def sample_objects() -> tuple[SampleObject, ...]:
 
 def _described() -> dict[str, Any]:
     text = (resources.files("picosam2") / "assets" / "sample.json").read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    description: dict[str, Any] = json.loads(text)
+    return description

@@ -35,7 +35,7 @@ _DOUBT = (
 )
 _COMPARED = 1024  # long side of the picture on which masks are compared, pixels
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float64]
 _Logits = npt.NDArray[np.float32]
 
@@ -112,33 +112,33 @@ def everything(
     True
     """
     chosen = settings or Everything()
-    picture = load_image(image)
-    height, width = picture.shape[:2]
+    pixels = load_image(image)
+    height, width = pixels.shape[:2]
     clicks = click_grids(predictor, chosen, height, width)
     step = chosen.points_per_batch
     seen: list[_Seen] = []
     for start in range(0, len(clicks), step):
-        seen += _look(predictor, picture, clicks[start : start + step], chosen)
+        seen += _look(predictor, pixels, clicks[start : start + step], chosen)
         if progress:
             progress(min(start + step, len(clicks)), len(clicks))
-    seen.sort(key=lambda one: -one.stability)
-    boxes = np.array([_corners(one.box) for one in seen]).reshape(-1, 4)
+    seen.sort(key=lambda answer: -answer.stability)
+    boxes = np.array([_corners(answer.box) for answer in seen]).reshape(-1, 4)
     unlike = box_nms(boxes, chosen.box_nms_thresh)
-    found: list[_Found] = []
+    answers: list[_Answer] = []
     for start in range(0, len(unlike), step):
         some = [seen[i] for i in unlike[start : start + step]]
-        found += _look_again(predictor, picture, some, boxes, chosen)
+        answers += _look_again(predictor, pixels, some, boxes, chosen)
         if progress:
             progress(len(clicks) + min(start + step, len(unlike)), len(clicks) + len(unlike))
     shrink = min(_COMPARED / max(height, width), 1.0)
-    found.sort(key=lambda one: -one.score)
-    kept = _different(found, chosen, shrink, height, width)
+    answers.sort(key=lambda answer: -answer.score)
+    kept = _different(answers, chosen, shrink, height, width)
     results = []
-    for one in kept:
-        region = _clean_region(one, chosen.min_mask_region_area, 1.0, height, width)
+    for answer in kept:
+        region = _clean_region(answer, chosen.min_mask_region_area, 1.0, height, width)
         if region is not None:
-            results.append(_segmentation(picture, one, region))
-    return sorted(results, key=lambda one: -one.area)
+            results.append(_segmentation(pixels, answer, region))
+    return sorted(results, key=lambda answer: -answer.area)
 
 
 def grid(points_per_side: int, height: int, width: int) -> list[Point]:
@@ -159,15 +159,15 @@ def click_grids(
     long_side = max(height, width)
     usual = [i for i, window in enumerate(middle) if window.width >= _USUAL * long_side]
     base = usual[0] if usual else len(middle) - 1
-    found = []
+    clicks = []
     for i in range(max(base - chosen.crop_n_layers, 0), len(middle)):
         wider = max(middle[i].width / middle[base].width, 1.0)
         side = max(round(chosen.points_per_side / wider**_THINNING), 1)
-        found += [
+        clicks += [
             (point, predictor.click_windows(point, height, width)[i])
             for point in grid(side, height, width)
         ]
-    return found
+    return clicks
 
 
 def box_nms(boxes: _Floats, threshold: float) -> list[int]:
@@ -194,7 +194,7 @@ class _Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _Answer:
     """What the box window of such an answer shows: logits (S, S)."""
 
     point: Point
@@ -206,15 +206,15 @@ class _Found:
 
 def _look(
     predictor: Predictor,
-    picture: Picture,
+    image: Image,
     clicks: Sequence[tuple[Point, Window]],
     chosen: Everything,
 ) -> list[_Seen]:
     """The answers to some clicks that may be objects: stable, under the click, seen whole."""
-    height, width = picture.shape[:2]
-    maps = predictor.window_logits(picture, [window for _, window in clicks], CLICK_CHANNEL)
+    height, width = image.shape[:2]
+    maps = predictor.window_logits(image, [window for _, window in clicks], CLICK_CHANNEL)
     largest = predictor.click_windows(Point(0, 0), height, width)[-1].width
-    found = []
+    answers = []
     for (point, window), logits in zip(clicks, maps, strict=True):
         middle = slice(len(logits) // 2 - 1, len(logits) // 2 + 1)
         stability = masks.stability(logits, chosen.stability_score_offset)
@@ -225,8 +225,8 @@ def _look(
         # What runs out of its window is seen whole in a larger one, if it is an object.
         cut = window.width < largest and _cut_off(mask, window, height, width)
         if box is not None and not cut:
-            found.append(_Seen(point, box, stability))
-    return found
+            answers.append(_Seen(point, box, stability))
+    return answers
 
 
 def _inside(logits: _Logits, window: Window, height: int, width: int) -> Mask:
@@ -264,22 +264,22 @@ def _corners(box: Box) -> tuple[float, float, float, float]:
 
 def _look_again(
     predictor: Predictor,
-    picture: Picture,
+    image: Image,
     seen: Sequence[_Seen],
     boxes: _Floats,
     chosen: Everything,
-) -> list[_Found]:
+) -> list[_Answer]:
     """What the box windows of some answers show, if it is good enough.
 
     The predicted IoU is that of boxes that people drew; here most boxes are of no object. So it is
     lowered where few of the first answers, `boxes` (N, 4), are like the mask.
     """
-    height, width = picture.shape[:2]
-    windows = [predictor.box_window(one.box) for one in seen]
-    maps = predictor.window_logits(picture, windows, BOX_CHANNEL)
+    height, width = image.shape[:2]
+    windows = [predictor.box_window(first.box) for first in seen]
+    maps = predictor.window_logits(image, windows, BOX_CHANNEL)
     scores = predictor.box_scores(maps, windows, height, width)
-    found = []
-    for one, window, logits, score in zip(seen, windows, maps, scores.tolist(), strict=True):
+    answers = []
+    for first, window, logits, score in zip(seen, windows, maps, scores.tolist(), strict=True):
         box = _image_box(_inside(logits, window, height, width), window, height, width)
         stability = masks.stability(logits, chosen.stability_score_offset)
         if box is None or stability < chosen.stability_score_thresh:
@@ -287,18 +287,18 @@ def _look_again(
         alike = int(np.count_nonzero(masks.box_iou(np.array(_corners(box)), boxes) > _ALIKE))
         believed = score * (1 - _DOUBT ** max(alike, 1))
         if believed >= chosen.pred_iou_thresh:
-            found.append(_Found(one.point, one.box, window, logits.copy(), believed))
-    return found
+            answers.append(_Answer(first.point, first.box, window, logits.copy(), believed))
+    return answers
 
 
 def _different(
-    ranked: Sequence[_Found], chosen: Everything, shrink: float, height: int, width: int
-) -> list[_Found]:
+    ranked: Sequence[_Answer], chosen: Everything, shrink: float, height: int, width: int
+) -> list[_Answer]:
     """The answers, best first, whose masks overlap no better one too much; `max_masks` of them.
 
     Masks are compared on the photo made smaller by `shrink`, so that a large one costs no more.
     """
-    kept: list[_Found] = []
+    kept: list[_Answer] = []
     regions: list[tuple[Region, int]] = []
     for answer in ranked:
         if len(kept) == chosen.max_masks:
@@ -314,7 +314,7 @@ def _different(
 
 
 def _clean_region(
-    answer: _Found, min_area: int, shrink: float, height: int, width: int
+    answer: _Answer, min_area: int, shrink: float, height: int, width: int
 ) -> Region | None:
     """An answer's mask on the photo made smaller by `shrink`, its small pieces cleaned up.
 
@@ -342,13 +342,13 @@ def _iou_exceeds(a: Region, area_a: int, b: Region, area_b: int, threshold: floa
     return both > threshold * (area_a + area_b - both)
 
 
-def _segmentation(picture: Picture, answer: _Found, region: Region) -> Segmentation:
-    height, width = picture.shape[:2]
+def _segmentation(image: Image, answer: _Answer, region: Region) -> Segmentation:
+    height, width = image.shape[:2]
     return Segmentation.of_region(
         region,
         (height, width),
         score=answer.score,
         prompt=Prompt((answer.point,), answer.prompt),
         window=answer.window,
-        image=picture,
+        image=image,
     )

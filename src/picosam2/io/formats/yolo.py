@@ -119,27 +119,27 @@ def read_yolo(
             if box is not None:
                 x, y, w, h = box * (width, height, width, height)
                 corners = Box(x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-                found = LabeledObject(box=corners, label=label, class_id=class_id, score=score)
+                labeled = LabeledObject(box=corners, label=label, class_id=class_id, score=score)
             else:
                 mask = fill_rings([ring * (width, height)], height, width)
-                found = LabeledObject(mask=mask, label=label, class_id=class_id, score=score)
+                labeled = LabeledObject(mask=mask, label=label, class_id=class_id, score=score)
         except PicoSAM2Error as error:
             problem = EntryProblem(where=f"line {number}", what=str(error))
             if problems is None:
                 raise DataError(str(problem)) from error
             problems.append(problem)
             continue
-        objects.append(found)
+        objects.append(labeled)
     return objects
 
 
 def yolo_classes(text: str) -> set[int]:
     """The numbers of the classes that a label file uses, of lines that begin with one."""
-    found = set()
+    numbers = set()
     for _, words in _lines(text):
         if _CLASS.fullmatch(words[0]) and (number := int(words[0].partition(".")[0])) < MAX_CLASSES:
-            found.add(number)
-    return found
+            numbers.add(number)
+    return numbers
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -270,14 +270,14 @@ def _yaml_names(text: str) -> dict[int, str]:
     if rest and not rest.startswith("#"):  # in brackets, perhaps over several lines
         body = " ".join([rest, *lines[start + 1 :]])
         closing = min((i for i in map(body.find, "]}") if i >= 0), default=len(body))
-        items = [found for found in _ITEM.finditer(body[1:closing]) if found.group().strip()]
+        items = [match for match in _ITEM.finditer(body[1:closing]) if match.group().strip()]
     else:
         rows = []
         for line in lines[start + 1 :]:
             if line.strip() and not line.startswith((" ", "\t", "-")):
                 break
             rows.append(line.strip().removeprefix("-"))
-        items = [found for row in rows if row.strip() and (found := _ITEM.match(row))]
+        items = [match for row in rows if row.strip() and (match := _ITEM.match(row))]
     names = {}
     for position, item in enumerate(items):
         number, *spellings = item.groups()

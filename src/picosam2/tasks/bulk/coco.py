@@ -34,11 +34,13 @@ def coco_record(
 ) -> dict[str, Any]:
     """What a COCO file will hold of one image."""
     entries = []
-    for found, asked in zip(objects, prompts, strict=True):
-        entry = coco_annotation(found, id=0, image_id=0, polygons=polygons, tolerance=tolerance)
-        entry |= {"id": asked.id, "category_id": asked.category}
-        if asked.score is not None:
-            entry["prompt_score"] = asked.score
+    for segmentation, given in zip(objects, prompts, strict=True):
+        entry = coco_annotation(
+            segmentation, id=0, image_id=0, polygons=polygons, tolerance=tolerance
+        )
+        entry |= {"id": given.id, "category_id": given.category}
+        if given.score is not None:
+            entry["prompt_score"] = given.score
         entries.append(entry)
     return {"name": name, "height": height, "width": width, "masks": entries}
 

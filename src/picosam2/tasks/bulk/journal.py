@@ -23,7 +23,7 @@ from picosam2.io.formats.yolo import CLASSES
 from picosam2.io.prompt_files import PromptEntry
 from picosam2.tasks.bulk.coco import coco_of_run, part_of, read_records
 from picosam2.tasks.bulk.images import Job
-from picosam2.tasks.bulk.prompts import PromptSource, asked_json
+from picosam2.tasks.bulk.prompts import PromptSource, entries_json
 from picosam2.tasks.output_plan import OutputPlan
 
 JOURNAL = ".picosam2.jsonl"
@@ -125,10 +125,10 @@ class FolderJournal:
         if entry is None or not entry.done or entry.stat != _stat(job.path):
             return None
         try:
-            asked, problems = self._source.prompts_for(job.key, *entry.size)
+            entries, problems = self._source.prompts_for(job.key, *entry.size)
         except PicoSAM2Error:  # it is named when its turn comes
             return None
-        if entry.key != self._key(asked):
+        if entry.key != self._key(entries):
             return None
         whole = all(
             self._writers[name] == (entry.image, entry.format)
@@ -144,7 +144,7 @@ class FolderJournal:
         self,
         job: Job,
         size: tuple[int, int],
-        asked: Sequence[PromptEntry],
+        entries: Sequence[PromptEntry],
         files: Mapping[Path, bytes],
     ) -> None:
         """Write all files of an image, and remove those that an earlier run wrote beside them.
@@ -157,7 +157,7 @@ class FolderJournal:
         entry = _Entry(
             image=job.name,
             format=self._plan.format,
-            key=self._key(asked),
+            key=self._key(entries),
             size=size,
             stat=_stat(job.path),
             files={
@@ -205,11 +205,11 @@ class FolderJournal:
         )
         return []
 
-    def _key(self, asked: Sequence[PromptEntry]) -> str:
+    def _key(self, entries: Sequence[PromptEntry]) -> str:
         if self._source.everything is not None:
             prompts: Any = vars(self._source.everything)
         else:
-            prompts = asked_json(asked)
+            prompts = entries_json(entries)
         classes = self._source.yolo_names if self._plan.format == "yolo" else {}
         text = json.dumps([self._settings, prompts, classes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -47,11 +47,11 @@ class PromptSource:
     @classmethod
     def same(cls, prompts: Sequence[Prompt]) -> PromptSource:
         """The same prompts for every image."""
-        asked = tuple(
+        entries = tuple(
             PromptEntry(prompt=prompt, name=f"object {number}")
             for number, prompt in enumerate(prompts, 1)
         )
-        return cls(everywhere=asked, digest=json.dumps([prompt.to_json() for prompt in prompts]))
+        return cls(everywhere=entries, digest=json.dumps([prompt.to_json() for prompt in prompts]))
 
     @classmethod
     def of_prompt_file(cls, path: Path) -> PromptSource:
@@ -97,17 +97,17 @@ class PromptSource:
         usable: list[PromptEntry] = []
         problems: list[str] = []
         if self.file is not None and key is not None:
-            found = self.file.read(key, height, width)
-            given = found.entries
-            problems += map(str, found.problems)
-        for asked in given:
+            of_image = self.file.read(key, height, width)
+            given = of_image.entries
+            problems += map(str, of_image.problems)
+        for entry in given:
             try:
                 # A detector's boxes reach past the image as a matter of course.
                 with _WARNINGS_LOCK, warnings.catch_warnings():
                     warnings.simplefilter("ignore", PromptWarning)
-                    usable.append(replace(asked, prompt=asked.prompt.within(height, width)))
+                    usable.append(replace(entry, prompt=entry.prompt.within(height, width)))
             except PicoSAM2Error as error:
-                problems.append(f"{asked.name}: {error}")
+                problems.append(f"{entry.name}: {error}")
         return usable, problems
 
 
@@ -136,7 +136,7 @@ def prompt_source(
     return PromptSource.same(everywhere)
 
 
-def asked_json(asked: Sequence[PromptEntry]) -> list[Mapping[str, Any]]:
+def entries_json(entries: Sequence[PromptEntry]) -> list[Mapping[str, Any]]:
     """Prompts as plain values, for a digest."""
     return [
         {
@@ -146,7 +146,7 @@ def asked_json(asked: Sequence[PromptEntry]) -> list[Mapping[str, Any]]:
             "id": each.id,
             "score": each.score,
         }
-        for each in asked
+        for each in entries
     ]
 
 

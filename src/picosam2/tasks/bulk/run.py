@@ -181,11 +181,11 @@ class _Work:
         height, width = image.shape[:2]
         if self.source.everything is not None:
             objects = everything(image, self.predictor, self.source.everything)
-            asked = [PromptEntry(prompt=found.prompt) for found in objects]
+            entries = [PromptEntry(prompt=segmentation.prompt) for segmentation in objects]
             problems: list[str] = []
         else:
-            asked, problems = self.source.prompts_for(job.key, height, width)
-            prompts = [each.prompt for each in asked]
+            entries, problems = self.source.prompts_for(job.key, height, width)
+            prompts = [each.prompt for each in entries]
             objects = self.predictor(image, prompts=prompts) if prompts else []
         if isinstance(self.journal, CocoJournal):
             self.journal.add(
@@ -194,24 +194,28 @@ class _Work:
                     height,
                     width,
                     objects,
-                    asked,
+                    entries,
                     polygons=self.plan.format == "coco-polygons",
                     tolerance=self.tolerance,
                 )
             )
         else:
-            files = self._files(job, image, objects, asked)
-            self.journal.write(job, (height, width), asked, files)
+            files = self._files(job, image, objects, entries)
+            self.journal.write(job, (height, width), entries, files)
         return _Segmented(problems, len(objects))
 
     def _files(
-        self, job: Job, image: Image, objects: Sequence[Segmentation], asked: Sequence[PromptEntry]
+        self,
+        job: Job,
+        image: Image,
+        objects: Sequence[Segmentation],
+        entries: Sequence[PromptEntry],
     ) -> dict[Path, bytes]:
         """The contents of the files for an image."""
         format = self.plan.format
         per_object = format in PER_OBJECT
-        groups = [[found] for found in objects] if per_object else [list(objects)]
-        labels = [each.label for each in asked]
+        groups = [[segmentation] for segmentation in objects] if per_object else [list(objects)]
+        labels = [each.label for each in entries]
         classes = self.source.yolo_classes
         extras = file_extras(job.path, rgba=format == "cutout") if format in DRAWN else None
         files = {}
@@ -224,7 +228,7 @@ class _Work:
                 group,
                 prompts=self.source.everything is None,
                 labels=None if per_object else labels,
-                class_ids=[classes[each.category] for each in asked],
+                class_ids=[classes[each.category] for each in entries],
                 tolerance=self.tolerance,
                 weights=self.weights,
                 extras=extras,
