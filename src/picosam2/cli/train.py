@@ -79,7 +79,6 @@ def train(
     start = None if init is None else find_weights(init, "torch")
     if tensorboard:
         require("torch.utils.tensorboard", "tensorboard")
-    torch_device(device)
     keep_memory()
     chosen = changed_recipe(recipe, set or ())
     if chosen.model.guidance:
@@ -96,6 +95,7 @@ def train(
         return
     if store is None or images is not None or lesson is not None:
         raise ConfigError(f"the recipe {recipe} needs --store STORE, and no --images or --lesson")
+    torch_device(device)
     opened = Store(store)
     taught = None if teacher is None else TeacherCache(teacher, opened)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
