@@ -257,6 +257,8 @@ def client(tiny_onnx: Path) -> Iterator[Any]:
     limits = Limits(body=100_000, pixels=100_000, prompts=4, points=6)
     app = create_app(Predictor(tiny_onnx, threads=1), limits)
     with TestClient(app, base_url="http://127.0.0.1:8428") as opened:
+        # The first request waits for the processes that decode images to begin.
+        opened.post("/v1/segment?point=30,20", content=image_files()[3])
         yield opened
 
 
