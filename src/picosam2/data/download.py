@@ -150,7 +150,7 @@ def download(
     """Fetch, check and unpack a data set. Run again, it continues and verifies.
 
     Args:
-        dataset: "coco" or "lvis". LVIS is annotations only: its photos are COCO's, so give both
+        dataset: "coco" or "lvis". LVIS is annotations only: its images are COCO's, so give both
             the same `out`.
         out: the folder for `train2017/`, `val2017/`, `annotations/` and the archives.
         parts: some of the keys of `SOURCES[dataset].archives`; by default all of the newest
@@ -609,7 +609,7 @@ def _check_contents(archive: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _unpack_one(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    # Not `files.atomic_write`: it waits for the disk, which 118,287 photos make too slow, and a
+    # Not `files.atomic_write`: it waits for the disk, which 118,287 images make too slow, and a
     # file lost in a power cut is found by its CRC at the next run.
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.part")

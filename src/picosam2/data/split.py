@@ -1,7 +1,7 @@
-"""Training or validation? Decided by what a photo shows, so that copies of it stay together.
+"""Training or validation? Decided by what an image shows, so that copies of it stay together.
 
-Data sets borrow photos from one another and save them again, smaller and at another quality; video
-frames follow each other. Photos that look the same are one group, and a group is on one side.
+Data sets borrow images from one another and save them again, smaller and at another quality; video
+frames follow each other. Images that look the same are one group, and a group is on one side.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from PIL import Image
 from picosam2.data.coco import AnnotatedImage
 
 NEAR = 4
-"""Bits, of 64, by which two difference hashes of one picture may differ after it was re-saved.
+"""Bits, of 64, by which two difference hashes of one image may differ after it was re-saved.
 
-Re-saving 100 COCO val2017 photos at 400 pixels and JPEG quality 75 changed up to 3 bits, and none
-in only 55 of them. Different photos of that hundred were at least 12 bits apart.
+Re-saving 100 COCO val2017 images at 400 pixels and JPEG quality 75 changed up to 3 bits, and none
+in only 55 of them. Different images of that hundred were at least 12 bits apart.
 """
 
 _CHUNKS = NEAR + 1  # two hashes that differ in no more than NEAR bits agree in one chunk at least
@@ -27,7 +27,7 @@ _CHUNK_BITS = 64 // _CHUNKS
 
 
 def dhash(image: npt.NDArray[np.uint8]) -> int:
-    """A 64-bit difference hash of a picture (H, W, 3) uint8; see `NEAR` for comparing two.
+    """A 64-bit difference hash of an image (H, W, 3) uint8; see `NEAR` for comparing two.
 
     Source: N. Krawetz, "Kind of Like That", 2013.
     """
@@ -38,16 +38,16 @@ def dhash(image: npt.NDArray[np.uint8]) -> int:
 
 
 def in_validation(picture_hash: int, seed: int, share: float) -> bool:
-    """Whether a photo is kept for validation: a fixed function of its picture and the seed."""
+    """Whether an image is kept for validation: a fixed function of its hash and the seed."""
     digest = hashlib.sha256(f"{seed}:{picture_hash:016x}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def split(hashes: Sequence[int | None], seed: int, share: float) -> list[bool]:
-    """Which photos, by their `dhash`, are kept for validation: about a `share` of the groups.
+    """Which images, by their `dhash`, are kept for validation: about a `share` of the groups.
 
-    A group is all photos that are `NEAR` another of it; its smallest hash decides for it. None
-    stands for a photo that cannot be read, which is on no side.
+    A group is all images that are `NEAR` another of it; its smallest hash decides for it. None
+    stands for an image that cannot be read, which is on no side.
     """
     known = np.unique(np.array([h for h in hashes if h is not None], np.uint64))
     decisive = dict(zip(known.tolist(), known[_groups(known)].tolist(), strict=True))
@@ -82,9 +82,9 @@ def _groups(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 
 
 def spread(photos: Sequence[AnnotatedImage], count: int) -> tuple[AnnotatedImage, ...]:
-    """`count` photos at even distances in their order, so that every source is among them; 0: all.
+    """`count` images at even distances in their order, so that every source is among them; 0: all.
 
-    A store's photos stand source by source; the first ones would be of one source only.
+    A store's images stand source by source; the first ones would be of one source only.
     """
     if not count or count >= len(photos):
         return tuple(photos)

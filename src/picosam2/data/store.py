@@ -1,15 +1,15 @@
-"""The crop store: photos and annotations prepared once, memory-mapped by training ever after.
+"""The crop store: images and annotations prepared once, memory-mapped by training ever after.
 
 A store is a folder of shards. Each shard holds *views*: square context crops, wider than any window
 that training cuts from them, with the object's mask as a fourth channel. A view belongs to one
-instance and to one kind of prompt; `View` says how wide its context is. Photos are split into train
+instance and to one kind of prompt; `View` says how wide its context is. Images are split into train
 and validation by what they show (`data.split`).
 
     store.json                  the plan: settings, sources with their hashes, a fingerprint
     shard-00000.crops.npy       (N, C, C, 4) uint8: R, G, B, mask coverage; see `data.crop_files`
     shard-00000.records.npy     (N,) of `RECORD`
-    shard-00000.json            written last: count, SHA-256 of the files, photos, problems
-    validation/, validation.json  the validation photos and their masks, in COCO's format
+    shard-00000.json            written last: count, SHA-256 of the files, images, problems
+    validation/, validation.json  the validation images and their masks, in COCO's format
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ RECORD = np.dtype(
         ("source", "<i4"),  # index into Store.source_names
         ("view", "<i4"),  # index into Store.views
         ("validation", "?"),
-        ("height", "<i4"),  # of the photo
+        ("height", "<i4"),  # of the image
         ("width", "<i4"),
         ("area", "<f4"),  # of the mask, in pixels
         ("window", "<f8", (4,)),  # of the context: x0, y0, x1, y1 in image pixels
@@ -112,7 +112,7 @@ VIEWS: dict[str, View] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFiles:
-    """One annotation file and its photos. `dataset` is coco or lvis."""
+    """One annotation file and its images. `dataset` is coco or lvis."""
 
     annotations: Path
     images: Path
@@ -129,7 +129,7 @@ class StoreConfig:
     context: int = 160
     """Side of the context crops in pixels; a window of 96 is cut from it."""
     validation: float = 0.1
-    """Share of the photos kept for validation, 0 to 0.9."""
+    """Share of the images kept for validation, 0 to 0.9."""
     seed: int = 0
     """Seed of the split."""
     photos_per_shard: int = 128
@@ -137,7 +137,7 @@ class StoreConfig:
     crops: CropFormat = "raw"
     """How crops are kept: raw, or jpeg, which takes about a tenth of the disk."""
     limit: int = 0
-    """Use only so many photos, at even distances; 0: all."""
+    """Use only so many images, at even distances; 0: all."""
 
     def __post_init__(self) -> None:
         if not self.views or set(self.views) - set(VIEWS):
@@ -183,16 +183,16 @@ def prepare(
     """Write the store of `sources` to the folder `out`, in parallel; finished shards are kept.
 
     Args:
-        sources: the annotation files with their photos.
+        sources: the annotation files with their images.
         out: the store's folder.
         config: how it is prepared.
         workers: processes; by default as many as this process may use processors.
-        progress: receives the number of photos, each of which is read twice: to be split and to be
+        progress: receives the number of images, each of which is read twice: to be split and to be
             cut.
         announce: called as `announce(objects, bytes)` before a crop is written, with an estimate
             of what they will take.
 
-    A photo or annotation that cannot be used is named in the result and in its shard's file, and
+    An image or annotation that cannot be used is named in the result and in its shard's file, and
     the rest goes on.
 
     Raises:
@@ -225,7 +225,7 @@ def prepare(
 
 
 def _limited(read: Sequence[Annotations], limit: int) -> list[AnnotatedImage]:
-    """The photos with an object, or `limit` of them."""
+    """The images with an object, or `limit` of them."""
     photos = [photo for annotations in read for photo in annotations.images if photo.instances]
     return list(spread(photos, limit))
 
@@ -297,9 +297,9 @@ def _prepare(
 
 
 def _kept(job: _Job, summary: Mapping[str, Any]) -> Iterator[AnnotatedImage]:
-    """The photos of a shard that are kept for validation and could be used.
+    """The images of a shard that are kept for validation and could be used.
 
-    Two photos may share source, id and name, so they are known by their places.
+    Two images may share source, id and name, so they are known by their places.
     """
     listed = iter(summary["photos"])
     entry = next(listed, None)
@@ -398,7 +398,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 _PHOTO = {"source": str, "id": int, "file_name": str, "dhash": str, "validation": bool}
-"""What a shard's file says of each photo."""
+"""What a shard's file says of each image."""
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
@@ -438,9 +438,9 @@ class _Job:
     index: int
     photos: tuple[AnnotatedImage, ...]
     hashes: tuple[int | None, ...]
-    """Of each photo; None where it cannot be read."""
+    """Of each image; None where it cannot be read."""
     validation: tuple[bool, ...]
-    """Whether each photo is kept for validation."""
+    """Whether each image is kept for validation."""
     names: tuple[str, ...]
     config: StoreConfig
 
@@ -486,9 +486,9 @@ def hash_images(paths: Sequence[Path]) -> list[int | None]:
 
 
 def _write_shard(job: _Job) -> int:
-    """Cut all views of a shard's photos and write its three files, the summary last.
+    """Cut all views of a shard's images and write its three files, the summary last.
 
-    Returns the number of photos.
+    Returns the number of images.
     """
     views = [VIEWS[name] for name in job.config.views]
     records: list[npt.NDArray[np.void]] = []
@@ -576,10 +576,10 @@ def _record(
 
 
 def write_validation(out: Path, photos: Sequence[AnnotatedImage]) -> str:
-    """The validation photos, copied, with a COCO file of their own: for measuring on whole images.
+    """The validation images, copied, with a COCO file of their own: for measuring on whole images.
 
     Image and annotation ids are new, since two sources may use the same ones. Returns the file's
-    SHA-256; it holds those of the photos.
+    SHA-256; it holds those of the images.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -735,16 +735,16 @@ class Store:
 
     @cached_property
     def photos(self) -> list[dict[str, Any]]:
-        """Source, id, file name, dhash and split of every photo."""
+        """Source, id, file name, dhash and split of every image."""
         entries: list[dict[str, Any]] = []
         for summary in sorted(self.path.glob("shard-*.json")):
             entries += _read_summary(summary)["photos"]
         return entries
 
     def held_out(self) -> tuple[AnnotatedImage, ...]:
-        """The photos that are kept for validation and their objects, source by source.
+        """The images that are kept for validation and their objects, source by source.
 
-        Photos without an object are left out.
+        Images without an object are left out.
 
         Raises:
             StoreError: the store keeps none.
@@ -769,7 +769,7 @@ class Store:
         return out
 
     def shard_photos(self, sources: Sequence[SourceFiles]) -> list[tuple[AnnotatedImage, ...]]:
-        """The photos of each shard, with all their objects, read again from what it was made of.
+        """The images of each shard, with all their objects, read again from what it was made of.
 
         A store keeps no paths, so the annotation files are known by their hashes, in any order.
 

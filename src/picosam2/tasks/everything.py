@@ -1,7 +1,7 @@
-"""Every object of a photo, without being pointed at: a grid of clicks, thinned out to masks.
+"""Every object of an image, without being pointed at: a grid of clicks, thinned out to masks.
 
 The method is SAM's automatic mask generator ("Segment Anything", 2023, appendix B), and so are the
-names of its settings. Three things differ. SAM lays crops over the photo to find small objects;
+names of its settings. Three things differ. SAM lays crops over the image to find small objects;
 here a click has windows of several sizes anyway. Each size has a grid of its own, and a crop layer
 is one more grid of smaller windows. A mask that runs out of its window is dropped, as SAM drops
 what runs out of a crop. And every mask is seen again through the window of its box, which is what
@@ -33,7 +33,7 @@ _ALIKE = 0.6  # boxes with a higher IoU than this speak for each other
 _DOUBT = (
     0.25  # how much of a score goes if one click alone says so; its square if two do, and so on
 )
-_COMPARED = 1024  # long side of the picture on which masks are compared, pixels
+_COMPARED = 1024  # long side of the image on which masks are compared, pixels
 
 Image = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ class Everything:
     """Settings, named as in SAM's automatic mask generator. `ConfigError` if one is impossible."""
 
     points_per_side: int = 24
-    """Clicks along each side of the photo; windows of more than the smallest size have fewer."""
+    """Clicks along each side of the image; windows of more than the smallest size have fewer."""
     points_per_batch: int = 64
     """Clicks whose windows are cut out and looked at together."""
     pred_iou_thresh: float = 0.7
@@ -91,7 +91,7 @@ def everything(
     *,
     progress: Progress | None = None,
 ) -> list[Segmentation]:
-    """Masks of all objects that a grid of clicks finds in a photo, the largest first.
+    """Masks of all objects that a grid of clicks finds in an image, the largest first.
 
     Args:
         image: a path, bytes, a PIL image or an array; see `load_image`.
@@ -104,7 +104,7 @@ def everything(
     another, as a wheel in a car; none equals another by more than the settings allow. They take a
     byte a pixel each.
 
-    Raises `ImageError` if the photo cannot be read.
+    Raises `ImageError` if the image cannot be read.
 
     >>> from picosam2 import Predictor, sample
     >>> found = everything(sample(), Predictor(), Everything(points_per_side=4))
@@ -142,7 +142,7 @@ def everything(
 
 
 def grid(points_per_side: int, height: int, width: int) -> list[Point]:
-    """`points_per_side` squared clicks, evenly over a photo, row by row."""
+    """`points_per_side` squared clicks, evenly over an image, row by row."""
     shares = (np.arange(points_per_side) + 0.5) / points_per_side
     return [Point(x, y) for y in (shares * height).tolist() for x in (shares * width).tolist()]
 
@@ -150,7 +150,7 @@ def grid(points_per_side: int, height: int, width: int) -> list[Point]:
 def click_grids(
     predictor: Predictor, chosen: Everything, height: int, width: int
 ) -> list[tuple[Point, Window]]:
-    """The clicks for a photo and the window of each: a grid for each size, smallest first.
+    """The clicks for an image and the window of each: a grid for each size, smallest first.
 
     The smallest windows, and those of crop layers, have `points_per_side` squared clicks. Windows
     k times as wide have fewer by k to the power of 1.6: large objects are few.
@@ -186,7 +186,7 @@ def box_nms(boxes: _Floats, threshold: float) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """The answer to a click: the box around its mask, in pixels of the photo."""
+    """The answer to a click: the box around its mask, in pixels of the image."""
 
     point: Point
     box: Box
@@ -230,7 +230,7 @@ def _look(
 
 
 def _inside(logits: _Logits, window: Window, height: int, width: int) -> Mask:
-    """A window's mask (S, S) without what lies in the padding around the photo."""
+    """A window's mask (S, S) without what lies in the padding around the image."""
     side = len(logits)
     centres = window.to_image(np.arange(side)[:, None] + np.full((1, 2), 0.5), side)
     columns, rows = ((centres > 0) & (centres < (width, height))).T
@@ -239,7 +239,7 @@ def _inside(logits: _Logits, window: Window, height: int, width: int) -> Mask:
 
 
 def _image_box(mask: Mask, window: Window, height: int, width: int) -> Box | None:
-    """The box of a window's mask in pixels of the photo, None if the mask is empty."""
+    """The box of a window's mask in pixels of the image, None if the mask is empty."""
     bounds = masks.bbox(mask)
     if bounds is None:
         return None
@@ -249,7 +249,7 @@ def _image_box(mask: Mask, window: Window, height: int, width: int) -> Box | Non
 
 
 def _cut_off(mask: Mask, window: Window, height: int, width: int) -> bool:
-    """Whether a window's mask reaches an edge of it beyond which the photo goes on."""
+    """Whether a window's mask reaches an edge of it beyond which the image goes on."""
     return bool(
         (window.x0 > 0 and mask[:, 0].any())
         or (window.y0 > 0 and mask[0].any())
@@ -296,7 +296,7 @@ def _different(
 ) -> list[_Answer]:
     """The answers, best first, whose masks overlap no better one too much; `max_masks` of them.
 
-    Masks are compared on the photo made smaller by `shrink`, so that a large one costs no more.
+    Masks are compared on the image made smaller by `shrink`, so that a large one costs no more.
     """
     kept: list[_Answer] = []
     regions: list[tuple[Region, int]] = []
@@ -316,7 +316,7 @@ def _different(
 def _clean_region(
     answer: _Answer, min_area: int, shrink: float, height: int, width: int
 ) -> Region | None:
-    """An answer's mask on the photo made smaller by `shrink`, its small pieces cleaned up.
+    """An answer's mask on the image made smaller by `shrink`, its small pieces cleaned up.
 
     None if nothing is left of it.
     """
