@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from helpers.configs import CONFIGS
 from helpers.variants import VariantConfig
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,8 @@ from picosam2.export.imx500.check import (
     refuse,
 )
 from picosam2.export.imx500.export import check_model
+from picosam2.export.onnx import export_onnx
+from picosam2.models.network import PicoSAM2
 from picosam2.runtimes.weights import find_weights, shipped
 
 PAPER = VariantConfig()
@@ -255,6 +258,16 @@ def test_shipped_weights_are_checked_in_a_second() -> None:
     assert found.converts
     assert found.total < MEMORY / 2
     assert found.to_json()["memory"]["total"] == found.total
+
+
+def test_a_branch_for_guidance_is_not_on_the_sensor(tmp_path: Path) -> None:
+    checked = []
+    for name, guidance in (("plain", False), ("guided", True)):
+        torch.manual_seed(0)
+        model = PicoSAM2(replace(CONFIGS["half size"], guidance=guidance)).eval()
+        export_onnx(model, tmp_path / f"{name}.onnx")
+        checked.append(check_file(tmp_path / f"{name}.onnx").to_json()["memory"])
+    assert checked[0] == checked[1]
 
 
 def test_files_that_are_no_network(tmp_path: Path) -> None:

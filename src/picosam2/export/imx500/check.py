@@ -154,6 +154,8 @@ def check_file(path: str | os.PathLike[str]) -> Check:
 def check_graph(model: onnx.ModelProto) -> Check:
     """Check an ONNX graph of float numbers, as `export_onnx` writes it.
 
+    A branch for guidance is left out, as the sensor's export leaves it out.
+
     Raises:
         WeightsError: it is quantized already, or its shapes cannot be worked out.
     """
@@ -162,13 +164,41 @@ def check_graph(model: onnx.ModelProto) -> Check:
             "this network is quantized already, in another way than the sensor's: give the weights "
             "that it was made from"
         )
-    graph = _Graph(model)
+    graph = _Graph(_without_guidance(model))
     problems = [problem for node in graph.nodes for problem in _problems(graph, node)]
     layers = (*_centring(graph), *_memory(graph))
     if not graph.nodes:
         raise WeightsError("there is no layer in this graph")
     picture = sum(math.prod(graph.shape(name, "the input")) for name in graph.inputs)
     return Check(problems=tuple(problems), layers=layers, weights=_weights(graph), picture=picture)
+
+
+def _without_guidance(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph without the branch that reads guidance, and without the addition that joins it."""
+    if all(value.name != "guidance" for value in model.graph.input):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    constants = {tensor.name for tensor in copy.graph.initializer}
+    branch, joined = {"guidance"}, dict[str, str]()
+    nodes: list[NodeProto] = []
+    for node in copy.graph.node:
+        node.input[:] = [joined.get(name, name) for name in node.input]
+        others = [name for name in node.input if name not in branch and name not in constants]
+        if node.op_type == "Constant":
+            constants.update(node.output)
+        if branch.isdisjoint(node.input):
+            nodes.append(node)
+        elif not others:
+            branch.update(node.output)
+        else:
+            joined[node.output[0]] = others[0]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    inputs = [value for value in copy.graph.input if value.name != "guidance"]
+    del copy.graph.input[:]
+    copy.graph.input.extend(inputs)
+    return copy
 
 
 def refuse(checked: Check) -> None:
