@@ -24,7 +24,7 @@ from PIL import Image
 
 from picosam2 import geometry
 from picosam2.geometry import Window
-from picosam2.io.formats import colours
+from picosam2.io.formats import colors
 from picosam2.io.sample_image import SampleObject, sample, sample_objects
 from picosam2.predictor import CLICK_CHANNEL, Predictor
 from picosam2.results import PALETTE, overlay
@@ -44,7 +44,7 @@ def main() -> None:
     hero(predictor).save(args.out / "hero.png", optimize=True)
     window(predictor, args.out / "window.png")
     found = everything(sample(), predictor)
-    overlay(sample(), found, colors=colours(len(found)), prompts=False).save(
+    overlay(sample(), found, colors=colors(len(found)), prompts=False).save(
         args.out / "everything.jpg", quality=90
     )
 
