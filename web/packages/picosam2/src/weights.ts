@@ -15,7 +15,8 @@ const LEAST_FILTER = 32;
 const LEAST_SIZE = 64;
 
 // Field numbers of onnx.proto.
-const MODEL = { graph: 7 } as const;
+const MODEL = { graph: 7, metadata: 14 } as const;
+const ENTRY = { key: 1, value: 2 } as const;
 const GRAPH = { node: 1, initializer: 5 } as const;
 const TENSOR = { dims: 1, type: 2, floats: 4, name: 8, raw: 9 } as const;
 const NODE = { input: 1, output: 2, opType: 4, attribute: 5 } as const;
@@ -36,7 +37,7 @@ interface Tensor {
 
 /** A model with its weights stored as int8, or all as float16. */
 export function packWeights(model: Uint8Array, to: "int8" | "float16" = "int8"): Uint8Array<ArrayBuffer> {
-  return withGraph(model, (graph) => {
+  return withGraph(withoutGraphHash(model), (graph) => {
     const nodes: Uint8Array[] = [];
     const rest: Uint8Array[] = [];
     for (const field of fields(graph)) {
@@ -155,6 +156,23 @@ function withGraph(model: Uint8Array, change: (graph: Uint8Array) => Uint8Array[
     [...fields(bytes)].map(({ number, body, raw }) =>
       number === MODEL.graph ? bytesField(MODEL.graph, concat(change(body))) : raw,
     ),
+  );
+}
+
+/** The model without the hash of its graph in its description, for a graph that is stored in another way. */
+function withoutGraphHash(model: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(model.buffer, model.byteOffset, model.byteLength);
+  return concat(
+    [...fields(bytes)].map(({ number, body, raw }) => {
+      if (number !== MODEL.metadata) return raw;
+      const entry = new Map([...fields(body)].map((field) => [field.number, field.body]));
+      const key = decode(entry.get(ENTRY.key)!);
+      if (key !== "picosam2") return raw;
+      const description = JSON.parse(decode(entry.get(ENTRY.value)!)) as Record<string, unknown>;
+      delete description["graph_sha256"];
+      const value = textField(ENTRY.value, JSON.stringify(description));
+      return bytesField(MODEL.metadata, concat([textField(ENTRY.key, key), value]));
+    }),
   );
 }
 

@@ -71,6 +71,13 @@ describe("packed weights", () => {
     expect(() => [...fields(Uint8Array.of(3))]).toThrow("no protobuf");
   });
 
+  it("no longer claim the hash of the graph that they were", () => {
+    const described = concat([bytes, onnxWith("picosam2", '{"graph_sha256": "ab", "channels": 2}', 0).subarray(4)]);
+    const text = new TextDecoder("latin1").decode(packWeights(described));
+    expect(text).toContain('{"channels":2}');
+    expect(text).not.toContain("graph_sha256");
+  });
+
   it("of this package keep the description and take a third of the bytes", () => {
     const packed = new Uint8Array(readFileSync(new URL("../weights/default.onnx", import.meta.url)));
     const facts = readFacts(packed, "default.onnx");
