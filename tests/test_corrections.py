@@ -251,3 +251,22 @@ def test_a_second_pass_that_finds_nothing_has_no_score() -> None:
     (candidates,) = Predictor(runtime).clicks(photo(A), [Point(*ON_A[:2])], refine=-1)
     assert [c.score > 0 for c in candidates] == [True] * (COUNT - 1) + [False]
     assert [c.region.area > 0 for c in candidates] == [True] * (COUNT - 1) + [False]
+
+
+def test_low_resolution_logits_are_fed_back_as_users_of_sam_2_write_it() -> None:
+    """The mask of a first call comes back through `mask_input`, with all clicks so far."""
+    predictor = Predictor(guided())
+    predictor.set_image(photo(A))
+    _, scores, low = predictor.predict(point_coords=[ON_A[:2]], point_labels=[1])
+    best = int(scores.argmax())
+    masks, _, again = predictor.predict(
+        point_coords=[ON_A[:2], OFF[:2]],
+        point_labels=[1, 0],
+        mask_input=low[best][None],
+        multimask_output=False,
+    )
+    assert masks.shape == (1, HEIGHT, WIDTH)
+    assert again.shape == (1, 256, 256)
+    assert masks[0, 120, 90]
+    assert not masks[0, 120, 110]
+    assert (masks[0] & A).sum() > 0.8 * A.sum()

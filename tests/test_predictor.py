@@ -496,6 +496,23 @@ def test_sam_points_and_labels() -> None:
     assert not found[0][120, 165]
 
 
+def test_sam_batches_are_one_object_each() -> None:
+    predictor = Predictor(FakeRuntime(reddish))
+    predictor.set_image(photo(A, B))
+    points = [[[100.5, 120.5]], [[165.5, 120.5]]]
+    masks, scores, low = predictor.predict(point_coords=points, point_labels=[[1], [1]])
+    assert (masks.shape, scores.shape) == ((2, 3, HEIGHT, WIDTH), (2, 3))
+    assert low.shape == (2, 3, 256, 256)
+    for together, point in zip(masks, points, strict=True):
+        np.testing.assert_array_equal(together, predictor.predict(point_coords=point)[0])
+    boxes = np.array([[71, 91, 131, 151], [138, 93, 194, 149]])
+    masks, _, _ = predictor.predict(box=boxes, multimask_output=False)
+    assert masks.shape == (2, 1, HEIGHT, WIDTH)
+    shares = boxes / [WIDTH, HEIGHT, WIDTH, HEIGHT]
+    again, _, _ = predictor.predict(box=shares, multimask_output=False, normalize_coords=False)
+    np.testing.assert_array_equal(masks, again)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -510,7 +527,12 @@ def test_sam_points_and_labels() -> None:
         ({"point_coords": [[WIDTH, 2]]}, "outside the image"),
         ({"point_labels": [1]}, "0 points need as many labels"),
         ({"box": [1, 2, 3]}, r"array \(4,\)"),
-        ({"box": [[1, 2, 3, 4], [5, 6, 7, 8]]}, "one box"),
+        ({"box": [[1, 2, 3, 4], [5, 6, 7, 8]], "point_coords": [[1, 2]]}, "not of 1 and 2"),
+        ({"box": [[[1, 2, 3, 4]]]}, r"not of shape \(1, 1, 4\)"),
+        ({"point_coords": [[[[1, 2]]]]}, r"not of shape \(1, 1, 1, 2\)"),
+        ({"mask_input": [1.0, 2.0]}, r"mask_input must be an array \(S, S\)"),
+        ({"mask_input": np.full((4, 4), np.nan)}, "finite"),
+        ({"mask_input": np.full((4, 4), -9.0)}, "the mask is empty"),
         ({"box": [5, 5, 1, 9]}, "swapped"),
         ({"box": [5, 5, 5, 9]}, "no area"),
     ],

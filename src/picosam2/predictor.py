@@ -9,6 +9,7 @@ honor further points by arithmetic on candidates: see `Predictor.__call__`.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -210,38 +211,50 @@ class Predictor:
         point_coords: npt.ArrayLike | None = None,
         point_labels: npt.ArrayLike | None = None,
         box: npt.ArrayLike | None = None,
+        mask_input: npt.ArrayLike | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        normalize_coords: bool = True,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """One object of the kept photo, with the arguments and shapes of `SAM2ImagePredictor`.
+        """Masks of the kept image, with the arguments and shapes of `SAM2ImagePredictor`.
 
         Args:
-            point_coords: (N, 2) x, y in pixels, all of one object.
-            point_labels: (N,) 1 for on the object, 0 for off it.
-            box: (4,) x0, y0, x1, y1 in pixels.
-            multimask_output: three masks of different scale for points without a box, else one.
+            point_coords: (N, 2) x, y in pixels, all of one object; (B, N, 2) for B objects.
+            point_labels: (N,) 1 for on the object, 0 for off it; (B, N) for B objects.
+            box: (4,) x0, y0, x1, y1 in pixels; (B, 4) for B objects.
+            mask_input: (1, S, S) or (S, S) logits of the whole image, as the third result of a call
+                before, one for each of B objects: the points correct that mask.
+            multimask_output: three masks of different scale for points without a box and without a
+                mask, else one.
             return_logits: logits instead of booleans.
+            normalize_coords: False if points and boxes are given as shares of the image, 0..1.
 
         Returns:
             masks (M, H, W) bool (float32 logits with `return_logits`), scores (M,) float32, and
-            low-resolution logits (M, 256, 256) float32 of the whole photo.
+            low-resolution logits (M, 256, 256) float32 of the whole image. For B > 1 objects all
+            three have a first axis of B more.
 
         Raises:
-            PromptError: no photo is set, labels do not fit the points, or there is no prompt.
+            PromptError: no image is set, shapes do not fit each other, or there is no prompt.
         """
         if self._image is None:
             raise PromptError("there is no picture: call set_image first")
-        prompt = _sam_prompt(point_coords, point_labels, box)
-        found = self(self._image, prompts=[prompt], multimask=multimask_output)
-        if multimask_output and prompt.box is None:
-            found += found[-1:] * (MULTIMASKS - len(found))
-        logits = np.stack([one.logits for one in found if one.logits is not None])
-        low = [
-            np.asarray(Image.fromarray(one).resize((256, 256), Image.Resampling.BILINEAR))
-            for one in logits
-        ]
-        scores = np.array([one.score for one in found], np.float32)
-        return (logits if return_logits else logits > 0), scores, np.stack(low)
+        height, width = self._image.shape[:2]
+        scale = (1, 1) if normalize_coords else (width, height)
+        prompts = _sam_prompts(point_coords, point_labels, box, mask_input, (height, width), scale)
+        answers = []
+        for prompt in prompts:
+            found = self(self._image, prompts=[prompt], multimask=multimask_output)
+            if multimask_output and prompt.box is None and prompt.mask is None:
+                found += found[-1:] * (MULTIMASKS - len(found))
+            answers.append(found)
+        logits = np.stack(
+            [np.stack([a.logits for a in found if a.logits is not None]) for found in answers]
+        )
+        low = np.stack([[_resized(part, 256, 256) for part in parts] for parts in logits])
+        scores = np.array([[answer.score for answer in found] for found in answers], np.float32)
+        masks = logits if return_logits else logits > 0
+        return (masks, scores, low) if len(prompts) > 1 else (masks[0], scores[0], low[0])
 
     # -- how it is done ----------------------------------------------------------------------
 
@@ -684,31 +697,75 @@ def _segmentation(
     )
 
 
-def _sam_prompt(
+def _sam_prompts(
     point_coords: npt.ArrayLike | None,
     point_labels: npt.ArrayLike | None,
     box: npt.ArrayLike | None,
-) -> Prompt:
-    places = _numbers(point_coords, 2, "point_coords must be an array (N, 2) of x, y")
-    labels = np.ones(len(places)) if point_labels is None else np.ravel(np.asarray(point_labels))
-    if len(labels) != len(places):
-        raise PromptError(f"{len(places)} points need as many labels, not {len(labels)}")
-    points = [Point(x, y, label) for (x, y), label in zip(places, labels, strict=True)]
-    corners = _numbers(box, 4, "box must be an array (4,) of x0, y0, x1, y1")
-    if len(corners) > 1:
-        raise PromptError("a prompt has one box: call predict once for each")
-    return Prompt(tuple(points), Box(*corners[0]) if corners else None)
+    mask_input: npt.ArrayLike | None,
+    size: tuple[int, int],
+    scale: tuple[float, float],
+) -> list[Prompt]:
+    """The prompts that the arguments of `predict` mean, one for each object.
+
+    `size` is that of the image, (H, W); x and y are multiplied by `scale`.
+    """
+    points_BN2 = _numbers(point_coords, 3, 2, "point_coords must be an array (N, 2) or (B, N, 2)")
+    boxes_B4 = _numbers(box, 2, 4, "box must be an array (4,) or (B, 4) of x0, y0, x1, y1")
+    logits_BSS = _numbers(mask_input, 3, None, "mask_input must be an array (S, S) or (B, S, S)")
+    given = [array for array in (points_BN2, boxes_B4, logits_BSS) if array is not None]
+    counts = {len(array) for array in given} or {1}
+    if len(counts) > 1:
+        raise PromptError(
+            "points, boxes and masks must be of equally many objects, not of "
+            + " and ".join(str(count) for count in sorted(counts))
+        )
+    count = counts.pop()
+    points_BN2 = np.zeros((count, 0, 2)) if points_BN2 is None else points_BN2 * scale
+    expected = points_BN2.shape[:2]
+    labels_BN = np.ones(expected) if point_labels is None else np.asarray(point_labels)
+    if labels_BN.size != math.prod(expected):
+        raise PromptError(f"{math.prod(expected)} points need as many labels, not {labels_BN.size}")
+    labels_BN = labels_BN.reshape(expected)
+    prompts = []
+    for index in range(count):
+        rows = zip(points_BN2[index].tolist(), labels_BN[index].tolist(), strict=True)
+        points = tuple(Point(x, y, label) for (x, y), label in rows)
+        corners = None if boxes_B4 is None else (boxes_B4[index] * (*scale, *scale)).tolist()
+        mask = None
+        if logits_BSS is not None:
+            logits = np.clip(_resized(logits_BSS[index], *size), -16, 16)
+            mask = (1 / (1 + np.exp(-logits))).astype(np.float32)
+        prompts.append(Prompt(points, None if corners is None else Box(*corners), mask))
+    return prompts
 
 
-def _numbers(value: npt.ArrayLike | None, columns: int, wanted: str) -> list[list[float]]:
-    """The rows of an array of that many columns, which may also be one row, or None."""
+def _numbers(
+    value: npt.ArrayLike | None, axes: int, columns: int | None, wanted: str
+) -> npt.NDArray[np.float64] | None:
+    """An array of that many axes, the first of which may be left out; None if nothing is in it.
+
+    The last axis has `columns` places, if that is a number.
+    """
     if value is None:
-        return []
+        return None
     try:
         array = np.asarray(value, float)
-        rows: list[list[float]] = array.reshape(-1, array.shape[-1]).tolist()
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError) as error:
         raise PromptError(wanted) from error
-    if array.size and array.shape[-1] != columns:
-        raise PromptError(f"{wanted}, not of shape {array.shape}")
-    return rows if array.size else []
+    if not array.size:
+        return None
+    if columns is not None and array.ndim == 1:
+        array = array[None]
+    if array.ndim == axes - 1:
+        array = array[None]
+    if array.ndim != axes or columns not in (None, array.shape[-1]):
+        raise PromptError(f"{wanted}, not of shape {np.shape(value)}")
+    return array
+
+
+def _resized(
+    logits: npt.NDArray[np.floating[Any]], height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """Logits of the whole image, in another size."""
+    image = Image.fromarray(logits.astype(np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
