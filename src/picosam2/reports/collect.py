@@ -45,7 +45,11 @@ def collect(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "models": list(models.values()),
             "runs": runs,
             "robustness": [_named(each) for each in results if each["kind"] == "robustness"],
-            "clicks": [_named(each) for each in results if each["kind"] == "clicks"],
+            "clicks": [
+                _named({key: value for key, value in each.items() if key != "objects"})
+                for each in results
+                if each["kind"] == "clicks"
+            ],
             "proposals": [
                 {key: value for key, value in each.items() if key != "problems"}
                 for each in results

@@ -488,6 +488,8 @@ def click_curve(results: Sequence[Mapping[str, Any]]) -> str:
             color = colors[index % len(colors)]
             axes.fill_between(counts, result["low"], result["high"], color=color, alpha=0.12, lw=0)
             name = f"{result['weights'].get('name', 'network')} · {result['dataset']}"
+            if "start" in result:
+                name += f" · {result['start']}"
             axes.plot(counts, result["miou"], "o-", ms=4.5, color=color, label=name)
         axes.set_xticks(range(1, most + 1))
         axes.set_ylim(0, 1)

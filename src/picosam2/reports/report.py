@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -307,38 +307,47 @@ def _robustness(report: Mapping[str, Any]) -> list[Block]:
     return content
 
 
+def _after(miou: Sequence[float], clicks: int) -> str:
+    """The mIoU after so many clicks, if as many were given."""
+    return percent(miou[clicks - 1]) if clicks <= len(miou) else "-"
+
+
 def _clicks(report: Mapping[str, Any]) -> list[Block]:
     if not report["clicks"]:
         return []
-    targets = list(report["clicks"][0]["noc"])
-    header = ("weights", "data", "objects", "clicks", "mIoU at 1", "mIoU at the last",
+    results = report["clicks"]
+    targets = list(results[0]["noc"])
+    shown = [count for count in (1, 2, 3, 5, 10) if count <= max(r["clicks"] for r in results)]
+    header = ("weights", "start", "data", "objects",
+              *(f"mIoU at {count}" for count in shown),
               *(f"NoC@{target}" for target in targets),
-              *(f"never {target}" for target in targets))  # fmt: skip
+              *(f"never {target}" for target in targets), "harmful")  # fmt: skip
     rows = tuple(
         (
             run_name(result),
+            f"`{result.get('start', 'click')}`",
             result["dataset"].upper(),
             f"{result['n']:,}",
-            str(result["clicks"]),
-            percent(result["miou"][0]),
-            percent(result["miou"][-1]),
+            *(_after(result["miou"], count) for count in shown),
             *(f"{result['noc'][target]['clicks']:.2f}" for target in targets),
             *(f"{100 * result['noc'][target]['failed']:.0f} %" for target in targets),
+            f"{100 * result['harmful']:.1f} %" if "harmful" in result else "-",
         )
-        for result in report["clicks"]
+        for result in results
     )
     return [
         Heading(text="Corrective clicks", level=3),
         Text(
-            text="A simulated user clicks on the object's center and then on what is most wrong. "
-            "NoC is the mean number of clicks to that IoU; an object that never gets there counts "
-            "as the limit."
+            text="A simulated user starts with a click on the object's center (`click`), a click "
+            "anywhere inside it (`inside`) or its box (`box`), and then clicks on what is most "
+            "wrong. NoC is the mean number of clicks to that IoU; an object that never gets there "
+            "counts as the limit. A correction is harmful if it loses more than two points."
         ),
-        Table(header=header, rows=rows, left=2),
+        Table(header=header, rows=rows, left=3),
         Figure(
             name="clicks",
             caption="mIoU after each click.",
-            svg=figures.click_curve(report["clicks"]),
+            svg=figures.click_curve(results),
             wide=True,
         ),
     ]
