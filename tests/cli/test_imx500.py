@@ -90,7 +90,7 @@ def test_an_export_prints_what_matters(cli, tiny_safetensors, tmp_path, monkeypa
             "measured": [measured],
             "quantization": {"samples": config.samples},
         }
-        return module.Exported(folder=out, report=report)
+        return module.SensorExport(folder=out, report=report)
 
     monkeypatch.setattr(module, "export_imx500", export)
     words = ("--weights", tiny_safetensors, "--store", tmp_path, "--out", tmp_path / "out")

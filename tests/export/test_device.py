@@ -13,7 +13,7 @@ from helpers.configs import CONFIGS, golden
 from helpers.fakes import FakeRuntime
 
 from picosam2.errors import MissingExtraError
-from picosam2.export.device import PixelNetwork, export_sealed
+from picosam2.export.device import PixelNetwork, export_device_file
 from picosam2.export.executorch import export_executorch
 from picosam2.export.litert import export_litert
 from picosam2.export.onnx import Exported, ExportError, weights_facts
@@ -37,7 +37,7 @@ def model() -> PicoSAM2:
 
 
 def export(model: PicoSAM2, path: Path, opened: Runtime | None = None) -> Exported:
-    return export_sealed(
+    return export_device_file(
         model,
         path,
         {"step": 5, "geometry": {"box_growth": 1.4}},

@@ -108,12 +108,12 @@ def clicks(
 def _weights(
     weights: str, runtime: str, threads: int | None
 ) -> tuple[Predictor | ClickedModel, dict[str, Any]]:
-    from picosam2.evaluation.network_facts import weights_facts
+    from picosam2.evaluation.network_facts import describe_weights
     from picosam2.predictor import Predictor
     from picosam2.runtimes.weights import find_weights
 
     predictor = Predictor(weights, runtime=runtime, threads=threads)
-    return predictor, weights_facts(weights, find_weights(weights, runtime), predictor)
+    return predictor, describe_weights(weights, find_weights(weights, runtime), predictor)
 
 
 def _peer(peer: str, threads: int | None) -> tuple[Predictor | ClickedModel, dict[str, Any]]:

@@ -217,7 +217,7 @@ def _open(
         opened = Peer(open_sam(peer, threads=threads))
         return opened, opened.facts()
     predictor = Predictor(weights, runtime=runtime, threads=threads, flip=flip)
-    return predictor, network.weights_facts(weights, find_weights(weights, runtime), predictor)
+    return predictor, network.describe_weights(weights, find_weights(weights, runtime), predictor)
 
 
 def _check_leak(photos: Sequence[AnnotatedImage], store: Path) -> Leaks:

@@ -38,7 +38,7 @@ def robustness(
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns
     from picosam2.data.datasets import read_annotations
-    from picosam2.evaluation.network_facts import weights_facts
+    from picosam2.evaluation.network_facts import describe_weights
     from picosam2.evaluation.robustness import CURVES, check_curves
     from picosam2.evaluation.robustness import robustness as measure
     from picosam2.predictor import Predictor
@@ -48,7 +48,7 @@ def robustness(
     check_sources((annotations, images))
     check_curves(curve or ())
     predictor = Predictor(weights, runtime=runtime, threads=threads)
-    facts = weights_facts(weights, find_weights(weights, runtime), predictor)
+    facts = describe_weights(weights, find_weights(weights, runtime), predictor)
     photos = read_annotations(dataset, annotations, images).images_to_measure()
     with progress("measuring", "evaluations") as update:
         result = measure(

@@ -43,7 +43,7 @@ def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:
         return None
 
 
-def weights_facts(name: str, path: Path, predictor: Predictor) -> dict[str, Any]:
+def describe_weights(name: str, path: Path, predictor: Predictor) -> dict[str, Any]:
     """What a report says of weights: `name` as it was given, size, precision, cost, speed.
 
     `path` is their file. The speed is of the bare network on one crop, in this process.

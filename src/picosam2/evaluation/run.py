@@ -65,7 +65,7 @@ class Evaluation:
     measured: tuple[Measured, ...]
     problems: tuple[EntryProblem, ...]
     weights: Mapping[str, Any] = field(default_factory=dict)
-    """What is known of the weights; see `network.weights_facts`."""
+    """What is known of the weights; see `network.describe_weights`."""
     leak: Mapping[str, Any] | None = None
     """What the leak check found; see `leaks.Leaks.to_json`."""
 

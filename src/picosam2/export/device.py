@@ -45,7 +45,7 @@ class PixelNetwork(nn.Module):
         return logits
 
 
-def export_sealed(
+def export_device_file(
     model: PicoSAM2,
     path: str | os.PathLike[str],
     facts: Mapping[str, Any],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from picosam2.errors import require
-from picosam2.export.device import PixelNetwork, export_sealed
+from picosam2.export.device import PixelNetwork, export_device_file
 from picosam2.export.onnx import Exported
 from picosam2.models.network import PicoSAM2
 from picosam2.runtimes._silence import silenced
@@ -35,7 +35,7 @@ def export_executorch(
         MissingExtraError: ExecuTorch is not installed.
         ExportError: the file's logits differ from PyTorch's.
     """
-    return export_sealed(
+    return export_device_file(
         model, path, facts or {}, file=FILE, convert=_convert, open_it=ExecuTorchRuntime
     )
 

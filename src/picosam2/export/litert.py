@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from picosam2.errors import require
-from picosam2.export.device import PixelNetwork, export_sealed
+from picosam2.export.device import PixelNetwork, export_device_file
 from picosam2.export.onnx import Exported
 from picosam2.models.network import PicoSAM2
 from picosam2.runtimes._silence import silenced
@@ -33,7 +33,7 @@ def export_litert(
         MissingExtraError: the converter is not installed.
         ExportError: the file's logits differ from PyTorch's.
     """
-    return export_sealed(
+    return export_device_file(
         model, path, facts or {}, file=FILE, convert=_convert, open_it=LiteRtRuntime
     )
 

@@ -26,8 +26,8 @@ from picosam2.evaluation.protocols import PROTOCOLS
 from picosam2.export.imx500 import export as module
 from picosam2.export.imx500.check import ConvertError
 from picosam2.export.imx500.environment import ToolsError
-from picosam2.export.imx500.export import Exported, Photos, export_imx500
-from picosam2.export.imx500.quantize import QuantizeConfig, QuantizeError
+from picosam2.export.imx500.export import Photos, SensorExport, export_imx500
+from picosam2.export.imx500.quantize import QuantizeConfig, SensorQuantizeError
 from picosam2.export.imx500.report import CLOCK, latency_ms
 from picosam2.export.int8.calibration import sample_crops
 from picosam2.models.checkpoint import save_weights
@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Export = Callable[..., Exported]
+Export = Callable[..., SensorExport]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def export(
     monkeypatch.setattr(module, "prepare", lambda *_: fake_tools.environment)
     monkeypatch.setattr(module, "find_java", lambda: fake_tools.java)
 
-    def call(**changes: Any) -> Exported:
+    def call(**changes: Any) -> SensorExport:
         options: dict[str, Any] = {
             "weights": data / "weights.safetensors",
             "store": data / "store",
@@ -176,7 +176,7 @@ def test_a_failure_leaves_the_old_export_and_a_log(
         fake_tools.converter("import sys; print('ERROR : why it failed'); sys.exit(1)")
     else:
         fake_tools.converter(CONVERTS.replace("packerOut.zip", "other.zip"))
-    with pytest.raises((QuantizeError, ConvertError)) as caught:
+    with pytest.raises((SensorQuantizeError, ConvertError)) as caught:
         export()
     log = tmp_path / "made" / "out-export.log"
     assert str(log) in str(caught.value)

@@ -19,7 +19,7 @@ from picosam2.export.imx500 import worker
 from picosam2.export.imx500.check import ConvertError
 from picosam2.export.imx500.convert import convert
 from picosam2.export.imx500.environment import ToolsError
-from picosam2.export.imx500.quantize import QuantizeConfig, QuantizeError, quantize
+from picosam2.export.imx500.quantize import QuantizeConfig, SensorQuantizeError, quantize
 from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.runtimes.onnx import OnnxRuntime
 
@@ -104,7 +104,7 @@ def test_a_worker_that_fails(
 ) -> None:
     script, says = FAILURES[name]
     fake_tools.worker(script)
-    with pytest.raises(QuantizeError, match=says):
+    with pytest.raises(SensorQuantizeError, match=says):
         quantized(model, folder, fake_tools)
 
 

@@ -13,7 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from picosam2.apps.http.errors import RequestError, busy
-from picosam2.apps.http.given_masks import Asked
+from picosam2.apps.http.given_masks import PromptRequest
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.schemas import (
     Format,
@@ -43,7 +43,7 @@ _MAX_VALUES = 100_000
 class Job:
     """What a request asks for: objects, and the form of the answer."""
 
-    asked: tuple[Asked, ...]
+    asked: tuple[PromptRequest, ...]
     multimask: bool
     format: Format
 
@@ -193,7 +193,9 @@ def from_query(query: SegmentQuery, limits: Limits) -> Job:
     check_count(limits, len(points) + len(boxes), len(points))
     prompts = [Prompt((Point.parse(text),)) for text in points]
     prompts += [Prompt(box=Box.parse(text)) for text in boxes]
-    return Job(asked=tuple(map(Asked, prompts)), multimask=query.multimask, format=query.format)
+    return Job(
+        asked=tuple(map(PromptRequest, prompts)), multimask=query.multimask, format=query.format
+    )
 
 
 def _read_form(request: Request, body: bytes) -> tuple[bytes, dict[str, str | list[str]]]:

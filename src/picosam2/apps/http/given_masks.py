@@ -27,19 +27,19 @@ _LATER = np.ones((1, 1), np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class PromptRequest:
     """One object that a client asks for. If it has a mask, that of `prompt` only stands for it."""
 
     prompt: Prompt
     mask: GivenMask | None = None
 
 
-def read_asked(value: Any, decode_base64: Callable[[Any, str], bytes]) -> Asked:
+def read_prompt_request(value: Any, decode_base64: Callable[[Any, str], bytes]) -> PromptRequest:
     """A prompt in JSON, with a mask or without. Raises `PromptError`, `RequestError`."""
     if not isinstance(value, Mapping) or value.get("mask") is None:
         if isinstance(value, Mapping):
             value = {key: each for key, each in value.items() if key != "mask"}
-        return Asked(Prompt.from_json(value))
+        return PromptRequest(Prompt.from_json(value))
     mask: GivenMask
     if isinstance(given := value["mask"], Mapping):
         if set(given) != {"size", "counts"} or not isinstance(given["counts"], str | list):
@@ -54,12 +54,12 @@ def read_asked(value: Any, decode_base64: Callable[[Any, str], bytes]) -> Asked:
     else:
         raise RequestError(400, _KINDS)
     rest = {key: each for key, each in value.items() if key != "mask"}
-    return Asked(Prompt.from_json(rest, _LATER), mask)
+    return PromptRequest(Prompt.from_json(rest, _LATER), mask)
 
 
 def with_mask(
-    asked: Asked, height: int, width: int, decode: Callable[[bytes], npt.NDArray[np.uint8]]
-) -> Asked:
+    asked: PromptRequest, height: int, width: int, decode: Callable[[bytes], npt.NDArray[np.uint8]]
+) -> PromptRequest:
     """The same with its mask read, for an image of `height` x `width` pixels.
 
     `decode` gives the pixels (H, W, 3) uint8 of a PNG file's bytes.
@@ -88,7 +88,7 @@ def with_mask(
         except DataError as error:
             raise RequestError(400, f"'mask': {error}") from error
         _check_size(mask.shape, height, width)
-    return Asked(replace(asked.prompt, mask=mask))
+    return PromptRequest(replace(asked.prompt, mask=mask))
 
 
 def _check_size(size: Any, height: int, width: int) -> None:

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from picosam2.apps.http.errors import RequestError
-from picosam2.apps.http.given_masks import Asked, read_asked
+from picosam2.apps.http.given_masks import PromptRequest, read_prompt_request
 from picosam2.apps.http.limits import Limits
 
 Format: TypeAlias = Literal["json", "mask", "overlay", "cutout"]
@@ -92,9 +92,9 @@ def decode_base64(value: Any, name: str = "image") -> bytes:
 
 
 AskedValue = Annotated[
-    Asked,
+    PromptRequest,
     PlainValidator(
-        partial(read_asked, decode_base64=decode_base64), json_schema_input_type=AskedJson
+        partial(read_prompt_request, decode_base64=decode_base64), json_schema_input_type=AskedJson
     ),
 ]
 

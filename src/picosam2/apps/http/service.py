@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from picosam2.apps.http.bodies import Bodies, Held, Job
 from picosam2.apps.http.decoding import Decoders
 from picosam2.apps.http.errors import RequestError
-from picosam2.apps.http.given_masks import Asked, with_mask
+from picosam2.apps.http.given_masks import PromptRequest, with_mask
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.turns import Stop, Turns, in_thread, while_connected
 from picosam2.errors import PicoSAM2Error
@@ -88,7 +88,7 @@ class Service:
 
         def segment(image: npt.NDArray[np.uint8], stop: Stop) -> Response:
             found = tuple(prompts(*image.shape[:2]))
-            job = Job(asked=tuple(map(Asked, found)), multimask=False, format="json")
+            job = Job(asked=tuple(map(PromptRequest, found)), multimask=False, format="json")
             return JSONResponse(finish(list(self.segment(image, job, stop))))
 
         async def work() -> Response:

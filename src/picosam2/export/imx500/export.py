@@ -59,7 +59,7 @@ class Photos:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
+class SensorExport:
     """A folder that was written."""
 
     folder: Path
@@ -86,7 +86,7 @@ def export_imx500(
     measure: Sequence[Photos] = (),
     threads: int | None = None,
     progress: Progress | None = None,
-) -> Exported:
+) -> SensorExport:
     """Quantize a safetensors file with crops of a store, convert it and write the folder `out`.
 
     Without a store the crops are those of the bundled sample image (`sample_crops`), so that the
@@ -159,7 +159,7 @@ def export_imx500(
         report = json.loads(json.dumps(report))  # as it is read again: lists, no tuples
         write_text(made / TEXT, markdown(report))
         write_json(made / FILE, report)
-    return Exported(folder=out, report=report)
+    return SensorExport(folder=out, report=report)
 
 
 def _refuse_other(out: Path) -> None:

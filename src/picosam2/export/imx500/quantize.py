@@ -27,7 +27,7 @@ OPSET = 20
 """The first with GELU as one operator, and the newest that tracing writes."""
 
 
-class QuantizeError(PicoSAM2Error):
+class SensorQuantizeError(PicoSAM2Error):
     """The network could not be quantized."""
 
 
@@ -54,7 +54,7 @@ class QuantizeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantized:
+class SensorNetwork:
     """Two files of the same quantized network."""
 
     converted: Path
@@ -75,13 +75,13 @@ def quantize(
     *,
     log: Path,
     progress: Progress | None = None,
-) -> Quantized:
+) -> SensorNetwork:
     """Quantize `model` with the thresholds of `crops` (N, S, S, 3) RGB uint8; files in `folder`.
 
     `facts` are what the weights file says of itself.
 
     Raises:
-        QuantizeError: the toolkit gave up, or its two files do not give the same.
+        SensorQuantizeError: the toolkit gave up, or its two files do not give the same.
     """
     weights, calibration = folder / "weights.npz", folder / "calibration.npy"
     converted, simulated = folder / "quantized.onnx", folder / "simulated.onnx"
@@ -111,13 +111,13 @@ def quantize(
     code = run(command, log=log, on_line=on_line, stdin=json.dumps(request), errors_apart=True)
     if code != 0 or "result" not in said:
         reason = said.get("error") or f"{last_words(log)}, exit code {code}"
-        raise QuantizeError(f"the network could not be quantized: {reason} (log: {log})")
+        raise SensorQuantizeError(f"the network could not be quantized: {reason} (log: {log})")
     for file in (weights, calibration):
         file.unlink()
     result: dict[str, Any] = said["result"]
     _hold_together(result["outputs"])
     _describe(simulated, model, facts, config, result)
-    return Quantized(converted=converted, simulated=simulated, facts=result)
+    return SensorNetwork(converted=converted, simulated=simulated, facts=result)
 
 
 def _hold_together(outputs: Mapping[str, Any]) -> None:
@@ -127,7 +127,7 @@ def _hold_together(outputs: Mapping[str, Any]) -> None:
         # Float sums in another order round some activations the other way, and that spreads: the
         # more, the steeper the network. It is far less than what all the rounding does.
         if difference["rms"] > error / 2:
-            raise QuantizeError(
+            raise SensorQuantizeError(
                 f"the file to measure and the file to convert differ in `{name}`: in "
                 f"{difference['share']:.1%} of its numbers, by {difference['rms']:.3f} (root mean "
                 f"square) where both are {error:.3f} away from FP32; report this"
