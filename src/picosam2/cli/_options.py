@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Weights = Annotated[
     str, Parameter(help="Shipped weights by name (`picosam2 weights` lists them), or a file.")
 ]
+Annotations = Annotated[list[tuple[Path, Path]], Parameter(negative=(), metavar="FILE DIR")]
+NamedAnnotations = Annotated[
+    list[tuple[str, Path, Path]], Parameter(negative=(), metavar="NAME FILE DIR")
+]
 RuntimeName = Annotated[
     Literal["onnx", "torch", "openvino", "litert", "executorch"],
     Parameter(help="What runs the network; all but onnx are extras."),

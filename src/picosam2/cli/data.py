@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._groups import TRAIN
+from picosam2.cli._options import Annotations, NamedAnnotations, given_sources
 from picosam2.cli._targets import check_files
 
 app = App(
@@ -61,15 +62,9 @@ def download(
 @app.command
 def prepare(
     *,
-    coco: Annotated[
-        list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")
-    ] = None,
-    lvis: Annotated[
-        list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")
-    ] = None,
-    source: Annotated[
-        list[tuple[str, Path, Path]] | None, Parameter(negative=(), metavar="NAME FILE DIR")
-    ] = None,
+    coco: Annotations | None = None,
+    lvis: Annotations | None = None,
+    source: NamedAnnotations | None = None,
     out: Store,
     views: str = "box,click-near,click-far",
     context: int = 160,
@@ -102,7 +97,6 @@ def prepare(
         limit: Use only so many images, at even distances in their order.
         workers: Processes; by default as many as there are cores.
     """
-    from picosam2.cli._options import given_sources
     from picosam2.cli._progress import progress
     from picosam2.cli._text import name_problems
     from picosam2.data.store import StoreConfig
@@ -135,15 +129,9 @@ def prepare(
 @app.command
 def images(
     *,
-    coco: Annotated[
-        list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")
-    ] = None,
-    lvis: Annotated[
-        list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")
-    ] = None,
-    source: Annotated[
-        list[tuple[str, Path, Path]] | None, Parameter(negative=(), metavar="NAME FILE DIR")
-    ] = None,
+    coco: Annotations | None = None,
+    lvis: Annotations | None = None,
+    source: NamedAnnotations | None = None,
     out: Store,
     validation: float = 0.1,
     seed: int = 0,
@@ -165,7 +153,6 @@ def images(
         seed: Of the split.
         workers: Processes; by default as many as there are cores.
     """
-    from picosam2.cli._options import given_sources
     from picosam2.cli._progress import progress
     from picosam2.cli._text import name_problems
     from picosam2.data.image_store import ImageStore, ImageStoreConfig, prepare_images

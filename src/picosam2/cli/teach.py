@@ -9,23 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from picosam2.cli._options import Annotations, NamedAnnotations, given_sources
 from picosam2.cli._targets import check_folders
 
 if TYPE_CHECKING:
     from picosam2._progress import Progress
-
-Given = Annotated[list[tuple[Path, Path]] | None, Parameter(negative=(), metavar="FILE DIR")]
 
 
 def teach(
     *,
     teacher: Annotated[str, Parameter(metavar="KIND:WHERE")],
     store: Annotated[Path, Parameter(metavar="STORE")],
-    coco: Given = None,
-    lvis: Given = None,
-    source: Annotated[
-        list[tuple[str, Path, Path]] | None, Parameter(negative=(), metavar="NAME FILE DIR")
-    ] = None,
+    coco: Annotations | None = None,
+    lvis: Annotations | None = None,
+    source: NamedAnnotations | None = None,
     out: Annotated[Path, Parameter(metavar="CACHE")],
     prompt: Literal["box", "point", "both"] = "box",
     choose: Literal["predicted", "truth"] = "predicted",
@@ -59,7 +56,6 @@ def teach(
         limit_shards: Stop after so many parts; the same command without it goes on.
     """
     from picosam2.cli._memory import keep_memory
-    from picosam2.cli._options import given_sources
     from picosam2.cli._progress import progress
     from picosam2.cli._text import name_problems
     from picosam2.errors import require
