@@ -183,18 +183,25 @@ class Predictor:
         given = given_prompts(prompts)
         if points is not None or boxes is not None or prompts is None:
             given += as_prompts(points, boxes)
-        height, width = pixels.shape[:2]
-        given = [prompt.within(height, width) for prompt in given]
-        found: list[Segmentation] = []
+        groups = self._answers(pixels, given, multimask)
+        return [answer for group in groups for answer in group]
+
+    def _answers(
+        self, image: npt.NDArray[np.uint8], prompts: Sequence[Prompt], multimask: bool
+    ) -> list[list[Segmentation]]:
+        """The masks of each prompt: one, or up to `MULTIMASKS`; see `__call__`."""
+        height, width = image.shape[:2]
+        prompts = [prompt.within(height, width) for prompt in prompts]
+        groups: list[list[Segmentation]] = []
         together = min(max(_MAX_PIXELS_TOGETHER // (height * width), 1), _TOGETHER)
-        for start in range(0, len(given), together):
-            some = given[start : start + together]
-            answers = self.candidates(pixels, some, several=multimask)
+        for start in range(0, len(prompts), together):
+            some = prompts[start : start + together]
+            answers = self.candidates(image, some, several=multimask)
             for prompt in some:
                 several = multimask and prompt.box is None and prompt.mask is None
                 chosen = answers.pop(0)[: MULTIMASKS if several else 1]
-                found += [_segmentation(pixels, prompt, candidate) for candidate in chosen]
-        return found
+                groups.append([_segmentation(image, prompt, candidate) for candidate in chosen])
+        return groups
 
     # -- SAM 2's way -------------------------------------------------------------------------
 
@@ -242,17 +249,15 @@ class Predictor:
         height, width = self._image.shape[:2]
         scale = (1, 1) if normalize_coords else (width, height)
         prompts = _sam_prompts(point_coords, point_labels, box, mask_input, (height, width), scale)
-        answers = []
-        for prompt in prompts:
-            found = self(self._image, prompts=[prompt], multimask=multimask_output)
+        answers = self._answers(self._image, prompts, multimask_output)
+        for prompt, group in zip(prompts, answers, strict=True):
             if multimask_output and prompt.box is None and prompt.mask is None:
-                found += found[-1:] * (MULTIMASKS - len(found))
-            answers.append(found)
+                group += group[-1:] * (MULTIMASKS - len(group))
         logits = np.stack(
-            [np.stack([a.logits for a in found if a.logits is not None]) for found in answers]
+            [np.stack([a.logits for a in group if a.logits is not None]) for group in answers]
         )
         low = np.stack([[_resized(part, 256, 256) for part in parts] for parts in logits])
-        scores = np.array([[answer.score for answer in found] for found in answers], np.float32)
+        scores = np.array([[answer.score for answer in group] for group in answers], np.float32)
         masks = logits if return_logits else logits > 0
         return (masks, scores, low) if len(prompts) > 1 else (masks[0], scores[0], low[0])
 
