@@ -117,6 +117,28 @@ def test_every_protocol_measures_a_peer(spec: str, tmp_path: Path, protocol: str
     assert 0 <= found["miou"] <= 1
 
 
+def test_an_image_that_is_clicked_again_is_encoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_sam_onnx(tmp_path / "sam")
+    model = open_sam(f"onnx:{folder}", threads=1)
+    encode, encoded = model.encode, []
+
+    def count(image: np.ndarray) -> object:
+        encoded.append(image)
+        return encode(image)
+
+    monkeypatch.setattr(model, "encode", count)
+    peer = Peer(model)
+    first, _ = scene(2)
+    second, _ = scene(3)
+    for image, x in ((first, 40), (first, 50), (second, 40), (second, 50), (first, 40)):
+        again = peer.clicks(image, [Point(x, 30)])
+        fresh = Peer(open_sam(f"onnx:{folder}", threads=1)).clicks(image, [Point(x, 30)])
+        np.testing.assert_array_equal(again[0][0].region.logits, fresh[0][0].region.logits)
+    assert [image is first for image in encoded] == [True, False, True]
+
+
 def test_folders_that_hold_no_such_model(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no model"):
         open_sam(f"sam2:{tmp_path}")
