@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.colour import write_colour_onnx
+from helpers.sam_onnx import write_sam_onnx
 from helpers.tiny import make_store, write_coco
 
 pytest.importorskip("torch", reason="evaluation needs torch")
@@ -76,6 +77,31 @@ def test_a_peer_that_is_not_there(refused, given, tmp_path):
     words = [*given[:4], "--peer", f"sam2:{tmp_path}"]
     assert "holds no model" in refused("eval", *words)
     assert "of this project" in refused("eval", *words, "--flip")
+
+
+def test_clicks_at_a_peer_are_compared_with_clicks_at_weights(cli, given, refused, tmp_path):
+    folder = write_sam_onnx(tmp_path / "sam")
+    ours, theirs, other = (tmp_path / f"{name}.json" for name in ("ours", "theirs", "other"))
+    words = ("clicks", *given, "--clicks", 3, "--json")
+    assert cli(*words, ours).code == 0
+    assert cli(*words, theirs, "--peer", f"onnx:{folder}").code == 0
+    peer = json.loads(theirs.read_text())
+    assert peer["weights"]["precision"] == "fp32"
+    assert peer["weights"]["decoder_sha256"]
+    assert peer["decode_ms_per_prompt"] > 0
+    done = cli("compare", theirs, ours, "--json", tmp_path / "c.json")
+    assert done.code == 0, done.err
+    assert "clicks from click: 4 objects on 4 photos" in done.out
+    found = json.loads((tmp_path / "c.json").read_text())
+    mine = json.loads(ours.read_text())
+    for count in range(3):
+        assert found["miou"][count]["a"] == pytest.approx(peer["miou"][count], abs=1e-4)
+        assert found["miou"][count]["b"] == pytest.approx(mine["miou"][count], abs=1e-4)
+    assert found["noc"]["85"]["b"] == mine["noc"]["85"]["clicks"]
+    assert cli(*words, other, "--start", "box").code == 0
+    assert "the same --start" in refused("compare", ours, other)
+    assert cli("eval", *given, "--json", other).code == 0
+    assert "no scores of objects" in refused("compare", ours, other)
 
 
 def test_pictures_of_photos_need_both(cli, given, refused, tmp_path):

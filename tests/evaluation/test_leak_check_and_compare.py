@@ -13,7 +13,7 @@ from PIL import Image
 
 from picosam2.data.coco import read_coco
 from picosam2.errors import DataError
-from picosam2.evaluation.compare import compare, read_result
+from picosam2.evaluation.compare import compare, compare_clicks, read_result
 from picosam2.evaluation.leak_check import check_leaks
 from picosam2.evaluation.protocols import first_annotations
 
@@ -122,3 +122,39 @@ def test_result_files_are_checked(tmp_path: Path) -> None:
     path.write_text('{"kind": "holiday"}')
     with pytest.raises(DataError, match="no result file"):
         read_result(path)
+
+
+def clicked(ious: np.ndarray, **changes: Any) -> dict[str, Any]:
+    objects = [
+        {"annotation": index, "photo": index // 3, "ious": list(row)}
+        for index, row in enumerate(ious)
+    ]
+    noc: dict[str, Any] = {"85": {}, "90": {}}
+    found = {"kind": "clicks", "start": "click", "dataset": "coco", "clicks": ious.shape[1]}
+    return {**found, "noc": noc, "objects": objects, **changes}
+
+
+def test_clicks_are_paired_after_each_click() -> None:
+    rng = np.random.default_rng(0)
+    before = np.sort(rng.uniform(0.2, 0.8, (60, 4)), axis=1)
+    after = before + np.array([0.0, 0.05, 0.1, 0.15])
+    found = compare_clicks(clicked(before), clicked(np.vstack([after, after[:1]])))
+    assert found.n == 60
+    assert [each.difference for each in found.miou] == pytest.approx([0, 0.05, 0.1, 0.15])
+    assert found.miou[2].low == pytest.approx(0.1)
+    assert found.better == (0, 1, 1, 1)
+    # Nothing of A gets to 0.85, which counts as the limit of 4 clicks.
+    assert found.noc["85"].a == 4
+    expected = [next((i + 1 for i, iou in enumerate(row) if iou >= 0.85), 4) for row in after]
+    assert found.noc["85"].b == pytest.approx(np.mean(expected))
+    assert found.noc["85"].difference < 0
+    assert "NoC@85" in str(found)
+    assert json.loads(json.dumps(found.to_json()))["start"] == "click"
+
+
+def test_clicks_that_cannot_be_compared() -> None:
+    ious = np.full((3, 2), 0.5)
+    with pytest.raises(DataError, match="the same --start"):
+        compare_clicks(clicked(ious), clicked(ious, start="box"))
+    with pytest.raises(DataError, match="share no object"):
+        compare_clicks(clicked(ious), clicked(ious, objects=[]))

@@ -15,6 +15,7 @@ from picosam2.errors import ConfigError, require
 
 if TYPE_CHECKING:
     from picosam2.evaluation.clicks import ClickedModel
+    from picosam2.evaluation.peers import Peer
     from picosam2.predictor import Predictor
 
 
@@ -26,7 +27,7 @@ def clicks(
     start: Literal["click", "inside", "box"] = "click",
     clicks: Annotated[int, Parameter(validator=Number(gte=1, lte=20))] = 10,
     weights: Weights = "default",
-    peer: Annotated[str | None, Parameter(metavar="PREFIX:PLACE")] = None,
+    peer: Annotated[str | None, Parameter(metavar="KIND:WHERE")] = None,
     limit: Limit = None,
     json: ResultFile = None,
     plot: Annotated[Path | None, Parameter(metavar="FILE")] = None,
@@ -40,11 +41,14 @@ def clicks(
     correction is harmful if it loses more than 2 points of IoU, and obeyed if the mask that follows
     has the click on its side.
 
+    --peer measures another model instead, the same way on the same objects; `picosam2 compare` then
+    tells the two apart, click by click, and `picosam2 report` draws both.
+
     Args:
         start: What comes first: a click at the object's centre point, a click anywhere inside it,
             or its box, which counts as a click.
         clicks: How many clicks to give to each object.
-        peer: Also another model on the same objects, beside the weights: `onnx:ENCODER,DECODER`,
+        peer: Another model of the SAM family instead of the weights: `onnx:ENCODER,DECODER`,
             `sam2:FOLDER` and so on, as for `picosam2 eval`.
         plot: Also draw mIoU by clicks, an SVG file.
     """
@@ -52,7 +56,7 @@ def clicks(
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, name_problems
     from picosam2.data.datasets import read_annotations
-    from picosam2.evaluation.clicks import measure_clicks
+    from picosam2.evaluation.clicks import ClickedPeer, measure_clicks
 
     if plot is not None and plot.suffix.lower() != ".svg":
         raise ConfigError(f"{plot} is no name for an SVG file: end it in .svg")
@@ -60,54 +64,50 @@ def clicks(
         require("matplotlib", "train")
     check_files(json, plot)
     check_sources((annotations, images))
-    models = [_weights(weights, runtime, threads)]
-    if peer is not None:
-        models.append(_peer(peer, threads))
+    model: Predictor | ClickedModel
+    opened = None if peer is None else _open_peer(peer, threads)
+    if opened is None:
+        model, facts = _weights(weights, runtime, threads)
+    else:
+        model, facts = ClickedPeer(opened), opened.facts()
     photos = read_annotations(dataset, annotations, images).images_to_measure()
-    results: list[dict[str, Any]] = []
-    for model, facts in models:
-        with progress(f"clicking, {facts.get('name', 'network')}", "objects") as update:
-            result = measure_clicks(
-                model,
-                photos,
-                dataset=dataset,
-                start=start,
-                clicks=clicks,
-                limit=limit,
-                weights=facts,
-                progress=update,
-            )
-        results.append(result.to_json())
-    measured = results[0]
-    rows = [("clicks", *(str(count) for count in range(1, clicks + 1)))]
-    for numbers in results:
-        name = str(numbers["weights"].get("name", "mIoU"))
-        rows.append((name, *(f"{value:.4f}" for value in numbers["miou"])))
-    print(f"{measured['n']:,} objects in {measured['photos']:,} photos, mIoU\n{columns(rows)}")
-    for numbers in results:
-        if peer is not None:
-            print(numbers["weights"].get("name", "network"))
-        for target, noc in numbers["noc"].items():
-            print(f"NoC@{target}  {noc['clicks']:.2f}  ({noc['failed']:.0%} never get there)")
-        print(
-            f"{numbers['corrections']:,} corrections: {numbers['harmful']:.1%} harmful, "
-            f"{numbers['obeyed']:.1%} obeyed"
+    with progress("clicking", "objects") as update:
+        result = measure_clicks(
+            model,
+            photos,
+            dataset=dataset,
+            start=start,
+            clicks=clicks,
+            limit=limit,
+            weights=facts,
+            progress=update,
         )
+    numbers = {**result.to_json(), "limit": limit, **({} if opened is None else opened.timing())}
+    rows = [
+        ("clicks", *(str(count) for count in range(1, clicks + 1))),
+        ("mIoU", *(f"{value:.4f}" for value in numbers["miou"])),
+    ]
+    print(f"{numbers['n']:,} objects in {numbers['photos']:,} photos\n{columns(rows)}")
+    for target, noc in numbers["noc"].items():
+        print(f"NoC@{target}  {noc['clicks']:.2f}  ({noc['failed']:.0%} never get there)")
+    print(
+        f"{numbers['corrections']:,} corrections: {numbers['harmful']:.1%} harmful, "
+        f"{numbers['obeyed']:.1%} obeyed"
+    )
     name_problems(
         [f"{p.where}: {p.what}" for p in result.problems],
         f"{len(result.problems):,} photos or annotations were skipped",
     )
     if json is not None:
-        write_json(json, measured if peer is None else {**measured, "peers": results[1:]})
+        files = {"annotations": annotations.name, "images": images.name}
+        write_json(json, {**numbers, "files": files})
     if plot is not None:
         from picosam2.reports.figures import click_curve
 
-        write_text(plot, click_curve(results))
+        write_text(plot, click_curve([numbers]))
 
 
-def _weights(
-    weights: str, runtime: str, threads: int | None
-) -> tuple[Predictor | ClickedModel, dict[str, Any]]:
+def _weights(weights: str, runtime: str, threads: int | None) -> tuple[Predictor, dict[str, Any]]:
     from picosam2.evaluation.network_facts import describe_weights
     from picosam2.predictor import Predictor
     from picosam2.runtimes.weights import find_weights
@@ -116,12 +116,10 @@ def _weights(
     return predictor, describe_weights(weights, find_weights(weights, runtime), predictor)
 
 
-def _peer(peer: str, threads: int | None) -> tuple[Predictor | ClickedModel, dict[str, Any]]:
-    from picosam2.evaluation.clicks import ClickedPeer
+def _open_peer(peer: str, threads: int | None) -> Peer:
     from picosam2.evaluation.peers import Peer
     from picosam2.evaluation.sam import open_sam
 
     if threads is not None:
         require("torch", "train").set_num_threads(threads)
-    opened = Peer(open_sam(peer, threads=threads))
-    return ClickedPeer(opened), opened.facts()
+    return Peer(open_sam(peer, threads=threads))

@@ -225,3 +225,113 @@ def paired_changes(
                     if i["annotation"] in of_b)  # fmt: skip
     changes = np.array([of_b[key] - before for key, before, _ in shared], float)
     return changes, np.array([photo for _, _, photo in shared], np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """B minus A, with its 95 % bootstrap interval over photos."""
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return (
+            f"A {self.a:.4f}   B {self.b:.4f}   B - A {self.difference:+.4f} "
+            f"({self.low:+.4f} to {self.high:+.4f})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClicksComparison:
+    """B minus A over the objects that both were clicked at."""
+
+    start: str
+    n: int
+    photos: int
+    miou: tuple[Difference, ...]
+    """After each click."""
+    better: tuple[float, ...]
+    """Share of objects whose IoU is higher by more than 0.01 in B, after each click."""
+    noc: dict[str, Difference]
+    """Clicks to an IoU, by the IoU in percent; the limit where an object never gets there."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            **vars(self),
+            "miou": [vars(each) for each in self.miou],
+            "noc": {target: vars(each) for target, each in self.noc.items()},
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"clicks from {self.start}: {self.n} objects on {self.photos} photos",
+                *(
+                    f"mIoU after {count}: {difference}   objects better {better:.1%}"
+                    for count, (difference, better) in enumerate(
+                        zip(self.miou, self.better, strict=True), start=1
+                    )
+                ),
+                *(f"NoC@{target}: {difference}" for target, difference in self.noc.items()),
+            ]
+        )
+
+
+def compare_clicks(a: dict[str, Any], b: dict[str, Any]) -> ClicksComparison:
+    """Compare two results of `picosam2 clicks` object by object.
+
+    Raises:
+        DataError: they began in different ways or share no object.
+    """
+    if (a["start"], a["dataset"]) != (b["start"], b["dataset"]):
+        raise DataError(
+            f"clicks from {a['start']} on {a['dataset']} and from {b['start']} on {b['dataset']} "
+            "cannot be compared: measure both with the same --start on the same data"
+        )
+    clicks = min(a["clicks"], b["clicks"])
+    of_b = {each["annotation"]: each["ious"][:clicks] for each in b["objects"]}
+    shared = [each for each in a["objects"] if each["annotation"] in of_b]
+    if not shared:
+        raise DataError("the two results share no object: measure both on the same photos")
+    before = np.array([each["ious"][:clicks] for each in shared], float)
+    after = np.array([of_b[each["annotation"]] for each in shared], float)
+    photos = np.array([each["photo"] for each in shared], np.int64)
+    return ClicksComparison(
+        start=a["start"],
+        n=len(shared),
+        photos=len(set(photos)),
+        miou=tuple(
+            _difference(before[:, index], after[:, index], photos) for index in range(clicks)
+        ),
+        better=tuple(float(share) for share in (after - before > 0.01).mean(0)),
+        noc={
+            target: _difference(
+                *(_clicks_to(ious, int(target) / 100) for ious in (before, after)), photos
+            )
+            for target in a["noc"]
+            if target in b["noc"]
+        },
+    )
+
+
+def _clicks_to(ious: npt.NDArray[np.float64], target: float) -> npt.NDArray[np.float64]:
+    """How many clicks (N,) each object took, given its IoU after each (N, clicks)."""
+    reached = ious >= target
+    return np.where(reached.any(1), reached.argmax(1) + 1, ious.shape[1]).astype(float)
+
+
+def _difference(
+    a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], photos: npt.NDArray[np.int64]
+) -> Difference:
+    low, high = metrics.interval(b - a, photos)
+    return Difference(
+        a=float(a.mean()),
+        b=float(b.mean()),
+        difference=float((b - a).mean()),
+        low=low,
+        high=high,
+    )
