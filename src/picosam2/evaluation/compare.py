@@ -310,7 +310,7 @@ def compare_clicks(a: dict[str, Any], b: dict[str, Any]) -> ClicksComparison:
         better=tuple(float(share) for share in (after - before > 0.01).mean(0)),
         noc={
             target: _difference(
-                *(_clicks_to(ious, int(target) / 100) for ious in (before, after)), photos
+                _clicks_to(before, int(target) / 100), _clicks_to(after, int(target) / 100), photos
             )
             for target in a["noc"]
             if target in b["noc"]
@@ -321,7 +321,8 @@ def compare_clicks(a: dict[str, Any], b: dict[str, Any]) -> ClicksComparison:
 def _clicks_to(ious: npt.NDArray[np.float64], target: float) -> npt.NDArray[np.float64]:
     """How many clicks (N,) each object took, given its IoU after each (N, clicks)."""
     reached = ious >= target
-    return np.where(reached.any(1), reached.argmax(1) + 1, ious.shape[1]).astype(float)
+    counts = np.where(reached.any(1), reached.argmax(1) + 1, ious.shape[1])
+    return counts.astype(np.float64)
 
 
 def _difference(
