@@ -321,8 +321,8 @@ def compare_clicks(a: dict[str, Any], b: dict[str, Any]) -> ClicksComparison:
 def _clicks_to(ious: npt.NDArray[np.float64], target: float) -> npt.NDArray[np.float64]:
     """How many clicks (N,) each object took, given its IoU after each (N, clicks)."""
     reached = ious >= target
-    counts = np.where(reached.any(1), reached.argmax(1) + 1, ious.shape[1])
-    return counts.astype(np.float64)
+    first = reached.argmax(1) + 1.0
+    return np.where(reached.any(1), first, float(ious.shape[1]))
 
 
 def _difference(
