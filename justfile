@@ -31,17 +31,9 @@ slow *arguments:
 coverage:
     python -m pytest --cov=picosam2 --cov-report=term:skip-covered --cov-report=xml
 
-# the oldest allowed releases of what predicting needs (needs uv)
-lowest:
-    #!/usr/bin/env bash
-    set -euo pipefail
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-    uv venv --quiet --python 3.11 "$folder/venv"
-    export VIRTUAL_ENV="$folder/venv"
-    uv pip install --quiet --resolution lowest-direct .
-    uv pip install --quiet pytest hypothesis
-    "$folder/venv/bin/python" -m pytest tests/test_*.py tests/io tests/tasks tests/cli/test_segment.py
+# the oldest allowed releases of what predicting needs, or of extras by their names (needs uv)
+lowest *arguments:
+    python tools/release/lowest.py {{ arguments }}
 
 # the documentation, into docs/_build/html
 docs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -66,15 +67,19 @@ def test_the_root_of_the_package_stays_small() -> None:
     assert len(modules) <= 14, modules
 
 
-@pytest.fixture
-def check_version() -> ModuleType:
-    place = ROOT / "tools" / "release" / "check_version.py"
-    spec = importlib.util.spec_from_file_location("check_version", place)
+def release_tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / "release" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for the annotations
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def check_version() -> ModuleType:
+    return release_tool("check_version")
 
 
 def released(root: Path, *, changelog: str = "0.2.0", citation: str = "0.2.0") -> Path:
@@ -107,3 +112,16 @@ def test_a_release_whose_files_differ_is_refused(
 def test_the_citation_names_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+
+
+def test_the_lowest_versions_of_every_extra_are_tested() -> None:
+    lowest = release_tool("lowest")
+    assert set(lowest.CHECKS) == lowest.declared()
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    job = workflow.partition("\n  lowest:\n")[2].partition("\n  smoke:\n")[0]
+    assert set(re.findall(r"^          - ([a-z0-9-]+)$", job, re.MULTILINE)) == lowest.declared()
+    for name, check in lowest.CHECKS.items():
+        assert check.tests or check.commands, name
+        for pattern in check.tests.split():
+            assert list(ROOT.glob(pattern)), f"{name}: {pattern}"
+    assert lowest.main(["nonsense"]) == 2

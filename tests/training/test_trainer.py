@@ -237,6 +237,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
     assert any(not torch.equal(runs[0][k], runs[2][k]) for k in runs[0])
 
 
+def test_tensorboard_events_hold_what_is_logged(store: Store, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    train(
+        tiny_recipe(samples=16, log_every=1), store, out, tensorboard=True,
+        validate=lambda _: {"box_miou": 0.25},
+    )  # fmt: skip
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    logged = [line for line in lines(out) if "loss" in line]
+    losses = events.Scalars("loss")
+    assert [event.step for event in losses] == [line["step"] for line in logged]
+    assert [event.value for event in losses] == pytest.approx([line["loss"] for line in logged])
+
+
 def test_starting_from_weights(store: Store, tmp_path: Path) -> None:
     first = train(tiny_recipe(samples=16), store, tmp_path / "first")
     recipe = tiny_recipe(samples=8, lr=1e-9, ema=0.0)
