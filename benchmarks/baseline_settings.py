@@ -1,4 +1,4 @@
-"""Choose the settings of the baselines on training photos: the disc's radius, flood's tolerance.
+"""Choose the settings of the baselines on training images: the disc's radius, flood's tolerance.
 
     python benchmarks/baseline_settings.py --annotations instances_train2017.json --images train2017
 
@@ -28,17 +28,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--annotations", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--photos", type=int, default=200, help="how many photos to look at")
+    parser.add_argument("--photos", type=int, default=200, help="how many images to look at")
     options = parser.parse_args()
     discs: list[list[float]] = []
     floods: list[list[float]] = []
-    photos = read_annotations("coco", options.annotations, options.images).images
-    for photo in photos[: options.photos]:
+    images = read_annotations("coco", options.annotations, options.images).images
+    for annotated in images[: options.photos]:
         try:
-            image = load_image(photo.path)
+            image = load_image(annotated.path)
         except ImageError:
             continue
-        for instance in photo.instances:
+        for instance in annotated.instances:
             try:
                 truth = instance.mask()
             except DataError:

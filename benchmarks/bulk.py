@@ -1,4 +1,4 @@
-"""Photos a second of a folder run: one thread, threads that share a network, threads inside it.
+"""Images a second of a folder run: one thread, threads that share a network, threads inside it.
 
     python benchmarks/bulk.py --weights default --photos 40
 
@@ -28,7 +28,7 @@ _PREDICTORS: dict[str, Predictor] = {}
 
 
 def segment(path: Path, weights: str, predictor: Predictor | None = None) -> int:
-    """The masks' pixels of one photo; without a predictor, with this process's own."""
+    """The masks' pixels of one image; without a predictor, with this process's own."""
     if predictor is None:
         if weights not in _PREDICTORS:
             _PREDICTORS[weights] = Predictor(weights, threads=1)
@@ -40,11 +40,11 @@ def segment(path: Path, weights: str, predictor: Predictor | None = None) -> int
         Box(x * width, y * height, (x + 0.4) * width, (y + 0.4) * height)
         for x, y in corners.tolist()
     ]
-    return sum(one.area for one in predictor(image, boxes=boxes))
+    return sum(segmentation.area for segmentation in predictor(image, boxes=boxes))
 
 
 def main() -> None:
-    """Make the photos, and run them each way."""
+    """Make the images, and run them each way."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", default="default")
     parser.add_argument("--photos", type=int, default=40)
@@ -52,28 +52,28 @@ def main() -> None:
     options = parser.parse_args()
     cores, weights = os.cpu_count() or 1, options.weights
     with tempfile.TemporaryDirectory() as folder:
-        photos = []
+        files = []
         for number in range(options.photos):
             path = Path(folder) / f"{number:04}.jpg"
             image = Image.fromarray(sample())
             scale = (1, 1.5, 2)[number % 3]
             image.resize((int(640 * scale), int(480 * scale))).save(path, quality=90)
-            photos.append(path)
-        one, all_inside = Predictor(weights, threads=1), Predictor(weights, threads=cores)
-        segment(photos[0], weights, one)
-        segment(photos[0], weights, all_inside)
+            files.append(path)
+        single, all_inside = Predictor(weights, threads=1), Predictor(weights, threads=cores)
+        segment(files[0], weights, single)
+        segment(files[0], weights, all_inside)
         with ThreadPoolExecutor(cores) as pool, ProcessPoolExecutor(cores) as processes:
-            list(processes.map(segment, photos[:cores], [weights] * cores))
+            list(processes.map(segment, files[:cores], [weights] * cores))
             ways: dict[str, Callable[[], Iterable[int]]] = {
-                "one thread": lambda: (segment(p, weights, one) for p in photos),
+                "one thread": lambda: (segment(p, weights, single) for p in files),
                 f"one, network on {cores} threads": lambda: (
-                    segment(p, weights, all_inside) for p in photos
+                    segment(p, weights, all_inside) for p in files
                 ),
                 f"{cores} threads x 1": lambda: pool.map(
-                    lambda p: segment(p, weights, one), photos
+                    lambda p: segment(p, weights, single), files
                 ),
                 f"{cores} processes x 1": lambda: processes.map(
-                    segment, photos, [weights] * len(photos)
+                    segment, files, [weights] * len(files)
                 ),
             }
             best = dict.fromkeys(ways, 0.0)
@@ -81,7 +81,7 @@ def main() -> None:
                 for name, work in ways.items():
                     started = time.perf_counter()
                     list(work())
-                    rate = len(photos) / (time.perf_counter() - started)
+                    rate = len(files) / (time.perf_counter() - started)
                     best[name] = max(best[name], rate)
     for name, rate in best.items():
         print(f"{name:28} {rate:6.2f} photos/s")

@@ -54,11 +54,11 @@ def ratio(above: list[float], below: list[float]) -> float:
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """A command line with what every benchmark understands."""
-    found = argparse.ArgumentParser(
+    command = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
-    return found
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    return command
 
 
 def report(

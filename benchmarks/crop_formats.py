@@ -33,7 +33,7 @@ def seconds(store: Store, rows: np.ndarray) -> float:
 @torch.inference_mode()
 def ious(store: Store, rows: np.ndarray, model: torch.nn.Module, size: int) -> np.ndarray:
     """The IoU of the network's masks with the true ones, in the plain windows of `rows`."""
-    found = []
+    values = []
     for chunk in np.array_split(rows, max(1, len(rows) // 32)):
         windows = store.records["window"][chunk]
         half = torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float()
@@ -49,8 +49,8 @@ def ious(store: Store, rows: np.ndarray, model: torch.nn.Module, size: int) -> n
                 batch.target_BSS, mask_BSS.shape[-1]
             ) > 0.5  # fmt: skip
         both = (mask_BSS & truth_BSS).sum((1, 2))
-        found.append(both / (mask_BSS | truth_BSS).sum((1, 2)).clamp(min=1))
-    return torch.cat(found).numpy()
+        values.append(both / (mask_BSS | truth_BSS).sum((1, 2)).clamp(min=1))
+    return torch.cat(values).numpy()
 
 
 def main() -> None:

@@ -316,13 +316,13 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MEASUREMENTS))
     parser.add_argument("--calibrate", nargs=2, metavar=("NAME", "CROPS"))
-    given = parser.parse_args()
-    if given.calibrate:
-        calibrate(given.calibrate[0], int(given.calibrate[1]))
+    options = parser.parse_args()
+    if options.calibrate:
+        calibrate(options.calibrate[0], int(options.calibrate[1]))
         return
-    if unknown := set(given.names) - set(MEASUREMENTS):
+    if unknown := set(options.names) - set(MEASUREMENTS):
         parser.error(f"no measurement {', '.join(sorted(unknown))}: use {', '.join(MEASUREMENTS)}")
-    for name in given.names or MEASUREMENTS:
+    for name in options.names or MEASUREMENTS:
         MEASUREMENTS[name]()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from common import ratio, report, take_turns, taken
-from feed import DEVICE, any_source, batches, make_store, photos_of, photos_parser, times
+from feed import DEVICE, any_source, batches, images_of, images_parser, make_store, times
 
 from picosam2.cli._memory import keep_memory
 from picosam2.data.batches import TeacherLookup
@@ -40,17 +40,17 @@ def steps(store: Store, recipe: Recipe, teacher: TeacherLookup | None) -> Iterat
 
 def main() -> None:
     """Make a store and its cache, take turns, print crops a second and the ratio."""
-    command = photos_parser(__doc__, photos=24, rounds=5)
+    command = images_parser(__doc__, photos=24, rounds=5)
     command.add_argument("--steps", type=int, default=4, help="training steps in one turn")
     options = command.parse_args()
     keep_memory()
     torch.set_num_threads(options.threads)
     recipe = any_source("unet-distill")
-    source, photos = photos_of(options)
-    photos = photos[: options.photos]
+    source, images = images_of(options)
+    images = images[: options.photos]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        store = make_store(source, photos, folder, recipe)
+        store = make_store(source, images, folder, recipe)
         taught = SourceFiles(annotations=folder / "annotations.json", images=source.images)
         teacher = open_teacher("checkpoint:default", TeacherConfig(device="cpu"))
         teach(teacher, store, [taught], folder / "cache")

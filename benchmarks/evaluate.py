@@ -2,7 +2,7 @@
 
     python benchmarks/evaluate.py --annotations instances_val2017.json --images val2017
 
-The evaluation decodes every photo and mask, cuts crops, runs the network photo by photo, pastes,
+The evaluation decodes every image and mask, cuts crops, runs the network image by image, pastes,
 and measures masks and baselines. The bare network runs on the same crops, in the same batches.
 Both run on one thread, alternating, and the best of the rounds counts.
 """
@@ -35,19 +35,21 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--weights", default="default")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--photos", type=int, help="the first photos only")
+    parser.add_argument("--photos", type=int, help="the first images only")
     options = parser.parse_args()
     predictor = Predictor(options.weights, threads=1)
-    photos = read_annotations("coco", options.annotations, options.images).images[: options.photos]
+    annotated = read_annotations("coco", options.annotations, options.images).images[
+        : options.photos
+    ]
     size = predictor.runtime.info.input_size
     batches: list[npt.NDArray[np.uint8]] = []
-    for photo in photos:
+    for entry in annotated:
         crops = []
         try:
-            image = load_image(photo.path)
+            image = load_image(entry.path)
         except ImageError:
             continue
-        for instance in photo.instances:
+        for instance in entry.instances:
             try:
                 box = true_box(instance.mask())
             except DataError:
@@ -64,12 +66,12 @@ def main() -> None:
             predictor.runtime(batch)
         bare.append(time.perf_counter() - started)
         started = time.perf_counter()
-        found = evaluate(predictor, photos, protocol="box")
+        evaluation = evaluate(predictor, annotated, protocol="box")
         whole.append(time.perf_counter() - started)
-        assert len(found.measured) == count
+        assert len(evaluation.measured) == count
     ratio = min(whole) / min(bare)
     where = machine()
-    print(f"{count} objects in {len(batches)} photos, one thread")
+    print(f"{count} objects in {len(batches)} images, one thread")
     print(f"{where['processor']}, {where['cores']} cores, {where['system']}")
     print(f"network alone  {min(bare):7.2f} s  {1000 * min(bare) / count:6.2f} ms an object")
     print(f"evaluation     {min(whole):7.2f} s  {1000 * min(whole) / count:6.2f} ms an object")

@@ -5,10 +5,10 @@
 - feeding: batches read from a store and augmented, without the model;
 - model: training steps of the recipe's network on one fixed batch;
 - loop: training steps on batches as they come, which is the real thing;
-- published: for every annotation open the photo with PIL, decode all of the photo's masks, cut the
+- published: for every annotation open the image with PIL, decode all of the image's masks, cut the
   annotation's window with PIL - the way of the published code, in one process.
 
-A store of the first photos is made in a temporary folder. The four take turns.
+A store of the first images is made in a temporary folder. The four take turns.
 """
 
 from __future__ import annotations
@@ -53,16 +53,18 @@ def batches(store: Store, recipe: Recipe, teacher: TeacherLookup | None = None) 
     yield from feed
 
 
-def published(photos: tuple[AnnotatedImage, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """A crop and its mask of one random annotation after another, opening its photo for each."""
-    pairs = [(photo, index) for photo in photos for index in range(len(photo.instances))]
+def published(images: tuple[AnnotatedImage, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """A crop and its mask of one random annotation after another, opening its image for each."""
+    pairs = [
+        (annotated, index) for annotated in images for index in range(len(annotated.instances))
+    ]
     order = np.random.default_rng(0).permutation(len(pairs))
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
     size = (CROP_SIZE, CROP_SIZE)
-    for photo, index in (pairs[place] for place in cycle(order)):
-        image = Image.open(photo.path).convert("RGB")
+    for annotated, index in (pairs[place] for place in cycle(order)):
+        image = Image.open(annotated.path).convert("RGB")
         try:
-            truths = [instance.mask() for instance in photo.instances]
+            truths = [instance.mask() for instance in annotated.instances]
             window = make_item("paper-point", truths[index]).window
         except DataError:
             continue
@@ -84,25 +86,25 @@ def times(count: int, once: Callable[[], object]) -> Callable[[], None]:
     return turn
 
 
-def photos_parser(description: str | None, photos: int, rounds: int) -> ArgumentParser:
-    """A parser with the options of a benchmark on annotated photos, and their defaults."""
+def images_parser(description: str | None, images: int, rounds: int) -> ArgumentParser:
+    """A parser with the options of a benchmark on annotated images, and their defaults."""
     command = parser(description)
     command.add_argument("--annotations", type=Path, required=True)
     command.add_argument("--images", type=Path, required=True)
     command.add_argument("--dataset", default="coco")
-    command.add_argument("--photos", type=int, default=photos, help="how many photos")
+    command.add_argument("--photos", type=int, default=images, help="how many images")
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--rounds", type=int, default=rounds)
     return command
 
 
-def photos_of(options: Namespace) -> tuple[SourceFiles, tuple[AnnotatedImage, ...]]:
-    """The source that the options name, and all of its photos that have an object."""
+def images_of(options: Namespace) -> tuple[SourceFiles, tuple[AnnotatedImage, ...]]:
+    """The source that the options name, and all of its images that have an object."""
     source = SourceFiles(
         annotations=options.annotations, images=options.images, dataset=options.dataset
     )
-    found = read_annotations(source.dataset, source.annotations, source.images).images
-    return source, tuple(photo for photo in found if photo.instances)
+    annotated = read_annotations(source.dataset, source.annotations, source.images).images
+    return source, tuple(image for image in annotated if image.instances)
 
 
 def any_source(name: str) -> Recipe:
@@ -113,20 +115,20 @@ def any_source(name: str) -> Recipe:
 
 def main() -> None:
     """Make a store, take turns, print crops a second and ratios."""
-    command = photos_parser(__doc__, photos=64, rounds=5)
+    command = images_parser(__doc__, images=64, rounds=5)
     command.add_argument("--recipe", default="unet")
     command.add_argument("--steps", type=int, default=4, help="training steps in one turn")
     options = command.parse_args()
     keep_memory()
     torch.set_num_threads(options.threads)
     recipe = any_source(options.recipe)
-    source, photos = photos_of(options)
-    photos = photos[: options.photos]
+    source, images = images_of(options)
+    images = images[: options.photos]
     with tempfile.TemporaryDirectory() as folder:
-        store = make_store(source, photos, Path(folder), recipe)
+        store = make_store(source, images, Path(folder), recipe)
         fixed = next(batches(store, recipe))
         trainer = Trainer(recipe, Processes(rank=0, world=1, device=DEVICE))
-        fed, real, slow = batches(store, recipe), batches(store, recipe), published(photos)
+        fed, real, slow = batches(store, recipe), batches(store, recipe), published(images)
         work = {"feeding": 8 * options.steps, "model": options.steps, "loop": options.steps}
         seconds = take_turns(
             {
@@ -152,13 +154,15 @@ def main() -> None:
 
 
 def make_store(
-    source: SourceFiles, photos: tuple[AnnotatedImage, ...], folder: Path, recipe: Recipe
+    source: SourceFiles, images: tuple[AnnotatedImage, ...], folder: Path, recipe: Recipe
 ) -> Store:
-    """A store of these photos alone, with the views that the recipe trains on."""
+    """A store of these images alone, with the views that the recipe trains on."""
     document = json.loads(source.annotations.read_text())
-    chosen = {photo.id for photo in photos}
-    document["images"] = [one for one in document["images"] if one["id"] in chosen]
-    document["annotations"] = [one for one in document["annotations"] if one["image_id"] in chosen]
+    chosen = {image.id for image in images}
+    document["images"] = [entry for entry in document["images"] if entry["id"] in chosen]
+    document["annotations"] = [
+        entry for entry in document["annotations"] if entry["image_id"] in chosen
+    ]
     some = folder / "annotations.json"
     some.write_text(json.dumps(document))
     views = tuple(recipe.train.views) or StoreConfig().views

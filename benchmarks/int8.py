@@ -46,11 +46,11 @@ def main() -> None:
     options = command.parse_args()
     paths = {"int8": find_weights(options.weights), "fp32": find_weights(options.against)}
     runtimes = {name: OnnxRuntime(path, threads=options.threads) for name, path in paths.items()}
-    one, ladder = crops(runtimes["fp32"])
+    crop, ladder = crops(runtimes["fp32"])
     print(f"threads: {options.threads}; processor has {', '.join(features()) or 'none of these'}")
     if options.profile:
         for name, path in paths.items():
-            print(profile(name, path, one, options.threads))
+            print(profile(name, path, crop, options.threads))
 
     def turn(name: str, pixels: npt.NDArray[np.uint8]) -> Callable[[], None]:
         def run() -> None:
@@ -62,21 +62,21 @@ def main() -> None:
     seconds = take_turns(
         {
             f"{name} {kind}": turn(name, pixels)
-            for kind, pixels in (("one crop", one), ("a click", ladder))
+            for kind, pixels in (("one crop", crop), ("a click", ladder))
             for name in paths
         },
         options.rounds,
         clock=time.process_time,
     )
     numbers = {
-        f"{name} [ms]": 1000 * statistics.median(found) / options.repeat
-        for name, found in seconds.items()
+        f"{name} [ms]": 1000 * statistics.median(values) / options.repeat
+        for name, values in seconds.items()
     }
     for kind in ("one crop", "a click"):
         numbers[f"int8 / fp32, {kind}"] = ratio(seconds[f"int8 {kind}"], seconds[f"fp32 {kind}"])
     numbers["int8 file [MB]"] = paths["int8"].stat().st_size / 1e6
     numbers["fp32 file [MB]"] = paths["fp32"].stat().st_size / 1e6
-    pixels = np.concatenate([one, ladder])
+    pixels = np.concatenate([crop, ladder])
     difference = runtimes["int8"](pixels) - runtimes["fp32"](pixels)
     numbers["error of the logits (root mean square)"] = float(np.sqrt(np.mean(difference**2)))
     limits = {"int8 / fp32, one crop": ("<=", 0.75), "int8 file [MB]": ("<=", 1.4)}
@@ -85,11 +85,11 @@ def main() -> None:
 
 def crops(runtime: OnnxRuntime) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """The box window of the sample's first object, and all windows of a click on it."""
-    predictor, image, found = Predictor(runtime), sample(), sample_objects()[0]
+    predictor, image, sample_object = Predictor(runtime), sample(), sample_objects()[0]
     height, width = image.shape[:2]
     windows = [
-        predictor.box_window(found.box),
-        *predictor.click_windows(found.point, height, width),
+        predictor.box_window(sample_object.box),
+        *predictor.click_windows(sample_object.point, height, width),
     ]
     pixels = np.stack([geometry.crop(image, window, runtime.info.input_size) for window in windows])
     return pixels[:1], pixels[1:]
@@ -124,7 +124,7 @@ def profile(name: str, path: Path, pixels: npt.NDArray[np.uint8], threads: int) 
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             times.setdefault(event["name"], []).append(event["dur"])
             kinds[event["name"]] = event["args"]["op_name"]
-    medians = {node: statistics.median(found[3:]) for node, found in times.items()}
+    medians = {node: statistics.median(values[3:]) for node, values in times.items()}
     by_kind: Counter[str] = Counter()
     for node, number in medians.items():
         by_kind[kinds[node]] += int(number)

@@ -80,12 +80,12 @@ def main() -> None:
             row[f"ratio{batch}"] = ratio(times, seconds[f"{FIRST}/{batch}"])
         row["logits"] = float(np.abs(way(crops) - reference).max())
     if options.annotations is not None:
-        photos = read_annotations("coco", options.annotations, options.images).images
+        images = read_annotations("coco", options.annotations, options.images).images
         for name, way in ways.items():
-            found = evaluate(Predictor(way), photos, protocol="box", limit=options.limit)
-            rows[name]["miou"] = float(found.column("iou").mean())
+            evaluation = evaluate(Predictor(way), images, protocol="box", limit=options.limit)
+            rows[name]["miou"] = float(evaluation.column("iou").mean())
             rows[name]["points"] = 100 * (rows[name]["miou"] - rows[FIRST]["miou"])
-            rows[name]["n"] = len(found.measured)
+            rows[name]["n"] = len(evaluation.measured)
     show(rows, installed(options.runtimes), options.json)
 
 
@@ -144,14 +144,14 @@ def again(way: Runtime, crops: np.ndarray) -> Callable[[], object]:
 
 def installed(names: list[str]) -> tuple[str, ...]:
     """The distributions of the runtimes, those that there are."""
-    found = []
+    packages = []
     for name in dict.fromkeys([FIRST, *names]):
         try:
             version(PACKAGES[name][1])
         except PackageNotFoundError:
             continue
-        found.append(PACKAGES[name][1])
-    return tuple(found)
+        packages.append(PACKAGES[name][1])
+    return tuple(packages)
 
 
 def show(

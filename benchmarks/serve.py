@@ -41,7 +41,7 @@ class InProcess:
 
     def __init__(self, weights: str, workers: int) -> None:
         self._predictor = Predictor(weights, threads=1)
-        self._picture = load_image(sample_bytes())
+        self._image = load_image(sample_bytes())
         self._prompts = [Prompt(box=Box(*BOX))]
         self._workers = workers
         self.rate(2 * workers)  # what is slow the first time
@@ -54,8 +54,8 @@ class InProcess:
             return count / (time.perf_counter() - started)
 
     def _work(self, _: int) -> int:
-        found = self._predictor(self._picture, prompts=self._prompts)
-        return len(json.dumps([one.to_json() for one in found]))
+        segmentations = self._predictor(self._image, prompts=self._prompts)
+        return len(json.dumps([segmentation.to_json() for segmentation in segmentations]))
 
 
 class Load:
@@ -106,18 +106,18 @@ class Load:
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
-        found = re.search(r"^picosam2_resident_memory_bytes (\S+)", text, re.MULTILINE)
-        return float(found[1]) / 1e6 if found else float("nan")
+        match = re.search(r"^picosam2_resident_memory_bytes (\S+)", text, re.MULTILINE)
+        return float(match[1]) / 1e6 if match else float("nan")
 
 
 def main() -> None:
     """Start a server, load it, stop it."""
-    asked = parser(__doc__)
-    asked.add_argument("--weights", default="default")
-    asked.add_argument("--requests", type=int, default=10_000)
-    asked.add_argument("--clients", type=int, default=8)
-    asked.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    options = asked.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--weights", default="default")
+    command.add_argument("--requests", type=int, default=10_000)
+    command.add_argument("--clients", type=int, default=8)
+    command.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = command.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is stopped, too
     bare = InProcess(options.weights, options.workers)
     words = [sys.executable, "-m", "picosam2", "serve", "--port", "0"]

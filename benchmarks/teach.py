@@ -1,10 +1,10 @@
-"""Does teaching encode photos, not annotations? Encoder runs and time of both ways, in one run.
+"""Does teaching encode images, not annotations? Encoder runs and time of both ways, in one run.
 
     python benchmarks/teach.py --annotations instances_train2017.json --images train2017
 
-- teach: `picosam2 teach` from photos to a finished cache: each photo is opened and encoded once,
+- teach: `picosam2 teach` from images to a finished cache: each image is opened and encoded once,
   its prompts are decoded in batches, the logits resampled, kept in 8 bits and written;
-- published: for every annotation open the photo, encode it and decode one prompt, as a teacher
+- published: for every annotation open the image, encode it and decode one prompt, as a teacher
   inside the training step does. Nothing is written.
 
 The teacher is a SAM 2 with the layers of `hiera-tiny` and random weights, so nothing is fetched. It
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import transformers
 from common import ratio, report, take_turns, taken
-from feed import make_store, photos_of, photos_parser
+from feed import images_of, images_parser, make_store
 
 from picosam2 import masks
 from picosam2.data.store import SourceFiles
@@ -49,13 +49,13 @@ def random_sam2(side: int) -> Any:
 
 def main() -> None:
     """Take turns, print encoder runs, seconds and ratios."""
-    command = photos_parser(__doc__, photos=12, rounds=3)  # photos from all over the file
+    command = images_parser(__doc__, images=12, rounds=3)  # images from all over the file
     command.add_argument("--side", type=int, default=256, help="the teacher's input, pixels")
     command.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
     options = command.parse_args()
     torch.set_num_threads(options.threads)
-    source, usable = photos_of(options)
-    photos = usable[:: max(len(usable) // options.photos, 1)][: options.photos]
+    source, usable = images_of(options)
+    images = usable[:: max(len(usable) // options.photos, 1)][: options.photos]
     model = random_sam2(options.side)
     encoded: list[int] = []
     model.vision_encoder.register_forward_hook(lambda *_: encoded.append(1))
@@ -63,7 +63,7 @@ def main() -> None:
     teacher = SamTeacher(sam, TeacherConfig())
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        store = make_store(source, photos, folder, load_recipe("unet"))
+        store = make_store(source, images, folder, load_recipe("unet"))
         taught = SourceFiles(annotations=folder / "annotations.json", images=source.images)
         number = count()
 
@@ -71,9 +71,9 @@ def main() -> None:
             teach(teacher, store, [taught], folder / f"cache-{next(number)}")
 
         def published() -> None:
-            for photo in photos:
-                for instance in photo.instances:
-                    image, truth = load_image(photo.path), instance.mask()
+            for annotated in images:
+                for instance in annotated.instances:
+                    image, truth = load_image(annotated.path), instance.mask()
                     box = Box(*(masks.bbox(truth) or ()))
                     teacher(image, [Target(box=box, point=masks.centre_point(truth))])
 
@@ -84,10 +84,10 @@ def main() -> None:
             runs[name] = len(encoded)
         seconds = take_turns({"teach": whole, "published": published}, options.rounds)
     numbers = {
-        "masks a photo, of the whole file": sum(len(p.instances) for p in usable) / len(usable),
-        **{f"encoder runs a photo, {name}": runs[name] / len(photos) for name in runs},
+        "masks an image, of the whole file": sum(len(p.instances) for p in usable) / len(usable),
+        **{f"encoder runs an image, {name}": runs[name] / len(images) for name in runs},
         "encoder runs, published / teach": runs["published"] / runs["teach"],
-        **{f"{name} [s a photo]": min(times) / len(photos) for name, times in seconds.items()},
+        **{f"{name} [s an image]": min(times) / len(images) for name, times in seconds.items()},
         "time, published / teach": ratio(seconds["published"], seconds["teach"]),
     }
     limits = {"encoder runs, published / teach": (">=", 5.0)}

@@ -37,12 +37,12 @@ def follow(
 ) -> tuple[list[Tracked], list[tuple[float, float]]]:
     """What was found in each frame, and the seconds that each update took (wall, processor)."""
     tracker = Tracker(predictor)
-    found, seconds = tracker.start(frames[0], boxes=[clip.box(0)]), []
+    results, seconds = tracker.start(frames[0], boxes=[clip.box(0)]), []
     for frame in frames[1:]:
         started, busy = time.perf_counter(), time.process_time()
-        found += tracker.update(frame)
+        results += tracker.update(frame)
         seconds.append((time.perf_counter() - started, time.process_time() - busy))
-    return found, seconds
+    return results, seconds
 
 
 def main() -> None:
@@ -72,17 +72,17 @@ def main() -> None:
             with open_frames(path) as source:
                 frames = [frame.pixels for frame in source]
             parts["decode"].append((time.perf_counter() - started) / len(poses))
-        found, seconds = follow(clip, frames, predictor)
+        results, seconds = follow(clip, frames, predictor)
         updates += seconds[: options.frames - 1]
         started = time.perf_counter()
-        for frame, one in zip(frames[::10], found[::10], strict=True):
-            draw(frame, [one])
+        for frame, result in zip(frames[::10], results[::10], strict=True):
+            draw(frame, [result])
         parts["draw"].append((time.perf_counter() - started) / len(frames[::10]))
-        for one, truth, share in zip(found, clip.masks, clip.share, strict=True):
+        for result, truth, share in zip(results, clip.masks, clip.share, strict=True):
             if share > 0.5:
-                overlaps.append(iou(one.mask, truth))
-                seen_found.append(one.found)
-        false_found += sum(one.found for one in found[-GONE:])
+                overlaps.append(iou(result.mask, truth))
+                seen_found.append(result.found)
+        false_found += sum(result.found for result in results[-GONE:])
     track, busy = np.array(updates).T
     report = {
         "weights_sha256": predictor.runtime.info.weights_sha256,

@@ -178,7 +178,7 @@ def test_crop_is_the_triangle_filter(window: Window, seed: int, tall: bool, size
 def test_moving_picture_and_window_together_changes_nothing(
     window: Window, dx: int, dy: int
 ) -> None:
-    """The picture lies on a canvas of padding; where on it does not matter to the crop."""
+    """The image lies on a canvas of padding; where on it does not matter to the crop."""
     picture = noise(3, 30, 44)
     crops = []
     for x, y in ((50, 50), (50 + dx, 50 + dy)):
@@ -187,7 +187,7 @@ def test_moving_picture_and_window_together_changes_nothing(
         canvas[y : y + 30, x : x + 44] = picture
         moved = Window(window.x0 + x, window.y0 + y, window.x1 + x, window.y1 + y)
         crops.append(geometry.crop(canvas, moved, 24).astype(int))
-    # The crop of the bare picture: padding that is part of the image or not is the same.
+    # The crop of the bare image: padding that is part of the image or not is the same.
     crops.append(geometry.crop(picture, window, 24).astype(int))
     for other in crops[1:]:
         assert np.abs(crops[0] - other).max() <= 1
@@ -245,7 +245,7 @@ def test_what_lies_outside_is_padding_exactly(window: Window) -> None:
     rows = (y + reach_y < 0) | (y - reach_y > 31)
     outside = rows[:, None] | columns[None, :]
     np.testing.assert_array_equal(crop[outside], np.broadcast_to(PAD_RGB, crop.shape)[outside])
-    # Never stretched: a pixel whose filter lies inside the photo shows the photo alone.
+    # Never stretched: a pixel whose filter lies inside the image shows the image alone.
     whole_x = (x - reach_x > 0.5) & (x + reach_x < 51.5)
     whole_y = (y - reach_y > 0.5) & (y + reach_y < 30.5)
     assert (crop[whole_y[:, None] & whole_x[None, :]] == 250).all()
@@ -256,7 +256,7 @@ def test_what_lies_outside_is_padding_exactly(window: Window) -> None:
     x=st.integers(0, 65), y=st.integers(0, 46), half=st.floats(6, 300), size=st.sampled_from([95])
 )
 def test_a_click_is_the_centre_of_its_crop(x: int, y: int, half: float, size: int) -> None:
-    """A white pixel, even in the corner of the photo, is brightest in the middle of the crop."""
+    """A white pixel, even in the corner of the image, is brightest in the middle of the crop."""
     image = np.zeros((47, 66, 3), np.uint8)
     image[y, x] = 255
     window = geometry.point_window(Point(x + 0.5, y + 0.5), half)
@@ -375,7 +375,7 @@ def test_a_mask_survives_the_round_trip(seed: int, extent: float) -> None:
 
 
 def test_a_round_trip_reaching_past_the_photo() -> None:
-    """The window of an object at the border reaches past the photo on two sides."""
+    """The window of an object at the border reaches past the image on two sides."""
     y, x = np.mgrid[:120, :160] + 0.5
     mask = (x - 150) ** 2 + (y - 4) ** 2 < 40**2
     window = geometry.box_window(Box(*(masks.bbox(mask) or ())))

@@ -1,4 +1,4 @@
-"""images: every kind of picture a user may hand over, and every kind that must be refused."""
+"""images: every kind of image a user may hand over, and every kind that must be refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.helpers.hostile import (
 
 
 def gradient(height: int = 12, width: int = 17) -> np.ndarray:
-    """A picture without any symmetry."""
+    """An image without any symmetry."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows * 20, columns * 15, (rows * columns) % 256], axis=-1).astype(np.uint8)
 
@@ -179,12 +179,12 @@ def test_transparency_is_laid_on_white() -> None:
     assert load_image(encode(grey))[0, :, 1].tolist() == [255, 0, 127]
 
 
-def test_transparent_palette_and_transparent_colour() -> None:
+def test_transparent_palette_and_transparent_color() -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 200, 100, 50])
     palette.putdata([0, 1])
     assert load_image(encode(palette))[0].tolist() == [[10, 20, 30], [200, 100, 50]]
-    for transparency in (1, b"\xff\x00"):  # one colour, or one alpha for each
+    for transparency in (1, b"\xff\x00"):  # one color, or one alpha for each
         pixels = load_image(encode(palette, transparency=transparency))
         assert pixels[0].tolist() == [[10, 20, 30], [255, 255, 255]]
     keyed = Image.fromarray(gradient())
@@ -245,7 +245,7 @@ def test_an_impossible_orientation_is_ignored() -> None:
 
 
 def test_of_an_animation_the_first_frame_counts() -> None:
-    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "blue", "green")]
+    frames = [Image.new("RGB", (4, 3), color) for color in ("red", "blue", "green")]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert (load_image(data) == [255, 0, 0]).all()
 
@@ -356,7 +356,7 @@ def test_damage_never_raises_anything_else(kind: str) -> None:
         data = whole.copy()
         spots = rng.integers(0, len(data), 3)
         data[spots] = rng.integers(0, 256, 3)
-        # A changed colour may pass; what passes must be a real picture.
+        # A changed color may pass; what passes must be a real image.
         with suppress(ImageError):
             assert is_plain(load_image(data.tobytes(), max_pixels=1_000_000))
 

@@ -317,7 +317,7 @@ def split_at_green(crop: np.ndarray, _number: int) -> np.ndarray:
 
 
 def only_the_middle(crop: np.ndarray, _number: int) -> np.ndarray:
-    """Whatever has the colour of the crop's middle."""
+    """Whatever has the color of the crop's middle."""
     return np.where(np.abs(crop - crop[48, 48].astype(float)).sum(2) < 99, 8.0, -8.0)[None]
 
 
@@ -549,7 +549,7 @@ def test_sam_mistakes(arguments: dict[str, Any], says: str) -> None:
         predictor.predict(box=[1, 2, 3, 4])
 
 
-# --- odd photos ---------------------------------------------------------------------------------
+# --- odd images ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (70, 1), (2, 3)])

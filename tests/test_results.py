@@ -179,7 +179,7 @@ def test_overlay_of_tiny_things() -> None:
     assert np.asarray(make(mask=line, prompt=Prompt(points=(Point(9, 9),))).overlay())[50].any()
 
 
-def test_colours() -> None:
+def test_colors() -> None:
     for color in ("red", "#ff0000", (255, 0, 0)):
         assert np.asarray(make().overlay(color, alpha=1))[40, 80].tolist() == [255, 0, 0]
     for color in ("reddish", (1, 2), (1, 2, 300), (0.5, 0, 0), 7):
@@ -190,7 +190,7 @@ def test_colours() -> None:
             make().overlay(alpha=alpha)
 
 
-def test_many_objects_have_a_colour_each() -> None:
+def test_many_objects_have_a_color_each() -> None:
     image = np.full((HEIGHT, WIDTH, 3), 50, np.uint8)
     spots = [(20 + 20 * i, 60) for i in range(7)]
     items = [

@@ -11,15 +11,15 @@ class PicoSAM2Error(Exception):
 
 
 class ImageError(PicoSAM2Error):
-    """A picture that cannot be read, or should not be (too large)."""
+    """An image that cannot be read, or should not be (too large)."""
 
 
 class PromptError(PicoSAM2Error):
-    """A point or box that makes no sense, alone or on this picture."""
+    """A point or box that makes no sense, alone or on this image."""
 
 
 class PromptWarning(UserWarning):
-    """A prompt that was changed to make sense, for instance a box clipped to the picture."""
+    """A prompt that was changed to make sense, for instance a box clipped to the image."""
 
 
 class WeightsError(PicoSAM2Error):
@@ -27,7 +27,7 @@ class WeightsError(PicoSAM2Error):
 
 
 class DataError(PicoSAM2Error):
-    """Annotations or photos that cannot be used at all."""
+    """Annotations or images that cannot be used at all."""
 
 
 class StoreError(PicoSAM2Error):

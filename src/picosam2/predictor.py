@@ -206,11 +206,11 @@ class Predictor:
     # -- SAM 2's way -------------------------------------------------------------------------
 
     def set_image(self, image: ImageSource) -> None:
-        """Keep a photo for the `predict` calls to come. `ImageError` if it cannot be read."""
+        """Keep an image for the `predict` calls to come. `ImageError` if it cannot be read."""
         self._image = load_image(image)
 
     def reset_image(self) -> None:
-        """Forget the photo."""
+        """Forget the image."""
         self._image = None
 
     def predict(
@@ -245,7 +245,7 @@ class Predictor:
             PromptError: no image is set, shapes do not fit each other, or there is no prompt.
         """
         if self._image is None:
-            raise PromptError("there is no picture: call set_image first")
+            raise PromptError("there is no image: call set_image first")
         height, width = self._image.shape[:2]
         scale = (1, 1) if normalize_coords else (width, height)
         prompts = _sam_prompts(point_coords, point_labels, box, mask_input, (height, width), scale)
@@ -483,7 +483,7 @@ class Predictor:
     def window_logits(
         self, picture: npt.NDArray[np.uint8], windows: Sequence[Window], channel: int
     ) -> npt.NDArray[np.float32]:
-        """Logits (N, S, S) float32 of any windows of a photo, in one batch."""
+        """Logits (N, S, S) float32 of any windows of an image, in one batch."""
         info = self.runtime.info
         crops = np.stack([geometry.crop(picture, window, info.input_size) for window in windows])
         logits = self.runtime(crops)
@@ -499,7 +499,7 @@ def segment(
     multimask: bool = False,
     weights: str | os.PathLike[str] = "default",
 ) -> list[Segmentation]:
-    """Masks of one picture: `Predictor(weights)(image, ...)`, the weights kept for the next call.
+    """Masks of one image: `Predictor(weights)(image, ...)`, the weights kept for the next call.
 
     Args:
         image: a path, bytes, a PIL image or an array; see `load_image`.
@@ -511,7 +511,7 @@ def segment(
             read again: make a new `Predictor` then.
 
     Raises:
-        ImageError: the picture cannot be read.
+        ImageError: the image cannot be read.
         PromptError: a prompt lies outside the image, or there is none.
         WeightsError: the weights cannot be found or used.
     """

@@ -540,7 +540,7 @@ def encode_image(image: Image.Image, kind: str) -> bytes:
     if kind == "JPEG":
         image.save(buffer, kind, quality=92, subsampling=0, **kept)  # thin lines need full color
     elif image.mode in ("RGB", "RGBA"):
-        # Of photos this makes files of the same size in a third of the time.
+        # Of images this makes files of the same size in a third of the time.
         image.save(buffer, kind, compress_level=1, compress_type=zlib.Z_RLE, **kept)
     else:
         image.save(buffer, kind, **kept)

@@ -41,7 +41,7 @@ def labelme_app(osam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object
 
 
 def whole(annotation: object, shape: tuple[int, ...]) -> np.ndarray:
-    """An osam annotation's mask on the whole picture."""
+    """An osam annotation's mask on the whole image."""
     mask = np.zeros(shape[:2], np.bool_)
     bounds = annotation.bounding_box
     mask[bounds.ymin : bounds.ymax + 1, bounds.xmin : bounds.xmax + 1] = annotation.mask

@@ -1,4 +1,4 @@
-"""`analyse` on a tiny store: the page, the pictures beside it, and what is refused."""
+"""`analyse` on a tiny store: the page, the images beside it, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers.colour import write_colour_onnx
+from helpers.color import write_color_onnx
 from helpers.tiny import make_store, write_coco
 from PIL import Image
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 @pytest.fixture
 def given(tmp_path: Path) -> tuple[object, ...]:
     store = make_store(tmp_path, 10)
-    weights = write_colour_onnx(tmp_path / "colour.onnx")
+    weights = write_color_onnx(tmp_path / "color.onnx")
     return ("--store", store.path, "--weights", weights, "--threads", 1)
 
 
@@ -38,7 +38,7 @@ def test_a_page_with_its_pictures(cli, given, tmp_path, protocol):
     assert sorted(out.parent.iterdir()) == sorted(names)
     page = out.read_text()
     assert page.splitlines()[0] == (
-        "Made by `picosam2 analyse --weights colour.onnx --store store "
+        "Made by `picosam2 analyse --weights color.onnx --store store "
         f"--protocol {protocol} --out errors.md`."
     )
     assert str(tmp_path) not in page + names[2].read_text()
@@ -79,5 +79,5 @@ def test_what_cannot_be_analysed(refused, given, tmp_path):
     source = write_coco(tmp_path / "more", 2)
     prepare([source], tmp_path / "none", StoreConfig(context=64, validation=0), workers=1)
     said = refused("analyse", "--store", tmp_path / "none", *weights, *out)
-    assert "keeps no photos for validation" in said
+    assert "keeps no images for validation" in said
     assert not (tmp_path / "errors.md").exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.colour import flat_scene, write_colour_onnx
+from helpers.color import flat_scene, write_color_onnx
 from PIL import Image
 
 from picosam2 import masks
@@ -28,7 +28,7 @@ BOXES = {name: masks.bbox(mask) for name, mask in TRUTH.items()}
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_onnx(tmp_path_factory.mktemp("weights") / "colour.onnx")
+    return write_color_onnx(tmp_path_factory.mktemp("weights") / "color.onnx")
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_another_run_does_not_mix_in(
 def test_bad_photos_and_prompts_are_named_at_the_end(
     tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "broken.jpg").write_bytes(b"no picture")
+    (photos / "broken.jpg").write_bytes(b"no image")
     entries = [
         *asked("a.png", "broken.jpg", "gone.png"),
         {"image": "b.png", "points": [[9999, 5]], "object": "far"},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.colour import flat_scene, write_colour_onnx
+from helpers.color import flat_scene, write_color_onnx
 from PIL import Image
 
 from picosam2 import masks
@@ -21,7 +21,7 @@ PICTURE, TRUTH = flat_scene()
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_onnx(tmp_path_factory.mktemp("weights") / "colour.onnx")
+    return write_color_onnx(tmp_path_factory.mktemp("weights") / "color.onnx")
 
 
 @pytest.fixture

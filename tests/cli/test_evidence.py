@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.colour import write_colour_onnx
+from helpers.color import write_color_onnx
 from helpers.sam_onnx import write_sam_onnx
 from helpers.tiny import make_store, write_coco
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 @pytest.fixture
 def given(tmp_path: Path) -> tuple[object, ...]:
     source = write_coco(tmp_path, 4)
-    weights = write_colour_onnx(tmp_path / "colour.onnx")
+    weights = write_color_onnx(tmp_path / "color.onnx")
     return ("--images", source.images, "--annotations", source.annotations, "--weights", weights,
             "--threads", 1)  # fmt: skip
 
@@ -43,10 +43,10 @@ def test_from_measurements_to_a_report(cli, given, tmp_path):
     assert done.code == 0, done.err
     assert done.out.splitlines() == [str(tmp_path / "r" / "report.html"), str(readme)]
     page = (tmp_path / "r" / "report.html").read_text()
-    assert "data:image/jpeg;base64" in page  # the sample picture
+    assert "data:image/jpeg;base64" in page  # the sample image
     assert "--first 3" in page
     assert str(tmp_path) not in page + (tmp_path / "r" / "report.json").read_text()
-    assert "colour" in readme.read_text()
+    assert "color" in readme.read_text()
     photos = given[:4]
     done = cli("report", box, "--out", tmp_path / "p", *photos)
     assert done.code == 0, done.err
@@ -59,7 +59,7 @@ def test_compare_says_whether_it_helped(cli, given, refused, tmp_path):
     assert cli("eval", *given, "--jitter", 0.3, "--json", b).code == 0
     done = cli("compare", a, b, "--json", tmp_path / "c.json")
     assert done.code == 0
-    assert "95 % interval over photos" in done.out
+    assert "95 % interval over images" in done.out
     assert json.loads((tmp_path / "c.json").read_text())["n"] == 4
     assert "no result file" in refused("compare", a, tmp_path / "none.json")
 
@@ -68,7 +68,7 @@ def test_a_leak_is_warned_of(cli, given, tmp_path):
     store = make_store(tmp_path / "train", 3)
     done = cli("eval", *given, "--check-leak", store.path, "--json", tmp_path / "a.json")
     assert done.code == 0
-    assert "warning: 3 of the 4 photos" in done.err
+    assert "warning: 3 of the 4 images" in done.err
     assert json.loads((tmp_path / "a.json").read_text())["leak"]["met"] == 3
 
 
@@ -91,7 +91,7 @@ def test_clicks_at_a_peer_are_compared_with_clicks_at_weights(cli, given, refuse
     assert peer["decode_ms_per_prompt"] > 0
     done = cli("compare", theirs, ours, "--json", tmp_path / "c.json")
     assert done.code == 0, done.err
-    assert "clicks from click: 4 objects on 4 photos" in done.out
+    assert "clicks from click: 4 objects on 4 images" in done.out
     found = json.loads((tmp_path / "c.json").read_text())
     mine = json.loads(ours.read_text())
     for count in range(3):

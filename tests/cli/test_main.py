@@ -132,11 +132,11 @@ def test_completion_can_be_installed(cli, shell, tmp_path, monkeypatch):
 
 
 def test_progress_in_lines(capsys):
-    with progress("measuring", "photos") as update:
+    with progress("measuring", "images") as update:
         update(1, 3)
         update(3, 3, note="done")
         update(3, 3, note="done")
-    assert capsys.readouterr().err == "measuring: 3/3 photos, done\n"
+    assert capsys.readouterr().err == "measuring: 3/3 images, done\n"
 
 
 def test_progress_on_a_terminal(capsys, monkeypatch):
@@ -158,8 +158,8 @@ def test_progress_that_is_told_nothing_shows_nothing(capsys, monkeypatch):
 
 
 def test_amounts():
-    assert amount(12, 4800, "photos") == "12/4,800 photos"
-    assert amount(12, None, "photos") == "12 photos"
+    assert amount(12, 4800, "images") == "12/4,800 images"
+    assert amount(12, None, "images") == "12 images"
     assert amount(1_234_567, None, "bytes") == "1.2 MB"
 
 
@@ -170,10 +170,10 @@ def test_columns():
 
 def test_problems_are_named_and_then_counted(capsys):
     name_problems([], "nothing")
-    name_problems([f"photo {n}" for n in range(12)], "12 were skipped")
+    name_problems([f"image {n}" for n in range(12)], "12 were skipped")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "picosam2: 12 were skipped:"
-    assert lines[1] == "  photo 0"
+    assert lines[1] == "  image 0"
     assert lines[-1] == "  and 2 more"
     assert len(lines) == 12
 

@@ -1,4 +1,4 @@
-"""From photos and masks to a mask, with every command on the way, on photos made here."""
+"""From images and masks to a mask, with every command on the way, on images made here."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Ten photos of one disc each with COCO annotations, one of them not a picture."""
+    """Ten images of one disc each with COCO annotations, one of them not an image."""
     path = tmp_path_factory.mktemp("pipeline")
     write_coco(path, 10)
-    (path / "shapes-images" / "003.png").write_text("not a picture")
+    (path / "shapes-images" / "003.png").write_text("not an image")
     return path
 
 
@@ -77,8 +77,8 @@ def test_preparing_names_what_it_leaves_out(cli, folder, store):
     words = ("--context", 64, "--validation", 0.4, "--workers", 1, "--out", store)
     done = cli("data", "prepare", *given, *words)
     assert done.code == 0
-    assert "9 photos, 9 objects, 27 crops; 0 crowds skipped, 1 parts were there" in done.out
-    assert "1 photos or annotations were left out:\n  photo 003.png: " in done.err
+    assert "9 images, 9 objects, 27 crops; 0 crowds skipped, 1 parts were there" in done.out
+    assert "1 images or annotations were left out:\n  image 003.png: " in done.err
 
 
 def test_a_store_is_not_overwritten_by_another(refused, folder, store):
@@ -227,7 +227,7 @@ def test_a_store_without_validation_photos_trains_all_the_same(cli, folder, tmp_
     assert cli("data", "prepare", *given, *words).code == 0
     done = cli(*TRAINING, "--store", tmp_path / "store", "--out", tmp_path / "run")
     assert done.code == 0
-    assert "picosam2: the store has no validation photos to measure on" in done.err
+    assert "picosam2: the store has no validation images to measure on" in done.err
     assert not (tmp_path / "run" / "validation.png").exists()
 
 
@@ -241,18 +241,18 @@ def test_measuring(cli, folder, onnx, tmp_path, protocol):
     out = tmp_path / "result.json"
     done = cli(*measured(folder, onnx, "--protocol", protocol, "--json", out))
     assert done.code == 0
-    assert "9 in 9 photos" in done.out
+    assert "9 in 9 images" in done.out
     assert "baseline ellipse" in done.out
-    assert "photo 003.png" in done.err
+    assert "image 003.png" in done.err
     found = json.loads(out.read_text())
     assert set(found) >= FIELDS
     assert (found["protocol"], found["n"]) == (protocol, 9)
-    assert found["problems"][0].startswith("photo 003.png")
+    assert found["problems"][0].startswith("image 003.png")
 
 
 def test_measuring_the_first_objects(cli, folder, onnx):
     done = cli(*measured(folder, onnx, "--limit", 2, "--jitter", 0.1))
-    assert "2 in 2 photos" in done.out
+    assert "2 in 2 images" in done.out
 
 
 def test_measuring_nothing(refused, folder, onnx, tmp_path):

@@ -1,4 +1,4 @@
-"""`picosam2 segment`: prompts, places, formats, and every picture that people may have."""
+"""`picosam2 segment`: prompts, places, formats, and every image that people may have."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def photo(here):
-    """A photo of 40 x 30 pixels."""
+    """An image of 40 x 30 pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     Image.fromarray(pixels).save(here / "photo.png")
     return "photo.png"
@@ -237,11 +237,11 @@ def test_foreign_weights(refused, photo, here, tiny_onnx, tiny_safetensors):
     assert "torch runs no .onnx file" in said
 
 
-# Several photos
+# Several images
 
 
 def test_it_goes_on_after_a_bad_photo(segment, photo, here):
-    (here / "notes.txt").write_text("not a picture")
+    (here / "notes.txt").write_text("not an image")
     done = segment("notes.txt", photo, "gone.jpg", *CLICK, "--out", "out")
     assert done.code == 2
     assert names(here / "out") == ["photo-overlay.png"]
@@ -335,7 +335,7 @@ def test_interrupted(cli, tiny_onnx, monkeypatch):
     assert (done.code, done.out, done.err) == (130, "", "picosam2: interrupted\n")
 
 
-# Pictures
+# Images
 
 
 def chunk(kind, data):
@@ -358,7 +358,7 @@ def jpeg():
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("text.jpg", b"this is no picture at all", "text.jpg is not an image"),
+        ("text.jpg", b"this is no image at all", "text.jpg is not an image"),
         ("cut.jpg", jpeg()[:900], "cut.jpg is damaged or cut off"),
         ("empty.png", b"", "empty.png is empty"),
         ("bomb.png", png_that_claims(20_000, 10_000), "bomb.png"),
@@ -379,17 +379,17 @@ def test_a_missing_photo(refuses):
 def odd_pictures():
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (20, 30), np.uint8)
-    colour = rng.integers(0, 256, (20, 30, 3), np.uint8)
+    color = rng.integers(0, 256, (20, 30, 3), np.uint8)
     deep = rng.integers(0, 65536, (20, 30), np.uint16)
     turned = Image.Exif()
     turned[0x0112] = 6
     return {
         "one.png": (Image.new("RGB", (1, 1)), {}, (1, 1)),
         "grey.png": (Image.fromarray(grey), {}, (20, 30)),
-        "cmyk.jpg": (Image.fromarray(colour).convert("CMYK"), {}, (20, 30)),
+        "cmyk.jpg": (Image.fromarray(color).convert("CMYK"), {}, (20, 30)),
         "deep.png": (Image.fromarray(deep), {}, (20, 30)),
-        "alpha.png": (Image.fromarray(colour).convert("RGBA"), {}, (20, 30)),
-        "turned.jpg": (Image.fromarray(colour), {"exif": turned}, (30, 20)),
+        "alpha.png": (Image.fromarray(color).convert("RGBA"), {}, (20, 30)),
+        "turned.jpg": (Image.fromarray(color), {"exif": turned}, (30, 20)),
     }
 
 

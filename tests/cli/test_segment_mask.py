@@ -139,7 +139,7 @@ def test_a_mask_that_cannot_be_used(refuses, image, message):
     [
         (None, "the mask bad.png cannot be read: No such file"),
         (b"", "bad.png is no PNG that can be read"),
-        (b"\xff\xd8\xff\xe0 a photo", "bad.png is no PNG that can be read"),
+        (b"\xff\xd8\xff\xe0 an image", "bad.png is no PNG that can be read"),
     ],
 )
 def test_a_file_that_is_no_mask(refuses, here, data, message):

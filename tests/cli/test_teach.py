@@ -1,4 +1,4 @@
-"""`picosam2 teach`: a tiny random SAM 2 through every command from photos to a cache."""
+"""`picosam2 teach`: a tiny random SAM 2 through every command from images to a cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytest.importorskip("torch", reason="teachers run in torch")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos with annotations and their store: six photos, three a part."""
+    """Images with annotations and their store: six images, three a part."""
     path = tmp_path_factory.mktemp("teach")
     make_store(path, 6)
     return path
@@ -48,11 +48,11 @@ def test_from_sam2_to_a_cache(cli: Any, folder: Path, sam2: Path, tmp_path: Path
     trial = cli(*words(folder, f"sam2:{sam2}", out, *more, "--limit-shards", 1))
     assert trial.code == 0, trial.err
     assert "1 parts written, 0 were there already" in trial.out
-    assert "3 objects of 3 photos, 1 of 2 parts" in trial.out
+    assert "3 objects of 3 images, 1 of 2 parts" in trial.out
     done = cli(*words(folder, f"sam2:{sam2}", out, *more))
     assert done.code == 0, done.err
     assert "1 parts written, 1 were there already" in done.out
-    assert "6 objects of 6 photos, 2 of 2 parts" in done.out
+    assert "6 objects of 6 images, 2 of 2 parts" in done.out
     assert "6/6 images, " in done.err
     assert done.err.rstrip().endswith("images/s, 0:00:00 left")
     store = Store(folder / "store")
@@ -111,7 +111,7 @@ def test_a_checkpoint_teaches(
     spec = f"checkpoint:{tiny_safetensors}"
     done = cli(*words(folder, spec, tmp_path / "cache", "--precision", "fp32"))
     assert done.code == 0, done.err
-    assert f"{spec}: 6 objects of 6 photos, 2 of 2 parts" in done.out
+    assert f"{spec}: 6 objects of 6 images, 2 of 2 parts" in done.out
 
 
 def test_processes_of_torchrun(
@@ -132,10 +132,10 @@ def test_processes_of_torchrun(
 
 def test_problems_are_named(cli: Any, tiny_safetensors: Path, tmp_path: Path) -> None:
     make_store(tmp_path, 3)
-    (tmp_path / "shapes-images" / "001.png").write_text("no picture any more")
+    (tmp_path / "shapes-images" / "001.png").write_text("no image any more")
     done = cli(*words(tmp_path, f"checkpoint:{tiny_safetensors}", tmp_path / "cache"))
     assert done.code == 0
-    assert "1 photos could not be shown to the teacher:\n  photo 001.png: " in done.err
+    assert "1 images could not be shown to the teacher:\n  image 001.png: " in done.err
     assert "1 objects have no usable answer" in done.out
 
 

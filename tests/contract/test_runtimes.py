@@ -290,9 +290,9 @@ def test_torch_leaves_the_model_as_it_was() -> None:
 
 
 def test_an_int8_file_in_openvino(folder: Path, tmp_path: Path) -> None:
-    """Quantised, dequantised (QDQ): the same file in both runtimes, to a few steps of rounding."""
+    """Quantized, dequantized (QDQ): the same file in both runtimes, to a few steps of rounding."""
     needs("openvino")
-    path = quantised(folder / "weights.onnx", tmp_path / "int8.onnx")
+    path = quantized(folder / "weights.onnx", tmp_path / "int8.onnx")
     first, second = OnnxRuntime(path), OpenVinoRuntime(path)
     crops = crops_for(first, 4, seed=5)
     expected, found = first(crops), second(crops)
@@ -302,7 +302,7 @@ def test_an_int8_file_in_openvino(folder: Path, tmp_path: Path) -> None:
     assert 1e-4 * spread < unlike < 0.3 * spread  # it is another file, of the same network
 
 
-def quantised(source: Path, path: Path) -> Path:
+def quantized(source: Path, path: Path) -> Path:
     """An ONNX file in INT8, calibrated on noise."""
     quantization = pytest.importorskip("onnxruntime.quantization")
     side = OnnxRuntime(source).info.input_size

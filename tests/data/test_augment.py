@@ -14,7 +14,7 @@ from torch import Tensor
 
 from picosam2 import geometry
 from picosam2.data import augment as module
-from picosam2.data.augment import _QUANTISATION, NO_AUGMENT, AugmentConfig, Draws, augment
+from picosam2.data.augment import _QUANTIZATION, NO_AUGMENT, AugmentConfig, Draws, augment
 from picosam2.data.store import BOX, CLICK
 from picosam2.errors import ConfigError
 from picosam2.geometry import Window
@@ -22,7 +22,7 @@ from picosam2.images import MEAN, PAD_RGB, STD
 
 CONTEXT, SIZE = 160, 96
 GEOMETRIC = AugmentConfig(color=0, gray=0, blur=0, jpeg=0, noise=0)
-"""Everything that moves pixels, nothing that changes their colour."""
+"""Everything that moves pixels, nothing that changes their color."""
 
 
 def levels(image_B3SS: Tensor) -> Tensor:
@@ -524,7 +524,7 @@ def test_jpeg_is_what_a_jpeg_encoder_does() -> None:
         errors = []
         for quality in range(25, 86):
             scale = 50 / quality if quality < 50 else 2 - quality / 50
-            table = [max(round(v * scale), 1) for row in _QUANTISATION for v in row]
+            table = [max(round(v * scale), 1) for row in _QUANTIZATION for v in row]
             stream = io.BytesIO()
             Image.fromarray(np.rint(before).astype(np.uint8)).save(
                 stream, "JPEG", qtables=[table, table], subsampling=0

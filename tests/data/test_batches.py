@@ -22,7 +22,7 @@ from picosam2.errors import ConfigError, StoreError
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Two sources of 9 and 3 photos, three views each."""
+    """Two sources of 9 and 3 images, three views each."""
     folder = tmp_path_factory.mktemp("batches")
     sources = [write_coco(folder, 9, name="many"), write_coco(folder, 3, start=40, name="few")]
     prepare(sources, folder / "store", SMALL_STORE, workers=1)

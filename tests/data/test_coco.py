@@ -21,14 +21,14 @@ from picosam2.errors import DataError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the real photos are not beside this checkout"
+    not SHARED.is_dir(), reason="the real images are not beside this checkout"
 )
 HEIGHT, WIDTH = 30, 40
 SQUARE = [5.0, 5.0, 15.0, 5.0, 15.0, 15.0, 5.0, 15.0]
 
 
 def a_document(**changes: Any) -> dict[str, Any]:
-    """Two photos; one object of each of the three encodings, and a crowd."""
+    """Two images; one object of each of the three encodings, and a crowd."""
     mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     mask[3:9, 20:31] = 1
     compressed = reference.encode(np.asfortranarray(mask))

@@ -52,7 +52,7 @@ def test_images_and_masks_come_back_as_they_were(kept: Path) -> None:
         assert np.array_equal(store.mask(row), mask)
         assert record["area"] == mask.sum()
         assert record["id"] == number + 101
-        assert store.photos[row]["file_name"] == f"{number:03d}.png"
+        assert store.image_entries[row]["file_name"] == f"{number:03d}.png"
         source = store.source_names[store.images[record["image"]]["source"]]
         assert source == ("others" if number >= 20 else "shapes")
 
@@ -68,7 +68,7 @@ def test_validation_images_are_kept_as_coco_too(kept: Path) -> None:
 
 def test_evaluated_images_are_recognized(kept: Path, sources: list[SourceFiles]) -> None:
     images = read_coco(sources[0].annotations, sources[0].images).images
-    assert len(check_leaks(images, ImageStore(kept)).found) == 5
+    assert len(check_leaks(images, ImageStore(kept)).leaks) == 5
 
 
 def test_a_finished_part_is_kept_and_a_missing_one_made_again(

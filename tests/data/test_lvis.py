@@ -15,7 +15,7 @@ from picosam2.errors import ConfigError, DataError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the real photos are not beside this checkout"
+    not SHARED.is_dir(), reason="the real images are not beside this checkout"
 )
 URL = "http://images.cocodataset.org"
 

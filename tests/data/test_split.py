@@ -1,4 +1,4 @@
-"""The split: a share of the photos, the same for copies, and stable."""
+"""The split: a share of the images, the same for copies, and stable."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_share_and_the_seed() -> None:
     assert (more | ~kept).all()
     other = np.array([in_validation(h, 1, 0.1) for h in hashes])
     assert (kept & other).mean() < 0.03
-    # Photos that resemble no other are on the side that their own hash says.
+    # Images that resemble no other are on the side that their own hash says.
     assert split(hashes, 0, 0.1) == kept.tolist()
 
 

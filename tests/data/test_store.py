@@ -62,7 +62,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the annotations and photos of 8 objects, and their store. Not to be changed."""
+    """A folder with the annotations and images of 8 objects, and their store. Not to be changed."""
     folder = tmp_path_factory.mktemp("kept")
     make_store(folder, 8, ALL_VIEWS)
     return folder
@@ -171,12 +171,12 @@ def test_the_split_is_by_photo(kept: Path) -> None:
         for photo in set(store.records["photo"].tolist())
     }
     assert all(len(side) == 1 for side in sides.values())
-    told = {photo["id"]: photo["validation"] for photo in store.photos}
+    told = {photo["id"]: photo["validation"] for photo in store.image_entries}
     assert told == {photo: side.pop() for photo, side in sides.items()}
 
 
 def textured(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A photo without flat parts, as real ones are, and a mask."""
+    """An image without flat parts, as real ones are, and a mask."""
     rng = np.random.default_rng(number)
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
     photo = np.asarray(coarse.resize((WIDTH * 2, HEIGHT * 2), Image.Resampling.BICUBIC))
@@ -184,7 +184,7 @@ def textured(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_copies_of_a_photo_fall_on_the_same_side(tmp_path: Path) -> None:
-    """Two sources hold the same photos under other names, sizes and JPEG qualities."""
+    """Two sources hold the same images under other names, sizes and JPEG qualities."""
     first, second = tmp_path / "a", tmp_path / "b"
     for folder, scale, quality in ((first, 1, 95), (second, 2, 60)):
         folder.mkdir()
@@ -206,17 +206,17 @@ def test_copies_of_a_photo_fall_on_the_same_side(tmp_path: Path) -> None:
     ]
     prepare(sources, tmp_path / "store", replace(SMALL_STORE, validation=0.5), workers=1)
     store = Store(tmp_path / "store")
-    side = {(p["source"], p["id"]): p["validation"] for p in store.photos}
+    side = {(p["source"], p["id"]): p["validation"] for p in store.image_entries}
     assert len(side) == 48
     assert {side["a", n] for n in range(24)} == {True, False}
-    hashes = {(p["source"], p["id"]): p["dhash"] for p in store.photos}
+    hashes = {(p["source"], p["id"]): p["dhash"] for p in store.image_entries}
     assert any(hashes["a", n] != hashes["b", n] for n in range(24))  # near, not equal
     assert all(side["a", n] == side["b", n] for n in range(24))
 
 
 def test_the_validation_photos_are_a_data_set_of_their_own(kept: Path) -> None:
     store = Store(kept / "store")
-    held = {photo["id"] for photo in store.photos if photo["validation"]}
+    held = {photo["id"] for photo in store.image_entries if photo["validation"]}
     found = read_coco(store.path / "validation.json", store.path / "validation")
     assert not found.problems
     assert len(found.images) == len(held) > 0
@@ -262,7 +262,7 @@ def test_what_is_finished_is_kept_and_the_rest_comes_out_the_same(kept: Path, fo
     done = prepare([source], folder, ALL_VIEWS, workers=1)
     assert contents(folder) == whole
     assert done.reused_shards == 1
-    assert (done.photos, done.instances, done.views) == (8, 8, 40)
+    assert (done.images, done.instances, done.views) == (8, 8, 40)
     assert (folder / "shard-00000.json").stat().st_mtime_ns == first
 
 
@@ -340,22 +340,22 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path: Path) -> No
     Image.new("RGB", (10, 10)).save(images / "002.png")  # another size than stated
     done = prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
     where = {problem.where: problem.what for problem in done.problems}
-    assert {"photo 000.png", "photo 001.png", "photo 002.png"} <= set(where)
+    assert {"image 000.png", "image 001.png", "image 002.png"} <= set(where)
     assert {"annotation 900", "annotation 901", "annotation 902"} <= set(where)
-    assert where["photo 002.png"].startswith("is 10x10 pixels, and the annotations are for 96x72")
+    assert where["image 002.png"].startswith("is 10x10 pixels, and the annotations are for 96x72")
     assert len(where) == 6
     assert done.crowds == 1
-    assert (done.photos, done.instances, done.views) == (3, 3, 9)
+    assert (done.images, done.instances, done.views) == (3, 3, 9)
     store = Store(tmp_path / "store", verify=True)
     assert len(store) == 9
-    assert len(store.photos) == 3
+    assert len(store.image_entries) == 3
     assert set(store.records["instance"]) == {104, 105, 106}
 
 
 def test_a_shard_without_a_usable_photo(tmp_path: Path) -> None:
     source = write_coco(tmp_path, 6)
     for number in range(3):
-        (source.images / f"{number:03d}.png").write_bytes(b"no picture")
+        (source.images / f"{number:03d}.png").write_bytes(b"no image")
     prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
     store = Store(tmp_path / "store", verify=True)
     assert len(store) == 9
@@ -366,12 +366,12 @@ def test_nothing_to_prepare(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "none.json").write_text('{"images": [], "annotations": [], "categories": []}')
     source = SourceFiles(annotations=tmp_path / "none.json", images=tmp_path / "images")
-    with pytest.raises(DataError, match="no photo with an object"):
+    with pytest.raises(DataError, match="no image with an object"):
         prepare([source], tmp_path / "store", SMALL_STORE, workers=1)
 
 
 def test_sources_that_share_their_names_and_ids_stay_apart(tmp_path: Path) -> None:
-    """Validation photos come from the right folder though both sources call them the same."""
+    """Validation images come from the right folder though both sources call them the same."""
     first = write_coco(tmp_path / "a", 6, name="same")
     second = write_coco(tmp_path / "b", 6, start=50, name="same")
     document = json.loads(second.annotations.read_text())
@@ -381,10 +381,10 @@ def test_sources_that_share_their_names_and_ids_stay_apart(tmp_path: Path) -> No
     second.annotations.write_text(json.dumps(document))
     prepare([first, second], tmp_path / "store", replace(SMALL_STORE, validation=0.4), workers=1)
     store = Store(tmp_path / "store")
-    held = {photo["file_name"] for photo in store.photos if photo["validation"]}
+    held = {photo["file_name"] for photo in store.image_entries if photo["validation"]}
     found = read_coco(store.path / "validation.json", store.path / "validation")
     assert len(found.images) == len(held)
-    hashes = {photo["dhash"] for photo in store.photos if photo["validation"]}
+    hashes = {photo["dhash"] for photo in store.image_entries if photo["validation"]}
     assert {f"{dhash(load_image(photo.path)):016x}" for photo in found.images} == hashes
 
 
@@ -635,10 +635,10 @@ def test_a_limit_takes_photos_at_even_distances(tmp_path: Path) -> None:
     source = write_coco(tmp_path, 8)
     config = replace(SMALL_STORE, limit=3, validation=0.0)
     done = prepare([source], tmp_path / "store", config, workers=1)
-    assert done.photos == 3
+    assert done.images == 3
     store = Store(tmp_path / "store")
-    assert [photo["id"] for photo in store.photos] == [1, 5, 8]
-    shards = store.shard_photos([source])
+    assert [photo["id"] for photo in store.image_entries] == [1, 5, 8]
+    shards = store.shard_images([source])
     assert [photo.id for shard in shards for photo in shard] == [1, 5, 8]
     with pytest.raises(StoreError, match="other sources or settings"):
         prepare([source], tmp_path / "store", replace(config, limit=4), workers=1)
@@ -749,7 +749,7 @@ def test_other_settings_of_a_view_are_refused(folder: Path) -> None:
         Store(folder)
 
 
-@pytest.mark.parametrize("damage", ["cut", "edit", "gone", "photo", "no photo", "old"])
+@pytest.mark.parametrize("damage", ["cut", "edit", "gone", "photo", "no image", "old"])
 def test_damage_to_what_is_kept_for_validation_is_seen(damage: str, folder: Path) -> None:
     Store(folder, verify=True)
     path = folder / "validation.json"
@@ -764,7 +764,7 @@ def test_damage_to_what_is_kept_for_validation_is_seen(damage: str, folder: Path
         data = bytearray(photo.read_bytes())
         data[-1] ^= 1
         photo.write_bytes(data)
-    elif damage == "no photo":
+    elif damage == "no image":
         photo.unlink()
     else:  # a store of an earlier version has no checksum of it
         change_manifest(folder, validation_sha256=None)
@@ -792,7 +792,7 @@ def test_photos_of_one_source_name_with_one_id_stay_on_their_sides(tmp_path: Pat
     config = replace(SMALL_STORE, validation=0.4, photos_per_shard=4)
     prepare(sources, tmp_path / "store", config, workers=1)
     store = Store(tmp_path / "store", verify=True)
-    sides = {side: {p["dhash"] for p in store.photos if p["validation"] is side}
+    sides = {side: {p["dhash"] for p in store.image_entries if p["validation"] is side}
              for side in (True, False)}  # fmt: skip
     measured = {f"{dhash(load_image(photo.path)):016x}" for photo in store.held_out()}
     assert measured == sides[True]

@@ -35,12 +35,12 @@ from picosam2.errors import ConfigError, DataError, StoreError
 from picosam2.geometry import Window
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "teach_tiny.py"
-COUNT = 8  # photos of one object each; three photos a shard
+COUNT = 8  # images of one object each; three images a shard
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with annotations, photos and their store. Not to be changed."""
+    """A folder with annotations, images and their store. Not to be changed."""
     folder = tmp_path_factory.mktemp("place")
     make_store(folder, COUNT)
     return folder
@@ -77,7 +77,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 class Changed(TruthTeacher):
-    """The truth, changed for some photos by their number (from 0) in the order they are shown."""
+    """The truth, changed for some images by their number (from 0) in the order they are shown."""
 
     def __init__(self, changes: dict[int, Any]) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ def test_records_are_aligned_with_the_stores(
 def test_a_photo_is_shown_once_with_all_of_its_objects(tmp_path: Path) -> None:
     found = write_coco(tmp_path, 4)
     document = json.loads(found.annotations.read_text())
-    for number in range(5):  # five more on the second photo
+    for number in range(5):  # five more on the second image
         _, mask = scene(50 + number)
         document["annotations"].append(annotation(500 + number, 2, mask))
     write_json(found.annotations, document)
@@ -236,19 +236,19 @@ def test_nothing_but_nan(store: Store, source: SourceFiles, tmp_path: Path) -> N
     assert "8 objects have no usable answer" in describe(found)
 
 
-# --- photos that are not what they were ---------------------------------------------------------
+# --- images that are not what they were ---------------------------------------------------------
 
 
 def test_photos_that_changed_since_are_named(place: Path, store: Store, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(place / "shapes-images", images)
-    (images / "002.png").write_text("not a picture")
+    (images / "002.png").write_text("not an image")
     Image.new("RGB", (20, 30)).save(images / "005.png")
     source = SourceFiles(annotations=place / "shapes.json", images=images, name="shapes")
     teacher = TruthTeacher()
     done = teach(teacher, store, [source], tmp_path / "c")
     assert len(teacher.asked) == COUNT - 2
-    assert [problem.where for problem in done.problems] == ["photo 002.png", "photo 005.png"]
+    assert [problem.where for problem in done.problems] == ["image 002.png", "image 005.png"]
     assert "is 20x30, not 96x72 as stated" in done.problems[1].what
     cache = TeacherCache(tmp_path / "c", store)
     bad = np.isin(store.records["photo"], [3, 6])
@@ -271,7 +271,7 @@ def test_other_sources_are_refused(
     with pytest.raises(StoreError, match="are not those of the annotations given"):
         teach(TruthTeacher(), store, [replace(source, name="others")], tmp_path / "c")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(StoreError, match="was made from 8 photos, and 0 are here"):
+    with pytest.raises(StoreError, match="was made from 8 images, and 0 are here"):
         teach(TruthTeacher(), store, [replace(source, images=tmp_path / "empty")], tmp_path / "c")
 
 
@@ -516,7 +516,7 @@ def test_the_report_counts_each_object_once(
         with Image.open(out / f"{name}.png") as picture:
             picture.load()
     text = describe(found)
-    assert "truth:tiny: 8 objects of 8 photos, 3 of 3 parts" in text
+    assert "truth:tiny: 8 objects of 8 images, 3 of 3 parts" in text
     assert "2 masks are under 0.6" in text
     assert text.count("\n  0.") == 10
 
@@ -557,12 +557,12 @@ def test_the_sheets_show_the_two_masks(store: Store, source: SourceFiles, tmp_pa
     true, taught = crop[..., 3] > 127, cache.gather(np.array([row]))[0] > 0
     free = np.zeros((64, 64), bool)
     free[24:] = True  # below the caption
-    for mask, colour in (
+    for mask, color in (
         (true & taught, PALETTE[2]),
         (true & ~taught, PALETTE[0]),
         (~true & taught, PALETTE[1]),
     ):
         where = mask & free
         assert where.any()
-        expected = (crop[where][:, :3] + np.array(colour)) / 2
+        expected = (crop[where][:, :3] + np.array(color)) / 2
         np.testing.assert_allclose(tile[where], expected, atol=1)

@@ -31,7 +31,7 @@ CPU = TeacherConfig(device="cpu", precision="fp32")
 
 
 def targets(count: int = 1, seed: int = 0) -> tuple[np.ndarray, list[Target]]:
-    """A photo and targets on it: the disc, then boxes at random places with their middles."""
+    """An image and targets on it: the disc, then boxes at random places with their middles."""
     photo, mask = scene(seed)
     rng = np.random.default_rng(seed)
     found = [Target(box=Box(*masks.bbox(mask)), point=masks.centre_point(mask), mask=mask)]

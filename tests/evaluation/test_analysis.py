@@ -53,7 +53,7 @@ def test_a_plain_rectangle() -> None:
 
 
 @pytest.mark.parametrize("place", [(0, 5), (5, 0), (SIZE - 30, 5), (5, SIZE - 30)])
-def test_the_photos_border(place: tuple[int, int]) -> None:
+def test_the_images_border(place: tuple[int, int]) -> None:
     x, y = place
     assert traits(rectangle(x, y, x + 30, y + 30))["border"] == 1
     assert traits(rectangle(35, 35, 65, 65))["border"] == 0
@@ -86,23 +86,23 @@ def test_thin_is_thin_on_the_networks_grid() -> None:
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 40), st.integers(1, 40))
 def test_every_rectangle_has_its_sides(x: int, y: int, width: int, height: int) -> None:
-    found = traits(rectangle(x, y, x + width, y + height))
-    assert found["size"] == min(width, height)
-    assert found["aspect"] == max(width, height) / min(width, height)
-    assert found["fill"] == 1
-    assert found["holes"] == found["parts"] == 0
-    assert found["thin"] < 0.01  # enlarging rounds the corners
-    assert found["border"] == (x == 0 or y == 0 or x + width == SIZE or y + height == SIZE)
+    values = traits(rectangle(x, y, x + width, y + height))
+    assert values["size"] == min(width, height)
+    assert values["aspect"] == max(width, height) / min(width, height)
+    assert values["fill"] == 1
+    assert values["holes"] == values["parts"] == 0
+    assert values["thin"] < 0.01  # enlarging rounds the corners
+    assert values["border"] == (x == 0 or y == 0 or x + width == SIZE or y + height == SIZE)
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 24), st.integers(1, 24))))
 def test_any_mask_has_a_class_of_each_trait(mask: np.ndarray) -> None:
     mask[0, 0] = True
-    found = traits(mask)
-    for name, value in found.items():
+    values = traits(mask)
+    for name, value in values.items():
         assert TRAITS[name].class_of(value) in TRAITS[name].classes
-    assert all(0 <= found[name] <= 1 for name in ("thin", "parts", "fill"))
-    assert found["holes"] >= 0
+    assert all(0 <= values[name] <= 1 for name in ("thin", "parts", "fill"))
+    assert values["holes"] >= 0
 
 
 def test_bounds_begin_a_class() -> None:
@@ -169,8 +169,8 @@ def test_causes(
 
 
 @given(arrays(np.bool_, (3, 20, 24)))
-def test_any_mask_has_one_cause(found: np.ndarray) -> None:
-    truth, mask, other = found
+def test_any_mask_has_one_cause(drawn: np.ndarray) -> None:
+    truth, mask, other = drawn
     truth[5, 5] = True
     seen = cause(truth, mask, other)
     assert seen in CAUSES
@@ -206,47 +206,47 @@ def test_where_nothing_is_lost() -> None:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
+def images(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
     source = write_coco(tmp_path, 6)
     return read_coco(source.annotations, source.images).images
 
 
 @pytest.mark.parametrize("protocol", ["box", "click"])
-def test_every_object_is_looked_at(protocol: str, photos: tuple[AnnotatedImage, ...]) -> None:
-    found = analyse(Predictor(FakeRuntime(reddish)), photos, protocol=protocol)
-    measured = found.evaluation.measured
-    assert [one.annotation for one in found.cases] == [one.annotation for one in measured]
-    for one in found.cases:
-        assert 0 <= one.iou <= min(one.recall, one.precision) <= 1
-        assert list(one.traits) == list(TRAITS)
-    for table in (*found.by_trait().values(), found.by_cause()):
+def test_every_object_is_looked_at(protocol: str, images: tuple[AnnotatedImage, ...]) -> None:
+    result = analyse(Predictor(FakeRuntime(reddish)), images, protocol=protocol)
+    measured = result.evaluation.measured
+    assert [case.annotation for case in result.cases] == [case.annotation for case in measured]
+    for case in result.cases:
+        assert 0 <= case.iou <= min(case.recall, case.precision) <= 1
+        assert list(case.traits) == list(TRAITS)
+    for table in (*result.by_trait().values(), result.by_cause()):
         assert sum(row.n for row in table) == 6
         assert sum(row.loss for row in table) == pytest.approx(1)
-    assert sum(found.lost().values()) == sum(one.iou < 0.5 for one in found.cases)
+    assert sum(result.lost().values()) == sum(case.iou < 0.5 for case in result.cases)
 
 
 def test_tiles_are_of_the_worst(
-    photos: tuple[AnnotatedImage, ...], monkeypatch: pytest.MonkeyPatch
+    images: tuple[AnnotatedImage, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(analysis, "WORST", 2)
-    found = analyse(Predictor(FakeRuntime(reddish)), photos)
-    assert len(found.worst) == 2
-    assert set(found.tiles) == {one.annotation for one in found.worst}
-    assert max(one.iou for one in found.worst) <= sorted(one.iou for one in found.cases)[2]
+    result = analyse(Predictor(FakeRuntime(reddish)), images)
+    assert len(result.worst) == 2
+    assert set(result.tiles) == {case.annotation for case in result.worst}
+    assert max(case.iou for case in result.worst) <= sorted(case.iou for case in result.cases)[2]
     side = analysis.TILE
-    assert all(tile.shape == (side, side, 3) for tile in found.tiles.values())
+    assert all(tile.shape == (side, side, 3) for tile in result.tiles.values())
 
 
-def test_a_part_of_the_photos_is_of_all_sources(photos: tuple[AnnotatedImage, ...]) -> None:
-    assert analysis.spread_objects(photos, None) == photos
-    assert analysis.spread_objects(photos, 3) == (photos[0], photos[2], photos[5])
-    assert analysis.spread_objects(photos, 1) == photos[:1]
+def test_a_part_of_the_images_is_of_all_sources(images: tuple[AnnotatedImage, ...]) -> None:
+    assert analysis.spread_objects(images, None) == images
+    assert analysis.spread_objects(images, 3) == (images[0], images[2], images[5])
+    assert analysis.spread_objects(images, 1) == images[:1]
 
 
 def test_what_a_store_keeps(tmp_path: Path) -> None:
     kept = make_store(tmp_path / "a").held_out()
-    assert all(photo.instances and photo.path.is_file() for photo in kept)
+    assert all(image.instances and image.path.is_file() for image in kept)
     config = StoreConfig(context=64, validation=0)
     prepare([write_coco(tmp_path, 2)], tmp_path / "none", config, workers=1)
-    with pytest.raises(StoreError, match="keeps no photos for validation"):
+    with pytest.raises(StoreError, match="keeps no images for validation"):
         Store(tmp_path / "none").held_out()

@@ -1,4 +1,4 @@
-"""The geometric baselines, pixel by pixel; and what they score on the real photos."""
+"""The geometric baselines, pixel by pixel; and what they score on the real images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from picosam2.prompts import Box, Point
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the real photos are not beside this checkout"
+    not SHARED.is_dir(), reason="the real images are not beside this checkout"
 )
 edge = st.floats(-5, 30)
 
@@ -79,16 +79,16 @@ def test_areas() -> None:
         ("lvis", "lvis_val.json", 349, 0.571, 0.599),
     ],
 )
-def test_the_known_scores_on_real_photos(
+def test_the_known_scores_on_real_images(
     dataset: str, file: str, count: int, box: float, ellipse: float
 ) -> None:
     """The box protocol is about the objects that others counted, and about the same boxes."""
     folder = SHARED / "coco"
-    found = read_annotations(dataset, folder / "annotations" / file, folder / "val2017")
-    assert not found.problems
+    annotations = read_annotations(dataset, folder / "annotations" / file, folder / "val2017")
+    assert not annotations.problems
     scores = []
-    for photo in found.images:
-        for instance in photo.instances:
+    for image in annotations.images:
+        for instance in image.instances:
             mask = instance.mask()
             item = make_item("box", mask)
             assert item.prompt.box is not None

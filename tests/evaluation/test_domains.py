@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.colour import write_colour_onnx
+from helpers.color import write_color_onnx
 from helpers.tiny import make_store, write_coco
 
 pytest.importorskip("onnx", reason="makes its own weights with onnx")
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def predictor(tmp_path: Path) -> Predictor:
-    return Predictor(write_colour_onnx(tmp_path / "colour.onnx"), threads=1)
+    return Predictor(write_color_onnx(tmp_path / "color.onnx"), threads=1)
 
 
 def test_the_mean_is_over_sets(folder: Path, predictor: Predictor) -> None:
@@ -45,17 +45,17 @@ def test_the_mean_is_over_sets(folder: Path, predictor: Predictor) -> None:
     def progress(done: int, total: int | None = None, **_more: object) -> None:
         shown.append((done, total))
 
-    found = evaluate_domains(
+    result = evaluate_domains(
         predictor, read_domains(folder), protocols=("box",), progress=progress
     ).to_json()["protocols"]["box"]
-    few, many = (found["sets"][name] for name in ("few", "many"))
+    few, many = (result["sets"][name] for name in ("few", "many"))
     assert (few["n"], many["n"]) == (1, 3)
-    assert found["miou"] == pytest.approx((few["miou"] + many["miou"]) / 2)
+    assert result["miou"] == pytest.approx((few["miou"] + many["miou"]) / 2)
     for name in ("box", "ellipse", "disc"):
         both = [result["baselines"][name] for result in (few, many)]
-        assert found["baselines"][name] == pytest.approx(np.mean(both))
-    low, high = found["miou_ci95"]
-    assert low <= found["miou"] <= high
+        assert result["baselines"][name] == pytest.approx(np.mean(both))
+    low, high = result["miou_ci95"]
+    assert low <= result["miou"] <= high
     assert shown[-1] == (4, 4)
 
 
@@ -71,16 +71,16 @@ def test_a_set_that_was_trained_on_is_named(
     folder: Path, predictor: Predictor, tmp_path: Path
 ) -> None:
     store: Store = make_store(tmp_path / "store", 1)  # the image of the set `few`
-    found = evaluate_domains(predictor, read_domains(folder), protocols=("box",), store=store)
-    assert {name: leak["met"] for name, leak in found.leaks.items()} == {"few": 1, "many": 0}
+    result = evaluate_domains(predictor, read_domains(folder), protocols=("box",), store=store)
+    assert {name: leak["met"] for name, leak in result.leaks.items()} == {"few": 1, "many": 0}
 
 
 def test_the_interval_of_a_mean_over_sets() -> None:
     """Of one set it is the ordinary one; of sets without any spread it is a point."""
     rng = np.random.default_rng(0)
-    ious, photos = rng.random(200), np.arange(200) // 4
-    low, high = metrics.interval_of_means([(ious, photos)])
-    assert (low, high) == pytest.approx(metrics.interval(ious, photos), abs=0.005)
+    ious, image_ids = rng.random(200), np.arange(200) // 4
+    low, high = metrics.interval_of_means([(ious, image_ids)])
+    assert (low, high) == pytest.approx(metrics.interval(ious, image_ids), abs=0.005)
     flat = (np.full(4, 0.5), np.arange(4))
     assert metrics.interval_of_means([flat, (np.full(9, 0.7), np.arange(9))]) == pytest.approx(
         (0.6, 0.6)
@@ -89,19 +89,21 @@ def test_the_interval_of_a_mean_over_sets() -> None:
 
 def test_two_results_are_compared_set_by_set(folder: Path, predictor: Predictor) -> None:
     sets = read_domains(folder)
-    one = json.loads(json.dumps(evaluate_domains(predictor, sets, protocols=("box",)).to_json()))
-    other = json.loads(json.dumps(one))
-    for result in other["protocols"]["box"]["sets"].values():
+    before = json.loads(json.dumps(evaluate_domains(predictor, sets, protocols=("box",)).to_json()))
+    after = json.loads(json.dumps(before))
+    for result in after["protocols"]["box"]["sets"].values():
         for item in result["items"]:
             item["iou"] -= 0.1
-    (found,) = compare_domains(one, other)
-    assert (found.difference, found.low, found.high) == pytest.approx((-0.1, -0.1, -0.1))
-    assert set(found.sets) == {"few", "many"}
-    assert "over 2 sets -0.1000" in str(found)
-    assert found.to_json()["sets"]["few"]["verdict"] == "B is worse"
-    other["protocols"]["box"]["sets"] = {}
+    (comparison,) = compare_domains(before, after)
+    assert (comparison.difference, comparison.low, comparison.high) == pytest.approx(
+        (-0.1, -0.1, -0.1)
+    )
+    assert set(comparison.sets) == {"few", "many"}
+    assert "over 2 sets -0.1000" in str(comparison)
+    assert comparison.to_json()["sets"]["few"]["verdict"] == "B is worse"
+    after["protocols"]["box"]["sets"] = {}
     with pytest.raises(DataError, match="share no set"):
-        compare_domains(one, other)
+        compare_domains(before, after)
 
 
 def test_folders_that_hold_no_sets(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""evaluate.leaks and evaluate.compare: photos met again are named, differences have intervals."""
+"""evaluate.leaks and evaluate.compare: images met again are named, differences have intervals."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from picosam2.evaluation.protocols import first_annotations
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def test_other_photos_do_not_leak(tmp_path: Path) -> None:
+def test_other_images_do_not_leak(tmp_path: Path) -> None:
     store = make_store(tmp_path / "train", 5)
     other = write_coco(tmp_path, 3, start=50, name="other")
-    found = check_leaks(read_coco(other.annotations, other.images).images, store)
-    assert found.checked == 3
-    assert found.stored == 5
-    assert found.warning is None
-    assert found.to_json()["met"] == 0
+    checked = check_leaks(read_coco(other.annotations, other.images).images, store)
+    assert checked.checked == 3
+    assert checked.stored == 5
+    assert checked.warning is None
+    assert checked.to_json()["met"] == 0
 
 
-def test_the_same_photos_leak_by_id(tmp_path: Path) -> None:
+def test_the_same_images_leak_by_id(tmp_path: Path) -> None:
     store = make_store(tmp_path, 5)
     same = write_coco(tmp_path, 5)
-    found = check_leaks(read_coco(same.annotations, same.images).images, store)
-    assert len(found.found) == 5
-    assert {leak.why for leak in found.found} == {"id"}
-    assert "5 of the 5 photos" in (found.warning or "")
+    checked = check_leaks(read_coco(same.annotations, same.images).images, store)
+    assert len(checked.leaks) == 5
+    assert {leak.why for leak in checked.leaks} == {"id"}
+    assert "5 of the 5 images" in (checked.warning or "")
 
 
-def test_a_renamed_resized_resaved_photo_leaks_by_its_picture(tmp_path: Path) -> None:
+def test_a_renamed_resized_resaved_image_leaks_by_its_hash(tmp_path: Path) -> None:
     store = make_store(tmp_path, 5)
     other = write_coco(tmp_path, 2, start=50, name="other")
-    with Image.open(tmp_path / "shapes-images" / "003.png") as picture:
-        smaller = picture.resize((96, 72)).convert("RGB")
+    with Image.open(tmp_path / "shapes-images" / "003.png") as image:
+        smaller = image.resize((96, 72)).convert("RGB")
     smaller.save(other.images / "050.png", "JPEG", quality=70)
-    found = check_leaks(read_coco(other.annotations, other.images).images, store)
-    assert [(leak.photo, leak.stored, leak.why) for leak in found.found] == [
-        ("050.png", "shapes/003.png", "picture")
+    checked = check_leaks(read_coco(other.annotations, other.images).images, store)
+    assert [(leak.image, leak.stored, leak.why) for leak in checked.leaks] == [
+        ("050.png", "shapes/003.png", "image")
     ]
 
 
@@ -57,12 +57,12 @@ def test_first_annotations_go_by_the_file(tmp_path: Path) -> None:
     document["annotations"].reverse()
     document["annotations"].insert(0, {**document["annotations"][0], "id": 900, "iscrowd": 1})
     source.annotations.write_text(json.dumps(document))
-    photos = read_coco(source.annotations, source.images).images
-    chosen = first_annotations(source.annotations, photos, 2)
-    assert [one.id for photo in chosen for one in photo.instances] == [103, 104]
+    images = read_coco(source.annotations, source.images).images
+    chosen = first_annotations(source.annotations, images, 2)
+    assert [instance.id for image in chosen for instance in image.instances] == [103, 104]
     (tmp_path / "broken.json").write_text("[]")
     with pytest.raises(DataError, match="no annotation file"):
-        first_annotations(tmp_path / "broken.json", photos, 2)
+        first_annotations(tmp_path / "broken.json", images, 2)
 
 
 def result(ious: list[float], **changes: Any) -> dict[str, Any]:
@@ -70,31 +70,31 @@ def result(ious: list[float], **changes: Any) -> dict[str, Any]:
         {"annotation": index, "photo": index // 3, "area": 500.0 * (index + 1), "iou": iou}
         for index, iou in enumerate(ious)
     ]
-    found = {"kind": "evaluation", "protocol": "box", "dataset": "coco", "items": items}
-    return {**found, **changes}
+    document = {"kind": "evaluation", "protocol": "box", "dataset": "coco", "items": items}
+    return {**document, **changes}
 
 
 def test_compare_pairs_objects() -> None:
     rng = np.random.default_rng(0)
     before = rng.uniform(0.2, 0.8, 60)
-    found = compare(result(list(before)), result([*(before + 0.05), 0.9]))
-    assert found.n == 60
-    assert (found.only_a, found.only_b) == (0, 1)
-    assert found.difference == pytest.approx(0.05)
+    comparison = compare(result(list(before)), result([*(before + 0.05), 0.9]))
+    assert comparison.n == 60
+    assert (comparison.only_a, comparison.only_b) == (0, 1)
+    assert comparison.difference == pytest.approx(0.05)
     # The objects differ a lot, the difference does not: its interval is narrow.
-    assert found.low == pytest.approx(0.05)
-    assert found.better == 1
-    assert found.verdict == "B is better"
-    assert "+0.0500" in str(found)
-    assert json.loads(json.dumps(found.to_json()))["n"] == 60
+    assert comparison.low == pytest.approx(0.05)
+    assert comparison.better == 1
+    assert comparison.verdict == "B is better"
+    assert "+0.0500" in str(comparison)
+    assert json.loads(json.dumps(comparison.to_json()))["n"] == 60
 
 
 def test_compare_admits_that_nothing_can_be_shown() -> None:
     rng = np.random.default_rng(0)
     before = rng.uniform(0.2, 0.8, 60)
-    found = compare(result(list(before)), result(list(before + rng.normal(0, 0.1, 60))))
-    assert found.low < 0 < found.high
-    assert found.verdict == "no difference can be shown"
+    comparison = compare(result(list(before)), result(list(before + rng.normal(0, 0.1, 60))))
+    assert comparison.low < 0 < comparison.high
+    assert comparison.verdict == "no difference can be shown"
 
 
 @pytest.mark.parametrize(

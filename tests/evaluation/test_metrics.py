@@ -40,25 +40,29 @@ def test_iou_is_that_of_pycocotools_and_of_plain_loops() -> None:
         a, b = rng.random((2, 9, 13)) < rng.uniform(0.05, 0.9)
         both = either = 0
         for row_a, row_b in zip(a.tolist(), b.tolist(), strict=True):
-            for one, other in zip(row_a, row_b, strict=True):
-                both += one and other
-                either += one or other
-        found = masks.iou(a, b)
-        assert found == pytest.approx(both / either if either else 0)
+            for first, second in zip(row_a, row_b, strict=True):
+                both += first and second
+                either += first or second
+        measured = masks.iou(a, b)
+        assert measured == pytest.approx(both / either if either else 0)
         codes = [reference.encode(np.asfortranarray(m, np.uint8)) for m in (a, b)]
-        assert found == pytest.approx(float(reference.iou([codes[0]], [codes[1]], [False])[0, 0]))
+        assert measured == pytest.approx(
+            float(reference.iou([codes[0]], [codes[1]], [False])[0, 0])
+        )
 
 
 def test_the_interval_holds_the_mean_nineteen_times_in_twenty() -> None:
-    """Photos whose objects are alike: resampling objects would be far too sure of itself."""
+    """Images whose objects are alike: resampling objects would be far too sure of itself."""
     rng = np.random.default_rng(1)
     inside = naive = 0
     trials = 150
     for _ in range(trials):
         counts = rng.integers(1, 15, 50)
-        photos = np.repeat(np.arange(50), counts)
-        ious = np.clip(rng.normal(0.6, 0.15, 50)[photos] + rng.normal(0, 0.05, len(photos)), 0, 1)
-        low, high = metrics.interval(ious, photos, draws=300)
+        image_ids = np.repeat(np.arange(50), counts)
+        ious = np.clip(
+            rng.normal(0.6, 0.15, 50)[image_ids] + rng.normal(0, 0.05, len(image_ids)), 0, 1
+        )
+        low, high = metrics.interval(ious, image_ids, draws=300)
         inside += low <= 0.6 <= high
         half = 1.96 * ious.std() / math.sqrt(len(ious))
         naive += abs(ious.mean() - 0.6) <= half
@@ -68,17 +72,17 @@ def test_the_interval_holds_the_mean_nineteen_times_in_twenty() -> None:
 
 def test_the_interval_is_around_the_mean_and_repeatable() -> None:
     rng = np.random.default_rng(2)
-    ious, photos = rng.random(80), rng.integers(0, 30, 80)
-    low, high = metrics.interval(ious, photos)
+    ious, image_ids = rng.random(80), rng.integers(0, 30, 80)
+    low, high = metrics.interval(ious, image_ids)
     assert low < ious.mean() < high
-    assert metrics.interval(ious, photos) == (low, high)
-    names = np.array([f"photo {n}" for n in photos])  # any label will do for a photo
+    assert metrics.interval(ious, image_ids) == (low, high)
+    names = np.array([f"image {n}" for n in image_ids])  # any label will do for an image
     order = rng.permutation(80)
-    assert metrics.interval(ious[order], photos[order])[0] == pytest.approx(low, abs=0.01)
+    assert metrics.interval(ious[order], image_ids[order])[0] == pytest.approx(low, abs=0.01)
     assert metrics.interval(ious, names)[1] == pytest.approx(high, abs=0.02)
 
 
-def test_the_interval_of_one_photo_or_of_nothing() -> None:
+def test_the_interval_of_one_image_or_of_nothing() -> None:
     assert metrics.interval(np.array([0.2, 0.4]), np.array([5, 5])) == pytest.approx((0.3, 0.3))
     assert all(map(math.isnan, metrics.interval(np.array([]), np.array([]))))
 

@@ -39,13 +39,13 @@ def spec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_squash_is_sam2s_preprocessing() -> None:
-    picture, _ = scene(1)
-    shown = squash(picture, 1024)
+    image, _ = scene(1)
+    shown = squash(image, 1024)
     assert shown.pixels.shape == (1, 3, 1024, 1024)
     assert shown.pixels.dtype == np.float32
     assert (shown.scale_x, shown.scale_y) == (1024 / 96, 1024 / 72)
     # Independently: torch's resize, then the documented constants.
-    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
+    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
     large = torch.nn.functional.interpolate(
         tensor, (1024, 1024), mode="bilinear", align_corners=False, antialias=True
     )
@@ -57,25 +57,25 @@ def test_squash_is_sam2s_preprocessing() -> None:
 
 
 def test_fit_is_sams_preprocessing() -> None:
-    picture = np.full((72, 96, 3), 255, np.uint8)
-    shown = fit(picture, 1024)
+    image = np.full((72, 96, 3), 255, np.uint8)
+    shown = fit(image, 1024)
     assert (shown.scale_x, shown.scale_y) == pytest.approx((1024 / 96, 768 / 72))
     white = (1 - np.array(DOCUMENTED_MEAN)) / np.array(DOCUMENTED_STD)
     np.testing.assert_allclose(shown.pixels[0, :, :768].mean((1, 2)), white, rtol=1e-5)
     assert not shown.pixels[0, :, 768:].any()
 
 
-def test_answers_have_the_pictures_size_and_are_ordered(spec: str) -> None:
+def test_answers_have_the_images_size_and_are_ordered(spec: str) -> None:
     peer = Peer(open_sam(spec))
-    picture, _ = scene(2)
-    clicks = peer.clicks(picture, [Point(40, 30), Point(60, 50)])
+    image, _ = scene(2)
+    clicks = peer.clicks(image, [Point(40, 30), Point(60, 50)])
     assert len(clicks) == 2
     for answers in clicks:
-        scores = [one.score for one in answers]
+        scores = [candidate.score for candidate in answers]
         assert len(answers) == 3
         assert scores == sorted(scores, reverse=True)
-        assert all(one.region.logits.shape == (72, 96) for one in answers)
-    boxes = peer.boxes(picture, [Box(20, 10, 60, 50)])
+        assert all(candidate.region.logits.shape == (72, 96) for candidate in answers)
+    boxes = peer.boxes(image, [Box(20, 10, 60, 50)])
     assert boxes[0].mask(72, 96).shape == (72, 96)
     facts = peer.facts()
     assert facts["parameters"] > 1000
@@ -85,36 +85,36 @@ def test_answers_have_the_pictures_size_and_are_ordered(spec: str) -> None:
 
 
 def test_it_gives_what_the_model_gives(spec: str) -> None:
-    """The photo encoded once and prompts in chunks: as the model's own forward."""
+    """The image encoded once and prompts in chunks: as the model's own forward."""
     peer = Peer(open_sam(spec))
-    picture, _ = scene(3)
+    image, _ = scene(3)
     prepare = squash if spec.startswith("sam2") else fit
-    shown = prepare(picture, 64)
+    shown = prepare(image, 64)
     # The model adds half a pixel: it counts from the center of the first one.
     place = torch.tensor([[[[40 * shown.scale_x - 0.5, 30 * shown.scale_y - 0.5]]]])
     with torch.inference_mode():
         output = peer.model.model(
             pixel_values=torch.from_numpy(shown.pixels), input_points=place, multimask_output=True
         )
-    found = peer.clicks(picture, [Point(40, 30)])[0]
+    candidates = peer.clicks(image, [Point(40, 30)])[0]
     best = int(output.iou_scores[0, 0].argmax())
-    assert found[0].score == pytest.approx(
+    assert candidates[0].score == pytest.approx(
         float(output.iou_scores[0, 0, best].clamp(0, 1)), abs=1e-5
     )
     resize = {"mode": "bilinear", "align_corners": False}
     large = torch.nn.functional.interpolate(output.pred_masks[:, 0], (64, 64), **resize)
-    rows = 64 if prepare is squash else 48  # SAM's photo of 72 x 96 fills 48 of 64 rows
+    rows = 64 if prepare is squash else 48  # SAM's image of 72 x 96 fills 48 of 64 rows
     full = torch.nn.functional.interpolate(large[:, :, :rows], (72, 96), **resize)
-    np.testing.assert_allclose(found[0].region.logits, full[0, best].numpy(), atol=1e-4)
+    np.testing.assert_allclose(candidates[0].region.logits, full[0, best].numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("protocol", ["box", "click", "paper-point", "paper-roi"])
 def test_every_protocol_measures_a_peer(spec: str, tmp_path: Path, protocol: str) -> None:
     source = write_coco(tmp_path, 2)
-    photos = read_coco(source.annotations, source.images).images
-    found = evaluate(Peer(open_sam(spec)), photos, protocol=protocol).to_json()
-    assert found["n"] == 2
-    assert 0 <= found["miou"] <= 1
+    images = read_coco(source.annotations, source.images).images
+    result = evaluate(Peer(open_sam(spec)), images, protocol=protocol).to_json()
+    assert result["n"] == 2
+    assert 0 <= result["miou"] <= 1
 
 
 def test_an_image_that_is_clicked_again_is_encoded_once(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.colour import ColourRuntime, flat_scene
+from helpers.color import ColorRuntime, flat_scene
 from helpers.progress import Recorded
 from PIL import Image
 
@@ -39,16 +39,16 @@ def test_recall_by_hand() -> None:
     first, second = square(0, 0, 40), square(50, 50, 20)
     half = square(0, 0, 40)
     half[:, 30:] = False  # IoU 0.75 with the first: met at .50, .55, ..., .75
-    found = proposals.average_recall(
+    recall = proposals.average_recall(
         [[truth(first), truth(second)]],
         [[(rle_encode(half), 0.9), (rle_encode(second), 0.8)]],
     )
-    assert found.at[100] == pytest.approx((6 / 10 + 1) / 2)
-    assert found.at[1] == pytest.approx(6 / 10 / 2)
-    assert found.by_size["medium"] == pytest.approx(6 / 10)
-    assert found.by_size["small"] == pytest.approx(1)
-    assert found.by_size["large"] is None
-    assert found.masks_per_photo == 2
+    assert recall.at[100] == pytest.approx((6 / 10 + 1) / 2)
+    assert recall.at[1] == pytest.approx(6 / 10 / 2)
+    assert recall.by_size["medium"] == pytest.approx(6 / 10)
+    assert recall.by_size["small"] == pytest.approx(1)
+    assert recall.by_size["large"] is None
+    assert recall.masks_per_image == 2
 
 
 def test_nothing_found() -> None:
@@ -66,9 +66,9 @@ def test_grid_of_boxes() -> None:
 
 @pytest.fixture
 def annotated(tmp_path: Path) -> Path:
-    picture, objects = flat_scene()
-    Image.fromarray(picture).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no picture")
+    image, objects = flat_scene()
+    Image.fromarray(image).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
     images = [
         {"id": number, "file_name": name, "height": 240, "width": 320}
         for number, name in enumerate(("a.png", "b.png"), 1)
@@ -92,13 +92,13 @@ def test_everything_beats_a_grid_of_boxes(annotated: Path) -> None:
     read = read_coco(annotated / "truth.json", annotated)
     progress = Recorded()
     result = proposals.measure(
-        Predictor(ColourRuntime()),
+        Predictor(ColorRuntime()),
         read.images,
         Everything(points_per_side=6, pred_iou_thresh=0.2),
         progress=progress,
     )
-    assert (result.photos, result.objects, progress.counts) == (1, 3, [(1, 2)])
-    assert [one.where for one in result.problems] == ["photo b.png"]
+    assert (result.images, result.objects, progress.counts) == (1, 3, [(1, 2)])
+    assert [problem.where for problem in result.problems] == ["image b.png"]
     written = json.loads(json.dumps(result.to_json(), allow_nan=False))
     methods = written["methods"]
     assert methods["everything"]["ar@100"] > 0.6
@@ -108,4 +108,4 @@ def test_everything_beats_a_grid_of_boxes(annotated: Path) -> None:
 def test_nothing_to_measure(annotated: Path) -> None:
     read = read_coco(annotated / "truth.json", annotated)
     with pytest.raises(DataError, match="nothing to measure"):
-        proposals.measure(Predictor(ColourRuntime()), read.images[1:])
+        proposals.measure(Predictor(ColorRuntime()), read.images[1:])

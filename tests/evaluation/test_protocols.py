@@ -84,8 +84,8 @@ def test_paper_point_handles_borders_as_published(
 def test_paper_roi_grows_squares_and_cuts(box: tuple[int, ...], window: tuple[float, ...]) -> None:
     item = make_item("paper-roi", rectangle(*box))
     assert item.window is not None
-    found = item.window.x0, item.window.y0, item.window.x1, item.window.y1
-    assert found == pytest.approx(window)
+    edges = item.window.x0, item.window.y0, item.window.x1, item.window.y1
+    assert edges == pytest.approx(window)
     assert item.prompt == Prompt(box=Box(*box))
 
 
@@ -125,10 +125,10 @@ def test_a_jittered_box_moves_each_edge_by_up_to_its_share_and_stays_inside(
                 (box.x1 - true.x1) / true.width, (box.y1 - true.y1) / true.height,
             )
         )  # fmt: skip
-    found = np.array(moves)
-    assert np.abs(found).max() <= 0.2 + 1e-9
-    assert np.abs(found).max() > 0.18
-    assert len(np.unique(found[:, 0])) > 50
+    shifts = np.array(moves)
+    assert np.abs(shifts).max() <= 0.2 + 1e-9
+    assert np.abs(shifts).max() > 0.18
+    assert len(np.unique(shifts[:, 0])) > 50
 
 
 def test_a_jittered_box_of_a_single_pixel_at_the_edge_stays_a_box_inside() -> None:
@@ -154,11 +154,11 @@ def test_a_jittered_click_is_on_the_object_and_near_its_centre_point() -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_jitter_is_a_function_of_the_seed(protocol: str) -> None:
-    one, same, other = (
+    first, same, other = (
         make_item(protocol, ring(), jitter=0.2, seed=seed).prompt for seed in (4, 4, 5)
     )
-    assert one == same
-    assert one != other
+    assert first == same
+    assert first != other
     if protocol != "click-inside":  # the others are as exact as they can be without jitter
         plain = make_item(protocol, ring(), seed=4).prompt
         assert plain == make_item(protocol, ring(), seed=5).prompt

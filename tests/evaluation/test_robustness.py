@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.colour import ColourRuntime
+from helpers.color import ColorRuntime
 from helpers.progress import Recorded
 from helpers.tiny import scene, write_coco
 
@@ -23,36 +23,36 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
+def images(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
     source = write_coco(tmp_path, 3)
     return read_coco(source.annotations, source.images).images
 
 
 @pytest.mark.parametrize("name", ["jpeg", "low-light", "blur", "downscale"])
 def test_a_curve_begins_undisturbed_and_gets_worse(name: str) -> None:
-    picture, _ = scene(1)
+    image, _ = scene(1)
     curve = robustness.CURVES[name]
-    assert curve.picture is not None
-    np.testing.assert_array_equal(curve.picture(picture, curve.levels[0], 5), picture)
+    assert curve.image is not None
+    np.testing.assert_array_equal(curve.image(image, curve.levels[0], 5), image)
     errors = []
     for level in curve.levels[1:]:
-        worse = curve.picture(picture, level, 5)
-        assert worse.shape == picture.shape
+        worse = curve.image(image, level, 5)
+        assert worse.shape == image.shape
         assert worse.dtype == np.uint8
-        np.testing.assert_array_equal(worse, curve.picture(picture, level, 5))  # seeded
-        errors.append(float(np.abs(worse.astype(float) - picture).mean()))
+        np.testing.assert_array_equal(worse, curve.image(image, level, 5))  # seeded
+        errors.append(float(np.abs(worse.astype(float) - image).mean()))
     assert errors == sorted(errors)
     assert errors[0] > 0
 
 
 def test_low_light_keeps_the_share_of_light() -> None:
-    picture = np.full((64, 64, 3), 188, np.uint8)  # half of the linear light
-    dark = robustness.low_light(picture, 0.1, 1) / 255
+    image = np.full((64, 64, 3), 188, np.uint8)  # half of the linear light
+    dark = robustness.low_light(image, 0.1, 1) / 255
     linear = np.where(dark <= 0.04045, dark / 12.92, ((dark + 0.055) / 1.055) ** 2.4)
     assert linear.mean() == pytest.approx(0.1 * 0.503, rel=0.05)
 
 
-def test_click_off_is_that_far_and_on_the_photo() -> None:
+def test_click_off_is_that_far_and_on_the_image() -> None:
     _, mask = scene(2)
     item = make_item("click", mask)
     assert robustness.click_off(item, 0.0, 1) is item
@@ -81,13 +81,13 @@ def test_click_inside_is_on_the_object_and_not_at_its_edge() -> None:
     assert int(robustness.click_inside(make_item("click", thin), 1.0, 1).point.y) == 4
 
 
-def test_robustness_reports_every_level(photos: tuple[AnnotatedImage, ...]) -> None:
+def test_robustness_reports_every_level(images: tuple[AnnotatedImage, ...]) -> None:
     progress = Recorded()
-    found = robustness.robustness(
-        Predictor(ColourRuntime()), photos, curves=("box-jitter", "click-inside", "blur"),
+    result = robustness.robustness(
+        Predictor(ColorRuntime()), images, curves=("box-jitter", "click-inside", "blur"),
         progress=progress,
     )  # fmt: skip
-    written = json.loads(json.dumps(found, allow_nan=False))
+    written = json.loads(json.dumps(result, allow_nan=False))
     assert written["n"] == 3
     jitter = written["curves"]["box-jitter"]
     assert list(jitter["protocols"]) == ["box"]
@@ -99,12 +99,12 @@ def test_robustness_reports_every_level(photos: tuple[AnnotatedImage, ...]) -> N
     assert progress.counts[-1] == (18, 18)
 
 
-def test_unknown_curves_and_protocols_are_named(photos: tuple[AnnotatedImage, ...]) -> None:
-    predictor = Predictor(ColourRuntime())
+def test_unknown_curves_and_protocols_are_named(images: tuple[AnnotatedImage, ...]) -> None:
+    predictor = Predictor(ColorRuntime())
     with pytest.raises(ConfigError, match="fog"):
-        robustness.robustness(predictor, photos, curves=("fog",))
+        robustness.robustness(predictor, images, curves=("fog",))
     with pytest.raises(ConfigError, match="paper-roi"):
-        robustness.robustness(predictor, photos, protocols=("paper-roi",))
+        robustness.robustness(predictor, images, protocols=("paper-roi",))
 
 
 def test_the_next_click_is_on_the_larger_error() -> None:
@@ -115,31 +115,31 @@ def test_the_next_click_is_on_the_larger_error() -> None:
     assert point is not None
     assert point.positive
     assert (point.x, point.y) == pytest.approx((15, 15), abs=1)
-    found = truth.copy()
-    found[5:9, 5:9] = False  # a small piece is missed
-    found[10:30, 35:55] = True  # a large one is too much
-    point = next_click(truth, found)
+    mask = truth.copy()
+    mask[5:9, 5:9] = False  # a small piece is missed
+    mask[10:30, 35:55] = True  # a large one is too much
+    point = next_click(truth, mask)
     assert point is not None
     assert not point.positive
     assert (point.x, point.y) == pytest.approx((45, 20), abs=1)
     assert next_click(truth, truth) is None
 
 
-def test_clicks_are_counted(photos: tuple[AnnotatedImage, ...]) -> None:
+def test_clicks_are_counted(images: tuple[AnnotatedImage, ...]) -> None:
     progress = Recorded()
-    curve = measure_clicks(Predictor(ColourRuntime()), photos, clicks=3, limit=2, progress=progress)
-    found = json.loads(json.dumps(curve.to_json(), allow_nan=False))
-    assert progress.counts[-1] == (found["n"], 2) == (2, 2)
-    assert len(found["miou"]) == 3
+    curve = measure_clicks(Predictor(ColorRuntime()), images, clicks=3, limit=2, progress=progress)
+    result = json.loads(json.dumps(curve.to_json(), allow_nan=False))
+    assert progress.counts[-1] == (result["n"], 2) == (2, 2)
+    assert len(result["miou"]) == 3
     for target, level in (("85", 0.85), ("90", 0.9)):
-        counts = [one.clicks_to(level) for one in curve.objects]
-        assert found["noc"][target]["failed"] == np.mean([count is None for count in counts])
-        assert found["noc"][target]["clicks"] == np.mean([count or 3 for count in counts])
+        counts = [clicked.clicks_to(level) for clicked in curve.objects]
+        assert result["noc"][target]["failed"] == np.mean([count is None for count in counts])
+        assert result["noc"][target]["clicks"] == np.mean([count or 3 for count in counts])
 
 
-def test_clicks_need_a_click_and_an_object(photos: tuple[AnnotatedImage, ...]) -> None:
-    predictor = Predictor(ColourRuntime())
+def test_clicks_need_a_click_and_an_object(images: tuple[AnnotatedImage, ...]) -> None:
+    predictor = Predictor(ColorRuntime())
     with pytest.raises(ConfigError, match="at least 1"):
-        measure_clicks(predictor, photos, clicks=0)
+        measure_clicks(predictor, images, clicks=0)
     with pytest.raises(DataError, match="nothing to measure"):
         measure_clicks(predictor, [])

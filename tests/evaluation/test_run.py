@@ -25,7 +25,7 @@ from picosam2.prompts import Box, Point
 
 
 class Perfect:
-    """Knows the photos' one object each, and answers with it; `spoil` makes it worse."""
+    """Knows the images' one object each, and answers with it; `spoil` makes it worse."""
 
     weights_sha256 = "1" * 64
 
@@ -36,33 +36,33 @@ class Perfect:
         logits = np.where(truth, 5, -5).astype(np.float32)
         return Candidate(Window(0, 0, WIDTH, HEIGHT), Region(0, 0, logits), score)
 
-    def boxes(self, picture: np.ndarray, boxes: Sequence[Box]) -> list[Candidate]:
-        return [self._answer(truth_of(picture), 0.9) for _ in boxes]
+    def boxes(self, image: np.ndarray, boxes: Sequence[Box]) -> list[Candidate]:
+        return [self._answer(truth_of(image), 0.9) for _ in boxes]
 
-    def clicks(self, picture: np.ndarray, points: Sequence[Point]) -> list[list[Candidate]]:
-        truth = truth_of(picture)
+    def clicks(self, image: np.ndarray, points: Sequence[Point]) -> list[list[Candidate]]:
+        truth = truth_of(image)
         right, wrong = self._answer(truth, 0.9), self._answer(~truth, 0.95)
         return [[wrong, right] if self.second_best else [right, wrong] for _ in points]
 
-    def windows(self, picture: np.ndarray, items: Sequence[Item]) -> np.ndarray:
+    def windows(self, image: np.ndarray, items: Sequence[Item]) -> np.ndarray:
         crops = []
         for item in items:
             assert item.window is not None
-            covered = geometry.crop_mask(truth_of(picture), item.window)
+            covered = geometry.crop_mask(truth_of(image), item.window)
             crops.append(np.where(covered > 0.5, 5, -5))
         return np.stack(crops).astype(np.float32)
 
 
-def truth_of(picture: np.ndarray) -> np.ndarray:
+def truth_of(image: np.ndarray) -> np.ndarray:
     for number in range(12):
-        photo, mask = scene(number)
-        if np.array_equal(photo, picture):
+        known, mask = scene(number)
+        if np.array_equal(known, image):
             return mask
-    raise AssertionError("this photo was changed on the way")
+    raise AssertionError("this image was changed on the way")
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
+def images(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
     source = write_coco(tmp_path, 6)
     return read_coco(source.annotations, source.images).images
 
@@ -70,10 +70,10 @@ def photos(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("jitter", [0.0, 0.2])
 def test_a_perfect_subject_scores_one(
-    protocol: str, jitter: float, photos: tuple[AnnotatedImage, ...]
+    protocol: str, jitter: float, images: tuple[AnnotatedImage, ...]
 ) -> None:
-    found = evaluate(Perfect(), photos, protocol=protocol, jitter=jitter)
-    result = found.to_json()
+    evaluation = evaluate(Perfect(), images, protocol=protocol, jitter=jitter)
+    result = evaluation.to_json()
     assert result["n"] == result["photos"] == 6
     assert result["miou"] == 1
     assert result["miou_ci95"] == [1, 1]
@@ -86,15 +86,15 @@ def test_a_perfect_subject_scores_one(
 
 
 def test_the_first_answer_counts_and_the_best_is_told_beside_it(
-    photos: tuple[AnnotatedImage, ...],
+    images: tuple[AnnotatedImage, ...],
 ) -> None:
-    result = evaluate(Perfect(second_best=True), photos, protocol="click").to_json()
+    result = evaluate(Perfect(second_best=True), images, protocol="click").to_json()
     assert result["miou"] == 0
     assert result["best_candidate"] == 1
 
 
-def test_the_result_has_the_promised_keys_and_is_json(photos: tuple[AnnotatedImage, ...]) -> None:
-    result = evaluate(Perfect(), photos, protocol="box", dataset="mine").to_json()
+def test_the_result_has_the_promised_keys_and_is_json(images: tuple[AnnotatedImage, ...]) -> None:
+    result = evaluate(Perfect(), images, protocol="box", dataset="mine").to_json()
     promised = {"protocol", "dataset", "n", "miou", "miou_ci95", "hit_rate", "by_size",
                 "baselines", "ms_per_prompt", "weights_sha256"}  # fmt: skip
     assert promised <= set(result)
@@ -108,28 +108,28 @@ def test_the_result_has_the_promised_keys_and_is_json(photos: tuple[AnnotatedIma
     assert result["baselines"]["box"] == pytest.approx(np.pi / 4, abs=0.02)
 
 
-def test_a_predictor_is_measured_as_a_user_gets_it(photos: tuple[AnnotatedImage, ...]) -> None:
+def test_a_predictor_is_measured_as_a_user_gets_it(images: tuple[AnnotatedImage, ...]) -> None:
     predictor = Predictor(FakeRuntime(reddish))
     for protocol in ("box", "click"):
-        found = evaluate(predictor, photos, protocol=protocol)
-        for photo, one in zip(photos, found.measured, strict=True):
-            _, truth = scene(photo.id - 1)
+        evaluation = evaluate(predictor, images, protocol=protocol)
+        for image, measured in zip(images, evaluation.measured, strict=True):
+            _, truth = scene(image.id - 1)
             prompt = (
                 {"boxes": [masks.bbox(truth)]}
                 if protocol == "box"
                 else {"points": [masks.centre_point(truth)]}
             )
-            (alone,) = predictor(photo.path, **prompt)
-            assert one.iou == pytest.approx(masks.iou(alone.mask, truth) if truth.any() else 1)
-            assert one.score == pytest.approx(alone.score)
+            (alone,) = predictor(image.path, **prompt)
+            assert measured.iou == pytest.approx(masks.iou(alone.mask, truth) if truth.any() else 1)
+            assert measured.score == pytest.approx(alone.score)
 
 
-def test_a_limit_takes_the_first_objects(photos: tuple[AnnotatedImage, ...]) -> None:
+def test_a_limit_takes_the_first_objects(images: tuple[AnnotatedImage, ...]) -> None:
     progress = Recorded()
-    found = evaluate(Perfect(), photos, protocol="box", limit=4, progress=progress)
-    assert [one.annotation for one in found.measured] == [101, 102, 103, 104]
+    evaluation = evaluate(Perfect(), images, protocol="box", limit=4, progress=progress)
+    assert [measured.annotation for measured in evaluation.measured] == [101, 102, 103, 104]
     assert progress.counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert len(evaluate(Perfect(), photos, protocol="box", limit=99).measured) == 6
+    assert len(evaluate(Perfect(), images, protocol="box", limit=99).measured) == 6
 
 
 def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
@@ -139,25 +139,25 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
     crowd = {**annotation(901, 3, scene(2)[1]), "iscrowd": 1}
     document["annotations"] += [empty, crowd]
     source.annotations.write_text(json.dumps(document))
-    (source.images / "000.png").write_bytes(b"no picture")
-    small = document["images"][3]  # another size than the photo has
+    (source.images / "000.png").write_bytes(b"no image")
+    small = document["images"][3]  # another size than the image has
     small["height"], small["width"] = HEIGHT // 2, WIDTH
     for entry in document["annotations"]:
         if entry["image_id"] == small["id"]:
             entry.update(annotation(entry["id"], small["id"], scene(3)[1][: HEIGHT // 2]))
     source.annotations.write_text(json.dumps(document))
-    photos = read_coco(source.annotations, source.images).images
-    found = evaluate(Perfect(), photos, protocol="box")
-    assert [one.annotation for one in found.measured] == [102, 103, 105]
-    assert [problem.where for problem in found.problems] == [
-        "photo 000.png", "annotation 900", "annotation 104",
+    images = read_coco(source.annotations, source.images).images
+    evaluation = evaluate(Perfect(), images, protocol="box")
+    assert [measured.annotation for measured in evaluation.measured] == [102, 103, 105]
+    assert [problem.where for problem in evaluation.problems] == [
+        "image 000.png", "annotation 900", "annotation 104",
     ]  # fmt: skip
-    assert found.to_json()["skipped"] == 3
-    assert found.to_json()["miou"] == 1
+    assert evaluation.to_json()["skipped"] == 3
+    assert evaluation.to_json()["miou"] == 1
 
 
-def test_nothing_to_measure(photos: tuple[AnnotatedImage, ...]) -> None:
+def test_nothing_to_measure(images: tuple[AnnotatedImage, ...]) -> None:
     with pytest.raises(DataError, match="nothing to measure"):
         evaluate(Perfect(), (), protocol="box")
     with pytest.raises(DataError, match="nothing to measure"):
-        evaluate(Perfect(), photos, protocol="box", limit=0)
+        evaluate(Perfect(), images, protocol="box", limit=0)

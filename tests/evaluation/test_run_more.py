@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.colour import ColourRuntime, flat_scene
+from helpers.color import ColorRuntime, flat_scene
 from helpers.tiny import annotation
 from PIL import Image
 
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
-    picture, objects = flat_scene()
-    Image.fromarray(picture).save(tmp_path / "a.png")
+def images(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
+    image, objects = flat_scene()
+    Image.fromarray(image).save(tmp_path / "a.png")
     document = {
         "images": [{"id": 1, "file_name": "a.png", "height": 240, "width": 320}],
         "annotations": [annotation(10 + n, 1, m) for n, m in enumerate(objects.values())],
@@ -36,73 +36,73 @@ def photos(tmp_path: Path) -> tuple[AnnotatedImage, ...]:
     return read_coco(tmp_path / "truth.json", tmp_path).images
 
 
-def test_the_result_agrees_with_the_masks_themselves(photos: tuple[AnnotatedImage, ...]) -> None:
-    predictor = Predictor(ColourRuntime())
-    found = evaluate(predictor, photos, protocol="box")
-    picture, objects = flat_scene()
-    for one, truth in zip(found.measured, objects.values(), strict=True):
+def test_the_result_agrees_with_the_masks_themselves(images: tuple[AnnotatedImage, ...]) -> None:
+    predictor = Predictor(ColorRuntime())
+    evaluation = evaluate(predictor, images, protocol="box")
+    image, objects = flat_scene()
+    for measured, truth in zip(evaluation.measured, objects.values(), strict=True):
         box = masks.bbox(truth)
         assert box is not None
-        mask = predictor(picture, boxes=[box])[0].mask
-        assert one.iou == pytest.approx(masks.iou(mask, truth))
-        assert one.boundary == pytest.approx(boundary_iou(mask, truth))
+        mask = predictor(image, boxes=[box])[0].mask
+        assert measured.iou == pytest.approx(masks.iou(mask, truth))
+        assert measured.boundary == pytest.approx(boundary_iou(mask, truth))
 
 
-def test_iou_is_pycocotools(photos: tuple[AnnotatedImage, ...]) -> None:
+def test_iou_is_pycocotools(images: tuple[AnnotatedImage, ...]) -> None:
     tools = pytest.importorskip("pycocotools.mask")
-    predictor = Predictor(ColourRuntime())
-    found = evaluate(predictor, photos, protocol="click")
-    picture, objects = flat_scene()
-    for one, truth in zip(found.measured, objects.values(), strict=True):
-        mask = predictor(picture, points=[(masks.centre_point(truth))])[0].mask
+    predictor = Predictor(ColorRuntime())
+    evaluation = evaluate(predictor, images, protocol="click")
+    image, objects = flat_scene()
+    for measured, truth in zip(evaluation.measured, objects.values(), strict=True):
+        mask = predictor(image, points=[(masks.centre_point(truth))])[0].mask
         codes = [tools.encode(np.asfortranarray(m.astype(np.uint8))) for m in (mask, truth)]
-        assert one.iou == pytest.approx(float(tools.iou(codes[:1], codes[1:], [0])[0, 0]))
+        assert measured.iou == pytest.approx(float(tools.iou(codes[:1], codes[1:], [0])[0, 0]))
 
 
 @pytest.mark.parametrize("protocol", ["box", "click", "paper-point", "paper-roi"])
 def test_the_result_file_is_json_with_every_number(
-    photos: tuple[AnnotatedImage, ...], protocol: str
+    images: tuple[AnnotatedImage, ...], protocol: str
 ) -> None:
     result = evaluate(
-        Predictor(ColourRuntime()), photos, protocol=protocol, weights={"name": "colour"}
+        Predictor(ColorRuntime()), images, protocol=protocol, weights={"name": "color"}
     )
-    found = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert found["kind"] == "evaluation"
-    assert found["weights"] == {"name": "colour"}
-    assert 0 <= found["boundary_iou"] <= 1
-    assert sum(one["n"] for one in found["by_rivals"].values()) == found["n"] == 3
-    assert set(found["items"][0]) == {
+    written = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert written["kind"] == "evaluation"
+    assert written["weights"] == {"name": "color"}
+    assert 0 <= written["boundary_iou"] <= 1
+    assert sum(row["n"] for row in written["by_rivals"].values()) == written["n"] == 3
+    assert set(written["items"][0]) == {
         "annotation", "photo", "area", "rivals", "iou", "score", "boundary", "box", "ellipse",
         "disc",
     }  # fmt: skip
     if protocol.startswith("paper"):
-        assert found["score"] == {"spearman": None, "calibration_error": None, "reliability": []}
+        assert written["score"] == {"spearman": None, "calibration_error": None, "reliability": []}
 
 
-def test_pixel_baselines_are_of_the_prompt(photos: tuple[AnnotatedImage, ...]) -> None:
+def test_pixel_baselines_are_of_the_prompt(images: tuple[AnnotatedImage, ...]) -> None:
     pytest.importorskip("cv2")
-    predictor = Predictor(ColourRuntime())
-    box = evaluate(predictor, photos, protocol="box", pixel_baselines=True).to_json()
+    predictor = Predictor(ColorRuntime())
+    box = evaluate(predictor, images, protocol="box", pixel_baselines=True).to_json()
     assert set(box["baselines"]) == {"box", "ellipse", "disc", "grabcut"}
-    click = evaluate(predictor, photos, protocol="click", pixel_baselines=True).to_json()
+    click = evaluate(predictor, images, protocol="click", pixel_baselines=True).to_json()
     assert set(click["baselines"]) == {"box", "ellipse", "disc", "flood", "grabcut"}
     assert click["baselines"]["flood"] == pytest.approx(1)
 
 
-def test_disturbances_reach_picture_and_prompt(photos: tuple[AnnotatedImage, ...]) -> None:
+def test_disturbances_reach_image_and_prompt(images: tuple[AnnotatedImage, ...]) -> None:
     seen: list[Any] = []
 
-    def grey(picture: np.ndarray, photo: int) -> np.ndarray:
-        seen.append(photo)
-        return np.full_like(picture, 90)
+    def gray(image: np.ndarray, image_id: int) -> np.ndarray:
+        seen.append(image_id)
+        return np.full_like(image, 90)
 
     def same(item: Any, annotation: int) -> Any:
         seen.append(annotation)
         return item
 
-    plain = evaluate(Predictor(ColourRuntime()), photos, protocol="box").to_json()
+    plain = evaluate(Predictor(ColorRuntime()), images, protocol="box").to_json()
     flat = evaluate(
-        Predictor(ColourRuntime()), photos, protocol="box", disturb_picture=grey, disturb_item=same
+        Predictor(ColorRuntime()), images, protocol="box", disturb_image=gray, disturb_item=same
     ).to_json()
     assert seen == [1, 10, 11, 12]
     assert flat["miou"] < plain["miou"]
@@ -126,7 +126,7 @@ def test_reliability_holds_every_object() -> None:
     rng = np.random.default_rng(0)
     scores, ious = rng.uniform(size=200), rng.uniform(size=200)
     bins = metrics.reliability(scores, ious)
-    assert sum(one.count for one in bins) == 200
-    gaps = sum(one.count / 200 * abs(one.score - one.iou) for one in bins)
+    assert sum(bin.count for bin in bins) == 200
+    gaps = sum(bin.count / 200 * abs(bin.score - bin.iou) for bin in bins)
     assert gaps == pytest.approx(metrics.calibration_error(scores, ious))
     assert metrics.reliability(np.array([1.0]), np.array([0.5]))[0].count == 1

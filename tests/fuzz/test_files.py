@@ -205,7 +205,7 @@ def damage_store(store: Path, folder: Path, count: int) -> None:
         def use_store() -> None:
             opened = Store(store)
             opened.gather(np.arange(len(opened)))
-            _ = opened.photos, opened.kinds
+            _ = opened.image_entries, opened.kinds
             for image in opened.held_out():
                 assert image.instances
 

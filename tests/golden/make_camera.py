@@ -1,6 +1,6 @@
 """Record what a sensor would answer: `python -m tests.golden.make_camera` from the repository.
 
-A session runs over the sample picture, standing still, with the shipped weights; every answer is
+A session runs over the sample image, standing still, with the shipped weights; every answer is
 kept as the 8-bit integers that the sensor sends, beside the ROI it belongs to.
 """
 

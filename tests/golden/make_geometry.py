@@ -39,7 +39,7 @@ ABOUT = {
     "sections": {
         "constants": "The settings that the cases depend on.",
         "images": (
-            "RGB pictures by name, 8 bits. 'linear': channel k of pixel (column x, row y) is "
+            "RGB images by name, 8 bits. 'linear': channel k of pixel (column x, row y) is "
             "(a x + b y + c) mod 256 with [a, b, c] = channels[k], columns and rows from 0. "
             "'raw': base64 of height * width * 3 bytes."
         ),
@@ -186,7 +186,7 @@ PASTES = [
 
 
 def image(case: dict[str, Any]) -> np.ndarray:
-    """The picture that an entry of `images` describes, (H, W, 3) uint8."""
+    """The image that an entry of `images` describes, (H, W, 3) uint8."""
     height, width = case["height"], case["width"]
     if case["kind"] == "raw":
         data = base64.b64decode(case["base64"])

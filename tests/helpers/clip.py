@@ -1,4 +1,4 @@
-"""A synthetic clip whose every mask is known: an object of the sample picture moves over a ground.
+"""A synthetic clip whose every mask is known: an object of the sample image moves over a ground.
 
 The ground is the sample's table with other objects of the sample lying on it. The object moves,
 changes its size, passes behind something, and leaves the frame.

@@ -59,7 +59,7 @@ class FakeRuntime:
 
 
 def reddish(crop: np.ndarray, _number: int = 0) -> np.ndarray:
-    """Perfect for pictures whose objects are bright red, on black: logits -8..8.
+    """Perfect for images whose objects are bright red, on black: logits -8..8.
 
     Blue is subtracted so that padding, which is grey, counts as background.
     """

@@ -18,7 +18,7 @@ from picosam2.data.store import SourceFiles, prepare
 
 
 def kill(done: int, total: int | None = None, **_: object) -> None:
-    if done >= 9:  # of 8 photos to read and 8 to cut
+    if done >= 9:  # of 8 images to read and 8 to cut
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,6 +1,6 @@
 """A teacher that knows the truth, and a teaching in a process of its own that may kill itself.
 
-python teach_tiny.py STORE ANNOTATIONS IMAGES OUT [--kill-at PHOTO]
+python teach_tiny.py STORE ANNOTATIONS IMAGES OUT [--kill-at IMAGE]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STRENGTH = 8.0
 
 
 class TruthTeacher:
-    """Gives the true mask of every target over the whole photo, and expects an IoU of 0.75."""
+    """Gives the true mask of every target over the whole image, and expects an IoU of 0.75."""
 
     name = "truth:tiny"
 

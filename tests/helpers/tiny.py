@@ -21,7 +21,7 @@ SMALL_STORE = StoreConfig(context=64, validation=0.3, photos_per_shard=3)
 
 
 def scene(seed: int, height: int = HEIGHT, width: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
-    """A photo (H, W, 3) uint8 of a bright disc on dark texture, and the disc's mask."""
+    """An image (H, W, 3) uint8 of a bright disc on dark texture, and the disc's mask."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] + 0.5
     cx, cy = rng.uniform(0.3, 0.7, 2) * (width, height)
@@ -36,7 +36,7 @@ def scene(seed: int, height: int = HEIGHT, width: int = WIDTH) -> tuple[np.ndarr
 def write_coco(
     folder: Path, count: int = 8, *, start: int = 0, name: str = "shapes"
 ) -> SourceFiles:
-    """`count` photos of one disc each with an annotation file; PNG, so that pixels are exact."""
+    """`count` images of one disc each with an annotation file; PNG, so that pixels are exact."""
     images = folder / f"{name}-images"
     images.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {
@@ -70,7 +70,7 @@ def annotation(number: int, image: int, mask: np.ndarray) -> dict[str, Any]:
 
 
 def make_store(folder: Path, count: int = 8, config: StoreConfig = SMALL_STORE) -> Store:
-    """A store of `count` photos below `folder`."""
+    """A store of `count` images below `folder`."""
     prepare([write_coco(folder, count)], folder / "store", config, workers=1)
     return Store(folder / "store")
 

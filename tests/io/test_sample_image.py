@@ -71,13 +71,13 @@ def test_pycocotools_reads_the_same_mask(item):
 
 @each_object
 def test_the_masks_lie_on_the_picture(item):
-    """A mask shifted off its object would straddle it: colours differ across its true edge."""
+    """A mask shifted off its object would straddle it: colors differ across its true edge."""
     mask = rle_decode(item["rle"])
-    colours = picture().astype(float)
+    colors = picture().astype(float)
 
     def step_across_the_edge(shift: int) -> float:
         moved = np.roll(mask, shift, axis=1)
-        inside, outside = moved[:, :-3] & ~moved[:, 3:], colours[:, 3:] - colours[:, :-3]
+        inside, outside = moved[:, :-3] & ~moved[:, 3:], colors[:, 3:] - colors[:, :-3]
         return float(np.abs(outside[inside]).mean())
 
     assert step_across_the_edge(0) > 1.2 * step_across_the_edge(12)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.colour import ColourRuntime
+from helpers.color import ColorRuntime
 from helpers.tiny import write_coco
 
 from picosam2.data.coco import read_coco
@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 WEIGHTS = {
-    "name": "/somewhere/private/colour.onnx", "file": "colour.onnx", "bytes": 5_050_000,
+    "name": "/somewhere/private/color.onnx", "file": "color.onnx", "bytes": 5_050_000,
     "sha256": "0" * 64, "runtime": "onnx", "precision": "fp32", "ms_per_crop": 5.0,
     "parameters": 1_262_818, "macs": 323_053_056, "model": {"input_size": 96},
     "machine": {"processor": "A processor", "cores": 2, "system": "Linux"},
@@ -40,7 +40,7 @@ WEIGHTS = {
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     source = write_coco(tmp_path_factory.mktemp("photos"), 4)
     photos = read_coco(source.annotations, source.images).images
-    predictor = Predictor(ColourRuntime())
+    predictor = Predictor(ColorRuntime())
     found = [
         evaluate(predictor, photos, protocol=protocol, weights=WEIGHTS).to_json()
         for protocol in ("paper-point", "click", "box", "paper-roi")
@@ -69,7 +69,7 @@ def test_a_report_is_whole_and_needs_no_network(
 ) -> None:
     collected = collect.collect(results)
     examples = qualitative.comparison_image(
-        qualitative.of_sample({"colour fp32": Predictor(ColourRuntime())})
+        qualitative.of_sample({"color fp32": Predictor(ColorRuntime())})
     )
     written = report.write_report(collected, tmp_path, examples=examples, examples_of="the sample")
     page = written.html.read_text()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.colour import ColourRuntime, flat_scene
+from helpers.color import ColorRuntime, flat_scene
 from helpers.progress import Recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,12 +25,12 @@ SMALL = Everything(points_per_side=12, pred_iou_thresh=0.2)
 
 
 @pytest.fixture(scope="module")
-def runtime() -> ColourRuntime:
-    return ColourRuntime()
+def runtime() -> ColorRuntime:
+    return ColorRuntime()
 
 
 @pytest.fixture(scope="module")
-def found(runtime: ColourRuntime) -> list[Segmentation]:
+def found(runtime: ColorRuntime) -> list[Segmentation]:
     return everything(PICTURE, Predictor(runtime), SMALL)
 
 
@@ -45,8 +45,8 @@ def test_sorted_by_area_with_the_click_inside(found: list[Segmentation]) -> None
     for one in found:
         assert one.image is not None
         (point,) = one.prompt.points
-        colour = PICTURE[int(point.y), int(point.x)]
-        assert (PICTURE[one.mask] == colour).all(axis=1).mean() > 0.5
+        color = PICTURE[int(point.y), int(point.x)]
+        assert (PICTURE[one.mask] == color).all(axis=1).mean() > 0.5
 
 
 def test_no_two_masks_are_alike(found: list[Segmentation]) -> None:
@@ -60,7 +60,7 @@ def test_small_regions_are_removed() -> None:
     rng = np.random.default_rng(0)
     speckled[rng.integers(0, 240, 400), rng.integers(0, 320, 400)] = 255
     found = everything(
-        speckled, Predictor(ColourRuntime()), dataclasses.replace(SMALL, min_mask_region_area=40)
+        speckled, Predictor(ColorRuntime()), dataclasses.replace(SMALL, min_mask_region_area=40)
     )
     assert found
     for one in found:
@@ -71,7 +71,7 @@ def test_small_regions_are_removed() -> None:
         assert count >= 1
 
 
-def test_thresholds_only_remove(found: list[Segmentation], runtime: ColourRuntime) -> None:
+def test_thresholds_only_remove(found: list[Segmentation], runtime: ColorRuntime) -> None:
     for changes in ({"pred_iou_thresh": 0.6}, {"stability_score_thresh": 0.95}):
         fewer = everything(PICTURE, Predictor(runtime), dataclasses.replace(SMALL, **changes))
         assert len(fewer) <= len(found)
@@ -82,7 +82,7 @@ def test_thresholds_only_remove(found: list[Segmentation], runtime: ColourRuntim
 
 
 def test_batches_do_not_matter(found: list[Segmentation]) -> None:
-    runtime, progress = ColourRuntime(), Recorded()
+    runtime, progress = ColorRuntime(), Recorded()
     again = everything(
         PICTURE,
         Predictor(runtime),
@@ -98,16 +98,16 @@ def test_batches_do_not_matter(found: list[Segmentation]) -> None:
 
 
 def test_native_windows_and_tiny_pictures() -> None:
-    predictor = Predictor(ColourRuntime(click_windows="native"))
+    predictor = Predictor(ColorRuntime(click_windows="native"))
     assert everything(PICTURE, predictor, SMALL)
     for height, width in ((1, 1), (3, 200)):
         picture = np.zeros((height, width, 3), np.uint8)
-        for one in everything(picture, Predictor(ColourRuntime()), Everything(points_per_side=2)):
+        for one in everything(picture, Predictor(ColorRuntime()), Everything(points_per_side=2)):
             assert one.mask.shape == (height, width)
 
 
 def test_a_grid_for_each_size_of_window() -> None:
-    predictor = Predictor(ColourRuntime())
+    predictor = Predictor(ColorRuntime())
 
     def sides(**changes: int) -> list[tuple[float, int]]:
         """The widths of the windows, as shares of the long side, and the clicks along a side."""
@@ -129,11 +129,11 @@ def test_what_runs_out_of_its_window_is_left_to_a_larger_one() -> None:
     picture = np.zeros((400, 400, 3), np.uint8)
     picture[100:300, 100:300] = 250
     picture[250:, :60] = (200, 30, 30)
-    found = everything(picture, Predictor(ColourRuntime()), Everything(pred_iou_thresh=0))
+    found = everything(picture, Predictor(ColorRuntime()), Everything(pred_iou_thresh=0))
     square = np.zeros((400, 400), bool)
     square[100:300, 100:300] = True
     corner = np.zeros((400, 400), bool)
-    corner[250:, :60] = True  # it ends where the photo ends
+    corner[250:, :60] = True  # it ends where the image ends
     for truth in (square, corner):
         assert max(masks.iou(one.mask, truth) for one in found) > 0.85
     inside = [one for one in found if not (one.mask & ~square).any()]
@@ -142,7 +142,7 @@ def test_what_runs_out_of_its_window_is_left_to_a_larger_one() -> None:
 
 def test_large_photos_are_compared_small_and_answered_full() -> None:
     picture = PICTURE.repeat(5, 0).repeat(5, 1)  # 1600 pixels, more than masks are compared on
-    found = everything(picture, Predictor(ColourRuntime()), SMALL)
+    found = everything(picture, Predictor(ColorRuntime()), SMALL)
     assert found
     for name, truth in TRUTH.items():
         large = truth.repeat(5, 0).repeat(5, 1)

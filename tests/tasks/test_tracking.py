@@ -19,10 +19,10 @@ HEIGHT, WIDTH = 120, 160
 RED, BLUE, GROUND = (200, 30, 30), (20, 40, 200), (90, 140, 90)
 
 
-class ColourRuntime:
+class ColorRuntime:
     """Stands for a network that finds whatever is not ground, red or not."""
 
-    info = RuntimeInfo(name="colour", input_size=CROP_SIZE, channels=1, weights_sha256="0" * 64)
+    info = RuntimeInfo(name="color", input_size=CROP_SIZE, channels=1, weights_sha256="0" * 64)
 
     def __init__(self) -> None:
         self.crops = 0
@@ -33,7 +33,7 @@ class ColourRuntime:
         return ((distance - 80) / 10)[:, None].clip(-8, 8)
 
 
-class Everywhere(ColourRuntime):
+class Everywhere(ColorRuntime):
     """Stands for a network that finds the middle of every window, as real ones do."""
 
     def __call__(self, crops: np.ndarray, guidance: np.ndarray | None = None) -> np.ndarray:
@@ -44,13 +44,13 @@ class Everywhere(ColourRuntime):
 
 
 def picture(*things: tuple[float, float, float, tuple[int, int, int]]) -> np.ndarray:
-    """A frame with discs (x, y, radius, colour) on a plain ground, with a little noise."""
+    """A frame with discs (x, y, radius, color) on a plain ground, with a little noise."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     frame = np.empty((HEIGHT, WIDTH, 3))
     frame[:] = GROUND
-    for cx, cy, radius, colour in things:
-        frame[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = colour
+    for cx, cy, radius, color in things:
+        frame[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = color
     return np.clip(frame + rng.normal(0, 3, frame.shape), 0, 255).astype(np.uint8)
 
 
@@ -65,7 +65,7 @@ def box(cx: float, cy: float, radius: float) -> tuple[float, float, float, float
 
 @pytest.fixture
 def tracker() -> Tracker:
-    return Tracker(Predictor(ColourRuntime()))
+    return Tracker(Predictor(ColorRuntime()))
 
 
 def test_a_moving_growing_thing_is_followed(tracker):
@@ -127,7 +127,7 @@ def test_several_objects_share_a_batch_and_keep_their_order(tracker):
     assert iou(blue.mask, disc(107, 60, 12)) > 0.85
 
 
-def test_a_lost_object_costs_nothing_where_its_colours_are_not(tracker):
+def test_a_lost_object_costs_nothing_where_its_colors_are_not(tracker):
     tracker.start(picture((60, 60, 15, RED)), boxes=[box(60, 60, 15)])
     tracker.update(picture())
     before = tracker.predictor.runtime.crops
@@ -216,12 +216,12 @@ def test_behind_another_thing_and_back(predictor):
 
 
 def answer(frame: np.ndarray, window: Window) -> np.ndarray:
-    """What a sensor with `ColourRuntime` in it says of a window."""
-    return ColourRuntime()(geometry.crop(frame, window)[None])[0]
+    """What a sensor with `ColorRuntime` in it says of a window."""
+    return ColorRuntime()(geometry.crop(frame, window)[None])[0]
 
 
 def test_a_follower_is_given_its_windows():
-    follower = Follower(Predictor(ColourRuntime()), picture((60, 60, 15, RED)), disc(60, 60, 15))
+    follower = Follower(Predictor(ColorRuntime()), picture((60, 60, 15, RED)), disc(60, 60, 15))
     for i in range(1, 16):
         frame = picture((60 + 2 * i, 60, 15, RED))
         window = Window(40 + 2 * i, 40, 80 + 2 * i, 80)
@@ -234,7 +234,7 @@ def test_a_follower_is_given_its_windows():
 
 
 def test_frames_between_answers_are_not_speed():
-    follower = Follower(Predictor(ColourRuntime()), picture((40, 60, 15, RED)), disc(40, 60, 15))
+    follower = Follower(Predictor(ColorRuntime()), picture((40, 60, 15, RED)), disc(40, 60, 15))
     for i in range(1, 6):
         frame = picture((40 + 8 * i, 60, 15, RED))
         window = Window(20 + 8 * i, 40, 60 + 8 * i, 80)
@@ -245,7 +245,7 @@ def test_frames_between_answers_are_not_speed():
 
 def test_what_a_late_window_cuts_off_is_still_part_of_the_object():
     frame = picture((80, 60, 15, RED))
-    follower = Follower(Predictor(ColourRuntime()), frame, disc(80, 60, 15))
+    follower = Follower(Predictor(ColorRuntime()), frame, disc(80, 60, 15))
     window = Window(50, 42, 86, 78)  # ends before the disc does
     found = follower.see(frame, window, answer(frame, window))
     assert found.found
@@ -255,4 +255,4 @@ def test_what_a_late_window_cuts_off_is_still_part_of_the_object():
 
 def test_a_follower_needs_something_to_follow():
     with pytest.raises(PromptError, match="empty mask"):
-        Follower(Predictor(ColourRuntime()), picture(), np.zeros((HEIGHT, WIDTH), np.bool_))
+        Follower(Predictor(ColorRuntime()), picture(), np.zeros((HEIGHT, WIDTH), np.bool_))

@@ -106,7 +106,7 @@ def test_examples_come_from_clicks_and_boxes(tmp_path):
 def test_nothing_to_learn_from(tmp_path):
     gone = photo(tmp_path, 0, 60, 40)
     gone.path.unlink()
-    with pytest.raises(DataError, match="no photo could be used"):
+    with pytest.raises(DataError, match="no image could be used"):
         collect(Predictor(FakeRuntime(reddish)), [gone], QUICK)
 
 

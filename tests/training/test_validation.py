@@ -55,10 +55,10 @@ def test_it_measures_what_the_evaluation_does(tmp_path, model):
     found = validation(model.train())
     assert model.training
     model.eval()
-    assert found["photos"] == found["objects"] == len(validation.photos) == 3
+    assert found["photos"] == found["objects"] == len(validation.images) == 3
     predictor = Predictor(TorchRuntime(model))
     for protocol in ("box", "click"):
-        expected = evaluate(predictor, validation.photos, protocol=protocol)
+        expected = evaluate(predictor, validation.images, protocol=protocol)
         assert found[f"{protocol}_miou"] == expected.to_json()["miou"]
     assert found["click_best"] == expected.to_json()["best_candidate"]
     with Image.open(tmp_path / "v.png") as drawn:
@@ -86,7 +86,7 @@ def test_weights_trained_on_native_pixels_are_asked_for_them(tmp_path, model):
 
 def test_a_store_without_validation_photos(tmp_path):
     store = make_store(tmp_path, 4, replace(HALF, validation=0.0))
-    assert Validation(store, tiny_recipe()).photos == ()
+    assert Validation(store, tiny_recipe()).images == ()
 
 
 def test_curves_pass_over_half_a_line(tmp_path):

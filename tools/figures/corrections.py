@@ -1,10 +1,10 @@
-"""Three objects in three photos, each after its first click and after three corrections.
+"""Three objects in three images, each after its first click and after three corrections.
 
     pip download scikit-image --no-deps --dest .
-    unzip -j scikit_image-*.whl 'skimage/data/*' -d photos
-    python tools/figures/corrections.py --photos photos --out docs/images/corrections.jpg
+    unzip -j scikit_image-*.whl 'skimage/data/*' -d images
+    python tools/figures/corrections.py --photos images --out docs/images/corrections.jpg
 
-The photos come with the package scikit-image: the astronaut Eileen Collins (NASA, public domain), a
+The images come with the package scikit-image: the astronaut Eileen Collins (NASA, public domain), a
 cat (Stéfan van der Walt, CC0) and a cup of coffee (Rachel Michetti, CC0).
 """
 
@@ -26,7 +26,7 @@ POSITIVE, NEGATIVE = (0, 158, 115), (213, 94, 0)
 
 @dataclass(frozen=True)
 class Example:
-    """A photo, and clicks x, y, label in their order."""
+    """An image, and clicks x, y, label in their order."""
 
     file: str
     clicks: tuple[tuple[int, int, int], ...]
@@ -55,9 +55,9 @@ def main() -> None:
     figure.save(args.out, quality=88)
 
 
-def row(predictor: Predictor, photos: Path, example: Example) -> Image.Image:
-    """One photo after 1, 2, ... clicks, side by side."""
-    image = load_image(photos / example.file)
+def row(predictor: Predictor, folder: Path, example: Example) -> Image.Image:
+    """One image after 1, 2, ... clicks, side by side."""
+    image = load_image(folder / example.file)
     tiles = []
     for count in range(1, len(example.clicks) + 1):
         clicks = example.clicks[:count]

@@ -43,8 +43,8 @@ def main() -> None:
     predictor = Predictor(args.weights)
     hero(predictor).save(args.out / "hero.png", optimize=True)
     window(predictor, args.out / "window.png")
-    found = everything(sample(), predictor)
-    overlay(sample(), found, colors=colors(len(found)), prompts=False).save(
+    segmentations = everything(sample(), predictor)
+    overlay(sample(), segmentations, colors=colors(len(segmentations)), prompts=False).save(
         args.out / "everything.jpg", quality=90
     )
 
@@ -53,9 +53,9 @@ def hero(predictor: Predictor) -> Image.Image:
     """The sample with every object's mask: boxes for the large, clicks where one click does."""
     image, things = sample(), sample_objects()
     boxes = [(t.box.x0, t.box.y0, t.box.x1, t.box.y1) for t in things]
-    found = predictor(image, boxes=boxes)
+    segmentations = predictor(image, boxes=boxes)
     before = Image.fromarray(image)
-    after = overlay(image, found)
+    after = overlay(image, segmentations)
     both = Image.new("RGB", (before.width * 2 + 8, before.height), "white")
     both.paste(before, (0, 0))
     both.paste(after, (before.width + 8, 0))
@@ -63,7 +63,7 @@ def hero(predictor: Predictor) -> Image.Image:
 
 
 def window(predictor: Predictor, path: Path) -> None:
-    """Photo with windows on the left, what the network sees and says on the right."""
+    """Image with windows on the left, what the network sees and says on the right."""
     image = sample()
     thing = next(t for t in sample_objects() if t.name == "apple")
     clicked, boxed = _windows(thing, *image.shape[:2])
@@ -71,26 +71,26 @@ def window(predictor: Predictor, path: Path) -> None:
     grid = fig.add_gridspec(
         2, 8, width_ratios=(1, 1, 1, 1, 0.15, 1.35, 1.35, 1.35), wspace=0.08, hspace=0.16
     )
-    photo = fig.add_subplot(grid[:, :4])
-    photo.imshow(image)
-    for number, one in enumerate(clicked):
-        _frame(photo, one, _color(0), "windows of a click" if number == 0 else None)
-    _frame(photo, boxed, _color(1), "window of a box")
-    photo.plot(thing.point.x, thing.point.y, "o", color=_color(0), mec="white", ms=8)
+    axes = fig.add_subplot(grid[:, :4])
+    axes.imshow(image)
+    for number, clicked_window in enumerate(clicked):
+        _frame(axes, clicked_window, _color(0), "windows of a click" if number == 0 else None)
+    _frame(axes, boxed, _color(1), "window of a box")
+    axes.plot(thing.point.x, thing.point.y, "o", color=_color(0), mec="white", ms=8)
     box = thing.box
-    photo.add_patch(
+    axes.add_patch(
         Rectangle((box.x0, box.y0), box.width, box.height, fill=False, ec=_color(1), ls=":", lw=1.5)
     )
-    photo.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
-    photo.legend(loc="upper right", framealpha=0.9, fontsize=9)
-    photo.set_title("the prompt is where the window is", fontsize=11, color=INK)
-    photo.axis("off")
+    axes.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
+    axes.legend(loc="upper right", framealpha=0.9, fontsize=9)
+    axes.set_title("the prompt is where the window is", fontsize=11, color=INK)
+    axes.axis("off")
     shown = [*clicked[2:4], boxed]
     titles = ["click, 3rd window", "click, 4th window", "box"]
-    for column, (one, title) in enumerate(zip(shown, titles, strict=True)):
+    for column, (window_shown, title) in enumerate(zip(shown, titles, strict=True)):
         channel = CLICK_CHANNEL if column < 2 else 0
-        logits = predictor.window_logits(image, [one], channel)[0]
-        seen = geometry.crop(image, one, predictor.runtime.info.input_size)
+        logits = predictor.window_logits(image, [window_shown], channel)[0]
+        seen = geometry.crop(image, window_shown, predictor.runtime.info.input_size)
         _panel(fig.add_subplot(grid[0, 5 + column]), seen, title)
         _panel(fig.add_subplot(grid[1, 5 + column]), _shaded(logits), "mask")
     fig.savefig(path, bbox_inches="tight", facecolor="white")

@@ -16,18 +16,18 @@ ROOT = Path(__file__).resolve().parents[2]
 def problems(tag: str, root: Path = ROOT) -> list[str]:
     """What is wrong with releasing `tag`, one sentence each; an empty list if nothing is."""
     version = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    found = []
+    messages = []
     if tag != f"v{version}":
-        found.append(f"the tag is {tag}, and pyproject.toml says {version}")
+        messages.append(f"the tag is {tag}, and pyproject.toml says {version}")
     changelog = (root / "CHANGELOG.md").read_text("utf-8")
     if not re.search(
         rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE
     ):
-        found.append(f"CHANGELOG.md has no section `## [{version}] - DATE`")
+        messages.append(f"CHANGELOG.md has no section `## [{version}] - DATE`")
     citation = (root / "CITATION.cff").read_text("utf-8")
     if f"\nversion: {version}\n" not in citation:
-        found.append(f"CITATION.cff does not say `version: {version}`")
-    return found
+        messages.append(f"CITATION.cff does not say `version: {version}`")
+    return messages
 
 
 def main(arguments: list[str]) -> int:
@@ -35,10 +35,10 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: check_version.py TAG", file=sys.stderr)
         return 2
-    found = problems(arguments[0])
-    for line in found:
+    messages = problems(arguments[0])
+    for line in messages:
         print(line, file=sys.stderr)
-    return 1 if found else 0
+    return 1 if messages else 0
 
 
 if __name__ == "__main__":

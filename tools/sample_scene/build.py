@@ -25,7 +25,7 @@ def develop(render: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     reach = np.hypot(x - width / 2, y - height / 2) / np.hypot(width / 2, height / 2)
     rng = np.random.default_rng(2)
-    # Most grain is brightness; a demosaiced sensor's colour noise is weaker.
+    # Most grain is brightness; a demosaiced sensor's color noise is weaker.
     grain = GRAIN * (rng.normal(size=(height, width, 1)) + 0.4 * rng.normal(size=render.shape))
     darkened = render * (1.0 - FALL_OFF * reach[..., None] ** 2)
     return np.clip(np.rint(darkened + grain), 0, 255).astype(np.uint8)
@@ -66,9 +66,9 @@ def main() -> None:
     if render.shape[:2] != ids.shape:
         raise SystemExit("render.png and ids.png differ in size: render both again")
 
-    picture = io.BytesIO()
-    Image.fromarray(develop(render)).save(picture, "JPEG", quality=QUALITY, optimize=True)
-    write_bytes(options.out / "sample.jpg", picture.getvalue())
+    jpeg = io.BytesIO()
+    Image.fromarray(develop(render)).save(jpeg, "JPEG", quality=QUALITY, optimize=True)
+    write_bytes(options.out / "sample.jpg", jpeg.getvalue())
     objects = [describe(name, ids == int(grey)) for grey, name in names.items()]
     write_json(
         options.out / "sample.json",

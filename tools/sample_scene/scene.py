@@ -1,6 +1,6 @@
-"""The bundled sample picture: a table by a window, modelled and rendered with Blender's Cycles.
+"""The bundled sample image: a table by a window, modelled and rendered with Blender's Cycles.
 
-Everything is made here by formula (no downloaded model, texture or light probe), so the picture is
+Everything is made here by formula (no downloaded model, texture or light probe), so the image is
 the project's own and every object's visible mask is known exactly. Two renders leave this script:
 ``render.png``, the photograph, and ``ids.png``, where the red byte of a pixel names the object seen
 through its centre (no depth of field, no filtering). ``build.py`` turns them into the two assets.
@@ -26,10 +26,10 @@ WIDTH, HEIGHT = 640, 480
 ID_STEP = 20  # the grey step between two objects in ids.png
 GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 
-Colour = tuple[float, float, float, float]
+Color = tuple[float, float, float, float]
 
 
-def colour(text: str) -> Colour:
+def color(text: str) -> Color:
     """Linear RGBA from an sRGB "#rrggbb"."""
     channels = [int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
@@ -106,8 +106,8 @@ class Shader:
         """Distance to the nearest of randomly strewn points, in cell sizes."""
         return self.add("ShaderNodeTexVoronoi", {"Vector": vector, "Scale": scale}).outputs[0]
 
-    def ramp(self, factor, stops: Sequence[tuple[float, Colour]]):
-        """A colour gradient over `factor`."""
+    def ramp(self, factor, stops: Sequence[tuple[float, Color]]):
+        """A color gradient over `factor`."""
         node = self.add("ShaderNodeValToRGB", {0: factor})
         elements = node.color_ramp.elements
         while len(elements) < len(stops):
@@ -125,7 +125,7 @@ class Shader:
         ).outputs[0]
 
     def mix(self, factor, a, b, blend: str = "MIX"):
-        """Colour a where factor is 0, b where it is 1."""
+        """Color a where factor is 0, b where it is 1."""
         node = self.add("ShaderNodeMix", data_type="RGBA", blend_type=blend)
         sockets = {socket.identifier: socket for socket in node.inputs}
         for key, value in (("Factor_Float", factor), ("A_Color", a), ("B_Color", b)):
@@ -187,24 +187,24 @@ def wood_material():
     base = s.ramp(
         grain,
         [
-            (0.16, colour("#b98f60")),
-            (0.42, colour("#9f7245")),
-            (0.66, colour("#825630")),
-            (0.92, colour("#5c3b20")),
+            (0.16, color("#b98f60")),
+            (0.42, color("#9f7245")),
+            (0.66, color("#825630")),
+            (0.92, color("#5c3b20")),
         ],
     )
     tint = s.ramp(
-        chance, [(0.0, colour("#d8cfc4")), (0.5, colour("#ffffff")), (1.0, colour("#e8d2b8"))]
+        chance, [(0.0, color("#d8cfc4")), (0.5, color("#ffffff")), (1.0, color("#e8d2b8"))]
     )
     base = s.mix(0.85, base, tint, "MULTIPLY")
-    base = s.mix(s.math("MULTIPLY", pores, 0.45), base, colour("#4a2e19"))
+    base = s.mix(s.math("MULTIPLY", pores, 0.45), base, color("#4a2e19"))
     mottle = s.noise(s.position(), 5.0, 4)
     base = s.mix(
-        s.math("MULTIPLY", s.step(mottle, 0.45, 0.75), 0.25), base, colour("#7d5530"), "MULTIPLY"
+        s.math("MULTIPLY", s.step(mottle, 0.45, 0.75), 0.25), base, color("#7d5530"), "MULTIPLY"
     )
     edge = s.math("ABSOLUTE", s.math("SUBTRACT", s.math("FRACT", across), 0.5))
     joint = s.step(edge, 0.4925, 0.4985)
-    base = s.mix(s.math("MULTIPLY", joint, 0.85), base, colour("#20130a"))
+    base = s.mix(s.math("MULTIPLY", joint, 0.85), base, color("#20130a"))
 
     height = s.math("SUBTRACT", s.math("MULTIPLY", fibre, 0.35), s.math("MULTIPLY", pores, 0.5))
     height = s.math("SUBTRACT", height, s.math("MULTIPLY", joint, 3.0))
@@ -222,8 +222,8 @@ def wood_material():
 def plaster_material(name: str, tone: str):
     s = Shader(name)
     p = s.position()
-    base = s.mix(s.noise(p, 1.3, 4), colour(tone), colour("#ffffff"), "MULTIPLY")
-    base = s.mix(s.math("MULTIPLY", s.noise(p, 2.0, 5), 0.25), base, colour("#b9ad9c"), "MULTIPLY")
+    base = s.mix(s.noise(p, 1.3, 4), color(tone), color("#ffffff"), "MULTIPLY")
+    base = s.mix(s.math("MULTIPLY", s.noise(p, 2.0, 5), 0.25), base, color("#b9ad9c"), "MULTIPLY")
     return s.surface(
         s.principled(Base_Color=base, Roughness=0.9, Normal=s.bump(s.noise(p, 60.0), 0.0006))
     )
@@ -231,7 +231,7 @@ def plaster_material(name: str, tone: str):
 
 def plain_material(name: str, tone: str, roughness: float = 0.6, **inputs):
     s = Shader(name)
-    return s.surface(s.principled(Base_Color=colour(tone), Roughness=roughness, **inputs))
+    return s.surface(s.principled(Base_Color=color(tone), Roughness=roughness, **inputs))
 
 
 def glaze_material():
@@ -243,21 +243,21 @@ def glaze_material():
     wobble = s.math("MULTIPLY", s.noise(p, 45.0, 2), 0.006)
     pool = s.noise(p, 30.0, 5, 0.6)
     blue = s.ramp(
-        pool, [(0.30, colour("#16405a")), (0.52, colour("#24607d")), (0.75, colour("#4f93a8"))]
+        pool, [(0.30, color("#16405a")), (0.52, color("#24607d")), (0.75, color("#4f93a8"))]
     )
-    base = s.mix(inside, blue, colour("#e6ddc9"))
+    base = s.mix(inside, blue, color("#e6ddc9"))
     specks = s.math(
         "MULTIPLY", s.step(s.cells(p, 330.0), 0.24, 0.14), s.step(s.noise(p, 150.0, 2), 0.46, 0.56)
     )
-    base = s.mix(s.math("MULTIPLY", specks, 0.75), base, colour("#2b1a10"))
+    base = s.mix(s.math("MULTIPLY", specks, 0.75), base, color("#2b1a10"))
     worn = s.step(s.math("ADD", s.attribute("rim"), s.math("MULTIPLY", pool, 0.25)), 0.75, 1.0)
-    base = s.mix(s.math("MULTIPLY", worn, 0.8), base, colour("#8a5a37"))
+    base = s.mix(s.math("MULTIPLY", worn, 0.8), base, color("#8a5a37"))
     foot = s.math(
         "MULTIPLY",
         s.step(s.math("ADD", z, wobble), 0.0145, 0.0125),
         s.math("SUBTRACT", 1.0, inside),
     )
-    clay = s.mix(s.noise(p, 220.0, 3), colour("#a98763"), colour("#c9ad8a"))
+    clay = s.mix(s.noise(p, 220.0, 3), color("#a98763"), color("#c9ad8a"))
     base = s.mix(foot, base, clay)
     rough = s.math("ADD", 0.10, s.math("MULTIPLY", foot, 0.6))
     height = s.math("SUBTRACT", s.noise(p, 24.0, 2), s.math("MULTIPLY", foot, 0.35))
@@ -271,7 +271,7 @@ def coffee_material():
     x, y, _ = s.split(s.position())
     radius = s.math("SQRT", s.math("ADD", s.math("MULTIPLY", x, x), s.math("MULTIPLY", y, y)))
     edge = s.math("ADD", radius, s.math("MULTIPLY", s.noise(s.position(), 200.0, 2), 0.004))
-    base = s.mix(s.step(edge, 0.0345, 0.0385), colour("#24120a"), colour("#7a4a26"))
+    base = s.mix(s.step(edge, 0.0345, 0.0385), color("#24120a"), color("#7a4a26"))
     return s.surface(s.principled(Base_Color=base, Roughness=0.06))
 
 
@@ -291,21 +291,21 @@ def apple_material():
     red = s.ramp(
         streak,
         [
-            (0.30, colour("#6f0f14")),
-            (0.47, colour("#a5161a")),
-            (0.60, colour("#c0302a")),
-            (0.74, colour("#d8793f")),
+            (0.30, color("#6f0f14")),
+            (0.47, color("#a5161a")),
+            (0.60, color("#c0302a")),
+            (0.74, color("#d8793f")),
         ],
     )
     blush = s.step(s.math("ADD", patch, s.math("MULTIPLY", streak, 0.35)), 0.68, 0.86)
-    base = s.mix(s.math("MULTIPLY", blush, 0.75), red, colour("#d9a23c"))
+    base = s.mix(s.math("MULTIPLY", blush, 0.75), red, color("#d9a23c"))
     radius = s.math("SQRT", s.math("ADD", s.math("MULTIPLY", x, x), s.math("MULTIPLY", y, y)))
     hollow = s.step(s.math("ADD", radius, s.math("MULTIPLY", streak, 0.010)), 0.021, 0.011)
-    base = s.mix(hollow, base, colour("#b8a23e"))
+    base = s.mix(hollow, base, color("#b8a23e"))
     dots = s.math(
         "MULTIPLY", s.step(s.cells(p, 260.0), 0.22, 0.12), s.step(s.noise(p, 140.0), 0.42, 0.6)
     )
-    base = s.mix(s.math("MULTIPLY", dots, 0.55), base, colour("#e9c98a"))
+    base = s.mix(s.math("MULTIPLY", dots, 0.55), base, color("#e9c98a"))
     return s.surface(
         s.principled(
             Base_Color=base,
@@ -326,25 +326,25 @@ def banana_material():
     p = s.position()
     t = s.attribute("along")
     mottle = s.noise(p, 35.0, 4)
-    base = s.mix(s.step(mottle, 0.4, 0.7), colour("#e8bd32"), colour("#d9a520"))
+    base = s.mix(s.step(mottle, 0.4, 0.7), color("#e8bd32"), color("#d9a520"))
     green = s.math("MAXIMUM", s.step(t, 0.30, 0.08), s.step(t, 0.88, 0.99))
-    base = s.mix(s.math("MULTIPLY", green, 0.55), base, colour("#a7ab3c"))
+    base = s.mix(s.math("MULTIPLY", green, 0.55), base, color("#a7ab3c"))
     ridge = s.math(
         "MULTIPLY",
         s.step(s.attribute("ridge"), 0.86, 1.0),
         s.step(s.noise(p, 120.0, 3), 0.40, 0.62),
     )
-    base = s.mix(s.math("MULTIPLY", ridge, 0.6), base, colour("#8a6a24"))
+    base = s.mix(s.math("MULTIPLY", ridge, 0.6), base, color("#8a6a24"))
     freckle = s.math(
         "MULTIPLY",
         s.step(s.cells(p, 150.0), 0.30, 0.16),
         s.step(s.noise(p, 42.0, 3), 0.50, 0.62),
     )
-    base = s.mix(s.math("MULTIPLY", freckle, 0.8), base, colour("#5b3a17"))
+    base = s.mix(s.math("MULTIPLY", freckle, 0.8), base, color("#5b3a17"))
     bruise = s.step(s.noise(s.position(offset=(3, 1, 4)), 28.0, 5, 0.62), 0.62, 0.72)
-    base = s.mix(s.math("MULTIPLY", bruise, 0.65), base, colour("#7a5220"))
+    base = s.mix(s.math("MULTIPLY", bruise, 0.65), base, color("#7a5220"))
     ends = s.math("MAXIMUM", s.step(t, 0.035, 0.012), s.step(t, 0.965, 0.982))
-    base = s.mix(ends, base, colour("#2a1c10"))
+    base = s.mix(ends, base, color("#2a1c10"))
     height = s.math("ADD", s.noise(p, 160.0, 3), s.math("MULTIPLY", mottle, 1.5))
     return s.surface(
         s.principled(
@@ -359,16 +359,16 @@ def banana_material():
 
 
 def glass_material(tone: str):
-    """Coloured glass; shadow rays pass straight through, tinted, in place of noisy caustics."""
+    """Colored glass; shadow rays pass straight through, tinted, in place of noisy caustics."""
     s = Shader("glass")
     glass = s.principled(
-        Base_Color=colour(tone),
+        Base_Color=color(tone),
         Roughness=0.015,
         Transmission_Weight=1.0,
         IOR=1.5,
         Normal=s.bump(s.noise(s.position(), 18.0, 2), 0.0012, 0.25),
     )
-    clear = s.add("ShaderNodeBsdfTransparent", {0: colour(tone)}).outputs[0]
+    clear = s.add("ShaderNodeBsdfTransparent", {0: color(tone)}).outputs[0]
     shadow = s.add("ShaderNodeLightPath").outputs["Is Shadow Ray"]
     return s.surface(s.add("ShaderNodeMixShader", {0: shadow, 1: glass, 2: clear}).outputs[0])
 
@@ -378,7 +378,7 @@ def cork_material():
     p = s.position()
     base = s.ramp(
         s.noise(p, 190.0, 4, 0.7),
-        [(0.35, colour("#6e4527")), (0.5, colour("#b98a58")), (0.7, colour("#d2a877"))],
+        [(0.35, color("#6e4527")), (0.5, color("#b98a58")), (0.7, color("#d2a877"))],
     )
     return s.surface(
         s.principled(Base_Color=base, Roughness=0.85, Normal=s.bump(s.noise(p, 220.0, 4), 0.001))
@@ -389,7 +389,7 @@ def paper_material(name: str, tone: str):
     s = Shader(name)
     p = s.position()
     base = s.mix(
-        s.math("MULTIPLY", s.noise(p, 70.0, 5), 0.35), colour(tone), colour("#a8946c"), "MULTIPLY"
+        s.math("MULTIPLY", s.noise(p, 70.0, 5), 0.35), color(tone), color("#a8946c"), "MULTIPLY"
     )
     return s.surface(
         s.principled(Base_Color=base, Roughness=0.75, Normal=s.bump(s.noise(p, 600.0, 2), 0.0002))
@@ -409,7 +409,7 @@ def pages_material():
         0.7,
     )
     base = s.ramp(
-        layer, [(0.30, colour("#a8926b")), (0.52, colour("#d8c9a6")), (0.75, colour("#efe6cf"))]
+        layer, [(0.30, color("#a8926b")), (0.52, color("#d8c9a6")), (0.75, color("#efe6cf"))]
     )
     return s.surface(s.principled(Base_Color=base, Roughness=0.9, Normal=s.bump(layer, 0.0006)))
 
@@ -425,7 +425,7 @@ def cloth_material(name: str, tone: str, worn: str):
         s.math("SINE", s.math("MULTIPLY", s.math("ADD", y, z), 7000.0)),
     )
     wear = s.noise(p, 26.0, 6, 0.7)
-    base = s.mix(s.math("MULTIPLY", s.step(wear, 0.45, 0.80), 0.55), colour(tone), colour(worn))
+    base = s.mix(s.math("MULTIPLY", s.step(wear, 0.45, 0.80), 0.55), color(tone), color(worn))
     height = s.math("ADD", s.math("MULTIPLY", weave, 0.12), s.noise(p, 900.0, 2))
     return s.surface(
         s.principled(
@@ -442,11 +442,11 @@ def clay_material():
     s = Shader("clay")
     p = s.position()
     _, _, z = s.split(p)
-    base = s.mix(s.noise(p, 30.0, 5, 0.6), colour("#a4502f"), colour("#c97a50"))
+    base = s.mix(s.noise(p, 30.0, 5, 0.6), color("#a4502f"), color("#c97a50"))
     bloom = s.step(s.noise(s.position(offset=(7, 0, 2)), 24.0, 6, 0.68), 0.50, 0.70)
-    base = s.mix(s.math("MULTIPLY", bloom, 0.45), base, colour("#d8bfa6"))
+    base = s.mix(s.math("MULTIPLY", bloom, 0.45), base, color("#d8bfa6"))
     damp = s.step(s.math("ADD", z, s.math("MULTIPLY", s.noise(p, 28.0, 4), 0.03)), 0.034, 0.020)
-    base = s.mix(s.math("MULTIPLY", damp, 0.5), base, colour("#7d3d24"))
+    base = s.mix(s.math("MULTIPLY", damp, 0.5), base, color("#7d3d24"))
     _, _, turn = s.split(s.position((1, 1, 900)))
     lines = s.math("SINE", turn)
     height = s.math("ADD", s.noise(p, 260.0, 4), s.math("MULTIPLY", lines, 0.2))
@@ -458,7 +458,7 @@ def clay_material():
 def soil_material():
     s = Shader("soil")
     p = s.position()
-    base = s.ramp(s.noise(p, 260.0, 5, 0.7), [(0.35, colour("#120b07")), (0.65, colour("#4a3424"))])
+    base = s.ramp(s.noise(p, 260.0, 5, 0.7), [(0.35, color("#120b07")), (0.65, color("#4a3424"))])
     return s.surface(
         s.principled(Base_Color=base, Roughness=0.95, Normal=s.bump(s.noise(p, 200.0, 5), 0.004))
     )
@@ -470,7 +470,7 @@ def leaf_material():
     u, v, tint = s.split(s.attribute("leaf", "Vector"))
     side = s.math("ABSOLUTE", v)
     blade = s.ramp(
-        tint, [(0.0, colour("#1d4a1f")), (0.55, colour("#356b2a")), (1.0, colour("#6d9a3a"))]
+        tint, [(0.0, color("#1d4a1f")), (0.55, color("#356b2a")), (1.0, color("#6d9a3a"))]
     )
     slant = s.math(
         "FRACT", s.math("MULTIPLY", s.math("SUBTRACT", u, s.math("MULTIPLY", side, 0.20)), 7.0)
@@ -478,16 +478,16 @@ def leaf_material():
     lateral = s.step(s.math("ABSOLUTE", s.math("SUBTRACT", slant, 0.5)), 0.10, 0.03)
     midrib = s.step(side, 0.10, 0.035)
     vein = s.math("MAXIMUM", s.math("MULTIPLY", lateral, 0.35), midrib)
-    base = s.mix(s.math("MULTIPLY", vein, 0.55), blade, colour("#a9bf74"))
+    base = s.mix(s.math("MULTIPLY", vein, 0.55), blade, color("#a9bf74"))
     base = s.mix(
-        s.math("MULTIPLY", s.noise(s.position(), 60.0, 4), 0.4), base, colour("#8fae55"), "MULTIPLY"
+        s.math("MULTIPLY", s.noise(s.position(), 60.0, 4), 0.4), base, color("#8fae55"), "MULTIPLY"
     )
     height = s.math("SUBTRACT", s.noise(s.position(), 140.0, 2), s.math("MULTIPLY", vein, 0.8))
     normal = s.bump(height, 0.0012, 0.7)
     skin = s.principled(Base_Color=base, Roughness=0.36, Normal=normal, Specular_IOR_Level=0.5)
     through = s.add(
         "ShaderNodeBsdfTranslucent",
-        {0: s.mix(0.6, base, colour("#9cc43a"), "SCREEN"), "Normal": normal},
+        {0: s.mix(0.6, base, color("#9cc43a"), "SCREEN"), "Normal": normal},
     ).outputs[0]
     return s.surface(s.add("ShaderNodeMixShader", {0: 0.25, 1: skin, 2: through}).outputs[0])
 
@@ -496,12 +496,12 @@ def felt_material():
     """Tennis felt, with the seam told by the vertex attribute "seam" (1 on it)."""
     s = Shader("felt")
     p = s.position()
-    felt = s.mix(s.noise(p, 130.0, 5, 0.7), colour("#a9b82c"), colour("#d6e04a"))
+    felt = s.mix(s.noise(p, 130.0, 5, 0.7), color("#a9b82c"), color("#d6e04a"))
     felt = s.mix(
-        s.math("MULTIPLY", s.step(s.noise(p, 30.0, 3), 0.5, 0.75), 0.3), felt, colour("#8b8a4a")
+        s.math("MULTIPLY", s.step(s.noise(p, 30.0, 3), 0.5, 0.75), 0.3), felt, color("#8b8a4a")
     )
     seam = s.step(s.attribute("seam"), 0.35, 0.6)
-    base = s.mix(seam, felt, colour("#d9d8cc"))
+    base = s.mix(seam, felt, color("#d9d8cc"))
     return s.surface(
         s.principled(
             Base_Color=base,
@@ -787,9 +787,9 @@ def bottle():
     level += [(0.0322, 0.160), (0.0282, 0.1835), (0.0205, 0.197), (0.0205, 0.197), (0.0, 0.1966)]
     s = Shader("oil")
     liquid = s.principled(
-        Base_Color=colour("#d9b83a"), Roughness=0.0, Transmission_Weight=1.0, IOR=1.46
+        Base_Color=color("#d9b83a"), Roughness=0.0, Transmission_Weight=1.0, IOR=1.46
     )
-    clear = s.add("ShaderNodeBsdfTransparent", {0: colour("#d8b24a")}).outputs[0]
+    clear = s.add("ShaderNodeBsdfTransparent", {0: color("#d8b24a")}).outputs[0]
     shadow = s.add("ShaderNodeLightPath").outputs["Is Shadow Ray"]
     oil_surface = s.surface(
         s.add("ShaderNodeMixShader", {0: shadow, 1: liquid, 2: clear}).outputs[0]
@@ -1166,7 +1166,7 @@ def light() -> None:
     while len(ramp.color_ramp.elements) < len(stops):
         ramp.color_ramp.elements.new(1.0)
     for element, (at, tone) in zip(ramp.color_ramp.elements, stops, strict=True):
-        element.position, element.color = at, colour(tone)
+        element.position, element.color = at, color(tone)
     background = nodes.new("ShaderNodeBackground")
     background.inputs[1].default_value = 0.42
     links.new(ramp.outputs[0], background.inputs[0])
@@ -1188,7 +1188,7 @@ def camera() -> None:
     bpy.context.scene.camera = made
 
 
-def render_photo(path: Path, samples: int, scale: int) -> None:
+def render_image(path: Path, samples: int, scale: int) -> None:
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     scene.render.resolution_x, scene.render.resolution_y = WIDTH, HEIGHT
@@ -1238,7 +1238,7 @@ def save(path: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description="Render the sample picture and its object ids.")
+    parser = argparse.ArgumentParser(description="Render the sample image and its object ids.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the two PNGs")
     parser.add_argument("--samples", type=int, default=96, help="rays a pixel")
     parser.add_argument("--scale", type=int, default=100, help="per cent of 640x480, for previews")
@@ -1249,7 +1249,7 @@ def main(argv: Sequence[str]) -> None:
     light()
     camera()
     objects = furnish(np.random.default_rng(7))
-    render_photo(options.out / "render.png", options.samples, options.scale)
+    render_image(options.out / "render.png", options.samples, options.scale)
     render_ids(options.out / "ids.png", objects, options.scale)
     names = {str(i * ID_STEP): name for i, name in enumerate(objects, 1)}
     (options.out / "ids.json").write_text(json.dumps(names, indent=1) + "\n")

@@ -51,18 +51,18 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     study = tomllib.loads(args.study.read_text())
-    photos = {
+    images = {
         name: read_annotations(name, *getattr(args, name)).images for name in ("coco", "lvis")
     }
     for name, variant in study["variants"].items():
         if args.only in (None, name):
             for seed in variant.get("seeds", study["seeds"]):
-                run(study, variant, seed, args.stores, args.out / f"{name}-{seed}", photos)
+                run(study, variant, seed, args.stores, args.out / f"{name}-{seed}", images)
     results = {
         name: [
-            found
+            results
             for seed in variant.get("seeds", study["seeds"])
-            if (found := read(args.out / f"{name}-{seed}"))
+            if (results := read(args.out / f"{name}-{seed}"))
         ]
         for name, variant in study["variants"].items()
     }
@@ -78,7 +78,7 @@ def run(
     seed: int,
     stores: Path,
     folder: Path,
-    photos: Mapping[str, Any],
+    images: Mapping[str, Any],
 ) -> None:
     """Train one variant with one seed and measure what came of it, unless that is done."""
     weights, measured = folder / "weights.safetensors", folder / "measured.json"
@@ -92,13 +92,13 @@ def run(
     facts = read_tensors(weights).info
     runtime = TorchRuntime(load_weights(weights), weights_sha256=sha256_file(weights), facts=facts)
     predictor = Predictor(runtime)
-    found = {}
-    for dataset, some in photos.items():
+    results = {}
+    for dataset, some in images.items():
         for protocol in PROTOCOLS:
             result = evaluate(predictor, some, protocol=protocol, dataset=dataset).to_json()
-            found[f"{protocol} {dataset}"] = result
+            results[f"{protocol} {dataset}"] = result
             print(folder.name, dataset, protocol, f"{result['miou']:.4f}", flush=True)
-    write_json(measured, found)
+    write_json(measured, results)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 def pooled(runs: Iterable[Mapping[str, Any]], key: str) -> dict[str, Any]:
     """One result whose objects have the mean IoU of all runs."""
-    results = [one[key] for one in runs]
+    results = [run[key] for run in runs]
     first = results[0]
     items = [
         {**item, "iou": float(np.mean([r["items"][i]["iou"] for r in results]))}
@@ -130,17 +130,17 @@ def table(results: Mapping[str, Any]) -> str:
         for name, runs in results.items():
             if not runs:
                 continue
-            scores = [one[key]["miou"] for one in runs]
-            hits = np.mean([one[key]["hit_rate"] for one in runs])
+            scores = [run[key]["miou"] for run in runs]
+            hits = np.mean([run[key]["hit_rate"] for run in runs])
             row = [f"`{protocol}`", dataset.upper(), name, f"{len(runs)}",
                    f"{100 * np.mean(scores):.2f}", f"{100 * np.ptp(scores):.2f}",
                    f"{100 * hits:.2f}"]  # fmt: skip
             # The control with as many seeds, from the first: the same seeds on both sides.
             same = control[: len(runs)]
             if name != CONTROL and len(same) == len(runs):
-                found = compare(pooled(same, key), pooled(runs, key))
-                row += [f"{100 * found.difference:+.2f}",
-                        f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"]  # fmt: skip
+                comparison = compare(pooled(same, key), pooled(runs, key))
+                row += [f"{100 * comparison.difference:+.2f}",
+                        f"{100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}"]  # fmt: skip
             else:
                 row += ["", ""]
             lines.append("| " + " | ".join(row) + " |")
@@ -161,7 +161,7 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(2, len(keys) // 2, figsize=(3 * len(keys) // 2, 6))
     for axis, key in zip(axes.flat, keys, strict=True):
         for place, runs in enumerate(shown.values()):
-            scores = [100 * one[key]["miou"] for one in runs]
+            scores = [100 * run[key]["miou"] for run in runs]
             axis.plot([place] * len(scores), scores, "o", color="tab:blue", alpha=0.5)
             axis.plot([place - 0.3, place + 0.3], [np.mean(scores)] * 2, color="black")
         axis.set_title(key)

@@ -55,9 +55,9 @@ def main() -> None:
                 rows = np.flatnonzero(wanted & part)
                 count = min(len(rows), args.objects)
                 chosen = np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
-                found = 100 * ious(model, store, chosen, args.size, args.jitter, args.cut)
-                cells.append(f"{found.mean():.1f} ({count})")
-            more = found - first.setdefault(kind, found)
+                values = 100 * ious(model, store, chosen, args.size, args.jitter, args.cut)
+                cells.append(f"{values.mean():.1f} ({count})")
+            more = values - first.setdefault(kind, values)
             cells.append(f"{more.mean():+.2f} ± {more.std() / len(more) ** 0.5:.2f}")
             label = Path(name).parent.name if "/" in name else name
             print(f"| {label} | {kind} | " + " | ".join(cells) + " |", flush=True)
@@ -73,7 +73,7 @@ def ious(
 ) -> npt.NDArray[np.float64]:
     """The IoU (N,) of mask and truth of rows (N,), on plain crops; boxes are jittered the same."""
     config = replace(NO_AUGMENT, box_jitter=jitter)
-    found: list[float] = []
+    values: list[float] = []
     for start in range(0, len(rows), BATCH):
         some = rows[start : start + BATCH]
         windows, kind = store.records["window"][some], torch.from_numpy(store.kinds[some])
@@ -90,8 +90,8 @@ def ious(
         covered = F.adaptive_avg_pool2d(crops.target_BSS, logits.shape[-1])
         mask, truth = logits > cut, covered > 0.5
         either = (mask | truth).sum((1, 2)).clamp_min(1)
-        found += ((mask & truth).sum((1, 2)) / either).tolist()
-    return np.array(found)
+        values += ((mask & truth).sum((1, 2)) / either).tolist()
+    return np.array(values)
 
 
 if __name__ == "__main__":

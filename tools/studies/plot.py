@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     results = {
-        name: found
-        for name, found in json.loads(args.results.read_text()).items()
-        if any(args.protocol in seed for seed in found["seeds"])
+        name: result
+        for name, result in json.loads(args.results.read_text()).items()
+        if any(args.protocol in seed for seed in result["seeds"])
     }
     write_text(args.out, drawn(results, args.protocol))
 
@@ -45,13 +45,13 @@ def drawn(results: dict[str, Any], protocol: str) -> str:
     figure = Figure(figsize=(13, 6.2), layout="constrained")
     panels = figure.subplots(1, len(COSTS), sharey=True)
     scores = {
-        name: [100 * seed[protocol]["miou"] for seed in found["seeds"] if protocol in seed]
-        for name, found in results.items()
+        name: [100 * seed[protocol]["miou"] for seed in result["seeds"] if protocol in seed]
+        for name, result in results.items()
     }
     means = {name: sum(values) / len(values) for name, values in scores.items()}
     first = next(iter(means))
     for axes, (cost, (label, unit)) in zip(panels, COSTS.items(), strict=True):
-        x = {name: found["costs"][cost] / unit for name, found in results.items()}
+        x = {name: result["costs"][cost] / unit for name, result in results.items()}
         for name, mean in means.items():
             color = "#d9822b" if name == first else "#2f6fde"
             axes.plot([x[name]] * 2, [min(scores[name]), max(scores[name])], color=color, lw=1.2)

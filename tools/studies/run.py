@@ -63,7 +63,7 @@ def main() -> None:
     study = tomllib.loads(args.study.read_text())
     if unknown := set(args.only or ()) - set(study["variants"]):
         parser.error(f"the study has no variant {min(unknown)!r}")
-    photos = read_annotations("coco", args.annotations, args.images).images
+    images = read_annotations("coco", args.annotations, args.images).images
     for seed in args.seeds:
         for name, variant in study["variants"].items():
             if args.only and name not in args.only:
@@ -74,16 +74,16 @@ def main() -> None:
                 store = Store(args.stores / variant.get("store", study["store"]))
                 train(recipe, store, folder, resume=True, further=iou_loss)
             if (folder / "weights.safetensors").exists():
-                measure(folder, recipe, variant.get("measure", study["measure"]), photos, args)
+                measure(folder, recipe, variant.get("measure", study["measure"]), images, args)
             write_results(args.out, study)
-    found = (args.out / "results.md").read_text()
-    print(found)
+    results = (args.out / "results.md").read_text()
+    print(results)
     if args.into:
         page = args.into.read_text()
-        write_text(args.into, inserted(page, args.study.name, found))
+        write_text(args.into, inserted(page, args.study.name, results))
 
 
-def inserted(page: str, study: str, found: str) -> str:
+def inserted(page: str, study: str, results: str) -> str:
     """A Markdown page with a study's table between the comments that name the study.
 
     Raises:
@@ -93,7 +93,7 @@ def inserted(page: str, study: str, found: str) -> str:
     if page.count(begin) != 1 or end not in page.partition(begin)[2]:
         raise ValueError(f"the page has no lines {begin.strip()} and {end.strip()}")
     before, _, rest = page.partition(begin)
-    return before + begin + "\n" + found + "\n" + end + rest.partition(end)[2]
+    return before + begin + "\n" + results + "\n" + end + rest.partition(end)[2]
 
 
 def merged(base: Mapping[str, Any], variant: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def costs_of(folder: Path, recipe: Recipe) -> dict[str, Any]:
 
 
 def measure(
-    folder: Path, recipe: Recipe, protocols: Any, photos: Any, args: argparse.Namespace
+    folder: Path, recipe: Recipe, protocols: Any, images: Any, args: argparse.Namespace
 ) -> None:
     """Write the result file of every protocol that has none in `folder` yet."""
     weights, graph = folder / "weights.safetensors", folder / "model.onnx"
@@ -139,7 +139,7 @@ def measure(
         if not path.exists():
             result = evaluate(
                 predictor,
-                photos,
+                images,
                 protocol=protocol,
                 jitter=jitter,
                 limit=limit[0] if limit else None,
@@ -169,12 +169,12 @@ def write_results(out: Path, study: Mapping[str, Any]) -> None:
                 continue
             number = folder.name.removeprefix(name).removeprefix("-seed")
             seeds.append({"seed": int(number or 0)})
-            for key, found in there.items():
+            for key, scores in there.items():
                 kept = ("n", "miou", "miou_ci95", "by_size", "best_candidate")
-                seeds[-1][key] = {part: found[part] for part in kept}
+                seeds[-1][key] = {part: scores[part] for part in kept}
                 other = first.with_name(first.name + (f"-seed{number}" if number else ""))
                 if (base := other / f"{key}.json").exists() and other != folder:
-                    change = compare(json.loads(base.read_text()), found)
+                    change = compare(json.loads(base.read_text()), scores)
                     seeds[-1][key] |= {
                         "difference": change.difference,
                         "difference_ci95": [change.low, change.high],
@@ -193,8 +193,8 @@ def table(results: Mapping[str, Any], keys: list[str]) -> str:
     for key in keys:
         head += [key, f"{key}: difference"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, found in results.items():
-        costs, seeds = found["costs"], found["seeds"]
+    for name, result in results.items():
+        costs, seeds = result["costs"], result["seeds"]
         cells = [
             name,
             str(costs["model"]["input_size"]),
@@ -204,26 +204,26 @@ def table(results: Mapping[str, Any], keys: list[str]) -> str:
             str(len(seeds)),
         ]
         for key in keys:
-            there = [one[key] for one in seeds if key in one]
+            there = [seed[key] for seed in seeds if key in seed]
             cells += [_score(there), _difference(there)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _score(found: list[dict[str, Any]]) -> str:
-    if not found:
+def _score(seeds: list[dict[str, Any]]) -> str:
+    if not seeds:
         return ""
-    miou = statistics.mean(one["miou"] for one in found)
-    best = statistics.mean(one["best_candidate"] for one in found)
+    miou = statistics.mean(seed["miou"] for seed in seeds)
+    best = statistics.mean(seed["best_candidate"] for seed in seeds)
     return f"{100 * miou:.1f}" + (f" ({100 * best:.1f})" if best > miou else "")
 
 
-def _difference(found: list[dict[str, Any]]) -> str:
+def _difference(seeds: list[dict[str, Any]]) -> str:
     """Of the mean over seeds; the interval, of the objects, only where there is one seed."""
-    there = [one for one in found if "difference" in one]
+    there = [seed for seed in seeds if "difference" in seed]
     if not there:
         return ""
-    text = f"{100 * statistics.mean(one['difference'] for one in there):+.1f}"
+    text = f"{100 * statistics.mean(seed['difference'] for seed in there):+.1f}"
     if len(there) == 1:
         low, high = there[0]["difference_ci95"]
         text += f" [{100 * low:+.1f}, {100 * high:+.1f}]"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-Images = Annotated[Path, Parameter(metavar="DIR", help="The folder of the photos.")]
+Images = Annotated[Path, Parameter(metavar="DIR", help="The folder of the images.")]
 AnnotationFile = Annotated[
     Path, Parameter(metavar="FILE", help="Masks in COCO's or LVIS's format.")
 ]

@@ -135,8 +135,8 @@ def given_sources(
 
     sources = [
         SourceFiles(annotations=file, images=folder, dataset=kind, name=kind)
-        for kind, given in (("coco", coco), ("lvis", lvis))
-        for file, folder in given or ()
+        for kind, pairs in (("coco", coco), ("lvis", lvis))
+        for file, folder in pairs or ()
     ]
     sources += [
         SourceFiles(annotations=file, images=folder, dataset="coco", name=name)

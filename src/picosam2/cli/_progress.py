@@ -14,7 +14,7 @@ _EVERY_S = 10.0  # between lines where there is no terminal
 
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Progress]:
-    """Show the progress of `what`, counted in `unit` ("photos"; "bytes" are shown as MB).
+    """Show the progress of `what`, counted in `unit` ("images"; "bytes" are shown as MB).
 
     Nothing is shown before the first call, so of several processes only one need show it.
     """
@@ -82,7 +82,7 @@ def _bar(title: str, unit: str) -> Iterator[Progress]:
 
 
 def amount(done: int, total: int | None, unit: str) -> str:
-    """ "12/48 photos", "1.2/815.6 MB", or without the total where it is not known."""
+    """ "12/48 images", "1.2/815.6 MB", or without the total where it is not known."""
     if unit == "bytes":
         numbers, unit = [f"{n / 1e6:,.1f}" for n in (done, total) if n is not None], "MB"
     else:

@@ -1,4 +1,4 @@
-"""`picosam2 analyse`: where weights lose, on photos that they were not trained on."""
+"""`picosam2 analyse`: where weights lose, on images that they were not trained on."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def analyse(
 ) -> None:
     """Show where weights lose: by traits of the objects, and by what their masks got wrong.
 
-    Measures the photos that a crop store keeps for validation and writes a page in Markdown: mIoU
+    Measures the images that a crop store keeps for validation and writes a page in Markdown: mIoU
     and the share of the whole loss for each class of size, shape, source and surroundings; what was
-    wrong with the masks, by stated rules; and the worst fifty objects, in a picture beside it.
+    wrong with the masks, by stated rules; and the worst fifty objects, drawn in a file beside it.
 
     Args:
-        store: The store that the weights were trained on; its validation photos are measured.
+        store: The store that the weights were trained on; its validation images are measured.
         out: The page to write. PAGE-worst.jpg and PAGE-classes.svg are written beside it.
         protocol: Whether the object's true box or its centre point is the prompt.
-        limit: Measure at most so many objects, in photos spread over all sources.
-        sheet: Show the worst objects in a picture. It holds parts of the photos: leave it out of
-            pages for others if the photos are not yours to give.
+        limit: Measure at most so many objects, in images spread over all sources.
+        sheet: Draw the worst objects into a file. It shows parts of the images: leave it out of
+            pages for others if the images are not yours to give.
         json: Also write the numbers, of every object too, to this file.
     """
     from picosam2._files import write_json
@@ -56,9 +56,9 @@ def analyse(
     check_files(out, json)
     require("matplotlib", "train")
     predictor = Predictor(weights, runtime=runtime, threads=threads)
-    photos = spread_objects(Store(store).held_out(), limit)
+    measured = spread_objects(Store(store).held_out(), limit)
     with progress(f"measuring {protocol}", "objects") as update:
-        analysis = measure(predictor, photos, protocol=protocol, limit=limit, progress=update)
+        analysis = measure(predictor, measured, protocol=protocol, limit=limit, progress=update)
     problems = [f"{p.where}: {p.what}" for p in analysis.evaluation.problems]
     # Names only: a page is read on other machines.
     shown = Path(weights).name
@@ -78,7 +78,7 @@ def analyse(
     for file in (written.page, written.worst, written.plot):
         if file is not None:
             print(file)
-    name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
+    name_problems(problems, f"{len(problems):,} images or annotations were skipped")
     if json is not None:
         write_json(json, {**analysis.to_json(), "limit": limit, "problems": problems})
 
@@ -95,6 +95,6 @@ def _table(analysis: Analysis) -> str:
         for row in analysis.by_cause()
     ]
     return (
-        f"{numbers['n']:,} objects in {numbers['photos']:,} photos, mIoU {numbers['miou']:.4f} "
+        f"{numbers['n']:,} objects in {numbers['photos']:,} images, mIoU {numbers['miou']:.4f} "
         f"(95 %: {low:.4f} to {high:.4f})\n{columns(rows)}"
     )

@@ -19,10 +19,10 @@ def calibrate(
     half: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     threads: int | None = None,
 ) -> None:
-    """Fit the scorers of trained weights on a store's validation photos.
+    """Fit the scorers of trained weights on a store's validation images.
 
     Without scorers a click chooses its window by a rule of thumb, and scores mean little. The
-    numbers that are printed are cross-validated by photo.
+    numbers that are printed are cross-validated by image.
 
     Args:
         weights: A safetensors file that `picosam2 train` wrote.
@@ -54,17 +54,17 @@ def calibrate(
     config = ScorerConfig(clicks=clicks)
     find_weights(weights, "torch")
     opened = ImageStore(store) if (store / "images.json").exists() else Store(store)
-    photos = opened.held_out()
+    images = opened.held_out()
     model, facts = load_weights(weights), read_tensors(weights).info
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.onnx"
         export_onnx(model, file, {k: v for k, v in facts.items() if k != "scorers"})
         predictor = Predictor(OnnxRuntime(file, threads=threads))
         sources = facts.get("recipe", {}).get("train", {}).get("sources", {})
-        with progress("clicking", "photos") as update:
+        with progress("clicking", "images") as update:
             examples = collect(
                 predictor,
-                photos,
+                images,
                 config,
                 source_weights=sources,
                 progress=update,

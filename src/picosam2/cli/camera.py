@@ -42,12 +42,12 @@ def camera(
     rate: Annotated[float, Parameter(validator=Number(gt=0, lte=120), metavar="FPS")] = 30,
     settle: Annotated[int, Parameter(validator=Number(gte=1), metavar="N")] = 8,
     weights: Weights = "default",
-    simulate: Annotated[str | None, Parameter(metavar="PHOTO|CLIP")] = None,
+    simulate: Annotated[str | None, Parameter(metavar="IMAGE|CLIP")] = None,
 ) -> int:
     """Point at things in front of a Raspberry Pi AI Camera: the mask comes from its sensor.
 
     Opens a live view at http://127.0.0.1:8429, until Ctrl C. A click or a box there moves the part
-    of the picture that the network in the sensor sees, which is what a prompt is to this network;
+    of the image that the network in the sensor sees, which is what a prompt is to this network;
     the object is then followed. NETWORK is the .rpk file that `imx500-package` made on the Pi from
     the packerOut.zip of `picosam2 export imx500`. The guide "camera" has every step.
 
@@ -69,7 +69,7 @@ def camera(
         size: Width and height of the frames. 4:3 shows all that the sensor sees.
         rate: Frames a second.
         settle: Frames until the sensor surely looks through a new window, for networks that do not
-            send their picture along.
+            send their image along.
         weights: Shipped weights by name, or a file: those that NETWORK was made from.
         simulate: Do without the camera: look at an image, a video or `sample`, and run the weights
             on this computer, rounded to 8 bits as the sensor's output is.
@@ -80,7 +80,7 @@ def camera(
 
     if (network is None) == (simulate is None):
         raise CameraError(
-            "name the network for the sensor (network.rpk), or --simulate PHOTO without a sensor"
+            "name the network for the sensor (network.rpk), or --simulate IMAGE without a sensor"
         )
     if point is not None and box is not None:
         raise ConfigError("begin with --point or with --box, not with both")

@@ -70,11 +70,11 @@ def clicks(
         model, facts = _weights(weights, runtime, threads)
     else:
         model, facts = ClickedPeer(opened), opened.facts()
-    photos = read_annotations(dataset, annotations, images).images_to_measure()
+    annotated = read_annotations(dataset, annotations, images).images_to_measure()
     with progress("clicking", "objects") as update:
         result = measure_clicks(
             model,
-            photos,
+            annotated,
             dataset=dataset,
             start=start,
             clicks=clicks,
@@ -87,7 +87,7 @@ def clicks(
         ("clicks", *(str(count) for count in range(1, clicks + 1))),
         ("mIoU", *(f"{value:.4f}" for value in numbers["miou"])),
     ]
-    print(f"{numbers['n']:,} objects in {numbers['photos']:,} photos\n{columns(rows)}")
+    print(f"{numbers['n']:,} objects in {numbers['photos']:,} images\n{columns(rows)}")
     for target, noc in numbers["noc"].items():
         print(f"NoC@{target}  {noc['clicks']:.2f}  ({noc['failed']:.0%} never get there)")
     print(
@@ -96,7 +96,7 @@ def clicks(
     )
     name_problems(
         [f"{p.where}: {p.what}" for p in result.problems],
-        f"{len(result.problems):,} photos or annotations were skipped",
+        f"{len(result.problems):,} images or annotations were skipped",
     )
     if json is not None:
         files = {"annotations": annotations.name, "images": images.name}

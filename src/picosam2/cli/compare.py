@@ -22,7 +22,7 @@ def compare(
 ) -> None:
     """Compare two results of `eval` or `clicks` on the same objects, of weights or of a peer.
 
-    The difference is paired object by object and its 95 % interval is over photos, so that one can
+    The difference is paired object by object and its 95 % interval is over images, so that one can
     say whether B is better than A and not just luckier.
 
     Args:

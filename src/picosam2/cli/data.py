@@ -32,7 +32,7 @@ def download(
     """Fetch COCO 2017 or LVIS from their servers, check and unpack them.
 
     Run again, it goes on where it stopped and verifies what is there. LVIS has only annotations:
-    its photos are COCO's, so give both the same folder.
+    its images are COCO's, so give both the same folder.
 
     Args:
         dataset: Which one: coco (about 20 GB) or lvis (about 400 MB).
@@ -74,23 +74,23 @@ def prepare(
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     workers: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
 ) -> None:
-    """Cut the objects of annotated photos into a crop store, ready for training.
+    """Cut the objects of annotated images into a crop store, ready for training.
 
-    Each source is an annotation file and the folder of its photos, several in one call:
-    `--coco instances_train2017.json train2017 --source pets pets.json pets/images`. Photos are
-    split into training and validation by their picture, so copies stay on one side. Run again
+    Each source is an annotation file and the folder of its images, several in one call:
+    `--coco instances_train2017.json train2017 --source pets pets.json pets/images`. Images are
+    split into training and validation by their hash, so copies stay on one side. Run again
     after an interruption, it keeps the parts that are finished.
 
     Args:
-        coco: A COCO annotation file and its photos. Repeatable.
-        lvis: An LVIS annotation file and the folder with COCO's photos. Repeatable.
+        coco: A COCO annotation file and its images. Repeatable.
+        lvis: An LVIS annotation file and the folder with COCO's images. Repeatable.
         source: Any other file in COCO's format, with a name that recipes can give a weight; a
             `source` field of an image in the file counts before it. Repeatable.
         out: The folder of the store.
         views: What to cut for each object, separated by commas: box, box-square, click-near,
             click-far, native (the paper's).
         context: Side of the crops in pixels; training cuts its windows from them.
-        validation: Share of the photos kept for validation.
+        validation: Share of the images kept for validation.
         seed: Of the split.
         crops: How crops are kept: raw, or jpeg, which takes about a tenth of the disk and some
             processor time whenever they are read.
@@ -115,13 +115,13 @@ def prepare(
     def announce(objects: int, size: int) -> None:
         print(f"{objects:,} objects: their crops take about {size / 1e9:,.2f} GB in {out}")
 
-    with progress("preparing", "photos") as update:
+    with progress("preparing", "images") as update:
         made = write(sources, out, config, workers=workers, progress=update, announce=announce)
     problems = [f"{problem.where}: {problem.what}" for problem in made.problems]
-    name_problems(problems, f"{len(problems):,} photos or annotations were left out")
+    name_problems(problems, f"{len(problems):,} images or annotations were left out")
     again = f", {made.reused_shards:,} parts were there already" if made.reused_shards else ""
     print(
-        f"{out}: {made.photos:,} photos, {made.instances:,} objects, {made.views:,} crops; "
+        f"{out}: {made.images:,} images, {made.instances:,} objects, {made.views:,} crops; "
         f"{made.crowds:,} crowds skipped{again}"
     )
 
@@ -182,11 +182,11 @@ def check(store: Store, /) -> None:
 
     opened = Opened(store, verify=True)
     records = opened.records
-    kept = sum(photo["validation"] for photo in opened.photos)
+    kept = sum(entry["validation"] for entry in opened.image_entries)
     views = np.bincount(records["view"], minlength=len(opened.view_names))
     objects = records["source"][records["view"] == 0]
     sources = np.bincount(objects, minlength=len(opened.source_names))
-    rows = [(len(opened.photos), f"photos, {kept:,} of them for validation")]
+    rows = [(len(opened.image_entries), f"images, {kept:,} of them for validation")]
     rows += [
         (n, f"objects of {name}") for name, n in zip(opened.source_names, sources, strict=True)
     ]
@@ -210,7 +210,7 @@ def show(
 
     Args:
         store: The folder of the store.
-        out: The picture to write, .png or .jpg.
+        out: The image to write, .png or .jpg.
         count: How many crops.
         view: Only crops of this view.
         seed: Which crops are drawn.

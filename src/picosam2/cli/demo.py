@@ -18,7 +18,7 @@ def demo(
 ) -> None:
     """Open a page where you point at things and get their masks.
 
-    The model runs inside the browser: photos stay there. The page is served on 127.0.0.1 only,
+    The model runs inside the browser: images stay there. The page is served on 127.0.0.1 only,
     until Ctrl C; once it was open it also works without this command.
 
     Args:

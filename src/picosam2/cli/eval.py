@@ -1,4 +1,4 @@
-"""`picosam2 eval`: how good weights are on photos with masks, beside baselines."""
+"""`picosam2 eval`: how good weights are on images with masks, beside baselines."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def evaluate(
     threads: Threads = None,
     flip: Flip = False,
 ) -> None:
-    """Measure weights on annotated photos.
+    """Measure weights on annotated images.
 
     `box`, `click` and `click-inside` are what a user gets: the object's true box, its centre point
     or a random point inside it is the prompt, and IoU is measured on the whole image.
@@ -53,7 +53,7 @@ def evaluate(
     `picosam2 compare` then tells the two apart.
 
     Args:
-        images: The folder of the photos.
+        images: The folder of the images.
         domains: Instead of --images and --annotations: a folder with a sub-folder for each of
             several sets, with images/ and instances.json in COCO's format. Every set is measured
             by box, click and click-inside, and the mean is over sets.
@@ -63,9 +63,9 @@ def evaluate(
         peer: `onnx:ENCODER,DECODER` for a pair of ONNX files in SAM's layout (or a folder with
             encoder.onnx and decoder.onnx), `sam2:FOLDER` for a folder in Hugging Face's format
             (likewise sam, edgetam; extra `sam2`).
-        limit: Measure the first objects only, photo by photo.
+        limit: Measure the first objects only, image by image.
         first: Measure only the first annotations of the file, as published results do (1000).
-        check_leak: Warn if photos measured on are in this training store.
+        check_leak: Warn if images measured on are in this training store.
         pixel_baselines: Also flood fill and GrabCut, which take their time (extra `baselines`).
         jitter: Move the box's edges, or the click, by up to this share of the object's box.
         json: Also write the numbers, of every object too, to this file.
@@ -80,7 +80,7 @@ def evaluate(
     if domains is not None:
         if images or annotations or first or jitter or pixel_baselines:
             raise ConfigError(
-                "--domains has its own photos and protocols: leave --images, --annotations, "
+                "--domains has its own images and protocols: leave --images, --annotations, "
                 "--first, --jitter and --pixel-baselines out"
             )
         check_files(json, plot)
@@ -102,14 +102,14 @@ def evaluate(
 
     model, facts = _open(weights, peer, runtime, threads, flip)
     read = read_annotations(dataset, annotations, images)
-    photos = read.images_to_measure()
+    annotated = read.images_to_measure()
     if first is not None:
-        photos = tuple(first_annotations(annotations, photos, first))
-    leaks = None if check_leak is None else _check_leak(photos, check_leak)
+        annotated = tuple(first_annotations(annotations, annotated, first))
+    leaks = None if check_leak is None else _check_leak(annotated, check_leak)
     with progress(f"measuring {protocol}", "objects") as update:
         result = measure(
             model,
-            photos,
+            annotated,
             protocol=protocol,
             dataset=dataset,
             limit=limit,
@@ -123,7 +123,7 @@ def evaluate(
         print(f"picosam2: warning: {leaks.warning}", file=sys.stderr)
     print(_table(result))
     problems = [f"{p.where}: {p.what}" for p in (*read.problems, *result.problems)]
-    name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
+    name_problems(problems, f"{len(problems):,} images or annotations were skipped")
     if json is not None:
         more = {
             **_costs(model),
@@ -162,14 +162,14 @@ def _evaluate_domains(
     for name, leaks in result.leaks.items():
         if leaks["met"]:
             print(
-                f"picosam2: warning: {leaks['met']} of the {leaks['checked']} photos of {name} "
+                f"picosam2: warning: {leaks['met']} of the {leaks['checked']} images of {name} "
                 f"are in the training store, for instance {leaks['photos'][0]}: its scores do "
-                "not show how the weights do on new photos",
+                "not show how the weights do on new images",
                 file=sys.stderr,
             )
     print(columns(list(result.rows())))
     problems = [f"{problem.where}: {problem.what}" for problem in result.problems]
-    name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
+    name_problems(problems, f"{len(problems):,} images or annotations were skipped")
     if json is not None:
         write_json(json, {**result.to_json(), "weights": facts, "limit": limit, **_costs(model)})
     if plot is not None:
@@ -220,11 +220,11 @@ def _open(
     return predictor, network.describe_weights(weights, find_weights(weights, runtime), predictor)
 
 
-def _check_leak(photos: Sequence[AnnotatedImage], store: Path) -> Leaks:
+def _check_leak(images: Sequence[AnnotatedImage], store: Path) -> Leaks:
     from picosam2.data.store import Store
     from picosam2.evaluation.leak_check import check_leaks
 
-    return check_leaks(photos, Store(store))
+    return check_leaks(images, Store(store))
 
 
 def _table(result: Evaluation) -> str:
@@ -233,7 +233,7 @@ def _table(result: Evaluation) -> str:
     numbers = result.to_json()
     low, high = numbers["miou_ci95"]
     rows = [
-        ("objects", f"{numbers['n']:,} in {numbers['photos']:,} photos"),
+        ("objects", f"{numbers['n']:,} in {numbers['photos']:,} images"),
         ("mIoU", f"{_number(numbers['miou'])} (95 %: {_number(low)} to {_number(high)})"),
         ("hit rate", _number(numbers["hit_rate"])),
         ("boundary IoU", _number(numbers["boundary_iou"])),

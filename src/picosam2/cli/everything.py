@@ -1,4 +1,4 @@
-"""`picosam2 everything`: the masks of all objects of a photo, without being pointed at."""
+"""`picosam2 everything`: the masks of all objects of an image, without being pointed at."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def everything(
     from picosam2.tasks.named import named_images
 
     def objects_of(predictor: Predictor, image: NamedImage, pixels: Image) -> list[Segmentation]:
-        with progress(one_line(image.given), "windows") as update:
+        with progress(one_line(image.text), "windows") as update:
             return find(pixels, predictor, settings, progress=update)
 
     return segment_named(

@@ -159,7 +159,7 @@ def imx500(
     Args:
         weights: A safetensors file that `picosam2 train` wrote, or shipped weights by name; with
             --check also an ONNX file.
-        store: What `picosam2 data prepare` made; crops of its training photos set the thresholds.
+        store: What `picosam2 data prepare` made; crops of its training images set the thresholds.
             Without it augmented crops of the bundled sample image do, which takes no data.
         out: The folder to write. One that an earlier export wrote is replaced.
         check: Only say, in a second, whether the network will convert and fit, layer by layer.
@@ -170,8 +170,8 @@ def imx500(
         gptq: Also tune the roundings of the weights, over so many epochs (5 is a start).
         weights_share: Mixed precision: bytes of the weights as a share of eight bits each.
         coco: Measure the quantized network, by every protocol, on this annotation file in COCO's
-            format and its photos.
-        lvis: The same on an LVIS annotation file and the folder with COCO's photos.
+            format and its images.
+        lvis: The same on an LVIS annotation file and the folder with COCO's images.
         tools: Where the tools' environment is kept; by default ~/.cache/picosam2.
     """
     from picosam2.cli._progress import progress
@@ -188,18 +188,18 @@ def imx500(
     for module in ("torch", "safetensors", "pycocotools"):
         require(module, "train")
     from picosam2.data.datasets import read_annotations
-    from picosam2.export.imx500.export import Photos, export_imx500
+    from picosam2.export.imx500.export import MeasuredImages, export_imx500
     from picosam2.export.imx500.quantize import QuantizeConfig
     from picosam2.runtimes.weights import find_weights
 
     check_folders(out)
-    check_sources(*(given for given in (coco, lvis) if given is not None))
+    check_sources(*(source for source in (coco, lvis) if source is not None))
     path = find_weights(weights, "torch")
     config = QuantizeConfig(samples=samples, seed=seed, gptq=gptq, weights_share=weights_share)
     data = [
-        Photos(dataset=name, annotations=read_annotations(name, *given))
-        for name, given in (("coco", coco), ("lvis", lvis))
-        if given is not None
+        MeasuredImages(dataset=name, annotations=read_annotations(name, *source))
+        for name, source in (("coco", coco), ("lvis", lvis))
+        if source is not None
     ]
     with progress("exporting", "steps") as update:
         made = export_imx500(

@@ -19,7 +19,7 @@ def labelme(
     Nothing is downloaded. Another model can be chosen in labelme's list, or in ~/.labelmerc.
 
     Args:
-        arguments: What labelme takes: a photo or a folder, and its own options.
+        arguments: What labelme takes: an image or a folder, and its own options.
     """
     from picosam2.apps.labelme import run_labelme
 

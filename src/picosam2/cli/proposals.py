@@ -30,22 +30,22 @@ def proposals(
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
 ) -> None:
-    """Measure `picosam2 everything` on annotated photos.
+    """Measure `picosam2 everything` on annotated images.
 
-    AR@100 is the average recall of the 100 best masks of a photo over IoU .50:.05:.95, without
+    AR@100 is the average recall of the 100 best masks of an image over IoU .50:.05:.95, without
     classes, as COCO defines it. It takes the best by rank, so none is dropped for its predicted IoU
     unless that is asked for. Beside it stand a grid of 91 boxes, filled, and the same boxes as
     prompts for the network.
 
     Args:
-        images: The folder of the photos.
+        images: The folder of the images.
         annotations: Masks in COCO's or LVIS's format.
         dataset: The annotations' format.
-        points_per_side: Clicks along each side of the photo.
+        points_per_side: Clicks along each side of the image.
         crop_n_layers: Further grids with windows half as wide each time.
         pred_iou_thresh: Drop masks with a lower predicted IoU.
         stability_score_thresh: Drop masks that depend more on their threshold.
-        limit: Measure the first photos only.
+        limit: Measure the first images only.
         json: Also write the numbers to this file.
     """
     from picosam2._files import write_json
@@ -60,7 +60,7 @@ def proposals(
     check_sources((annotations, images))
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     read = read_annotations(dataset, annotations, images)
-    photos = [photo for photo in read.images_to_measure() if photo.instances][:limit]
+    annotated = [image for image in read.images_to_measure() if image.instances][:limit]
     settings = Everything(
         points_per_side=points_per_side,
         crop_n_layers=crop_n_layers,
@@ -68,11 +68,11 @@ def proposals(
         stability_score_thresh=stability_score_thresh,
         max_masks=100,
     )
-    with progress("measuring everything mode", "photos") as update:
-        result = measure(predictor, photos, settings, progress=update)
+    with progress("measuring everything mode", "images") as update:
+        result = measure(predictor, annotated, settings, progress=update)
     print(_table(result))
     problems = [f"{p.where}: {p.what}" for p in (*read.problems, *result.problems)]
-    name_problems(problems, f"{len(problems):,} photos or annotations were skipped")
+    name_problems(problems, f"{len(problems):,} images or annotations were skipped")
     if json is not None:
         write_json(json, {**result.to_json(), "dataset": dataset, "problems": problems})
 
@@ -81,7 +81,7 @@ def _table(result: Proposals) -> str:
     from picosam2.cli._text import columns
 
     rows: list[tuple[str, ...]] = [
-        ("", "AR@1", "AR@10", "AR@100", "small", "medium", "large", "masks", "s/photo")
+        ("", "AR@1", "AR@10", "AR@100", "small", "medium", "large", "masks", "s/image")
     ]
     for name, method in result.methods.items():
         sizes = ["-" if value is None else f"{value:.3f}" for value in method.by_size.values()]
@@ -90,8 +90,8 @@ def _table(result: Proposals) -> str:
                 name,
                 *(f"{value:.3f}" for value in method.at.values()),
                 *sizes,
-                f"{method.masks_per_photo:.0f}",
-                f"{method.seconds_per_photo:.2f}",
+                f"{method.masks_per_image:.0f}",
+                f"{method.seconds_per_image:.2f}",
             )
         )
-    return f"{result.objects:,} objects in {result.photos:,} photos\n{columns(rows)}"
+    return f"{result.objects:,} objects in {result.images:,} images\n{columns(rows)}"

@@ -26,8 +26,8 @@ def quantize(
 ) -> None:
     """Write weights as an ONNX file in 8 bits (INT8, QDQ), and measure what they lose.
 
-    The ranges of the activations come from crops of the store's training photos. Its validation
-    photos choose the method and say what is lost. The file is used like any other weights.
+    The ranges of the activations come from crops of the store's training images. Its validation
+    images choose the method and say what is lost. The file is used like any other weights.
 
     Args:
         store: The store that the weights were trained on.
@@ -36,7 +36,7 @@ def quantize(
         method: How ranges are chosen; auto takes the one that changes the masks least.
         samples: Training crops to calibrate on.
         seed: Which crops: the same seed chooses the same.
-        photos: Validation photos to measure mIoU on, of all sources; 0 takes all.
+        images: Validation images to measure mIoU on, of all sources; 0 takes all.
     """
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, size

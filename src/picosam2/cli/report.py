@@ -29,12 +29,12 @@ def report(
     """Make a report of results: report.html (one file, no network), report.md and report.json.
 
     RUN.json are files written by the option --json of `eval`, `robustness`, `clicks` and
-    `proposals`. The comparison in pictures segments the bundled sample image; with --images and
-    --annotations it shows photos of the first `box` run instead, chosen by rank.
+    `proposals`. The visual comparison segments the bundled sample image; with --images and
+    --annotations it shows images of the first `box` run instead, chosen by rank.
 
     Args:
         out: The folder for the report.
-        images: Photos for the comparison in pictures; they become part of the report.
+        images: Images for the visual comparison; they become part of the report.
         annotations: Their masks, as given to `eval`.
         dataset: The annotations' format.
         readme: Also rewrite the part of this file between its two report marks.
@@ -65,9 +65,9 @@ def report(
     if models and images is not None and annotations is not None:
         from picosam2.data.datasets import read_annotations
 
-        photos = read_annotations(dataset, annotations, images).images_to_measure()
+        annotated = read_annotations(dataset, annotations, images).images_to_measure()
         examples = qualitative.comparison_image(
-            qualitative.of_images(boxed[0]["items"], photos, models)
+            qualitative.of_images(boxed[0]["items"], annotated, models)
         )
         examples_of = dataset.upper()
     elif models:
@@ -96,11 +96,11 @@ def _models(results: Sequence[Mapping[str, Any]]) -> dict[str, Predictor]:
         try:
             predictor = Predictor(find_weights(weights["name"], weights["runtime"]))
         except WeightsError as error:
-            print(f"picosam2: no pictures of {weights['name']}: {error}", file=sys.stderr)
+            print(f"picosam2: no visual comparison of {weights['name']}: {error}", file=sys.stderr)
             continue
         if predictor.runtime.info.weights_sha256 != weights["sha256"]:
             print(
-                f"picosam2: no pictures of {weights['name']}: its file has changed since",
+                f"picosam2: no visual comparison of {weights['name']}: its file has changed since",
                 file=sys.stderr,
             )
             continue

@@ -1,4 +1,4 @@
-"""`picosam2 robustness`: how scores fall with careless prompts and bad images."""
+"""`picosam2 robustness`: how scores fall with careless prompts and degraded images."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def robustness(
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
 ) -> None:
-    """Measure how scores fall with careless prompts and bad photos.
+    """Measure how scores fall with careless prompts and degraded images.
 
     Box jitter, clicks beside the centre or anywhere inside, JPEG compression, low light, blur and
     fewer pixels; and by how many other objects share the window. All curves take about 50 times as
-    long as one evaluation: --limit 200 gives a good picture.
+    long as one evaluation: --limit 200 gives a good estimate.
 
     Args:
         curve: Only these curves, for instance --curve box-jitter --curve jpeg.
@@ -49,11 +49,11 @@ def robustness(
     check_curves(curve or ())
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     facts = describe_weights(weights, find_weights(weights, runtime), predictor)
-    photos = read_annotations(dataset, annotations, images).images_to_measure()
+    annotated = read_annotations(dataset, annotations, images).images_to_measure()
     with progress("measuring", "evaluations") as update:
         result = measure(
             predictor,
-            photos,
+            annotated,
             dataset=dataset,
             curves=curve or tuple(CURVES),
             protocols=protocol or ("box", "click"),
@@ -61,7 +61,7 @@ def robustness(
             weights=facts,
             progress=update,
         )
-    print(f"{result['n']:,} objects in {result['photos']:,} photos, mIoU")
+    print(f"{result['n']:,} objects in {result['photos']:,} images, mIoU")
     for entry in result["curves"].values():
         rows = [(entry["unit"], *(f"{level:g}" for level in entry["levels"]))]
         rows += [

@@ -90,8 +90,8 @@ def segment(
         from picosam2.tasks.bulk.prompts import prompt_source
         from picosam2.tasks.bulk.run import check_many
 
-        for given, name in ((multimask, "--multimask"), (mask is not None, "--mask")):
-            if given:
+        for used, name in ((multimask, "--multimask"), (mask is not None, "--mask")):
+            if used:
                 raise ConfigError(f"{name} is for images named one by one, with --point")
         everywhere = read_prompts(point or (), box or (), one_object) if point or box else None
         check_many(images, out=out, format=format, weights=weights, runtime=runtime)

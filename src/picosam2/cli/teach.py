@@ -33,7 +33,7 @@ def teach(
 ) -> None:
     """Keep what a teacher says of every object of a store, for training to learn from.
 
-    The teacher sees each whole photo once, with all of its objects. The photos and annotations are
+    The teacher sees each whole image once, with all of its objects. The images and annotations are
     those that `picosam2 data prepare` was given; the store keeps none of their paths. Run again
     after an interruption, it keeps the parts that are finished. `torchrun --nproc-per-node 2 -m
     picosam2 teach ...` shares the parts among processes.
@@ -43,8 +43,8 @@ def teach(
             `checkpoint:NAME|FILE` for weights of this project, `onnx:FOLDER` for SAM as
             encoder.onnx and decoder.onnx.
         store: What `picosam2 data prepare` made.
-        coco: A COCO annotation file and its photos. Repeatable.
-        lvis: An LVIS annotation file and the folder with COCO's photos. Repeatable.
+        coco: A COCO annotation file and its images. Repeatable.
+        lvis: An LVIS annotation file and the folder with COCO's images. Repeatable.
         source: Any other file in COCO's format, with its name. Repeatable.
         out: The folder of the cache.
         prompt: What the teacher is shown of an object.
@@ -90,7 +90,7 @@ def teach(
             progress=shown,
         )
     problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
-    name_problems(problems, f"{len(problems):,} photos could not be shown to the teacher")
+    name_problems(problems, f"{len(problems):,} images could not be shown to the teacher")
     print(f"{out}: {done.written:,} parts written, {done.kept:,} were there already")
     cache = TeacherCache(out, opened, unfinished=True)
     # The process that sees everything finished tells of it; one alone tells of what there is.

@@ -59,7 +59,7 @@ def train(
         teacher: Learn from a teacher, too: the cache that `picosam2 teach` made for this store.
         device: Where to compute; auto takes a GPU if there is one.
         resident: Keep the store's crops in the device's memory: quicker on a GPU, if they fit.
-        validate: Measure on the store's validation photos during the run.
+        validate: Measure on the store's validation images during the run.
         tensorboard: Also write events for TensorBoard.
     """
     from picosam2.cli._memory import keep_memory
@@ -149,7 +149,7 @@ def _train_guided(
 
 
 class _Shown:
-    """What a run shows of itself beside its progress: measurements and pictures."""
+    """What a run shows of itself beside its progress: measurements and figures."""
 
     def __init__(self, store: Store, recipe: Recipe, out: Path, wanted: bool) -> None:
         from picosam2.training.validation import Validation
@@ -157,8 +157,8 @@ class _Shown:
         self.note = ""
         self._out, self._due = out, False
         self._validation = Validation(store, recipe, out / "validation.png") if wanted else None
-        if self._validation is not None and not self._validation.photos:
-            print("picosam2: the store has no validation photos to measure on", file=sys.stderr)
+        if self._validation is not None and not self._validation.images:
+            print("picosam2: the store has no validation images to measure on", file=sys.stderr)
             self._validation = None
         self.validate = None if self._validation is None else self._measure
 

@@ -363,7 +363,7 @@ def _click(
 def _photometric(
     image_B3SS: Tensor, uniform: _Uniforms, tile_3TT: Tensor, config: AugmentConfig
 ) -> Tensor:
-    """Colour for all, then blur, JPEG and noise for some. Values 0..255."""
+    """Color for all, then blur, JPEG and noise for some. Values 0..255."""
     image_B3SS = _color(image_B3SS, uniform, config)
     for share, change in ((config.blur, _blur), (config.jpeg, _jpeg)):
         rows, strength_B = uniform.below(share), next(uniform)
@@ -442,7 +442,7 @@ def _blur(image_B3SS: Tensor, strength_B: Tensor) -> Tensor:
 
 
 # Luminance quantization of ITU-T T.81, Annex K.1, used for all three channels.
-_QUANTISATION = (
+_QUANTIZATION = (
     (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55),
     (14, 13, 16, 24, 40, 57, 69, 56), (14, 17, 22, 29, 51, 87, 80, 62),
     (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
@@ -460,7 +460,7 @@ def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     k, n = torch.arange(8.0)[:, None], torch.arange(8.0)[None, :]
     dct = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
     dct[0] /= math.sqrt(2)
-    table = torch.tensor(_QUANTISATION, dtype=torch.float32).flatten()
+    table = torch.tensor(_QUANTIZATION, dtype=torch.float32).flatten()
     to_ycc = torch.tensor(_TO_YCC)
     tables = torch.kron(dct, dct), table, to_ycc, torch.linalg.inv(to_ycc)
     dct2, table, to_ycc, to_rgb = (each.to(device) for each in tables)

@@ -221,7 +221,7 @@ def _find(images: Path, names: Sequence[str]) -> tuple[Path, bool]:
     for name in names:
         if not stays_inside(name):
             raise DataError(f"has a file_name that leaves the image folder: {_short(name)}")
-    raise DataError(f"has no photo in the image folder: {_short(names[0])} is missing")
+    raise DataError(f"has no image in the image folder: {_short(names[0])} is missing")
 
 
 def _short(name: str) -> str:

@@ -223,14 +223,14 @@ def _write_part(job: _Job) -> int:
     names: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
     at = written = 0
-    for image, picture_hash, kept in zip(job.images, job.hashes, job.validation, strict=True):
+    for image, image_hash, kept in zip(job.images, job.hashes, job.validation, strict=True):
         try:
             decoded = load_image(image.path)
             if decoded.shape[:2] != (image.height, image.width):
                 height, width = decoded.shape[:2]
                 raise StoreError(f"is {width}x{height}, not {image.width}x{image.height} as stated")
         except PicoSAM2Error as error:
-            problems.append({"where": f"photo {image.path.name}", "what": str(error)})
+            problems.append({"where": f"image {image.path.name}", "what": str(error)})
             continue
         for instance in image.instances:
             try:
@@ -248,7 +248,7 @@ def _write_part(job: _Job) -> int:
         names.append(
             {
                 "source": image.source, "id": image.id, "file_name": image.path.name,
-                "dhash": f"{picture_hash or 0:016x}", "validation": kept,
+                "dhash": f"{image_hash or 0:016x}", "validation": kept,
             }
         )  # fmt: skip
         pixels.append(decoded.ravel())
@@ -347,7 +347,7 @@ class ImageStore:
         return len(self.objects)
 
     @cached_property
-    def photos(self) -> list[dict[str, Any]]:
+    def image_entries(self) -> list[dict[str, Any]]:
         """Source, id, file name, dhash and split of every image, in order."""
         entries: list[dict[str, Any]] = []
         for summary in sorted(self.path.glob("part-*.json")):

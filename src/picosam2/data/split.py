@@ -37,9 +37,9 @@ def dhash(image: npt.NDArray[np.uint8]) -> int:
     return int(np.packbits(bits).view(">u8")[0])
 
 
-def in_validation(picture_hash: int, seed: int, share: float) -> bool:
+def in_validation(image_hash: int, seed: int, share: float) -> bool:
     """Whether an image is kept for validation: a fixed function of its hash and the seed."""
-    digest = hashlib.sha256(f"{seed}:{picture_hash:016x}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{image_hash:016x}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
@@ -81,12 +81,12 @@ def _groups(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     return np.array([root(index) for index in range(len(hashes))], np.int64)
 
 
-def spread(photos: Sequence[AnnotatedImage], count: int) -> tuple[AnnotatedImage, ...]:
+def spread(images: Sequence[AnnotatedImage], count: int) -> tuple[AnnotatedImage, ...]:
     """`count` images at even distances in their order, so that every source is among them; 0: all.
 
     A store's images stand source by source; the first ones would be of one source only.
     """
-    if not count or count >= len(photos):
-        return tuple(photos)
-    chosen = np.linspace(0, len(photos) - 1, count).round().astype(int)
-    return tuple(photos[index] for index in chosen)
+    if not count or count >= len(images):
+        return tuple(images)
+    chosen = np.linspace(0, len(images) - 1, count).round().astype(int)
+    return tuple(images[index] for index in chosen)

@@ -84,11 +84,11 @@ class View:
     extent: float = 0.0
     """Context half-size as a multiple of the object's extent about its centre or point."""
     least: float = 0.0
-    """... but at least this fraction of the photo's long side (clicks), or these pixels."""
+    """... but at least this fraction of the image's long side (clicks), or these pixels."""
     max_aspect: float = math.inf
     """Limit on the aspect of a box's context; 1 makes it square."""
     native: bool = False
-    """The context keeps the photo's own pixels, whatever the object's size."""
+    """The context keeps the image's own pixels, whatever the object's size."""
 
     def window(self, box: Box, point: Point, long_side: int, context: int) -> Window:
         """The context window of an object with this box and centre point."""
@@ -107,7 +107,7 @@ VIEWS: dict[str, View] = {
     "click-far": View(kind=CLICK, extent=3.8, least=0.1),
     "native": View(kind=CLICK, native=True),
 }
-"""The views that a store may hold. `native` is the paper's: the photo's own pixels."""
+"""The views that a store may hold. `native` is the paper's: the image's own pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class StoreConfig:
     seed: int = 0
     """Seed of the split."""
     photos_per_shard: int = 128
-    """Photos in one shard."""
+    """Images in one shard."""
     crops: CropFormat = "raw"
     """How crops are kept: raw, or jpeg, which takes about a tenth of the disk."""
     limit: int = 0
@@ -163,7 +163,7 @@ class StoreConfig:
 class PrepareResult:
     """What `prepare` did. `instances` counts objects, `views` the crops made of them."""
 
-    photos: int
+    images: int
     instances: int
     views: int
     crowds: int
@@ -207,27 +207,27 @@ def prepare(
         raise StoreError(f"{out} cannot be a store's folder: {error.strerror}") from error
     with disk_errors(out), folder_lock(out):
         read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in sources]
-        photos = _limited(read, config.limit)
-        if not photos:
+        images = _limited(read, config.limit)
+        if not images:
             problems = [problem for annotations in read for problem in annotations.problems]
             why = f": {reasons(problems)}" if problems else ""
             raise DataError(
-                f"there is no photo with an object to prepare{why}: check the annotation files"
+                f"there is no image with an object to prepare{why}: check the annotation files"
             )
-        objects = sum(len(photo.instances) for photo in photos)
-        names = sorted({photo.source for photo in photos})
-        plan = _plan(sources, config, names, len(photos))
+        objects = sum(len(image.instances) for image in images)
+        names = sorted({image.source for image in images})
+        plan = _plan(sources, config, names, len(images))
         _check_room(out, config.estimate(objects))
         _claim(out, plan)
         if announce:
             announce(objects, config.estimate(objects))
-        return _prepare(read, photos, out, config, plan, workers, progress)
+        return _prepare(read, images, out, config, plan, workers, progress)
 
 
 def _limited(read: Sequence[Annotations], limit: int) -> list[AnnotatedImage]:
     """The images with an object, or `limit` of them."""
-    photos = [photo for annotations in read for photo in annotations.images if photo.instances]
-    return list(spread(photos, limit))
+    images = [image for annotations in read for image in annotations.images if image.instances]
+    return list(spread(images, limit))
 
 
 def _check_room(out: Path, needed: int) -> None:
@@ -237,14 +237,14 @@ def _check_room(out: Path, needed: int) -> None:
     if needed - there > free:
         raise StoreError(
             f"the crops would take about {needed / 1e9:,.1f} GB, and the disk of {out} has "
-            f"{free / 1e9:,.1f} GB free: keep them as jpeg, limit the photos, or choose another "
+            f"{free / 1e9:,.1f} GB free: keep them as jpeg, limit the images, or choose another "
             "folder"
         )
 
 
 def _prepare(
     read: Sequence[Annotations],
-    photos: Sequence[AnnotatedImage],
+    images: Sequence[AnnotatedImage],
     out: Path,
     config: StoreConfig,
     plan: Mapping[str, Any],
@@ -253,10 +253,10 @@ def _prepare(
 ) -> PrepareResult:
     names = plan["source_names"]
     parts = [
-        (start, photos[start : start + config.photos_per_shard])
-        for start in range(0, len(photos), config.photos_per_shard)
+        (start, images[start : start + config.photos_per_shard])
+        for start in range(0, len(images), config.photos_per_shard)
     ]
-    counter = ProgressCounter(2 * len(photos), progress)
+    counter = ProgressCounter(2 * len(images), progress)
     with in_processes(min(workers or allowed_cpus(), len(parts))) as in_parallel:
         hashes: list[int | None] = []
         for some in in_parallel(hash_images, [[p.path for p in part] for _, part in parts]):
@@ -267,7 +267,7 @@ def _prepare(
             _Job(
                 out=out,
                 index=index,
-                photos=tuple(part),
+                images=tuple(part),
                 hashes=tuple(hashes[start : start + len(part)]),
                 validation=tuple(validation[start : start + len(part)]),
                 names=tuple(names),
@@ -277,7 +277,7 @@ def _prepare(
         ]
         done = [job for job in jobs if job.finished()]
         waiting = [job for job in jobs if not job.finished()]
-        counter.add(sum(len(job.photos) for job in done))
+        counter.add(sum(len(job.images) for job in done))
         for count in in_parallel(_write_shard, waiting):
             counter.add(count)
     summaries = [_read_summary(job.summary) for job in jobs]
@@ -287,7 +287,7 @@ def _prepare(
     digest = write_validation(out, held_out)
     write_json(out / "store.json", {**plan, "complete": True, "validation_sha256": digest})
     return PrepareResult(
-        photos=sum(len(s["photos"]) for s in summaries),
+        images=sum(len(s["photos"]) for s in summaries),
         instances=sum(s["instances"] for s in summaries),
         views=sum(s["count"] for s in summaries),
         crowds=sum(annotations.crowds for annotations in read),
@@ -303,15 +303,15 @@ def _kept(job: _Job, summary: Mapping[str, Any]) -> Iterator[AnnotatedImage]:
     """
     listed = iter(summary["photos"])
     entry = next(listed, None)
-    for place, photo in enumerate(job.photos):
+    for place, image in enumerate(job.images):
         if entry is None:
             return
-        key = (photo.source, photo.id, photo.path.name)
+        key = (image.source, image.id, image.path.name)
         # Shards of earlier versions do not say the place, but have the same order.
         same = key == (entry["source"], entry["id"], entry["file_name"])
         if same and entry.get("place", place) == place:
             if entry["validation"]:
-                yield photo
+                yield image
             entry = next(listed, None)
 
 
@@ -324,7 +324,7 @@ def _problems(read: Sequence[Annotations], summaries: Sequence[Any]) -> tuple[En
 
 
 def _plan(
-    sources: Sequence[SourceFiles], config: StoreConfig, names: Sequence[str], photos: int
+    sources: Sequence[SourceFiles], config: StoreConfig, names: Sequence[str], images: int
 ) -> dict[str, Any]:
     """What the store is made from. Paths are not part of it: a store may be moved."""
     settings = asdict(config)
@@ -338,8 +338,8 @@ def _plan(
         "view_settings": [_view_to_json(VIEWS[name]) for name in config.views],
         "annotations": [sha256_file(source.annotations) for source in sources],
         "source_names": list(names),
-        "photos": photos,
-        "shards": -(-photos // config.photos_per_shard),
+        "photos": images,
+        "shards": -(-images // config.photos_per_shard),
     }
     return {**plan, "fingerprint": _fingerprint(plan), "complete": False}
 
@@ -397,7 +397,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-_PHOTO = {"source": str, "id": int, "file_name": str, "dhash": str, "validation": bool}
+_IMAGE = {"source": str, "id": int, "file_name": str, "dhash": str, "validation": bool}
 """What a shard's file says of each image."""
 
 
@@ -411,10 +411,10 @@ def _read_summary(path: Path) -> dict[str, Any]:
         for name in ("count", "instances"):
             if type(summary[name]) is not int:
                 raise TypeError(f"its {name} is no whole number")
-        for photo in summary["photos"]:
-            for name, kind in _PHOTO.items():
-                if type(photo[name]) is not kind:
-                    raise TypeError(f"a photo of it has no {name}")
+        for entry in summary["photos"]:
+            for name, kind in _IMAGE.items():
+                if type(entry[name]) is not kind:
+                    raise TypeError(f"an image of it has no {name}")
         for problem in summary["problems"]:
             EntryProblem(**problem)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -436,7 +436,7 @@ class _Job:
 
     out: Path
     index: int
-    photos: tuple[AnnotatedImage, ...]
+    images: tuple[AnnotatedImage, ...]
     hashes: tuple[int | None, ...]
     """Of each image; None where it cannot be read."""
     validation: tuple[bool, ...]
@@ -475,7 +475,7 @@ class ProgressCounter:
 
 
 def hash_images(paths: Sequence[Path]) -> list[int | None]:
-    """The photos' difference hashes; None for those that cannot be read."""
+    """The images' difference hashes; None for those that cannot be read."""
     hashes: list[int | None] = []
     for path in paths:
         try:
@@ -492,29 +492,29 @@ def _write_shard(job: _Job) -> int:
     """
     views = [VIEWS[name] for name in job.config.views]
     records: list[npt.NDArray[np.void]] = []
-    photos: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     problems: list[EntryProblem] = []
     instances = 0
     with CropWriter(job.stem, job.config.context, job.config.crops) as crops:
-        each = zip(job.photos, job.hashes, job.validation, strict=True)
-        for place, (photo, image_hash, kept) in enumerate(each):
+        each = zip(job.images, job.hashes, job.validation, strict=True)
+        for place, (annotated, image_hash, kept) in enumerate(each):
             try:
-                image = load_image(photo.path)
-                check_stated_size((photo.height, photo.width), image.shape[:2])
+                image = load_image(annotated.path)
+                check_stated_size((annotated.height, annotated.width), image.shape[:2])
             except PicoSAM2Error as error:
-                problems.append(EntryProblem(where=f"photo {photo.path.name}", what=str(error)))
+                problems.append(EntryProblem(where=f"image {annotated.path.name}", what=str(error)))
                 continue
-            photos.append(
+            entries.append(
                 {
                     "place": place,
-                    "source": photo.source,
-                    "id": photo.id,
-                    "file_name": photo.path.name,
+                    "source": annotated.source,
+                    "id": annotated.id,
+                    "file_name": annotated.path.name,
                     "dhash": f"{image_hash or 0:016x}",
                     "validation": kept,
                 }
             )
-            for instance in photo.instances:
+            for instance in annotated.instances:
                 try:
                     mask = instance.mask()
                 except PicoSAM2Error as error:
@@ -525,7 +525,9 @@ def _write_shard(job: _Job) -> int:
                 for number, view in enumerate(views):
                     crop, window, point = _cut(image, mask, view, job.config.context)
                     crops.add(crop)
-                    records.append(_record(photo, instance, mask, job, number, window, point, kept))
+                    records.append(
+                        _record(annotated, instance, mask, job, number, window, point, kept)
+                    )
     table = np.array(records, RECORD) if records else np.zeros(0, RECORD)
     sums = crops.sha256 | {"records": save_array(job.path("records.npy"), table)}
     write_json(
@@ -534,11 +536,11 @@ def _write_shard(job: _Job) -> int:
             "count": len(table),
             "instances": instances,
             "sha256": sums,
-            "photos": photos,
+            "photos": entries,
             "problems": [asdict(problem) for problem in problems],
         },
     )
-    return len(job.photos)
+    return len(job.images)
 
 
 def _cut(
@@ -556,7 +558,7 @@ def _cut(
 
 
 def _record(
-    photo: AnnotatedImage,
+    annotated: AnnotatedImage,
     instance: Instance,
     mask: npt.NDArray[np.bool_],
     job: _Job,
@@ -566,8 +568,8 @@ def _record(
     validation: bool,
 ) -> npt.NDArray[np.void]:
     record = np.zeros((), RECORD)
-    record["instance"], record["photo"] = instance.id, photo.id
-    record["source"], record["view"] = job.names.index(photo.source), view
+    record["instance"], record["photo"] = instance.id, annotated.id
+    record["source"], record["view"] = job.names.index(annotated.source), view
     record["validation"] = validation
     record["height"], record["width"], record["area"] = *mask.shape, mask.sum()
     record["window"] = (window.x0, window.y0, window.x1, window.y1)
@@ -575,7 +577,7 @@ def _record(
     return record
 
 
-def write_validation(out: Path, photos: Sequence[AnnotatedImage]) -> str:
+def write_validation(out: Path, held_out: Sequence[AnnotatedImage]) -> str:
     """The validation images, copied, with a COCO file of their own: for measuring on whole images.
 
     Image and annotation ids are new, since two sources may use the same ones. Returns the file's
@@ -583,22 +585,22 @@ def write_validation(out: Path, photos: Sequence[AnnotatedImage]) -> str:
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for photo in photos:
+    for image in held_out:
         image_id = len(images) + 1
-        name = f"{image_id:06d}{photo.path.suffix.lower()}"
-        content = photo.path.read_bytes()
+        name = f"{image_id:06d}{image.path.suffix.lower()}"
+        content = image.path.read_bytes()
         write_bytes(out / "validation" / name, content)
         images.append(
             {
                 "id": image_id,
                 "file_name": name,
-                "width": photo.width,
-                "height": photo.height,
-                "source": photo.source,
+                "width": image.width,
+                "height": image.height,
+                "source": image.source,
                 "sha256": hashlib.sha256(content).hexdigest(),
             }
         )
-        for instance in photo.instances:
+        for instance in image.instances:
             try:
                 mask = instance.mask()
             except PicoSAM2Error:
@@ -653,7 +655,7 @@ class Store:
             self.context = int(manifest["context"])
             self.fingerprint = str(manifest["fingerprint"])
             self._made_from: list[str] = list(manifest["annotations"])
-            self._photo_count = int(manifest["photos"])
+            self._image_count = int(manifest["photos"])
             self._photos_per_shard = int(manifest["photos_per_shard"])
             self._limit = int(manifest.get("limit", 0))
             crops: CropFormat = manifest.get("crops", "raw")
@@ -704,7 +706,7 @@ class Store:
 
     def _check_validation(self, digest: str | None) -> None:
         """Compare what is kept for validation with the checksums; older stores have none."""
-        held = sum(photo["validation"] for photo in self.photos)
+        held = sum(entry["validation"] for entry in self.image_entries)
         path = self.path / "validation.json"
         again = "remove it and run the same `data prepare` again"
         try:
@@ -712,14 +714,14 @@ class Store:
                 raise ValueError("its checksum differs")
             images = json.loads(path.read_text())["images"]
             if len(images) != held:
-                raise ValueError(f"it has {len(images)} photos of {held}")
+                raise ValueError(f"it has {len(images)} images of {held}")
             for image in images:
                 content = (self.path / "validation" / str(image["file_name"])).read_bytes()
                 if image.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
                     raise ValueError(f"the checksum of {image['file_name']} differs")
             usable = len(read_coco(path, self.path / "validation").images)
             if usable != held:
-                raise ValueError(f"{held - usable} of its photos cannot be used")
+                raise ValueError(f"{held - usable} of its images cannot be used")
         except (OSError, ValueError, KeyError, TypeError, DataError) as error:
             raise StoreError(f"{path} is damaged ({error}): {again}") from error
 
@@ -734,7 +736,7 @@ class Store:
         return kinds
 
     @cached_property
-    def photos(self) -> list[dict[str, Any]]:
+    def image_entries(self) -> list[dict[str, Any]]:
         """Source, id, file name, dhash and split of every image."""
         entries: list[dict[str, Any]] = []
         for summary in sorted(self.path.glob("shard-*.json")):
@@ -750,12 +752,12 @@ class Store:
             StoreError: the store keeps none.
             DataError: what it keeps cannot be read.
         """
-        if any(photo["validation"] for photo in self.photos):
+        if any(entry["validation"] for entry in self.image_entries):
             read = read_coco(self.path / "validation.json", self.path / "validation")
-            if photos := tuple(photo for photo in read.images if photo.instances):
-                return photos
+            if usable := tuple(image for image in read.images if image.instances):
+                return usable
         raise StoreError(
-            f"{self.path} keeps no photos for validation to measure on: prepare it with "
+            f"{self.path} keeps no images for validation to measure on: prepare it with "
             "--validation 0.1"
         )
 
@@ -768,7 +770,7 @@ class Store:
         self._crops.gather(rows, out)
         return out
 
-    def shard_photos(self, sources: Sequence[SourceFiles]) -> list[tuple[AnnotatedImage, ...]]:
+    def shard_images(self, sources: Sequence[SourceFiles]) -> list[tuple[AnnotatedImage, ...]]:
         """The images of each shard, with all their objects, read again from what it was made of.
 
         A store keeps no paths, so the annotation files are known by their hashes, in any order.
@@ -777,28 +779,30 @@ class Store:
             StoreError: these are not the sources the store was made from.
             DataError: a source cannot be read at all.
         """
-        given = [(sha256_file(_file(source.annotations)), source) for source in sources]
+        unplaced = [(sha256_file(_file(source.annotations)), source) for source in sources]
         ordered: list[SourceFiles] = []
         for wanted in self._made_from:
-            place = next((i for i, (other, _) in enumerate(given) if other == wanted), None)
+            place = next((i for i, (other, _) in enumerate(unplaced) if other == wanted), None)
             if place is None:
                 raise StoreError(
                     f"{self.path} was made from {len(self._made_from)} annotation files, and the "
                     f"one with SHA-256 {wanted[:12]} is missing here: give the sources that "
                     "`data prepare` was given"
                 )
-            ordered.append(given.pop(place)[1])
-        if given:
-            raise StoreError(f"{self.path} was not made from {given[0][1].annotations}: leave it")
-        read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in ordered]
-        photos = _limited(read, self._limit)
-        if len(photos) != self._photo_count:
+            ordered.append(unplaced.pop(place)[1])
+        if unplaced:
             raise StoreError(
-                f"{self.path} was made from {self._photo_count:,} photos, and {len(photos):,} are "
-                "here: check the photo folders"
+                f"{self.path} was not made from {unplaced[0][1].annotations}: leave it"
+            )
+        read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in ordered]
+        images = _limited(read, self._limit)
+        if len(images) != self._image_count:
+            raise StoreError(
+                f"{self.path} was made from {self._image_count:,} images, and {len(images):,} are "
+                "here: check the image folders"
             )
         step = self._photos_per_shard
-        return [tuple(photos[start : start + step]) for start in range(0, len(photos), step)]
+        return [tuple(images[start : start + step]) for start in range(0, len(images), step)]
 
 
 def _file(path: Path) -> Path:

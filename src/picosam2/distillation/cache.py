@@ -2,7 +2,7 @@
 
 A cache lies beside its store and has the same shards with the same rows. The teacher's logits are
 resampled to each view's context window and kept in 8 bits: a logit is the number times `STEP`,
-and `UNSEEN` marks the pixels that the teacher has not seen, or that lie outside the photo.
+and `UNSEEN` marks the pixels that the teacher has not seen, or that lie outside the image.
 
     cache.json                  the plan: the store's and the teacher's fingerprints, settings
     shard-00000.logits.npy      (N, C, C) int8
@@ -43,7 +43,7 @@ UNSEEN = -128
 RECORD = np.dtype(
     [
         ("predicted_iou", "<f4"),  # what the teacher expects, 0..1
-        ("iou", "<f4"),  # of its mask with the true one, on the whole photo
+        ("iou", "<f4"),  # of its mask with the true one, on the whole image
         ("valid", "?"),  # its answer is there, and finite
         ("agrees", "?"),  # it is valid, and `iou` is at least the cache's threshold
     ]

@@ -143,7 +143,7 @@ def describe(summary: dict[str, Any]) -> str:
     """The report for a terminal."""
     objects, invalid, off = summary["objects"], summary["invalid"], summary["disagreeing"]
     lines = [
-        f"{summary['teacher']['name']}: {objects:,} objects of {summary['photos']:,} photos, "
+        f"{summary['teacher']['name']}: {objects:,} objects of {summary['photos']:,} images, "
         f"{summary['shards_done']} of {summary['shards']} parts"
     ]
     if summary["miou"] is not None:

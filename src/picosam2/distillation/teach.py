@@ -1,6 +1,6 @@
-"""A teacher goes through the photos of a store, and its answers become a cache.
+"""A teacher goes through the images of a store, and its answers become a cache.
 
-Every photo is opened once and shown to the teacher once, with all of its objects; each answer is
+Every image is opened once and shown to the teacher once, with all of its objects; each answer is
 resampled to the context window of every view of its object. The work is cut like the store: a
 finished shard is never computed again, and processes take shards by their number.
 """
@@ -52,7 +52,7 @@ class Result:
     kept: int
     """Shards that were there already."""
     problems: tuple[EntryProblem, ...]
-    """Photos that could not be shown to the teacher now, though the store was made from them."""
+    """Images that could not be shown to the teacher now, though the store was made from them."""
 
 
 def teach(
@@ -71,8 +71,8 @@ def teach(
 
     Args:
         teacher: who is asked.
-        store: the store to teach, made from `sources`; see `Store.shard_photos`.
-        sources: the annotation files and photo folders that the store was made from.
+        store: the store to teach, made from `sources`; see `Store.shard_images`.
+        sources: the annotation files and image folders that the store was made from.
         out: the cache's folder; finished shards in it are kept.
         agree: IoU with the truth from which an answer counts as one about the right object.
         limit_shards: stop after so many new shards.
@@ -86,7 +86,7 @@ def teach(
     if not 0 <= agree <= 1:
         raise ConfigError(f"`agree` must be from 0 to 1, not {agree:g}")
     claim(out, make_plan(teacher, store, agree), store, rank=rank, world=world)
-    parts = store.shard_photos(sources)
+    parts = store.shard_images(sources)
     mine = range(rank, len(parts), world)
     finished = [index for index in mine if shard_file(out, index, "json").exists()]
     waiting = [index for index in mine if index not in finished][:limit_shards]
@@ -101,7 +101,7 @@ def teach(
         shard = _Shard(store, start, int(store.ends[index]), agree)
         for annotated, objects in _with_rows(parts[index], shard.of_store, store):
             if objects:
-                _teach_photo(teacher, annotated, objects, shard)
+                _teach_image(teacher, annotated, objects, shard)
             counter.advance()
         write_shard(out, index, shard.logits, shard.records, shard.counted.to_json())
         problems += shard.counted.problems
@@ -133,7 +133,7 @@ class _ImageCounter:
 class _Counted:
     """What is counted while a shard is taught."""
 
-    photos: int = 0
+    images: int = 0
     """Shown to the teacher."""
     instances: int = 0
     """That it was asked about."""
@@ -189,9 +189,9 @@ class _Shard:
         exact = geometry.resample_logits(
             answer.logits, answer.window, window, side, outside=math.nan
         )
-        photo = np.zeros((side, side), np.bool_)
-        photo[geometry.inside(window, height, width, side)] = True
-        exact[~photo] = math.nan
+        inside = np.zeros((side, side), np.bool_)
+        inside[geometry.inside(window, height, width, side)] = True
+        exact[~inside] = math.nan
         stored = quantize(exact)
         seen = stored != UNSEEN
         exact, kept = exact[seen], stored[seen]
@@ -208,7 +208,7 @@ class _Shard:
 def _with_rows(
     images: Sequence[AnnotatedImage], records: npt.NDArray[np.void], store: Store
 ) -> Iterator[tuple[AnnotatedImage, list[tuple[Instance, int]]]]:
-    """Each photo of a shard with those of its objects that are in the store, and their first rows.
+    """Each image of a shard with those of its objects that are in the store, and their first rows.
 
     The store has the rows in the order of the annotations, without what could not be used.
     """
@@ -236,13 +236,13 @@ def _with_rows(
         )
 
 
-def _teach_photo(
+def _teach_image(
     teacher: Teacher,
     annotated: AnnotatedImage,
     objects: Sequence[tuple[Instance, int]],
     shard: _Shard,
 ) -> None:
-    """Show the teacher one photo; its objects stay without an answer if that cannot be done."""
+    """Show the teacher one image; its objects stay without an answer if that cannot be done."""
     try:
         image = load_image(annotated.path)
         if image.shape[:2] != (annotated.height, annotated.width):
@@ -253,7 +253,7 @@ def _teach_photo(
         truths = [instance.mask() for instance, _ in objects]
     except PicoSAM2Error as error:
         shard.counted.problems.append(
-            EntryProblem(where=f"photo {annotated.path.name}", what=str(error))
+            EntryProblem(where=f"image {annotated.path.name}", what=str(error))
         )
         shard.counted.instances += len(objects)
         shard.counted.invalid += len(objects)
@@ -262,7 +262,7 @@ def _teach_photo(
         Target(box=Box(*(masks.bbox(truth) or ())), point=masks.centre_point(truth), mask=truth)
         for truth in truths
     ]
-    shard.counted.photos += 1
+    shard.counted.images += 1
     answers = teacher(image, targets)
     for (_, row), answer, truth in zip(objects, answers, truths, strict=True):
         shard.put(row, answer, truth)

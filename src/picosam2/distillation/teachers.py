@@ -1,7 +1,7 @@
-"""Teachers: large models that say what a photo's objects are, for the student to learn from.
+"""Teachers: large models that say what an image's objects are, for the student to learn from.
 
-A teacher sees a whole photo at its full size, once, with all of the objects that are asked about,
-and answers each with logits on a window of the photo. It owns its preprocessing. `open_teacher`
+A teacher sees a whole image at its full size, once, with all of the objects that are asked about,
+and answers each with logits on a window of the image. It owns its preprocessing. `open_teacher`
 knows the kinds:
 
     checkpoint:NAME|FILE   weights of this project, through the window around each object's box
@@ -48,7 +48,7 @@ class CheckpointTeacher:
         info = runtime.info
         if info.metadata.native:
             raise WeightsError(
-                f"{name} was trained on windows of the photo's own pixels around clicks, and "
+                f"{name} was trained on windows of the image's own pixels around clicks, and "
                 "cannot teach boxes: choose other weights"
             )
         self.settings = {

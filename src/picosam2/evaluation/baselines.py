@@ -1,7 +1,7 @@
-"""Masks that need no network. A score means nothing without them: filling a box is a good guess.
+"""Baselines: masks made without a network. Filling the box is already a good guess.
 
-The geometric ones look at no pixel of the photo. `flood` and `grabcut_*` do; they take time, and
-GrabCut needs OpenCV (extra `baselines`), so they are asked for.
+The geometric ones look at no pixel of the image. `flood` and `grabcut_*` do; they take time, and
+GrabCut needs OpenCV (extra `baselines`), so they are measured on request only.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from picosam2.masks import Region
 from picosam2.prompts import Box, Point
 
 DISC_RADIUS = 0.03
-"""Radius of the best fixed disc around a click, as a share of the photo's long side.
+"""Radius of the best fixed disc around a click, as a share of the image's long side.
 
-Chosen on COCO train2017 photos by `python benchmarks/baseline_settings.py`.
+Chosen on COCO train2017 images by `python benchmarks/baseline_settings.py`.
 """
 
 FLOOD_TOLERANCE = 48
@@ -36,14 +36,14 @@ GRABCUT_ROUNDS = 5
 GRABCUT_GROWTH = 4.0
 """GrabCut from a box sees this many times the box: it needs background to learn from.
 
-Less finds too little on train2017 photos, more is no better and takes longer.
+On train2017 images a smaller window finds too little, a larger one is no better and takes longer.
 """
 
 GRABCUT_RADIUS = 0.1
 """GrabCut from a click begins with a disc of this share of the long side: it grows and shrinks."""
 
 Mask = npt.NDArray[np.bool_]
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 
 
 def filled_box(box: Box, height: int, width: int) -> Mask:
@@ -62,14 +62,14 @@ def disc(point: Point, height: int, width: int, radius: float = DISC_RADIUS) -> 
 
 
 def box_region(box: Box, height: int, width: int) -> Region:
-    """`filled_box`, only where it is set."""
+    """`filled_box` as a `Region`, without the empty pixels around it."""
     y, x = _centres(box, height, width)
     inside = (y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1)
     return _region(y, x, inside)
 
 
 def ellipse_region(box: Box, height: int, width: int) -> Region:
-    """`inscribed_ellipse`, only where it is set."""
+    """`inscribed_ellipse` as a `Region`, without the empty pixels around it."""
     y, x = _centres(box, height, width)
     centre = box.centre
     across = ((x - centre.x) / (box.width / 2)) ** 2
@@ -77,7 +77,7 @@ def ellipse_region(box: Box, height: int, width: int) -> Region:
 
 
 def disc_region(point: Point, height: int, width: int, radius: float = DISC_RADIUS) -> Region:
-    """`disc`, only where it is set."""
+    """`disc` as a `Region`, without the empty pixels around it."""
     reach = radius * max(height, width)
     around = Box(point.x - reach, point.y - reach, point.x + reach, point.y + reach)
     y, x = _centres(around, height, width)
@@ -87,7 +87,7 @@ def disc_region(point: Point, height: int, width: int, radius: float = DISC_RADI
 def _centres(
     box: Box, height: int, width: int
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
-    """The centres of the photo's pixels that the box touches: y (h, 1) and x (1, w)."""
+    """The centres of the image's pixels that the box touches: y (h, 1) and x (1, w)."""
     y0, y1 = max(int(np.floor(box.y0)), 0), min(int(np.ceil(box.y1)), height)
     x0, x1 = max(int(np.floor(box.x0)), 0), min(int(np.ceil(box.x1)), width)
     return np.arange(y0, max(y1, y0))[:, None] + 0.5, np.arange(x0, max(x1, x0))[None, :] + 0.5
@@ -99,73 +99,73 @@ def _region(y: npt.NDArray[np.floating], x: npt.NDArray[np.floating], mask: Mask
     return Region(int(x[0, 0]), int(y[0, 0]), mask)
 
 
-# --- baselines that look at the photo -----------------------------------------------------------
+# --- baselines that look at the image -----------------------------------------------------------
 
 
-def flood(picture: Picture, point: Point, tolerance: int = FLOOD_TOLERANCE) -> Mask:
-    """The connected pixels whose colour is close to the clicked pixel's, (H, W) bool.
+def flood(image: RgbImage, point: Point, tolerance: int = FLOOD_TOLERANCE) -> Mask:
+    """The connected pixels whose color is close to the clicked pixel's, (H, W) bool.
 
     Close is at most `tolerance` in each channel from that one pixel (the "magic wand").
     """
-    clicked = picture[int(point.y), int(point.x)].astype(np.int16)
-    near = (np.abs(picture.astype(np.int16) - clicked) <= tolerance).all(axis=2)
+    clicked = image[int(point.y), int(point.x)].astype(np.int16)
+    near = (np.abs(image.astype(np.int16) - clicked) <= tolerance).all(axis=2)
     return masks.keep_at(near, [point])
 
 
-def grabcut_box(picture: Picture, box: Box) -> Mask:
+def grabcut_box(image: RgbImage, box: Box) -> Mask:
     """GrabCut (Rother et al. 2004) from a box, (H, W) bool: outside the box is background.
 
     Raises `MissingExtraError` without OpenCV.
     """
     cv2 = require("cv2", "baselines")
 
-    def seeds(window: Window, side_y: int, side_x: int) -> Picture:
+    def seeds(window: Window, side_y: int, side_x: int) -> RgbImage:
         y = window.y0 + (np.arange(side_y)[:, None] + 0.5) * window.height / side_y
         x = window.x0 + (np.arange(side_x)[None, :] + 0.5) * window.width / side_x
         inside = (y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1)
-        found: Picture = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
-        return found
+        labels: RgbImage = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+        return labels
 
     window = geometry.box_window(box, growth=GRABCUT_GROWTH)
-    return _grabcut(cv2, picture, window, GRABCUT_SIDES["box"], seeds)
+    return _grabcut(cv2, image, window, GRABCUT_SIDES["box"], seeds)
 
 
-def grabcut_disc(picture: Picture, point: Point, radius: float = GRABCUT_RADIUS) -> Mask:
+def grabcut_disc(image: RgbImage, point: Point, radius: float = GRABCUT_RADIUS) -> Mask:
     """GrabCut from a click, (H, W) bool: a disc around it is probably the object.
 
     A tenth of its radius is surely the object, three times its radius surely not. Raises
     `MissingExtraError` without OpenCV.
     """
     cv2 = require("cv2", "baselines")
-    reach = radius * max(picture.shape[:2])
+    reach = radius * max(image.shape[:2])
 
-    def seeds(window: Window, side_y: int, side_x: int) -> Picture:
+    def seeds(window: Window, side_y: int, side_x: int) -> RgbImage:
         y = window.y0 + (np.arange(side_y)[:, None] + 0.5) * window.height / side_y
         x = window.x0 + (np.arange(side_x)[None, :] + 0.5) * window.width / side_x
         distance = np.hypot(x - point.x, y - point.y) / reach
-        found: Picture = np.where(distance <= 1, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-        found[distance > 3] = cv2.GC_BGD
-        found[distance <= max(0.1, float(distance.min()))] = cv2.GC_FGD
-        return found
+        labels: RgbImage = np.where(distance <= 1, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        labels[distance > 3] = cv2.GC_BGD
+        labels[distance <= max(0.1, float(distance.min()))] = cv2.GC_FGD
+        return labels
 
     window = geometry.point_window(point, 3.5 * reach)
-    return _grabcut(cv2, picture, window, GRABCUT_SIDES["click"], seeds)
+    return _grabcut(cv2, image, window, GRABCUT_SIDES["click"], seeds)
 
 
 def _grabcut(
     cv2: Any,
-    picture: Picture,
+    image: RgbImage,
     window: Window,
     side: int,
-    seeds: Callable[[Window, int, int], Picture],
+    seeds: Callable[[Window, int, int], RgbImage],
 ) -> Mask:
     """Run GrabCut on the pixels of `window`, made smaller to at most `side` if need be."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     full = np.zeros((height, width), np.bool_)
     x0, y0 = max(int(window.x0), 0), max(int(window.y0), 0)
     x1, y1 = min(int(np.ceil(window.x1)), width), min(int(np.ceil(window.y1)), height)
     seen = Window(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
-    patch = Image.fromarray(picture[y0:y1, x0:x1])
+    patch = Image.fromarray(image[y0:y1, x0:x1])
     shrink = min(1.0, side / max(patch.size))
     small = patch.resize(
         (max(1, round(patch.width * shrink)), max(1, round(patch.height * shrink))),
@@ -177,13 +177,13 @@ def _grabcut(
     if probable.any() and not probable.all():  # else there is nothing to tell apart
         cv2.setRNGSeed(0)
         models = np.zeros((2, 1, 65))
-        with suppress(cv2.error):  # too few pixels for its colour models: the seeds stay
+        with suppress(cv2.error):  # too few pixels for its color models: the seeds stay
             cv2.grabCut(
                 pixels, labels, None, models[0], models[1], GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK
             )
-    found = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    if not found.any():  # it often gives up on small objects; the first guess is a better answer
-        found = probable
-    large = Image.fromarray(found).resize(patch.size, Image.Resampling.NEAREST)
+    result = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    if not result.any():  # it often gives up on small objects; the first guess is a better answer
+        result = probable
+    large = Image.fromarray(result).resize(patch.size, Image.Resampling.NEAREST)
     full[y0:y1, x0:x1] = np.asarray(large)
     return full

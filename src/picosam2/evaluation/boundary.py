@@ -1,6 +1,6 @@
 """Masks compared along their outlines: boundary IoU (Cheng et al. 2021, arXiv 2103.16562).
 
-Plain IoU forgives a large object's outline almost anything. Boundary IoU compares only the pixels
+Plain IoU hardly falls when a large object's outline is wrong. Boundary IoU compares only the pixels
 of each mask that lie within a given distance of its own outline. The morphology that this takes
 (erode, open, close, all with squares) is here, too.
 """
@@ -12,11 +12,11 @@ import numpy as np
 from picosam2.masks import Mask, bbox, iou
 
 DILATION = 0.02
-"""Width of the boundary as a share of the photo's diagonal, as in the paper and in LVIS."""
+"""Width of the boundary as a share of the image's diagonal, as in the paper and in LVIS."""
 
 
 def boundary_width(height: int, width: int) -> int:
-    """The boundary's width in pixels on a photo of that size, at least 1."""
+    """The boundary's width in pixels on an image of that size, at least 1."""
     return max(1, round(DILATION * float(np.hypot(height, width))))
 
 

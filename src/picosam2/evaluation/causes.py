@@ -1,8 +1,8 @@
-"""What a true mask is like, and what a mask got wrong of it: traits and causes of one object.
+"""Traits of an object, and causes of a mask's error: fixed rules for one object.
 
-A trait is seen in the true mask alone, so its classes are the same objects for any weights. A cause
-is seen in the mask beside the true one and beside the photo's other objects. It says what was
-found, by fixed rules, not why the network did it.
+A trait is measured on the true mask alone, so its classes are the same objects for any weights. A
+cause is found by comparing the mask with the true one and with the image's other objects. It names
+the kind of error, not why the network made it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ THIN_RADIUS = 2
 into is thin: a sixteenth of the box's side, two steps of the network's first coarser level."""
 
 TINY = 16
-"""Pixels. Under this shorter side, a box window enlarges the photo five times or more."""
+"""Pixels. Under this shorter side, a box window enlarges the image five times or more."""
 
 NEIGHBOUR_SHARE = 0.1
-"""Of the object's area: what has to lie on other objects. Where everything in a photo is annotated,
-any outline that is a pixel off lies on some other object."""
+"""Share of the object's area that has to lie on other objects.
+
+Where all of an image is annotated, any outline that is a pixel off lies on some other object.
+"""
 
 LOPSIDED = 2.0
 """A mask errs to one side where that error's area is more than this many times the other's."""
@@ -36,7 +38,7 @@ LOPSIDED = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Trait:
-    """A number seen in a true mask, and the classes that it is sorted into."""
+    """A number measured on a true mask, and the classes that it is sorted into."""
 
     title: str
     says: str
@@ -50,17 +52,17 @@ class Trait:
         return self.classes[int(np.searchsorted(self.bounds, value, side="right"))]
 
 
-_ANY = 1e-9  # less than any share of a picture's pixels: parts "none" from "some"
+_ANY = 1e-9  # less than any share of an image's pixels: parts "none" from "some"
 
 TRAITS: dict[str, Trait] = {
-    # Doubling; from about 80 pixels on, the network's grid shows less of the object than the photo.
+    # Doubling; from about 80 pixels on, the network's grid shows less of the object than the image.
     "size": Trait(
         title="Size",
-        says="shorter side of the object's box, pixels of the photo",
+        says="shorter side of the object's box, pixels of the image",
         classes=("under 16", "16 to 32", "32 to 64", "64 to 128", "128 and more"),
         bounds=(TINY, 32, 64, 128),
     ),
-    # The box window scales x and y apart: by this factor an object looks other than it is.
+    # The box window scales x and y separately: it distorts an object by this factor.
     "aspect": Trait(
         title="Aspect",
         says="longer side of the box over its shorter side",
@@ -75,7 +77,7 @@ TRAITS: dict[str, Trait] = {
     ),
     "border": Trait(
         title="Border",
-        says="whether the object reaches the photo's border",
+        says="whether the object reaches the image's border",
         classes=("inside", "at the border"),
         bounds=(1,),
     ),
@@ -107,7 +109,7 @@ TRAITS: dict[str, Trait] = {
         bounds=(0.4, 0.7),
     ),
 }
-"""Every trait that is a number, by name. The photo's source is one more."""
+"""Every trait that is a number, by name. The image's source is one more."""
 
 
 CAUSES: dict[str, str] = {
@@ -129,7 +131,7 @@ CAUSES: dict[str, str] = {
     "mixed": "about as much was wrongly taken as was missed",
     "none": "mask and truth are the same",
 }
-"""What was seen of a mask: the first that is true. "Most" is more than half."""
+"""The kinds of error; a mask gets the first that is true of it. "Most" is more than half."""
 
 
 def traits_of(truth: Mask, window: Window, side: int) -> dict[str, float]:
@@ -161,8 +163,8 @@ def cause_of(truth: Mask, mask: Mask, others: Sequence[Mask], window: Window, si
 
     Args:
         truth: the true mask (H, W) bool, not empty.
-        mask: the mask that was found, (H, W) bool.
-        others: the photo's other annotated objects, (H, W) bool.
+        mask: the predicted mask, (H, W) bool.
+        others: the image's other annotated objects, (H, W) bool.
         window: the box window of the object.
         side: of the network's grid, in pixels.
     """
@@ -170,16 +172,16 @@ def cause_of(truth: Mask, mask: Mask, others: Sequence[Mask], window: Window, si
     taken, lacking = int(np.count_nonzero(false)), int(np.count_nonzero(missed))
     if not taken + lacking:
         return "none"
-    area, found = int(np.count_nonzero(truth)), int(np.count_nonzero(mask))
-    if not found:
+    area, mask_area = int(np.count_nonzero(truth)), int(np.count_nonzero(mask))
+    if not mask_area:
         return "empty"
-    both = found - taken
+    both = mask_area - taken
     if any(masks.iou(mask, other) > both / (area + taken) for other in others):
         return "neighbour"
     theirs = int(np.count_nonzero(false & _union(others, truth.shape)))
     if taken > lacking and 2 * theirs > taken and theirs >= NEIGHBOUR_SHARE * area:
         return "neighbour"
-    if 2 * both < found and 2 * both < area:
+    if 2 * both < mask_area and 2 * both < area:
         return "elsewhere"
     if taken >= lacking and _most(false, masks.fill_holes(truth) & ~truth):
         return "holes"
@@ -199,8 +201,8 @@ def _is_thin(truth: Mask, mask: Mask, window: Window, side: int) -> bool:
     shown = geometry.crop_mask(truth, window, side) > 0.5
     if not shown.any():
         return True
-    found = geometry.crop_mask(mask, window, side) > 0.5
-    false, missed = found & ~shown, shown & ~found
+    answer = geometry.crop_mask(mask, window, side) > 0.5
+    false, missed = answer & ~shown, shown & ~answer
     taken, lacking = int(np.count_nonzero(false)), int(np.count_nonzero(missed))
     return (lacking >= taken and _most(missed, ~opened(shown, THIN_RADIUS))) or (
         taken >= lacking and _most(false, closed(shown, THIN_RADIUS))
@@ -212,10 +214,10 @@ def _most(part: Mask, of: Mask) -> bool:
     return 2 * int(np.count_nonzero(part & of)) > int(np.count_nonzero(part))
 
 
-def _union(found: Sequence[Mask], shape: tuple[int, ...]) -> Mask:
+def _union(parts: Sequence[Mask], shape: tuple[int, ...]) -> Mask:
     union = np.zeros(shape, np.bool_)
-    for one in found:
-        union |= one
+    for part in parts:
+        union |= part
     return union
 
 

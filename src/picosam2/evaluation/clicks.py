@@ -33,7 +33,7 @@ from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Point, Prompt
 
 TARGETS = (0.85, 0.90)
-"""IoU that the number of clicks is counted to."""
+"""The IoU to reach, of NoC@85 and NoC@90."""
 
 STARTS = ("click", "inside", "box")
 """How a session begins: at the centre point, at a point inside the object, with its box."""
@@ -46,7 +46,7 @@ RgbImage = npt.NDArray[np.uint8]
 
 
 class ClickedModel(Protocol):
-    """What can be clicked at."""
+    """A model that takes clicks, then corrections of its masks."""
 
     @property
     def weights_sha256(self) -> str:
@@ -65,7 +65,7 @@ class ClickedModel(Protocol):
 
 
 class ClickedPredictor:
-    """A `Predictor` as users click at it."""
+    """A `Predictor` as a `ClickedModel`."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -77,7 +77,7 @@ class ClickedPredictor:
 
     def first(self, image: RgbImage, prompts: Sequence[Prompt]) -> list[Region]:
         """The best candidate of each prompt."""
-        return [found[0].region for found in self._predictor.candidates(image, prompts)]
+        return [candidates[0].region for candidates in self._predictor.candidates(image, prompts)]
 
     def next(
         self, image: RgbImage, prompts: Sequence[Prompt], regions: Sequence[Region]
@@ -106,34 +106,36 @@ class ClickedPeer:
         return self._peer.weights_sha256
 
     def first(self, image: RgbImage, prompts: Sequence[Prompt]) -> list[Region]:
-        """Of several masks of a click the one that the model believes in most."""
+        """The best of several masks of a click, by the model's own score."""
         several = all(prompt.box is None for prompt in prompts)
         answers = self._peer.answers(image, prompts, several=several)
-        return [found[0].region for found in answers]
+        return [candidates[0].region for candidates in answers]
 
     def next(
         self, image: RgbImage, prompts: Sequence[Prompt], regions: Sequence[Region]
     ) -> list[Region]:
         """The one mask of all clicks."""
         del regions
-        return [found[0].region for found in self._peer.answers(image, prompts, several=False)]
+        return [
+            candidates[0].region for candidates in self._peer.answers(image, prompts, several=False)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clicked:
-    """What happened to one object."""
+    """The session of one object."""
 
     annotation: int
-    photo: int
+    image_id: int
     ious: tuple[float, ...]
     """IoU after each click, (clicks,)."""
     corrections: int
     """How many corrections were made before nothing was wrong, or the limit."""
     obeyed: int
-    """How many of them are on the right side of the mask that followed."""
+    """How many corrections the next mask obeyed: their pixel is set where the click is positive."""
 
     def clicks_to(self, target: float) -> int | None:
-        """How many clicks it took, or None if it never got there."""
+        """How many clicks it took to reach the IoU `target`, or None if it was never reached."""
         reached = [count for count, iou in enumerate(self.ious, start=1) if iou >= target]
         return reached[0] if reached else None
 
@@ -145,7 +147,7 @@ class Clicked:
 
 @dataclass(frozen=True, kw_only=True)
 class ClickCurve:
-    """Many objects clicked at; `to_json` gives the result file."""
+    """The sessions of many objects; `to_json` gives the result file."""
 
     dataset: str
     weights_sha256: str
@@ -157,28 +159,28 @@ class ClickCurve:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers: the result file of `picosam2 clicks`."""
-        table = np.array([one.ious for one in self.objects])
-        photos = np.array([one.photo for one in self.objects], np.int64)
-        intervals = [metrics.interval(column, photos) for column in table.T]
-        corrections = sum(one.corrections for one in self.objects)
+        table = np.array([clicked.ious for clicked in self.objects])
+        image_ids = np.array([clicked.image_id for clicked in self.objects], np.int64)
+        intervals = [metrics.interval(column, image_ids) for column in table.T]
+        corrections = sum(clicked.corrections for clicked in self.objects)
         return {
             "kind": "clicks",
             "dataset": self.dataset,
             "start": self.start,
             "n": len(self.objects),
-            "photos": len(set(photos)),
+            "photos": len(set(image_ids)),
             "clicks": self.clicks,
             "miou": [float(value) for value in table.mean(0)],
             "low": [low for low, _ in intervals],
             "high": [high for _, high in intervals],
             "noc": {f"{round(target * 100)}": self._noc(target) for target in TARGETS},
             "corrections": corrections,
-            "harmful": sum(one.harmful for one in self.objects) / max(corrections, 1),
-            "obeyed": sum(one.obeyed for one in self.objects) / max(corrections, 1),
+            "harmful": sum(clicked.harmful for clicked in self.objects) / max(corrections, 1),
+            "obeyed": sum(clicked.obeyed for clicked in self.objects) / max(corrections, 1),
             "objects": [
-                {"annotation": one.annotation, "photo": one.photo,
-                 "ious": [round(iou, 4) for iou in one.ious]}
-                for one in self.objects
+                {"annotation": clicked.annotation, "photo": clicked.image_id,
+                 "ious": [round(iou, 4) for iou in clicked.ious]}
+                for clicked in self.objects
             ],
             "weights_sha256": self.weights_sha256,
             "weights": dict(self.weights),
@@ -186,16 +188,16 @@ class ClickCurve:
         }  # fmt: skip
 
     def _noc(self, target: float) -> dict[str, float]:
-        counts = [one.clicks_to(target) for one in self.objects]
+        counts = [clicked.clicks_to(target) for clicked in self.objects]
         return {
             "clicks": float(np.mean([self.clicks if c is None else c for c in counts])),
             "failed": float(np.mean([c is None for c in counts])),
         }
 
 
-def next_click(truth: Mask, found: Mask) -> Point | None:
+def next_click(truth: Mask, mask: Mask) -> Point | None:
     """Where the simulated user clicks next, given masks (H, W) bool; None if nothing is wrong."""
-    missed, extra = deepest(truth & ~found), deepest(found & ~truth)
+    missed, extra = deepest(truth & ~mask), deepest(mask & ~truth)
     if missed is None and extra is None:
         return None
     positive = extra is None or (missed is not None and missed[2] >= extra[2])
@@ -206,7 +208,7 @@ def next_click(truth: Mask, found: Mask) -> Point | None:
 
 def measure_clicks(
     model: Predictor | ClickedModel,
-    photos: Iterable[AnnotatedImage],
+    images: Iterable[AnnotatedImage],
     *,
     dataset: str = "coco",
     start: str = "click",
@@ -215,9 +217,9 @@ def measure_clicks(
     weights: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> ClickCurve:
-    """Click `clicks` times at each object of `photos` (the first `limit` of them).
+    """Click `clicks` times at each object of `images` (the first `limit` of them).
 
-    A photo or mask that cannot be read is left out and named in `problems`. `progress` receives
+    An image or mask that cannot be read is left out and named in `problems`. `progress` receives
     the number of objects that are done.
 
     Args:
@@ -234,7 +236,7 @@ def measure_clicks(
     clicked = ClickedPredictor(model) if isinstance(model, Predictor) else model
     objects: list[Clicked] = []
     problems: list[EntryProblem] = []
-    for loaded in load_images(photos, problems, max_objects=limit, progress=progress):
+    for loaded in load_images(images, problems, max_objects=limit, progress=progress):
         prompts = [
             _first_prompt(start, mask, instance.id)
             for instance, mask in zip(loaded.instances, loaded.masks, strict=True)
@@ -242,7 +244,7 @@ def measure_clicks(
         sessions = _click_through(clicked, loaded.pixels, list(loaded.masks), prompts, clicks)
         objects += [
             Clicked(
-                annotation=instance.id, photo=loaded.annotated.id, ious=tuple(session.ious),
+                annotation=instance.id, image_id=loaded.annotated.id, ious=tuple(session.ious),
                 corrections=session.corrections, obeyed=session.obeyed,
             )
             for instance, session in zip(loaded.instances, sessions, strict=True)
@@ -308,7 +310,7 @@ def _click_through(
     clicks: int,
 ) -> list[_Session]:
     """The sessions of the objects of one image; a round of clicks is given together."""
-    sessions = [_Session(truth, one) for truth, one in zip(truths, prompts, strict=True)]
+    sessions = [_Session(truth, prompt) for truth, prompt in zip(truths, prompts, strict=True)]
     for session, region in zip(sessions, model.first(image, prompts), strict=True):
         session.take(region)
     waiting = sessions

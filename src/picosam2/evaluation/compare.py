@@ -1,4 +1,4 @@
-"""Did a change help? Two result files of the same objects, paired."""
+"""Compare two result files object by object, with an interval of the difference."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Comparison:
     b: float
     difference: float
     low: float
-    """Of the 95 % bootstrap interval of the difference, over photos."""
+    """Of the 95 % bootstrap interval of the difference, over images."""
     high: float
     better: float
     """Share of objects whose IoU rose by more than 0.01."""
@@ -38,11 +38,11 @@ class Comparison:
     by_size: dict[str, float | None]
     """The difference in each of COCO's size classes."""
     costs: dict[str, tuple[float | None, float | None]]
-    """What A and B took: milliseconds and bytes, by name; None where a file does not say."""
+    """The costs of A and B, by their text in `COSTS`; None where a file has none."""
 
     @property
     def verdict(self) -> str:
-        """What may be said."""
+        """The conclusion that the interval allows."""
         if self.low > 0:
             return "B is better"
         if self.high < 0:
@@ -59,9 +59,9 @@ class Comparison:
         )
         left_out = self.only_a + self.only_b
         lines = [
-            f"protocol {self.protocol}: {self.n} objects on {self.photos} photos",
+            f"protocol {self.protocol}: {self.n} objects on {self.photos} images",
             f"mIoU A {self.a:.4f}   B {self.b:.4f}",
-            f"B - A {self.difference:+.4f}   95 % interval over photos "
+            f"B - A {self.difference:+.4f}   95 % interval over images "
             f"{self.low:+.4f} to {self.high:+.4f}",
             f"objects better {self.better:.1%}, worse {self.worse:.1%}   ({sizes})",
             *(f"{name}: A {_shown(a)}   B {_shown(b)}" for name, (a, b) in self.costs.items()),
@@ -75,14 +75,14 @@ class Comparison:
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A result file of `eval`, `robustness`, `clicks` or `proposals`. `DataError` if it is none."""
     try:
-        found = json.loads(Path(path).read_text())
+        result = json.loads(Path(path).read_text())
     except FileNotFoundError as error:
         raise DataError(f"there is no result file {path}") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no JSON file") from error
-    if not isinstance(found, dict) or found.get("kind") not in KINDS:
+    if not isinstance(result, dict) or result.get("kind") not in KINDS:
         raise DataError(f"{path} is no result file: write one with `picosam2 eval --json FILE`")
-    return found
+    return result
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> Comparison:
@@ -105,18 +105,18 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> Comparison:
         shared = sorted(of_a.keys() & of_b.keys())
         before = np.array([of_a[key]["iou"] for key in shared], float)
         after = np.array([of_b[key]["iou"] for key in shared], float)
-        photos = np.array([of_a[key]["photo"] for key in shared], np.int64)
+        image_ids = np.array([of_a[key]["photo"] for key in shared], np.int64)
         areas = np.array([of_a[key]["area"] for key in shared], float)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"a result file has broken items ({error}): measure again") from error
     if not shared:
-        raise DataError("the two results share no object: measure both on the same photos")
+        raise DataError("the two results share no object: measure both on the same images")
     change = after - before
-    low, high = metrics.interval(change, photos)
+    low, high = metrics.interval(change, image_ids)
     return Comparison(
         protocol=a["protocol"],
         n=len(shared),
-        photos=len(set(photos)),
+        photos=len(set(image_ids)),
         only_a=len(of_a) - len(shared),
         only_b=len(of_b) - len(shared),
         a=float(before.mean()),
@@ -138,11 +138,11 @@ COSTS = {
     "weights_mb": "weights, MB",
     "peak_memory_mb": "memory at the peak, MB",
 }
-"""What is compared beside the scores, as a person reads it."""
+"""The costs that are compared beside the scores, and their text."""
 
 
 def costs_of(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
-    """What two results took, by what it is called; what neither says is left out."""
+    """The costs of two results, by their text in `COSTS`; a cost that neither has is left out."""
     pairs = {text: (_cost(a, key), _cost(b, key)) for key, text in COSTS.items()}
     return {text: pair for text, pair in pairs.items() if pair != (None, None)}
 
@@ -166,12 +166,15 @@ class DomainComparison:
     sets: dict[str, Comparison]
     difference: float
     low: float
-    """Of the 95 % bootstrap interval of the mean over sets, over photos within each set."""
+    """Of the 95 % bootstrap interval of the mean over sets, over images within each set."""
     high: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
-        return {**vars(self), "sets": {name: one.to_json() for name, one in self.sets.items()}}
+        return {
+            **vars(self),
+            "sets": {name: comparison.to_json() for name, comparison in self.sets.items()},
+        }
 
     def __str__(self) -> str:
         return "\n".join(
@@ -179,9 +182,9 @@ class DomainComparison:
                 f"protocol {self.protocol}: B - A over {len(self.sets)} sets "
                 f"{self.difference:+.4f}   95 % interval {self.low:+.4f} to {self.high:+.4f}",
                 *(
-                    f"  {name}: {found.a:.4f} to {found.b:.4f}, {found.difference:+.4f} "
-                    f"({found.low:+.4f} to {found.high:+.4f}), {found.verdict}"
-                    for name, found in self.sets.items()
+                    f"  {name}: {each.a:.4f} to {each.b:.4f}, {each.difference:+.4f} "
+                    f"({each.low:+.4f} to {each.high:+.4f}), {each.verdict}"
+                    for name, each in self.sets.items()
                 ),
             ]
         )
@@ -193,7 +196,7 @@ def compare_domains(a: dict[str, Any], b: dict[str, Any]) -> list[DomainComparis
     Raises:
         DataError: they share no set and protocol, or a set shares no object.
     """
-    found = []
+    comparisons = []
     for protocol, before in a["protocols"].items():
         after = b["protocols"].get(protocol, {"sets": {}})
         names = [name for name in before["sets"] if name in after["sets"]]
@@ -202,34 +205,34 @@ def compare_domains(a: dict[str, Any], b: dict[str, Any]) -> list[DomainComparis
         sets = {name: compare(before["sets"][name], after["sets"][name]) for name in names}
         pairs = [paired_changes(before["sets"][name], after["sets"][name]) for name in names]
         low, high = metrics.interval_of_means(pairs)
-        found.append(
+        comparisons.append(
             DomainComparison(
                 protocol=protocol,
                 sets=sets,
-                difference=float(np.mean([one.difference for one in sets.values()])),
+                difference=float(np.mean([comparison.difference for comparison in sets.values()])),
                 low=low,
                 high=high,
             )
         )
-    if not found:
+    if not comparisons:
         raise DataError("the two results share no set: measure both on the same folder")
-    return found
+    return comparisons
 
 
 def paired_changes(
     a: dict[str, Any], b: dict[str, Any]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """The change of IoU (N,) of the objects that both measured, and their photos (N,)."""
+    """The change of IoU (N,) of the objects that both measured, and their images (N,)."""
     of_b = {item["annotation"]: item["iou"] for item in b["items"]}
     shared = sorted((i["annotation"], i["iou"], i["photo"]) for i in a["items"]
                     if i["annotation"] in of_b)  # fmt: skip
     changes = np.array([of_b[key] - before for key, before, _ in shared], float)
-    return changes, np.array([photo for _, _, photo in shared], np.int64)
+    return changes, np.array([image_id for _, _, image_id in shared], np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """B minus A, with its 95 % bootstrap interval over photos."""
+    """B minus A, with its 95 % bootstrap interval over images."""
 
     a: float
     b: float
@@ -269,7 +272,7 @@ class ClicksComparison:
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"clicks from {self.start}: {self.n} objects on {self.photos} photos",
+                f"clicks from {self.start}: {self.n} objects on {self.photos} images",
                 *(
                     f"mIoU after {count}: {difference}   objects better {better:.1%}"
                     for count, (difference, better) in enumerate(
@@ -296,21 +299,23 @@ def compare_clicks(a: dict[str, Any], b: dict[str, Any]) -> ClicksComparison:
     of_b = {each["annotation"]: each["ious"][:clicks] for each in b["objects"]}
     shared = [each for each in a["objects"] if each["annotation"] in of_b]
     if not shared:
-        raise DataError("the two results share no object: measure both on the same photos")
+        raise DataError("the two results share no object: measure both on the same images")
     before = np.array([each["ious"][:clicks] for each in shared], float)
     after = np.array([of_b[each["annotation"]] for each in shared], float)
-    photos = np.array([each["photo"] for each in shared], np.int64)
+    image_ids = np.array([each["photo"] for each in shared], np.int64)
     return ClicksComparison(
         start=a["start"],
         n=len(shared),
-        photos=len(set(photos)),
+        photos=len(set(image_ids)),
         miou=tuple(
-            _difference(before[:, index], after[:, index], photos) for index in range(clicks)
+            _difference(before[:, index], after[:, index], image_ids) for index in range(clicks)
         ),
         better=tuple(float(share) for share in (after - before > 0.01).mean(0)),
         noc={
             target: _difference(
-                _clicks_to(before, int(target) / 100), _clicks_to(after, int(target) / 100), photos
+                _clicks_to(before, int(target) / 100),
+                _clicks_to(after, int(target) / 100),
+                image_ids,
             )
             for target in a["noc"]
             if target in b["noc"]
@@ -326,9 +331,9 @@ def _clicks_to(ious: npt.NDArray[np.float64], target: float) -> npt.NDArray[np.f
 
 
 def _difference(
-    a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], photos: npt.NDArray[np.int64]
+    a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], image_ids: npt.NDArray[np.int64]
 ) -> Difference:
-    low, high = metrics.interval(b - a, photos)
+    low, high = metrics.interval(b - a, image_ids)
     return Difference(
         a=float(a.mean()),
         b=float(b.mean()),

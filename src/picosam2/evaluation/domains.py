@@ -24,7 +24,7 @@ from picosam2.evaluation.run import GEOMETRIC, Evaluation, evaluate
 from picosam2.predictor import Predictor
 
 MEASURED_BY = ("box", "click", "click-inside")
-"""The protocols of a user, which are measured on every set."""
+"""The protocols that are measured on every set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class DomainEvaluation:
 
     results: Mapping[str, Mapping[str, Evaluation]]
     leaks: Mapping[str, Mapping[str, Any]]
-    """What the leak check says of each set; empty without one."""
+    """The result of the leak check of each set; empty without one."""
     problems: tuple[EntryProblem, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -55,14 +55,14 @@ class DomainEvaluation:
         protocols = {}
         for protocol, by_set in self.results.items():
             low, high = metrics.interval_of_means(
-                [(result.column("iou"), result.column("photo")) for result in by_set.values()]
+                [(result.column("iou"), result.column("image_id")) for result in by_set.values()]
             )
             sets = {name: result.to_json() for name, result in by_set.items()}
             protocols[protocol] = {
-                "miou": float(np.mean([found["miou"] for found in sets.values()])),
+                "miou": float(np.mean([result["miou"] for result in sets.values()])),
                 "miou_ci95": [low, high],
                 "baselines": {
-                    name: float(np.mean([found["baselines"][name] for found in sets.values()]))
+                    name: float(np.mean([result["baselines"][name] for result in sets.values()]))
                     for name in GEOMETRIC
                 },
                 "sets": sets,
@@ -72,19 +72,19 @@ class DomainEvaluation:
     def rows(self) -> Iterator[tuple[str, ...]]:
         """A table: a row for every set and protocol, and the mean over sets."""
         yield ("set", "protocol", "objects", "mIoU", "95 %", *GEOMETRIC, "ms per prompt")
-        for protocol, found in self.to_json()["protocols"].items():
-            for name, result in found["sets"].items():
+        for protocol, summary in self.to_json()["protocols"].items():
+            for name, result in summary["sets"].items():
                 yield (
                     name, protocol, f"{result['n']:,}", *_scores(result),
                     f"{result['ms_per_prompt']:.1f}",
                 )  # fmt: skip
-            yield ("mean over sets", protocol, "", *_scores(found), "")
+            yield ("mean over sets", protocol, "", *_scores(summary), "")
 
 
-def _scores(found: Mapping[str, Any]) -> tuple[str, ...]:
-    low, high = found["miou_ci95"]
-    guesses = (f"{100 * found['baselines'][name]:.1f}" for name in GEOMETRIC)
-    return f"{100 * found['miou']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", *guesses
+def _scores(result: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = result["miou_ci95"]
+    guesses = (f"{100 * result['baselines'][name]:.1f}" for name in GEOMETRIC)
+    return f"{100 * result['miou']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", *guesses
 
 
 def read_domains(folder: Path) -> tuple[Domain, ...]:

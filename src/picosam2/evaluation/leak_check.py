@@ -1,4 +1,4 @@
-"""Were the photos that are measured on part of the training store? Then a score means little."""
+"""Check whether evaluated images are in the training store: then their scores mean little."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from picosam2.images import load_image
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """An evaluated photo that the training store holds."""
+    """An evaluated image that the training store holds."""
 
-    photo: str
+    image: str
     """Its file name."""
     stored: str
     """The store's file name, with its source."""
     why: str
-    """`id`: same image id and file name; `picture`: same perceptual hash."""
+    """`id`: same image id and file name; `image`: same perceptual hash."""
     validation: bool
     """The store kept it for validation: it chose a checkpoint or a scorer, not the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks:
-    """What the check found; `checked` photos were compared with `stored`."""
+    """What the check found; `checked` images were compared with `stored`."""
 
     checked: int
     stored: int
     fingerprint: str
-    found: tuple[Leak, ...]
+    leaks: tuple[Leak, ...]
 
     @property
     def warning(self) -> str | None:
-        """One sentence to print beside every score, or None if nothing met."""
-        if not self.found:
+        """One sentence to print beside every score, or None if there is no leak."""
+        if not self.leaks:
             return None
-        trained = sum(not leak.validation for leak in self.found)
+        trained = sum(not leak.validation for leak in self.leaks)
         return (
-            f"{len(self.found)} of the {self.checked} photos measured on are in the training store "
-            f"({trained} of them trained on), for instance {self.found[0].photo}: "
-            "these scores do not show how the weights do on new photos"
+            f"{len(self.leaks)} of the {self.checked} images measured on are in the training store "
+            f"({trained} of them trained on), for instance {self.leaks[0].image}: "
+            "these scores do not show how the weights do on new images"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -56,46 +56,46 @@ class Leaks:
             "checked": self.checked,
             "stored": self.stored,
             "store": self.fingerprint,
-            "met": len(self.found),
-            "trained_on": sum(not leak.validation for leak in self.found),
-            "photos": [leak.photo for leak in self.found],
+            "met": len(self.leaks),
+            "trained_on": sum(not leak.validation for leak in self.leaks),
+            "photos": [leak.image for leak in self.leaks],
         }
 
 
-def check_leaks(photos: Sequence[AnnotatedImage], store: Store) -> Leaks:
-    """Compare photos with those of a store, by image id and file name and by picture.
+def check_leaks(images: Sequence[AnnotatedImage], store: Store) -> Leaks:
+    """Compare images with those of a store, by image id and file name and by perceptual hash.
 
-    The store's validation photos count too. Photos that cannot be read are not compared.
+    The store's validation images count too. Images that cannot be read are not compared.
     """
-    stored = store.photos
-    hashes = np.array([int(one["dhash"], 16) for one in stored], np.uint64)
-    # An id alone says nothing: every data set starts counting at one.
-    names = {(one["id"], one["file_name"]): index for index, one in enumerate(stored)}
-    found: list[Leak] = []
+    stored = store.image_entries
+    hashes = np.array([int(entry["dhash"], 16) for entry in stored], np.uint64)
+    # An id alone is no proof: every data set starts counting at one.
+    names = {(entry["id"], entry["file_name"]): index for index, entry in enumerate(stored)}
+    leaks: list[Leak] = []
     checked = 0
-    for photo in photos:
+    for image in images:
         try:
-            picture = load_image(photo.path)
+            pixels = load_image(image.path)
         except ImageError:
             continue
         checked += 1
-        index, why = names.get((photo.id, photo.path.name)), "id"
+        index, why = names.get((image.id, image.path.name)), "id"
         if index is None and len(hashes):
-            distance = np.bitwise_count(hashes ^ np.uint64(dhash(picture)))
-            index, why = int(np.argmin(distance)), "picture"
+            distance = np.bitwise_count(hashes ^ np.uint64(dhash(pixels)))
+            index, why = int(np.argmin(distance)), "image"
             if distance[index] > NEAR:
                 continue
         if index is None:
             continue
-        one = stored[index]
-        found.append(
+        entry = stored[index]
+        leaks.append(
             Leak(
-                photo=photo.path.name,
-                stored=f"{one['source']}/{one['file_name']}",
+                image=image.path.name,
+                stored=f"{entry['source']}/{entry['file_name']}",
                 why=why,
-                validation=bool(one["validation"]),
+                validation=bool(entry["validation"]),
             )
         )
     return Leaks(
-        checked=checked, stored=len(stored), fingerprint=store.fingerprint, found=tuple(found)
+        checked=checked, stored=len(stored), fingerprint=store.fingerprint, leaks=tuple(leaks)
     )

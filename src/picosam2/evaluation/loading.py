@@ -43,18 +43,18 @@ def load_images(
         max_objects: stop after so many objects.
         max_images: stop after so many images.
         progress: receives the number of objects that are done, or of images with `max_images`;
-            one is done when the next one is asked for.
+            an image is done when the next one is requested.
 
     Raises:
         DataError: there was no usable object at all.
     """
-    given = tuple(images)
-    objects_in_all = sum(len(image.instances) for image in given)
+    listed = tuple(images)
+    objects_in_all = sum(len(image.instances) for image in listed)
     total = min(objects_in_all, max_objects or objects_in_all)
     if max_images is not None:
-        total = min(len(given), max_images)
+        total = min(len(listed), max_images)
     objects = loaded_images = 0
-    for annotated in given:
+    for annotated in listed:
         room = None if max_objects is None else max_objects - objects
         if room == 0 or loaded_images == max_images:
             break
@@ -81,7 +81,7 @@ def _load(
     try:
         pixels = load_image(annotated.path)
     except PicoSAM2Error as error:
-        problems.append(EntryProblem(where=f"photo {annotated.path.name}", what=str(error)))
+        problems.append(EntryProblem(where=f"image {annotated.path.name}", what=str(error)))
         return None
     kept, masks = [], []
     for instance in annotated.instances[:room]:

@@ -1,6 +1,6 @@
-"""How good masks are, over many objects: mIoU with its interval, hit rate, by size.
+"""Metrics over many objects: mIoU with its interval, hit rate, mIoU by size.
 
-Also how far the network's own scores can be believed. `boundary.py` compares outlines.
+Also the calibration of the network's own scores. `boundary.py` compares outlines.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ def hit_rate(ious: Floats) -> float:
     return float((ious[:, None] >= THRESHOLDS).mean()) if len(ious) else float("nan")
 
 
-def interval(ious: Floats, photos: npt.NDArray[Any], *, draws: int = 2000) -> tuple[float, float]:
-    """A 95 % bootstrap interval of the mean of `ious` (N,), resampling whole photos (N,).
+def interval(
+    ious: Floats, image_ids: npt.NDArray[Any], *, draws: int = 2000
+) -> tuple[float, float]:
+    """A 95 % bootstrap interval of the mean of `ious` (N,), resampling whole images (N,).
 
-    Objects of one photo are alike, so photos are drawn, not objects (Efron and Tibshirani 1993).
+    Objects of one image are alike, so images are drawn, not objects (Efron and Tibshirani 1993).
     """
     if not len(ious):
         return float("nan"), float("nan")
-    _, index = np.unique(photos, return_inverse=True)
+    _, index = np.unique(image_ids, return_inverse=True)
     sums, counts = np.bincount(index, ious), np.bincount(index)
     rng = np.random.default_rng(0)
     chosen = rng.integers(0, len(sums), (draws, len(sums)))
@@ -51,13 +53,13 @@ def interval_of_means(
     """A 95 % bootstrap interval of the mean over sets of their mean IoU.
 
     Args:
-        sets: of each set the IoU (N,) and the photo (N,) of its objects.
-        draws: how often whole photos are drawn, within each set.
+        sets: of each set the IoU (N,) and the image (N,) of its objects.
+        draws: how often whole images are drawn, within each set.
     """
     rng = np.random.default_rng(0)
     means = np.zeros(draws)
-    for ious, photos in sets:
-        _, index = np.unique(photos, return_inverse=True)
+    for ious, image_ids in sets:
+        _, index = np.unique(image_ids, return_inverse=True)
         sums, counts = np.bincount(index, ious), np.bincount(index)
         chosen = rng.integers(0, len(sums), (draws, len(sums)))
         means += sums[chosen].sum(1) / counts[chosen].sum(1) / len(sets)
@@ -91,7 +93,7 @@ def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def calibration_error(scores: Floats, ious: Floats, *, bins: int = 10) -> float:
-    """Expected calibration error: |mean score - mean IoU| over equal score bins, by their size."""
+    """Expected calibration error: |mean score - mean IoU| of equal score bins, by their count."""
     index = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
     gaps = [
         abs(float(scores[index == b].mean() - ious[index == b].mean())) * float((index == b).mean())
@@ -129,8 +131,8 @@ def reliability(scores: Floats, ious: Floats, *, bins: int = 10) -> list[Bin]:
 
 def by_rivals(ious: Floats, rivals: Floats) -> dict[str, dict[str, float | int | None]]:
     """Count and mIoU by how many other objects share the window; see `RIVALS`."""
-    found: dict[str, dict[str, float | int | None]] = {}
+    table: dict[str, dict[str, float | int | None]] = {}
     for name, (low, high) in RIVALS.items():
         chosen = ious[(rivals >= low) & (rivals < high)]
-        found[name] = {"n": len(chosen), "miou": float(chosen.mean()) if len(chosen) else None}
-    return found
+        table[name] = {"n": len(chosen), "miou": float(chosen.mean()) if len(chosen) else None}
+    return table

@@ -1,6 +1,6 @@
-"""What is said of weights beside their scores: size, precision, costs, speed and machine.
+"""The facts of weights in a result file: size, precision, costs, speed and machine.
 
-Costs need torch, which builds the network. Without it they are left out, and the rest stands.
+Parameters and MACs are counted on the torch network; without torch they are left out.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:
-    """The network's configuration, from what a weights file says of itself; None if not ours.
+    """The network's configuration, from the metadata of a weights file; None if not ours.
 
-    The file may hold any graph that answers like ours, so that is no error. Without torch: None.
+    The file may hold any graph with our inputs and outputs: no error. Without torch: None.
     """
     table = facts.get("model")
     if importlib.util.find_spec("torch") is None:
@@ -44,13 +44,13 @@ def config_of(facts: Mapping[str, Any]) -> ModelConfig | None:
 
 
 def describe_weights(name: str, path: Path, predictor: Predictor) -> dict[str, Any]:
-    """What a report says of weights: `name` as it was given, size, precision, cost, speed.
+    """The facts of weights in a result file: `name` as the user wrote it, size, precision, costs.
 
     `path` is their file. The speed is of the bare network on one crop, in this process.
     """
     info = predictor.runtime.info
     config = config_of(info.facts)
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "name": name,
         "file": path.name,
         "bytes": path.stat().st_size,
@@ -64,12 +64,12 @@ def describe_weights(name: str, path: Path, predictor: Predictor) -> dict[str, A
         from picosam2.models.costs import stage_costs
 
         stages = stage_costs(config.build())
-        found |= {
+        facts |= {
             "parameters": sum(stage.parameters for stage in stages),
             "macs": sum(stage.macs for stage in stages),
             "model": asdict(config),
         }
-    return found
+    return facts
 
 
 def precision(path: Path) -> str:

@@ -3,7 +3,7 @@
     picosam2 eval --peer sam2:FOLDER --protocol box ...
     picosam2 eval --peer onnx:ENCODER,DECODER --protocol click ...
 
-`sam` knows the models; nothing is fetched. Masks are resized as their authors do. The masks of a
+`sam.py` opens the models; nothing is fetched. Masks are resized as their authors do. The masks of a
 click are ordered by the model's own predicted IoU; a box gets one mask.
 """
 
@@ -44,7 +44,7 @@ class Peer:
         return str(self.model.facts["sha256"])
 
     def facts(self) -> dict[str, Any]:
-        """What a result file says of the weights, like `network_facts.describe_weights`."""
+        """The facts of the weights in a result file, like `network_facts.describe_weights`."""
         return self.model.facts
 
     def timing(self) -> dict[str, float]:
@@ -60,7 +60,7 @@ class Peer:
         return [candidates[0] for candidates in answers]
 
     def clicks(self, image: RgbImage, points: Sequence[Point]) -> list[list[Candidate]]:
-        """The model's masks of each click, the one that it believes in most first."""
+        """The masks of each click, best first by the model's own score."""
         return self.answers(image, [Prompt((point,)) for point in points], several=True)
 
     def answers(
@@ -71,7 +71,7 @@ class Peer:
         Args:
             image: (H, W, 3) RGB uint8.
             prompts: of any kind.
-            several: several masks for each, or the one for prompts that leave no doubt.
+            several: return several masks for each prompt, or the one for unambiguous prompts.
         """
         height, width = image.shape[:2]
         encoded = self._encode(image)
@@ -92,7 +92,7 @@ class Peer:
         return self._newest[1]
 
     def windows(self, image: RgbImage, items: Sequence[Item]) -> Floats:
-        """The published comparison: the model sees the small crop as if it were a photo.
+        """The published comparison: the model sees the small crop as if it were a whole image.
 
         Its prompt is the same click or box, moved into the crop.
         """

@@ -1,4 +1,4 @@
-"""How many of a photo's objects are among the first 100 masks of everything mode: AR@100.
+"""How many of an image's objects are among the first 100 masks of everything mode: AR@100.
 
 Average recall (Hosang et al., "What makes for effective detection proposals?", 2016) as COCO
 measures it, through COCOeval and without classes: the share of objects that a mask meets, averaged
@@ -34,7 +34,7 @@ GRID_LEVELS = 6
 MAX_MASKS = (1, 10, 100)
 _SIZES = ("all", "small", "medium", "large")
 
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 Ranked = list[tuple[dict[str, Any], float]]
 """Masks as RLE and their scores, in any order."""
 
@@ -44,28 +44,28 @@ class Recall:
     """Average recall of one method."""
 
     at: dict[int, float]
-    """By the number of masks a photo."""
+    """By the number of masks an image."""
     by_size: dict[str, float | None]
     """AR@100 of small, medium and large objects, in COCO's sense; None if there are none."""
-    masks_per_photo: float
-    seconds_per_photo: float
+    masks_per_image: float
+    seconds_per_image: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
         return {
             **{f"ar@{count}": value for count, value in self.at.items()},
             "by_size": dict(self.by_size),
-            "masks_per_photo": self.masks_per_photo,
-            "seconds_per_photo": self.seconds_per_photo,
+            "masks_per_photo": self.masks_per_image,
+            "seconds_per_photo": self.seconds_per_image,
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposals:
-    """What was measured; `to_json` gives the result file of `picosam2 proposals`."""
+    """The recall of every method; `to_json` gives the result file of `picosam2 proposals`."""
 
     objects: int
-    photos: int
+    images: int
     weights_sha256: str
     settings: Everything
     methods: dict[str, Recall]
@@ -76,29 +76,29 @@ class Proposals:
         return {
             "kind": "proposals",
             "n": self.objects,
-            "photos": self.photos,
+            "photos": self.images,
             "weights_sha256": self.weights_sha256,
             "settings": vars(self.settings),
-            "methods": {name: found.to_json() for name, found in self.methods.items()},
-            "problems": [f"{one.where}: {one.what}" for one in self.problems],
+            "methods": {name: recall.to_json() for name, recall in self.methods.items()},
+            "problems": [f"{problem.where}: {problem.what}" for problem in self.problems],
         }
 
 
 def measure(
     predictor: Predictor,
-    photos: Iterable[AnnotatedImage],
+    images: Iterable[AnnotatedImage],
     settings: Everything | None = None,
     *,
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Proposals:
-    """Everything mode and both grids of boxes on the objects of `photos`.
+    """Everything mode and both grids of boxes on the objects of `images`.
 
     Args:
         predictor: what is measured.
-        photos: photos with their objects; those without an object are passed over.
+        images: images with their objects; those without an object are passed over.
         settings: of everything mode.
-        limit: take the first photos only.
+        limit: take the first images only.
         progress: receives the number of measured images.
 
     Raises:
@@ -107,18 +107,18 @@ def measure(
     """
     require("pycocotools.cocoeval", "train")
     chosen = settings or Everything()
-    methods: dict[str, Callable[[Picture], Ranked]] = {
-        "everything": lambda picture: _everything(picture, predictor, chosen),
+    methods: dict[str, Callable[[RgbImage], Ranked]] = {
+        "everything": lambda image: _everything(image, predictor, chosen),
         "grid of boxes": _grid,
-        "grid of boxes as prompts": lambda picture: _prompted_grid(picture, predictor),
+        "grid of boxes as prompts": lambda image: _prompted_grid(image, predictor),
     }
     ranked: dict[str, list[Ranked]] = {name: [] for name in methods}
     seconds = dict.fromkeys(methods, 0.0)
     truths: list[list[dict[str, Any]]] = []
     problems: list[EntryProblem] = []
-    given = tuple(photos)
-    count = len(given) if limit is None else limit
-    for loaded in load_images(given, problems, max_images=count, progress=progress):
+    listed = tuple(images)
+    count = len(listed) if limit is None else limit
+    for loaded in load_images(listed, problems, max_images=count, progress=progress):
         truths.append(
             [
                 {"rle": masks.rle_encode(mask), "area": instance.area}
@@ -131,12 +131,12 @@ def measure(
             seconds[name] += time.perf_counter() - started
     return Proposals(
         objects=sum(map(len, truths)),
-        photos=len(truths),
+        images=len(truths),
         weights_sha256=predictor.runtime.info.weights_sha256,
         settings=chosen,
         methods={
-            name: average_recall(truths, found, seconds[name] / len(truths))
-            for name, found in ranked.items()
+            name: average_recall(truths, proposals, seconds[name] / len(truths))
+            for name, proposals in ranked.items()
         },
         problems=tuple(problems),
     )
@@ -145,12 +145,11 @@ def measure(
 def average_recall(
     truths: Sequence[Sequence[dict[str, Any]]],
     ranked: Sequence[Ranked],
-    seconds_per_photo: float = 0.0,
+    seconds_per_image: float = 0.0,
 ) -> Recall:
-    """Average recall over photos: `truths` are each one's objects, one or more, as
-    {"rle", "area"}.
+    """Average recall over images, as COCOeval of pycocotools computes it with `useCats` off.
 
-    The last word has pycocotools' COCOeval, with `useCats` off.
+    `truths` are the objects of each image, one or more, as {"rle", "area"}.
     """
     evaluated = _cocoeval(truths, ranked)
     recall = evaluated.eval["recall"]  # (thresholds, classes, sizes, numbers of masks)
@@ -163,8 +162,8 @@ def average_recall(
     return Recall(
         at={count: mean(0, index) or 0.0 for index, count in enumerate(MAX_MASKS)},
         by_size={name: mean(i, len(MAX_MASKS) - 1) for i, name in enumerate(_SIZES) if i},
-        masks_per_photo=float(np.mean([len(found) for found in ranked])),
-        seconds_per_photo=seconds_per_photo,
+        masks_per_image=float(np.mean([len(proposals) for proposals in ranked])),
+        seconds_per_image=seconds_per_image,
     )
 
 
@@ -172,16 +171,16 @@ def _cocoeval(truths: Sequence[Sequence[dict[str, Any]]], ranked: Sequence[Ranke
     coco = require("pycocotools.coco", "train").COCO
     sizes = [some[0]["rle"]["size"] for some in truths]
     images = [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(sizes, 1)]
-    objects = [(number, one) for number, some in enumerate(truths, 1) for one in some]
-    answers = [(number, one) for number, some in enumerate(ranked, 1) for one in some]
+    objects = [(number, each) for number, some in enumerate(truths, 1) for each in some]
+    answers = [(number, each) for number, some in enumerate(ranked, 1) for each in some]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
         truth, answer = coco(), coco()
         truth.dataset = {
             "images": images,
             "categories": [{"id": 1, "name": "object"}],
             "annotations": [
-                _entry(i, number, one["rle"], one["area"])
-                for i, (number, one) in enumerate(objects, 1)
+                _entry(i, number, truth["rle"], truth["area"])
+                for i, (number, truth) in enumerate(objects, 1)
             ],
         }
         answer.dataset = {
@@ -214,7 +213,7 @@ def _entry(number: int, image: int, rle: dict[str, Any], area: float) -> dict[st
 
 
 def grid_of_boxes(height: int, width: int) -> list[Box]:
-    """Boxes over a photo, coarse to fine: on level n, n x n of them, 1.5 / n of its sides long."""
+    """Boxes over an image, coarse to fine: on level n, n x n of them, 1.5 / n of its sides long."""
     boxes = []
     for level in range(1, GRID_LEVELS + 1):
         half_w, half_h = 0.75 * width / level, 0.75 * height / level
@@ -232,12 +231,15 @@ def grid_of_boxes(height: int, width: int) -> list[Box]:
     return boxes
 
 
-def _everything(picture: Picture, predictor: Predictor, settings: Everything) -> Ranked:
-    return [(one.rle(), one.score) for one in everything(picture, predictor, settings)]
+def _everything(image: RgbImage, predictor: Predictor, settings: Everything) -> Ranked:
+    return [
+        (segmentation.rle(), segmentation.score)
+        for segmentation in everything(image, predictor, settings)
+    ]
 
 
-def _grid(picture: Picture) -> Ranked:
-    height, width = picture.shape[:2]
+def _grid(image: RgbImage) -> Ranked:
+    height, width = image.shape[:2]
     boxes = grid_of_boxes(height, width)
     return [
         (masks.rle_encode(filled_box(box, height, width)), 1 / (rank + 1))
@@ -245,7 +247,10 @@ def _grid(picture: Picture) -> Ranked:
     ]
 
 
-def _prompted_grid(picture: Picture, predictor: Predictor) -> Ranked:
-    height, width = picture.shape[:2]
-    found = predictor.boxes(picture, grid_of_boxes(height, width))
-    return [(masks.rle_encode(one.mask(height, width)), one.score) for one in found]
+def _prompted_grid(image: RgbImage, predictor: Predictor) -> Ranked:
+    height, width = image.shape[:2]
+    candidates = predictor.boxes(image, grid_of_boxes(height, width))
+    return [
+        (masks.rle_encode(candidate.mask(height, width)), candidate.score)
+        for candidate in candidates
+    ]

@@ -1,9 +1,9 @@
 """The evaluation protocols: which prompt an object gives, and on which pixels IoU is measured.
 
 `click`, `click-inside` and `box` are what a user gets: the predictor chooses its windows, IoU is
-measured on the whole photo. `click` is at the object's centre point, `click-inside` anywhere in it.
+measured on the whole image. `click` is at the object's centre point, `click-inside` anywhere in it.
 `paper-point` and `paper-roi` repeat the published measurements (PicoSAM2, arXiv 2506.18807, and
-PicoSAM3): a given window, cut off at the photo's border and then stretched as their code does, with
+PicoSAM3): a given window, cut off at the image's border and then stretched as their code does, with
 IoU measured on the crop. That border handling is wrong for use (the click leaves the centre), and
 here only so that numbers compare.
 """
@@ -101,12 +101,12 @@ def inside_point(mask: npt.NDArray[np.bool_], *, seed: int) -> Point:
 
 
 def first_annotations(
-    annotations: Path, photos: Sequence[AnnotatedImage], count: int
+    annotations: Path, images: Sequence[AnnotatedImage], count: int
 ) -> list[AnnotatedImage]:
-    """The photos with only the objects that are among the first `count` annotations of the file.
+    """The images with only the objects that are among the first `count` annotations of the file.
 
     The published subset of `paper-point` (1,000 annotations) goes by the file's order, in which a
-    photo's annotations need not stand together. Crowds are no objects and are not counted.
+    image's annotations need not stand together. Crowds are no objects and are not counted.
 
     Raises:
         DataError: the file cannot be read.
@@ -116,13 +116,16 @@ def first_annotations(
         order = [entry["id"] for entry in entries if not entry.get("iscrowd")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{annotations} is no annotation file in COCO's format") from error
-    usable = {instance.id for photo in photos for instance in photo.instances}
+    usable = {instance.id for image in images for instance in image.instances}
     chosen = set([number for number in order if number in usable][:count])
     kept = [
-        replace(photo, instances=tuple(one for one in photo.instances if one.id in chosen))
-        for photo in photos
+        replace(
+            image,
+            instances=tuple(instance for instance in image.instances if instance.id in chosen),
+        )
+        for image in images
     ]
-    return [photo for photo in kept if photo.instances]
+    return [image for image in kept if image.instances]
 
 
 RIVAL_SHARE = 0.01
@@ -130,7 +133,7 @@ RIVAL_SHARE = 0.01
 
 
 def count_rivals(truths: Sequence[npt.NDArray[np.bool_]]) -> list[int]:
-    """For each of a photo's objects, how many others cover `RIVAL_SHARE` of its box window.
+    """For each of an image's objects, how many others cover `RIVAL_SHARE` of its box window.
 
     `truths` are masks (H, W) bool, none empty. The window is the predictor's for the true box,
     whatever the prompt, so that the classes are the same objects under every protocol.
@@ -159,7 +162,7 @@ def count_rivals(truths: Sequence[npt.NDArray[np.bool_]]) -> list[int]:
 def _published_crop(point: Point, height: int, width: int) -> Window:
     """PicoSAM2's window: 96 pixels from whole ones, as its data set cuts them.
 
-    The low edges are kept inside the photo before the high ones are counted from them, so at the
+    The low edges are kept inside the image before the high ones are counted from them, so at the
     left and top the window is moved, and at the right and bottom it is cut off.
     """
     left = max(math.floor(point.x - 0.5) - CROP_SIZE // 2, 0)

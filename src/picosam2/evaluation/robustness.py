@@ -1,8 +1,8 @@
-"""How scores fall when prompts are careless and photos are bad: one curve for each disturbance.
+"""How scores fall when prompts are careless and images are bad: one curve for each disturbance.
 
 Every level of a curve is one evaluation of the same objects under `box` or `click`. The first level
 of each curve is the undisturbed one, so curves can be compared. Disturbances are seeded by the
-photo's or the annotation's id: two networks see the same ones.
+image's or the annotation's id: two networks see the same ones.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ from picosam2.evaluation.run import Evaluation, evaluate
 from picosam2.predictor import Predictor
 from picosam2.prompts import Point, Prompt
 
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 
 ERODED_SHARE = 0.1
 """`inside` erodes an object by this share of the shorter side of its box before it clicks in it."""
 
 
-# --- photos -------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------
 
 
-def jpeg(picture: Picture, quality: float, _: int = 0) -> Picture:
-    """The picture saved as JPEG at that quality (1..95) and read again; 100 leaves it alone."""
+def jpeg(image: RgbImage, quality: float, _: int = 0) -> RgbImage:
+    """The image saved as JPEG at that quality (1..95) and read again; 100 leaves it alone."""
     if quality >= 100:
-        return picture
+        return image
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=int(quality))
+    Image.fromarray(image).save(stream, "JPEG", quality=int(quality))
     return np.asarray(Image.open(stream).convert("RGB"))
 
 
-def low_light(picture: Picture, exposure: float, seed: int = 0) -> Picture:
+def low_light(image: RgbImage, exposure: float, seed: int = 0) -> RgbImage:
     """The scene with `exposure` (0..1] of the light, as a camera sees it: darker, and noisy.
 
     Values are taken to linear light (the sRGB curve), scaled, given shot noise of a sensor that
     holds `_FULL_WELL` electrons and `_READ_NOISE` electrons of read noise, and taken back.
     """
     if exposure >= 1:
-        return picture
+        return image
     rng = np.random.default_rng((seed, 11))
-    electrons = _TO_LINEAR[picture] * exposure * _FULL_WELL
+    electrons = _TO_LINEAR[image] * exposure * _FULL_WELL
     # Normal, not Poisson: the same above a few electrons, and much faster.
-    noise = rng.standard_normal(picture.shape, np.float32)
+    noise = rng.standard_normal(image.shape, np.float32)
     electrons += noise * np.sqrt(electrons + _READ_NOISE**2)
     linear = np.clip(electrons / _FULL_WELL, 0, 1)
     levels = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    darker: Picture = np.rint(levels * 255).astype(np.uint8)
+    darker: RgbImage = np.rint(levels * 255).astype(np.uint8)
     return darker
 
 
@@ -74,21 +74,21 @@ _TO_LINEAR = np.where(
 ).astype(np.float32)
 
 
-def blur(picture: Picture, sigma: float, _: int = 0) -> Picture:
-    """The picture out of focus: a Gaussian of that standard deviation in pixels."""
+def blur(image: RgbImage, sigma: float, _: int = 0) -> RgbImage:
+    """The image out of focus: a Gaussian of that standard deviation in pixels."""
     if sigma <= 0:
-        return picture
-    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(sigma)))
+        return image
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-def downscale(picture: Picture, factor: float, _: int = 0) -> Picture:
-    """The picture from a camera with `factor` times fewer pixels a side, enlarged back."""
+def downscale(image: RgbImage, factor: float, _: int = 0) -> RgbImage:
+    """The image from a camera with `factor` times fewer pixels a side, enlarged back."""
     if factor <= 1:
-        return picture
-    image = Image.fromarray(picture)
-    small = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
-    shrunk = image.resize(small, Image.Resampling.BOX)
-    return np.asarray(shrunk.resize(image.size, Image.Resampling.BICUBIC))
+        return image
+    full = Image.fromarray(image)
+    small = (max(1, round(full.width / factor)), max(1, round(full.height / factor)))
+    shrunk = full.resize(small, Image.Resampling.BOX)
+    return np.asarray(shrunk.resize(full.size, Image.Resampling.BICUBIC))
 
 
 # --- clicks -------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def downscale(picture: Picture, factor: float, _: int = 0) -> Picture:
 def click_off(item: Item, distance: float, seed: int) -> Item:
     """The click `distance` pixels off its place, in a random direction, if need be off the object.
 
-    It stays on the photo.
+    It stays on the image.
     """
     if not distance:
         return item
@@ -131,28 +131,28 @@ def click_inside(item: Item, on: float, seed: int) -> Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One way in which things get worse. The first of `levels` changes nothing."""
+    """One disturbance of images or prompts. The first of `levels` changes nothing."""
 
     title: str
     unit: str
-    """What a level counts, for the axis."""
+    """What a level counts; the label of the figure's axis."""
     levels: tuple[float, ...]
     protocols: tuple[str, ...]
-    picture: Callable[[Picture, float, int], Picture] | None = None
+    image: Callable[[RgbImage, float, int], RgbImage] | None = None
     click: Callable[[Item, float, int], Item] | None = None
 
     def arguments(self, level: float) -> dict[str, Any]:
-        """What `evaluate` needs for one level."""
-        found: dict[str, Any] = {}
-        if self.picture is not None:
-            worse = self.picture
-            found["disturb_picture"] = lambda picture, seed: worse(picture, level, seed)
+        """The arguments of `evaluate` for one level."""
+        arguments: dict[str, Any] = {}
+        if self.image is not None:
+            worse = self.image
+            arguments["disturb_image"] = lambda image, seed: worse(image, level, seed)
         if self.click is not None:
             moved = self.click
-            found["disturb_item"] = lambda item, seed: moved(item, level, seed)
-        if not found:
-            found["jitter"] = level
-        return found
+            arguments["disturb_item"] = lambda item, seed: moved(item, level, seed)
+        if not arguments:
+            arguments["jitter"] = level
+        return arguments
 
 
 _BOTH = ("box", "click")
@@ -182,28 +182,28 @@ CURVES: dict[str, Curve] = {
         unit="quality (100: as it was)",
         levels=(100.0, 75.0, 50.0, 25.0, 10.0, 5.0),
         protocols=_BOTH,
-        picture=jpeg,
+        image=jpeg,
     ),
     "low-light": Curve(
         title="Low light",
         unit="share of the light",
         levels=(1.0, 0.3, 0.1, 0.03, 0.01),
         protocols=_BOTH,
-        picture=low_light,
+        image=low_light,
     ),
     "blur": Curve(
         title="Out of focus",
         unit="sigma of the blur, pixels",
         levels=(0.0, 1.0, 2.0, 4.0, 8.0),
         protocols=_BOTH,
-        picture=blur,
+        image=blur,
     ),
     "downscale": Curve(
         title="Fewer pixels",
-        unit="photo's side divided by",
+        unit="image's side divided by",
         levels=(1.0, 2.0, 4.0, 8.0),
         protocols=_BOTH,
-        picture=downscale,
+        image=downscale,
     ),
 }
 """Every disturbance, by name."""
@@ -217,7 +217,7 @@ def check_curves(names: Iterable[str]) -> None:
 
 def robustness(
     predictor: Predictor | ModelUnderTest,
-    photos: Sequence[AnnotatedImage],
+    images: Sequence[AnnotatedImage],
     *,
     dataset: str = "coco",
     curves: Sequence[str] = tuple(CURVES),
@@ -228,7 +228,7 @@ def robustness(
 ) -> dict[str, Any]:
     """Measure the curves: the result file of `picosam2 robustness`.
 
-    The undisturbed photos are measured once for each protocol. `progress` receives the
+    The undisturbed images are measured once for each protocol. `progress` receives the
     number of evaluations that are done. `limit` takes the first objects only.
 
     Raises:
@@ -246,8 +246,8 @@ def robustness(
         for level in CURVES[name].levels
     ]
     undisturbed: dict[str, Evaluation] = {}
-    found: dict[str, Any] = {}
-    run = partial(evaluate, predictor, photos, dataset=dataset, limit=limit)
+    table: dict[str, Any] = {}
+    run = partial(evaluate, predictor, images, dataset=dataset, limit=limit)
     for index, (name, protocol, level) in enumerate(jobs):
         curve = CURVES[name]
         if level == curve.levels[0]:
@@ -256,7 +256,7 @@ def robustness(
             done = undisturbed[protocol]
         else:
             done = run(protocol=protocol, **curve.arguments(level))
-        entry = found.setdefault(
+        entry = table.setdefault(
             name, {"title": curve.title, "unit": curve.unit, "levels": list(curve.levels)}
         )
         scores = entry.setdefault("protocols", {}).setdefault(protocol, _empty())
@@ -269,10 +269,10 @@ def robustness(
         "kind": "robustness",
         "dataset": dataset,
         "n": len(some.measured),
-        "photos": len({one.photo for one in some.measured}),
+        "photos": len({measured.image_id for measured in some.measured}),
         "weights_sha256": some.weights_sha256,
         "weights": dict(weights or {}),
-        "curves": found,
+        "curves": table,
         "rivals": {
             protocol: metrics.by_rivals(done.column("iou"), done.column("rivals"))
             for protocol, done in undisturbed.items()
@@ -286,7 +286,7 @@ def _empty() -> dict[str, list[float]]:
 
 def _scores(done: Evaluation) -> dict[str, float]:
     ious = done.column("iou")
-    low, high = metrics.interval(ious, done.column("photo"))
+    low, high = metrics.interval(ious, done.column("image_id"))
     return {
         "miou": float(ious.mean()),
         "low": low,

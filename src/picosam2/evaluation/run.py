@@ -1,4 +1,4 @@
-"""Measure weights on photos with masks, by one protocol, beside baselines on the same objects."""
+"""Measure weights on images with masks, by one protocol, beside baselines on the same objects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from picosam2.masks import Region, iou
 from picosam2.predictor import Predictor
 
 Mask = npt.NDArray[np.bool_]
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 
 GEOMETRIC = ("box", "ellipse", "disc")
 """The baselines that look at no pixel; always measured."""
@@ -31,10 +31,10 @@ GEOMETRIC = ("box", "ellipse", "disc")
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was seen of one object. IoU is between 0 and 1."""
+    """The scores of one object. IoU is between 0 and 1."""
 
     annotation: int
-    photo: int
+    image_id: int
     area: float
     iou: float
     score: float
@@ -50,7 +50,7 @@ class Measured:
     rivals: int = 0
     """How many other measured objects share its window."""
     pixels: Mapping[str, float] = field(default_factory=dict)
-    """IoU of the baselines that look at the photo, by name, where they were asked for."""
+    """IoU of the baselines that look at the image, by name; empty where they were not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,34 +65,34 @@ class Evaluation:
     measured: tuple[Measured, ...]
     problems: tuple[EntryProblem, ...]
     weights: Mapping[str, Any] = field(default_factory=dict)
-    """What is known of the weights; see `network.describe_weights`."""
+    """Facts of the weights; see `network_facts.describe_weights`."""
     leak: Mapping[str, Any] | None = None
-    """What the leak check found; see `leaks.Leaks.to_json`."""
+    """The result of the leak check; see `leak_check.Leaks.to_json`."""
 
     def column(self, name: str) -> npt.NDArray[np.float64]:
         """One field of every object, (N,)."""
-        return np.array([getattr(one, name) for one in self.measured], float)
+        return np.array([getattr(measured, name) for measured in self.measured], float)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers: the result file of `picosam2 eval`. What is not known is null."""
         ious = self.column("iou")
-        low, high = metrics.interval(ious, self._photos())
+        low, high = metrics.interval(ious, self._image_ids())
         return {
             "kind": "evaluation",
             "protocol": self.protocol,
             "dataset": self.dataset,
             "n": len(ious),
-            "photos": len(set(self._photos())),
+            "photos": len(set(self._image_ids())),
             "jitter": self.jitter,
             "miou": float(ious.mean()),
             "miou_ci95": [low, high],
             "hit_rate": metrics.hit_rate(ious),
-            "boundary_iou": self._mean([one.boundary for one in self.measured]),
+            "boundary_iou": self._mean([measured.boundary for measured in self.measured]),
             "best_candidate": float(self.column("best").mean()),
             "by_size": metrics.by_size(ious, self.column("area")),
             "by_rivals": metrics.by_rivals(ious, self.column("rivals")),
             "baselines": {
-                name: float(np.mean([self._baseline(one, name) for one in self.measured]))
+                name: float(np.mean([self._baseline(measured, name) for measured in self.measured]))
                 for name in self._baseline_names()
             },
             "score": self._score(),
@@ -101,54 +101,54 @@ class Evaluation:
             "weights": dict(self.weights),
             "leak": None if self.leak is None else dict(self.leak),
             "skipped": len(self.problems),
-            "items": [self._item(one) for one in self.measured],
+            "items": [self._item(measured) for measured in self.measured],
         }
 
-    def _photos(self) -> npt.NDArray[np.int64]:
-        return np.array([one.photo for one in self.measured], np.int64)
+    def _image_ids(self) -> npt.NDArray[np.int64]:
+        return np.array([measured.image_id for measured in self.measured], np.int64)
 
     def _score(self) -> dict[str, Any]:
-        """How far the predicted IoU can be believed; nulls where the protocol has no scores."""
+        """How well the predicted IoU fits the IoU; nulls where the protocol has no scores."""
         scores, ious = self.column("score"), self.column("iou")
         if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(ious) == 0:
             return {"spearman": None, "calibration_error": None, "reliability": []}
         return {
             "spearman": metrics.spearman(scores, ious),
             "calibration_error": metrics.calibration_error(scores, ious),
-            "reliability": [asdict(one) for one in metrics.reliability(scores, ious)],
+            "reliability": [asdict(point) for point in metrics.reliability(scores, ious)],
         }
 
     def _baseline_names(self) -> list[str]:
         return [*GEOMETRIC, *self.measured[0].pixels]
 
     @staticmethod
-    def _baseline(one: Measured, name: str) -> float:
-        return float(getattr(one, name) if name in GEOMETRIC else one.pixels[name])
+    def _baseline(measured: Measured, name: str) -> float:
+        return float(getattr(measured, name) if name in GEOMETRIC else measured.pixels[name])
 
     @staticmethod
     def _mean(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
         return float(np.mean(known)) if known else None
 
-    def _item(self, one: Measured) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "annotation": one.annotation,
-            "photo": one.photo,
-            "area": one.area,
-            "rivals": one.rivals,
+    def _item(self, measured: Measured) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "annotation": measured.annotation,
+            "photo": measured.image_id,
+            "area": measured.area,
+            "rivals": measured.rivals,
         }
-        numbers = {"iou": one.iou, "score": one.score, "boundary": one.boundary}
-        numbers |= {name: self._baseline(one, name) for name in self._baseline_names()}
-        return found | {k: None if v is None else round(v, 5) for k, v in numbers.items()}
+        numbers = {"iou": measured.iou, "score": measured.score, "boundary": measured.boundary}
+        numbers |= {name: self._baseline(measured, name) for name in self._baseline_names()}
+        return entry | {k: None if v is None else round(v, 5) for k, v in numbers.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answered:
-    """What was measured of one photo, for whoever wants to look closer: one entry an object."""
+    """The answers and scores of one image, one entry for each object."""
 
-    photo: AnnotatedImage
-    picture: Picture
-    """(H, W, 3) RGB uint8, as the network was given it."""
+    image: AnnotatedImage
+    pixels: RgbImage
+    """(H, W, 3) RGB uint8, the network's input."""
     items: tuple[Item, ...]
     regions: tuple[Region, ...]
     """The answer that was measured; on the crop where the protocol prescribes a window."""
@@ -157,7 +157,7 @@ class Answered:
 
 def evaluate(
     predictor: Predictor | ModelUnderTest,
-    photos: Iterable[AnnotatedImage],
+    images: Iterable[AnnotatedImage],
     *,
     protocol: str,
     dataset: str = "coco",
@@ -166,19 +166,19 @@ def evaluate(
     pixel_baselines: bool = False,
     weights: Mapping[str, Any] | None = None,
     leak: Mapping[str, Any] | None = None,
-    disturb_picture: Callable[[Picture, int], Picture] | None = None,
+    disturb_image: Callable[[RgbImage, int], RgbImage] | None = None,
     disturb_item: Callable[[Item, int], Item] | None = None,
     look: Callable[[Answered], None] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure `predictor` (or any other `ModelUnderTest`) on the objects of `photos`.
+    """Measure `predictor` (or any other `ModelUnderTest`) on the objects of `images`.
 
-    Each photo is decoded once and its prompts go through the network together. A photo or mask that
-    cannot be read is left out and named in `problems`.
+    Each image is decoded once and its prompts go through the network together. An image or mask
+    that cannot be read is left out and named in `problems`.
 
     Args:
         predictor: what is measured.
-        photos: photos with their objects.
+        images: images with their objects.
         protocol: one of `protocols.PROTOCOLS`.
         dataset: its name, for the result file.
         limit: take the first objects only.
@@ -186,10 +186,10 @@ def evaluate(
         pixel_baselines: also flood fill and GrabCut, which take longer than the network and need
             the extra `baselines`.
         weights, leak: facts for the result file.
-        disturb_picture: makes the picture worse before it is looked at: picture (H, W, 3) uint8 and
-            photo id to a picture of the same size. Pixel baselines see what it gives, too.
-        disturb_item: makes the prompt worse: item and annotation id to an item.
-        look: is shown each photo's answers when they are measured; nothing of them is kept.
+        disturb_image: makes the image worse before it is measured: takes it (H, W, 3) uint8 and
+            its id, and returns one of the same size, which pixel baselines see too.
+        disturb_item: makes the prompt worse: takes an item and its annotation id.
+        look: called with the answers of each image; they are not kept.
         progress: receives the number of measured objects.
 
     Raises:
@@ -200,34 +200,36 @@ def evaluate(
     measured: list[Measured] = []
     problems: list[EntryProblem] = []
     seconds = 0.0
-    for loaded in load_images(photos, problems, max_objects=limit, progress=progress):
-        photo, kept, picture = loaded.annotated, loaded.instances, loaded.pixels
+    for loaded in load_images(images, problems, max_objects=limit, progress=progress):
+        annotated, kept, pixels = loaded.annotated, loaded.instances, loaded.pixels
         items = [
             replace(make_item(protocol, mask, jitter=jitter, seed=instance.id), rivals=rivals)
             for instance, mask, rivals in zip(
                 kept, loaded.masks, count_rivals(loaded.masks), strict=True
             )
         ]
-        if disturb_picture is not None:
-            picture = disturb_picture(picture, photo.id)
+        if disturb_image is not None:
+            pixels = disturb_image(pixels, annotated.id)
         if disturb_item is not None:
-            items = [disturb_item(item, one.id) for one, item in zip(kept, items, strict=True)]
+            items = [
+                disturb_item(item, instance.id) for instance, item in zip(kept, items, strict=True)
+            ]
         started = time.perf_counter()
-        answers = _answers(subject, picture, items, protocol)
+        answers = _answers(subject, pixels, items, protocol)
         seconds += time.perf_counter() - started
-        found = []
+        batch = []
         for instance, item, answer in zip(kept, items, answers, strict=True):
-            pixels = _pixel_baselines(picture, item) if pixel_baselines else {}
-            found.append(_measure(instance, item, answer, pixels))
-        measured += found
+            guesses = _pixel_baselines(pixels, item) if pixel_baselines else {}
+            batch.append(_measure(instance, item, answer, guesses))
+        measured += batch
         if look:
             look(
                 Answered(
-                    photo=photo,
-                    picture=picture,
+                    image=annotated,
+                    pixels=pixels,
                     items=tuple(items),
                     regions=tuple(answer.regions[0] for answer in answers),
-                    measured=tuple(found),
+                    measured=tuple(batch),
                 )
             )
     return Evaluation(
@@ -245,32 +247,34 @@ def evaluate(
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """What the network says of one item: candidates, best first, on the pixels that count."""
+    """The network's candidates for one item, best first, on the pixels where IoU is measured."""
 
     regions: Sequence[Region]
     score: float
 
 
 def _answers(
-    subject: ModelUnderTest, picture: Picture, items: Sequence[Item], protocol: str
+    subject: ModelUnderTest, image: RgbImage, items: Sequence[Item], protocol: str
 ) -> list[_Answer]:
     if protocol == "box":
-        boxes = subject.boxes(picture, [item.box for item in items])
-        return [_Answer([found.region], found.score) for found in boxes]
+        boxes = subject.boxes(image, [item.box for item in items])
+        return [_Answer([candidate.region], candidate.score) for candidate in boxes]
     if protocol in ("click", "click-inside"):
-        clicks = subject.clicks(picture, [item.point for item in items])
-        return [_Answer([c.region for c in found], found[0].score) for found in clicks]
-    return [_Answer([Region(0, 0, one)], 0.0) for one in subject.windows(picture, items)]
+        clicks = subject.clicks(image, [item.point for item in items])
+        return [
+            _Answer([c.region for c in candidates], candidates[0].score) for candidates in clicks
+        ]
+    return [_Answer([Region(0, 0, logits)], 0.0) for logits in subject.windows(image, items)]
 
 
-def _pixel_baselines(picture: Picture, item: Item) -> dict[str, Mask]:
+def _pixel_baselines(image: RgbImage, item: Item) -> dict[str, Mask]:
     """GrabCut from the box, or flood fill and GrabCut from the click: full masks by name."""
     if item.prompt.box is not None:
-        return {"grabcut": baselines.grabcut_box(picture, item.prompt.box)}
+        return {"grabcut": baselines.grabcut_box(image, item.prompt.box)}
     point = item.point
     return {
-        "flood": baselines.flood(picture, point),
-        "grabcut": baselines.grabcut_disc(picture, point),
+        "flood": baselines.flood(image, point),
+        "grabcut": baselines.grabcut_disc(image, point),
     }
 
 
@@ -289,7 +293,7 @@ def _measure(
     ious = [region.iou(item.mask, area) for region in answer.regions]
     return Measured(
         annotation=instance.id,
-        photo=instance.image_id,
+        image_id=instance.image_id,
         area=float(area),
         iou=ious[0],
         score=answer.score,
@@ -308,7 +312,7 @@ def _measure_on_crop(
     answer: _Answer,
     pixels: Mapping[str, Mask],
 ) -> Measured:
-    """The published protocols measure on the crop; so the baselines are seen through it too."""
+    """The published protocols measure on the crop, so the baselines are cropped too."""
     height, width = item.mask.shape
     logits = answer.regions[0].logits
     guesses = {
@@ -324,16 +328,16 @@ def _measure_on_crop(
 
     truth = seen(item.mask)
     achieved = iou(logits > 0, truth)
-    found = {name: iou(seen(guess), truth) for name, guess in guesses.items()}
+    ious = {name: iou(seen(guess), truth) for name, guess in guesses.items()}
     return Measured(
         annotation=instance.id,
-        photo=instance.image_id,
+        image_id=instance.image_id,
         area=float(item.mask.sum()),
         iou=achieved,
         score=answer.score,
         best=achieved,
         boundary=boundary_iou(logits > 0, truth),
         rivals=item.rivals,
-        pixels={name: found[name] for name in pixels},
-        **{name: found[name] for name in GEOMETRIC},
+        pixels={name: ious[name] for name in pixels},
+        **{name: ious[name] for name in GEOMETRIC},
     )

@@ -1,6 +1,6 @@
-"""Models of the SAM family, whoever asks them: as peers under our protocols, or as teachers.
+"""Models of the SAM family, used as peers under our protocols and as teachers.
 
-`open_sam` knows where they come from:
+`open_sam` opens one by KIND:WHERE:
 
     sam2:FOLDER|HUB-ID      SAM 2 or 2.1 in `transformers`; likewise sam: (the first) and edgetam:
     onnx:FOLDER             SAM as encoder.onnx and decoder.onnx; or onnx:ENCODER,DECODER
@@ -8,8 +8,8 @@
 Every model encodes an image once and decodes any number of prompts from that. The image is prepared
 here, not by the library's processor, which needs torchvision: SAM 2 (and EdgeTAM) see the whole
 image squashed to a square; SAM sees its long side at the square's side, padded with zeros at the
-right and bottom. Both scale to 0..1 and take off ImageNet's mean and standard deviation. The logits
-stay at the resolution that the mask decoder gives. Nothing is unpickled.
+right and bottom. Both scale to 0..1 and normalize by ImageNet's mean and standard deviation. The
+logits stay at the resolution of the mask decoder. Nothing is unpickled.
 
 A position in these models counts pixels from the center of the first one, ours from its corner:
 their prompt encoders add the half that `prompts` has already, so it is taken off here.
@@ -48,7 +48,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An image as the network wants it: (1, 3, S, S) float32, and the way back."""
+    """An image as the network takes it: (1, 3, S, S) float32, and the scale to map back."""
 
     pixels: Floats
     scale_x: float
@@ -84,7 +84,7 @@ def fit(image: RgbImage, side: int) -> Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """An image that a model has looked at."""
+    """An image after the model's encoder."""
 
     prepared: Prepared
     features: Any
@@ -113,19 +113,19 @@ class SamModel(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a result file says of it: file, bytes, sha256, runtime, precision, parameters."""
+        """Facts for a result file: file, bytes, sha256, runtime, precision, parameters."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What its answers depend on, in JSON's types: hashes of weights and configuration."""
 
     def encode(self, image: RgbImage) -> Encoded:
-        """Look at an image (H, W, 3) RGB uint8."""
+        """Encode an image (H, W, 3) RGB uint8."""
 
     def decode(
         self, encoded: Encoded, prompts: Sequence[Prompt], *, several: bool
     ) -> list[Decoded]:
-        """The masks of each prompt: `several` to choose from, or the one for clear prompts."""
+        """The masks of each prompt: `several` to choose from, or one for unambiguous prompts."""
 
 
 # --- transformers -------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class TransformersSam:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a result file says of it."""
+        """Facts for a result file."""
         return {
             "name": self.name,
             "file": self._file,
@@ -240,7 +240,7 @@ class TransformersSam:
         }
 
     def encode(self, image: RgbImage) -> Encoded:
-        """Look at an image (H, W, 3) RGB uint8."""
+        """Encode an image (H, W, 3) RGB uint8."""
         prepared = self._family.prepare(image, self.side)
         with self._computing():
             # A list of feature maps for SAM 2, one map for SAM; `forward` takes either back.
@@ -261,18 +261,18 @@ class TransformersSam:
     def _decode(
         self, encoded: Encoded, prompts: Sequence[Prompt], several: bool
     ) -> Iterator[Decoded]:
-        """One pass of the mask decoder, for prompts with as many points and boxes."""
-        given: dict[str, Any] = {}
+        """One pass of the mask decoder, for prompts with equal numbers of points and boxes."""
+        inputs: dict[str, Any] = {}
         places = [network_places(prompt, encoded.prepared) for prompt in prompts]
         if prompts[0].points:
-            given["input_points"] = self._tensor([points for points, _, _ in places])
+            inputs["input_points"] = self._tensor([points for points, _, _ in places])
             labels = self._torch.tensor([[labels.tolist() for _, labels, _ in places]])
-            given["input_labels"] = labels.to(self._device)
+            inputs["input_labels"] = labels.to(self._device)
         if prompts[0].box is not None:
-            given["input_boxes"] = self._tensor([box for _, _, box in places])
+            inputs["input_boxes"] = self._tensor([box for _, _, box in places])
         with self._computing():
             output = self.model(
-                image_embeddings=encoded.features, multimask_output=several, **given
+                image_embeddings=encoded.features, multimask_output=several, **inputs
             )
             maps_NMss = output.pred_masks[0].float().cpu().numpy()
             scores_NM = output.iou_scores[0].float().cpu().numpy()
@@ -285,7 +285,7 @@ class TransformersSam:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """The precision that was asked for; too little memory is said in plain words."""
+        """Compute in the chosen precision; raise `ConfigError` if the GPU's memory is too small."""
         torch, bf16 = self._torch, self._precision == "bf16"
         try:
             with (
@@ -336,7 +336,7 @@ def load_model(where: str | os.PathLike[str], *, fetch: bool = False) -> tuple[A
             f"{folder} holds no model: it needs a config.json and a model.safetensors"
         )
     transformers = require("transformers", "sam2")
-    # Errors are raised; the rest is chatter.
+    # Errors are raised as exceptions; warnings and progress bars are not shown.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     require("huggingface_hub.utils.logging", "sam2").set_verbosity_error()
@@ -411,9 +411,9 @@ class OnnxSam:
         """
         self.name, self._files = name, (encoder, decoder)
         self._encoder, self._decoder = _session(encoder, threads), _session(decoder, threads)
-        given, needed = self._encoder.get_inputs(), self._decoder.get_inputs()
-        side = given[0].shape[-1] if len(given) == 1 and len(given[0].shape) == 4 else None
-        if side is None or given[0].shape[1] != 3:
+        inputs, needed = self._encoder.get_inputs(), self._decoder.get_inputs()
+        side = inputs[0].shape[-1] if len(inputs) == 1 and len(inputs[0].shape) == 4 else None
+        if side is None or inputs[0].shape[1] != 3:
             raise WeightsError(f"{encoder} is no encoder of SAM: it must take (1, 3, side, side)")
         self.side = side if isinstance(side, int) else 1024  # a name stands for any size
         mask = [entry.shape[-1] for entry in needed if entry.name == "mask_input"]
@@ -447,7 +447,7 @@ class OnnxSam:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a result file says of it."""
+        """Facts for a result file."""
         return {
             "name": self.name,
             "file": " + ".join(file.name for file in self._files),
@@ -464,7 +464,7 @@ class OnnxSam:
         return {"weights": self._hashes, "precision": "fp32", "input_size": self.side}
 
     def encode(self, image: RgbImage) -> Encoded:
-        """Look at an image (H, W, 3) RGB uint8."""
+        """Encode an image (H, W, 3) RGB uint8."""
         prepared = fit(image, self.side)
         name = self._encoder.get_inputs()[0].name
         features = self._encoder.run(None, {name: prepared.pixels})[0]
@@ -490,7 +490,7 @@ class OnnxSam:
                     "orig_im_size": size,
                 },
             )
-            # Of four masks the first is the one for prompts that leave no doubt.
+            # Of four masks the first is the one for unambiguous prompts.
             kept = slice(None)
             if maps.shape[1] == 4:
                 kept = slice(1, None) if several else slice(0, 1)

@@ -1,4 +1,4 @@
-"""What the exports for devices share: pixels in, one crop, the file sealed, opened and compared.
+"""The shared part of the exports for devices: write, seal, open and compare the file.
 
 Unlike the ONNX file, these take the crop's pixels as they are (0..255) and normalize them in the
 graph, so that an app has no numbers to copy, and give the logits alone, of one crop.
@@ -61,8 +61,8 @@ def export_device_file(
     Args:
         model: the weights.
         path: the file to write.
-        facts: what is known of the weights.
-        file: what holds for this format alone: `runtime`, `input`, `output`.
+        facts: metadata of the weights.
+        file: metadata of this format: `runtime`, `input`, `output`.
         convert: gives the bytes of the format.
         open_it: opens the written file with the runtime that users open it with.
 
@@ -71,15 +71,15 @@ def export_device_file(
     """
     path = Path(path)
     model = without_guidance(model)
-    said = described(model, facts)
-    said["preprocessing"] = {"order": "RGB", "range": [0, 255], "pad": PAD_RGB}
+    metadata = described(model, facts)
+    metadata["preprocessing"] = {"order": "RGB", "range": [0, 255], "pad": PAD_RGB}
     side = model.config.input_size
     crops = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
     was_training = model.training
     with torch.inference_mode():
         expected = model.eval()(torch.from_numpy(normalize(crops)))["logits"].numpy()
     model.train(was_training)
-    data = device_file(convert(PixelNetwork(model)), said, file)
+    data = device_file(convert(PixelNetwork(model)), metadata, file)
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
         difference = float(np.abs(open_it(temporary)(crops) - expected).max())

@@ -28,8 +28,8 @@ def export_executorch(
 ) -> Exported:
     """Write `model` for ExecuTorch to `path`, atomically, and prove that it gives the same logits.
 
-    What XNNPACK has kernels for runs in it; the rest, the enlargements of the decoder, in
-    ExecuTorch's portable ones.
+    Operators that XNNPACK has kernels for run there; the others, the enlargements of the decoder,
+    run in ExecuTorch's portable kernels.
 
     Raises:
         MissingExtraError: ExecuTorch is not installed.

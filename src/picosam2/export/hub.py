@@ -38,8 +38,7 @@ def export_hub(
         weights: shipped weights by name, or a safetensors file.
         out: the folder; files of an earlier export are replaced.
         quantized: the same weights in 8 bits: shipped ones by name, or an ONNX file.
-        results: files of evaluations, or of a report: what they say of these weights goes into the
-            card.
+        results: result files of `eval` or `report`; their scores of these weights go into the card.
 
     Raises:
         WeightsError: the weights cannot be used, or the files are not of the same weights.
@@ -106,7 +105,7 @@ def _copied(source: Path, target: Path) -> Path:
 
 
 def _config(info: RuntimeInfo) -> dict[str, Any]:
-    """What `config.json` holds beside the files: the network, and how prompts become windows."""
+    """The content of `config.json`: the network, and how prompts become windows."""
     return {
         "model_type": MODEL_TYPE,
         "architectures": ["PicoSAM2"],

@@ -52,7 +52,7 @@ class Exported:
 
 
 def described(model: PicoSAM2, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file says of itself: `facts` plus preprocessing, geometry and the network."""
+    """The file's metadata: `facts` plus preprocessing, geometry and the network."""
     return {
         **facts,
         "schema_version": SCHEMA_VERSION,
@@ -105,8 +105,8 @@ def export_onnx(
                 dynamo=False,
             )
         graph = onnx.load(temporary)
-        said = described(model, facts or {})
-        onnx.helper.set_model_props(graph, {METADATA_KEY: json.dumps(said, sort_keys=True)})
+        metadata = described(model, facts or {})
+        onnx.helper.set_model_props(graph, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
         graph.producer_name, graph.producer_version = "picosam2", ""
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, temporary)
@@ -127,7 +127,7 @@ def export_onnx(
 
 
 def weights_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What an exported file should say of the safetensors file it was made from."""
+    """The metadata of an exported file: the facts of the safetensors file it was made from."""
     from picosam2.models.checkpoint import read_tensors
 
     return {**read_tensors(path).info, "source_sha256": sha256_file(path)}

@@ -233,11 +233,11 @@ def _csv_rows(reader: Any, problems: list[EntryProblem]) -> Iterator[tuple[int, 
 
 def _cells(cells: Mapping[str, str], names: tuple[str, ...]) -> list[float] | None:
     """The numbers in some columns: all of them, or none."""
-    given = [name for name in names if name in cells]
-    if not given:
+    present = [name for name in names if name in cells]
+    if not present:
         return None
-    if len(given) < len(names):
-        raise DataError(f"has {given[0]} but not all of {', '.join(names)}")
+    if len(present) < len(names):
+        raise DataError(f"has {present[0]} but not all of {', '.join(names)}")
     for name in names:
         if len(cells[name]) > 400 or not _NUMBER.fullmatch(cells[name]):
             raise DataError(f"has no numbers in {', '.join(names)}: {shorten(cells[name], 30)}")

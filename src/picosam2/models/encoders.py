@@ -193,10 +193,10 @@ def load_imagenet(lite: Lite, parts: Sequence[nn.Module]) -> None:
         raise WeightsError(f"{package.__name__} holds no weights: install it again")
     tensors = torch.load(path, map_location="cpu", weights_only=True)
     wanted = [tensor for part in parts for tensor in part.state_dict().values()]
-    given: list[Tensor] = list(tensors.values())[: len(wanted)]
-    if [t.shape for t in given] != [t.shape for t in wanted]:
+    loaded: list[Tensor] = list(tensors.values())[: len(wanted)]
+    if [t.shape for t in loaded] != [t.shape for t in wanted]:
         raise WeightsError(f"{path} is not {lite.name}: install its package again")
-    for tensor, value in zip(wanted, given, strict=True):
+    for tensor, value in zip(wanted, loaded, strict=True):
         tensor.copy_(value)
 
 

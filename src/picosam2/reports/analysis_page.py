@@ -1,4 +1,4 @@
-"""The page of an analysis: what was measured, where the loss is, an image of the worst objects."""
+"""The page of an analysis: scores, the loss by traits and causes, and the worst objects."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def write_page(
     """Write the page to `out`, and beside it the image of the worst objects and the plot.
 
     Args:
-        analysis: what is shown.
+        analysis: the numbers and tiles to show.
         out: the page; ends in .md.
-        command: what made it, without folders of this machine.
+        command: the command that made it, without folders of this machine.
         weights: their name.
-        problems: what was left out.
+        problems: a sentence for each image or object that was left out.
         with_worst: whether the worst objects are shown in an image.
 
     Raises:

@@ -68,12 +68,12 @@ class Figure:
 
     @property
     def svg_element(self) -> str:
-        """The drawing without its XML declaration, as HTML wants it."""
+        """The drawing without its XML declaration, to be put into HTML."""
         return self.svg[self.svg.index("<svg") :]
 
     @property
     def data_url(self) -> str:
-        """The JPEG as an address that holds it."""
+        """The JPEG as a data: address."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
 
 
@@ -106,7 +106,7 @@ def _markdown_table(table: Table) -> str:
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
-    """One HTML page that needs nothing else: style, drawings and images are inside."""
+    """One HTML page that needs no other file: style, drawings and images are inside."""
     jinja2 = require("jinja2", "train")
     markup = require("markupsafe", "train").Markup
     environment = jinja2.Environment(

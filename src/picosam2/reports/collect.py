@@ -1,4 +1,4 @@
-"""The numbers of result files, gathered into one JSON document: what `report.json` holds."""
+"""Gather the numbers of result files into one JSON document, `report.json`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def collect(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _named(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result whose weights are only named: a report holds no paths of the machine."""
+    """A result with the name of its weights, not their path: a report holds no paths."""
     weights = result["weights"]
     short = {key: weights[key] for key in ("precision", "bytes", "sha256") if key in weights}
     if weights:

@@ -11,7 +11,7 @@ from picosam2.reports.figures import BASELINE, INK, PROTOCOL_COLORS, SOFT, _draw
 def draw_domains(result: Mapping[str, Any]) -> str:
     """mIoU of every set and of their mean, as SVG text; `result` is what `eval --domains` writes.
 
-    A dot is the mean, its line the 95 % interval over photos; the mark beside it is the best of the
+    A dot is the mean, its line the 95 % interval over images; the mark beside it is the best of the
     guesses that look at no pixel: the filled box, the ellipse in it, or a disc around the click.
     """
     protocols = result["protocols"]
@@ -19,10 +19,10 @@ def draw_domains(result: Mapping[str, Any]) -> str:
     step = 1 / (len(protocols) + 1)
     with _drawing(6.8, 0.9 + 0.5 * len(names), "domains") as figure:
         axes = figure.subplots()
-        for number, (protocol, found) in enumerate(protocols.items()):
+        for number, (protocol, result) in enumerate(protocols.items()):
             color = PROTOCOL_COLORS.get(protocol, INK)
             for row, name in enumerate(names):
-                scores = found if name == "mean over sets" else found["sets"][name]
+                scores = result if name == "mean over sets" else result["sets"][name]
                 y = row + (number + 1) * step - 0.5
                 low, high = scores["miou_ci95"]
                 label = protocol if row == 0 else None

@@ -190,7 +190,7 @@ def _megabytes(score: Mapping[str, Any]) -> float | None:
 
 
 def _spread(axes: Any, spots: Sequence[tuple[float, float, str, str]]) -> None:
-    """Label points at their right; labels that would meet others or points move up."""
+    """Label points at their right; labels that would overlap others or points move up."""
     low, high = axes.get_ylim()
     left, right = np.log(axes.get_xlim())
     wide = axes.get_position().width * axes.figure.get_size_inches()[0]  # inches, about
@@ -217,7 +217,7 @@ def _spread(axes: Any, spots: Sequence[tuple[float, float, str, str]]) -> None:
 
 
 def architecture(config: ModelConfig) -> str:
-    """The network as it is: every stage with its shape, parameters and share of the work."""
+    """The network: every stage with its shape, parameters and share of the MACs."""
     from picosam2.models.costs import stage_costs
 
     model = config.build()

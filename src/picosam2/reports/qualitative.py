@@ -24,7 +24,7 @@ from picosam2.results import Segmentation, overlay
 
 RANKS = (("95th percentile", 0.95), ("75th", 0.75), ("median", 0.5), ("25th", 0.25),
          ("5th", 0.05), ("worst", 0.0))  # fmt: skip
-"""What is shown: the share of objects that the first network does worse on."""
+"""The examples shown: the share of objects that the first network does worse on."""
 
 _TILE, _GAP, _MARGIN = 172, 8, 118  # pixels; the margin is for what stands at the left
 _INK, _SOFT = (28, 35, 48), (91, 102, 120)

@@ -1,4 +1,4 @@
-"""The report: what the networks can do, how well, how fast, where they fail, what was not tried.
+"""The report: accuracy, speed and size of the networks, their failures, and what was not measured.
 
 `collect.collect` gathers the numbers of result files; `write_report` renders them as `report.json`,
 `report.md` with `figures/`, and `report.html`, which needs no other file.
@@ -66,11 +66,11 @@ class Written:
 
 
 def blocks(report: Mapping[str, Any], examples: bytes = b"", examples_of: str = "") -> list[Block]:
-    """The report's text, tables and figures, in the order of a newcomer's questions.
+    """The report's text, tables and figures, in the order of a reader's questions.
 
     Args:
         report: what `collect` returns.
-        examples: the comparison in images, as a JPEG; empty for none.
+        examples: the visual comparison, as a JPEG; empty for none.
         examples_of: which images those are.
     """
     return [

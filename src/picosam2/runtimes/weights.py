@@ -37,8 +37,8 @@ def shipped() -> list[str]:
 def shipped_files(name: str) -> dict[str, Path]:
     """The files of shipped weights, by the runtime that takes them; none if there are none."""
     folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
-    found = {runtime: folder / f"{name}{ENDINGS[runtime]}" for runtime in RUNTIMES}
-    return {runtime: path for runtime, path in found.items() if path.is_file()}
+    paths = {runtime: folder / f"{name}{ENDINGS[runtime]}" for runtime in RUNTIMES}
+    return {runtime: path for runtime, path in paths.items() if path.is_file()}
 
 
 def find_weights(name: str | os.PathLike[str], runtime: str = "onnx") -> Path:

@@ -108,15 +108,15 @@ class BatchSegmenter:
         for name in ("image", *self.keep):
             if name not in columns:
                 raise ConfigError(f"the batch has no column {name!r}: it has {_listed(columns)}")
-        given = [name for name in PROMPTS if name in columns]
-        if not given:
+        used = [name for name in PROMPTS if name in columns]
+        if not used:
             raise ConfigError(f"the batch has no column of {' or '.join(PROMPTS)}: add one")
         images = columns["image"]()
-        prompts = [columns[name]() for name in given]
+        prompts = [columns[name]() for name in used]
         if self._predictor is None:
             self._predictor = Predictor(self.weights, runtime=self.runtime, threads=self.threads)
         rows = [
-            _row(self._predictor, image, dict(zip(given, cells, strict=True)))
+            _row(self._predictor, image, dict(zip(used, cells, strict=True)))
             for image, *cells in zip(images, *prompts, strict=True)
         ]
         results = {name: [row[name] for row in rows] for name in RESULTS}

@@ -27,7 +27,7 @@ from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
 from picosam2.prompts import Box, Point, Prompt
 from picosam2.results import Segmentation
 
-_USUAL = 0.1  # windows as wide as this share of the photo's long side need no crop layer
+_USUAL = 0.1  # windows as wide as this share of the image's long side need no crop layer
 _THINNING = 0.8  # how fast a grid grows coarser with the size of its windows
 _ALIKE = 0.6  # boxes with a higher IoU than this speak for each other
 _DOUBT = (

@@ -31,32 +31,32 @@ Image = npt.NDArray[np.uint8]
 class NamedImage:
     """An image as the user named it: a path, `-` for standard input, or `sample`."""
 
-    given: str
+    text: str
 
     @property
     def path(self) -> Path | None:
         """The file; None for standard input and the bundled image."""
-        if self.given == STREAM or (self.given == SAMPLE and not Path(self.given).exists()):
+        if self.text == STREAM or (self.text == SAMPLE and not Path(self.text).exists()):
             return None
-        return Path(self.given)
+        return Path(self.text)
 
     @property
     def name(self) -> str:
         """What its results are named after."""
-        return "stdin" if self.given == STREAM else Path(self.given).name
+        return "stdin" if self.text == STREAM else Path(self.text).name
 
     def load(self) -> Image:
         """The image (H, W, 3) uint8 RGB. `ImageError` if it cannot be read."""
-        if self.given == STREAM:
+        if self.text == STREAM:
             if sys.stdin is None:
                 raise ImageError("standard input is closed: give the path of an image file")
             return load_image(_read_stream(sys.stdin.buffer))
         if self.path is None:
             return load_image(sample_bytes())
         # A path swallows one of the slashes of a web address, which `load_image` looks for.
-        if self.given.startswith(("http:/", "https:/")):
-            return load_image(self.given.replace(":/", "://", 1))
-        return load_image(self.given)
+        if self.text.startswith(("http:/", "https:/")):
+            return load_image(self.text.replace(":/", "://", 1))
+        return load_image(self.text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def named_images(names: Sequence[str], *, command: str) -> list[NamedImage]:
     for name in set(names):
         if names.count(name) > 1:
             raise ConfigError(f"the image {name} is named twice: name it once")
-    return [NamedImage(given=name) for name in names]
+    return [NamedImage(text=name) for name in names]
 
 
 def write_named(
@@ -125,7 +125,7 @@ def write_named(
         except PicoSAM2Error as error:
             if len(images) == 1:
                 raise
-            yield LeftOut(name=image.given, reason=str(error))
+            yield LeftOut(name=image.text, reason=str(error))
         else:
             yield from written
 
@@ -152,7 +152,7 @@ def _write(
         }
     for number, group in enumerate(groups, 1):
         path = plan.path(image.name, number if len(groups) > 1 else None)
-        name = image.given
+        name = image.text
         if plan.format == "labelme" and image.path is not None and not plan.stream:
             name = relative_to_file(image.path, path)
         jpeg = path.suffix.lower() in (".jpg", ".jpeg")

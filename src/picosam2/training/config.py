@@ -1,4 +1,4 @@
-"""Recipes: what a training does. A TOML file: tables model, augment, train, distill, guided."""
+"""Recipes: the settings of a training. TOML tables: model, augment, train, distill, guided."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TrainConfig:
     validate_every: int = 1000
     """Steps between validations; 0: only at the end."""
     validation_photos: int = 60
-    """Photos of the store's validation part to measure on during the run; 0: all."""
+    """Images of the store's validation part to measure on during the run; 0: all."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "batch", "log_every", "save_every"):
@@ -106,7 +106,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole training: the network, what is done to its data, and how it learns."""
+    """The settings of a training: the network, its augmentation, losses and schedule."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -185,7 +185,7 @@ def changed_recipe(name: str, changes: Sequence[str]) -> Recipe:
 
 
 def _toml_value(text: str) -> Any:
-    """A value as TOML has it; text that is none stands for itself, so it needs no quotes."""
+    """A value read as TOML; text that is no TOML value is taken as a string without quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

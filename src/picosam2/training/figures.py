@@ -1,4 +1,4 @@
-"""Pictures of a run: how it goes (`curves.png`) and what it sees (`validation.png`)."""
+"""Figures of a run: loss and mIoU (`curves.png`), and validation masks (`validation.png`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from picosam2.predictor import Predictor
 from picosam2.prompts import Prompt
 from picosam2.results import PALETTE, Segmentation, encode_image, overlay
 
-_OBJECTS = 12  # of as many photos, in validation.png
+_OBJECTS = 12  # of as many images, in validation.png
 _TILE = 192  # pixels a side
 _SURROUNDINGS = 1.4  # a tile shows this many times the object's longer side
 
@@ -84,8 +84,8 @@ def _transposed(points: Sequence[tuple[float, float]]) -> tuple[list[float], lis
 def draw_validation(predictor: Predictor, images: Sequence[AnnotatedImage], out: Path) -> None:
     """Draw the same objects every time: the true mask, the mask from the box, and from the click.
 
-    One object of each of `_OBJECTS` photos at most: the largest that is no more than a quarter of
-    its photo, or else the smallest.
+    One object of each of `_OBJECTS` images at most: the largest that is no more than a quarter of
+    its image, or else the smallest.
     """
     tiles: list[npt.NDArray[np.uint8]] = []
     chosen = np.linspace(0, len(images) - 1, min(_OBJECTS, len(images))).round().astype(int)

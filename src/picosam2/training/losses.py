@@ -22,7 +22,7 @@ from picosam2.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """How a student learns from a teacher. Without a teacher nothing of it counts."""
+    """How a student learns from a teacher. Unused without a teacher."""
 
     form: str = "soft"
     """The teacher's term: paper, published or soft; see `TEACHER_TERMS`."""
@@ -34,8 +34,8 @@ class DistillConfig:
     """Both logits are divided by it in the teacher's term, which is multiplied by its square."""
     clip: float = 8.0
     """Where the teacher's logit is beyond -clip..clip, the student's may be anything beyond, too.
-    How sure a teacher is of what is clear teaches nothing; and what it has not seen, outside of its
-    window, counts as clear background."""
+    The size of a logit beyond the clip carries no information. Pixels outside of the teacher's
+    window count as clear background."""
     ignore_disagreeing: bool = True
     """Leave a sample to the truth where the teacher clearly segmented another object."""
 

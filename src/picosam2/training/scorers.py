@@ -1,9 +1,9 @@
 """Fitting the scorers: which window of a click was right, and how good a mask is.
 
-Every object of held-out photos is clicked (at its centre point and at random places on it) and
+Every object of held-out images is clicked (at its centre point and at random places on it) and
 boxed (exactly and with jitter); the IoU of every candidate's final mask with the truth is what the
-scorers learn to predict from the candidates' features. Photos that the network was trained on would
-make it look surer than it is, so the store's validation photos are used.
+scorers learn to predict from the candidates' features. Images that the network was trained on would
+raise its scores above those on new images, so the store's validation images are used.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ScorerConfig:
     weight_decay: float = 3e-3
     """AdamW's weight decay; the examples are few."""
     folds: int = 5
-    """Parts, by photo, of the cross-validation that the report comes from."""
+    """Parts, by image, of the cross-validation that the report comes from."""
     seed: int = 0
     """Seed of the clicks, the jitter and the weights."""
 
@@ -61,7 +61,7 @@ class ScorerConfig:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What the scorers learn from: (E, N, F) features, (E, N) IoU, (E,) photo and weight."""
+    """The scorers' training data: (E, N, F) features, (E, N) IoU, (E,) image id and weight."""
 
     features: Floats
     ious: Floats
@@ -71,7 +71,7 @@ class Examples:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A scorer, and what cross-validation by photo says of it."""
+    """A scorer, and its results in cross-validation by image."""
 
     scorer: Scorer
     chosen: float
@@ -79,7 +79,7 @@ class Fitted:
     best: float
     """Mean IoU of the best candidates by truth."""
     spearman: float
-    """Rank correlation of the chosen one's predicted and true IoU."""
+    """Rank correlation of the chosen candidate's predicted and true IoU."""
     calibration_error: float
 
     def report(self) -> dict[str, float | None]:
@@ -97,10 +97,10 @@ def collect(
     source_weights: dict[str, float] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Examples, Examples]:
-    """Examples of clicks and of boxes from photos with masks; `progress(done, total)` in photos.
+    """Examples of clicks and of boxes from images with masks; `progress(done, total)` in images.
 
     Raises:
-        DataError: no photo could be used.
+        DataError: no image could be used.
     """
     config = config or ScorerConfig()
     clicks: list[tuple[Floats, list[float], int, float]] = []
@@ -131,7 +131,7 @@ def collect(
         if progress:
             progress(done + 1, len(images))
     if not clicks:
-        raise DataError("no photo could be used to fit the scorers: check the store's validation")
+        raise DataError("no image could be used to fit the scorers: check the store's validation")
     return _examples(clicks), _examples(boxes)
 
 
@@ -141,7 +141,7 @@ def _click_example(
     truth: npt.NDArray[np.bool_],
     point: Point,
 ) -> tuple[Floats, list[float]]:
-    """The features of a click's candidates, and the IoU of what each would end as."""
+    """The features of a click's candidates, and the IoU of each candidate's final mask."""
     height, width = truth.shape
     windows = predictor.click_windows(point, height, width)
     logits = predictor.window_logits(image, windows, CLICK_CHANNEL)
@@ -163,7 +163,7 @@ def _examples(entries: Sequence[tuple[Floats, list[float], int, float]]) -> Exam
 
 
 def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
-    """A scorer fitted on all examples, with the scores that cross-validation by photo gives."""
+    """A scorer fitted on all examples, with the scores that cross-validation by image gives."""
     config = config or ScorerConfig()
     tried = [_cross_validate(examples, config, epochs) for epochs in config.epochs]
     return max(tried, key=lambda fitted: fitted.chosen)

@@ -38,7 +38,7 @@ _TRIED = 20  # objects drawn for a session before giving up; a few masks are of 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedConfig:
-    """What the sessions are like. Shares are of 1."""
+    """The kinds of sessions and their shares, between 0 and 1."""
 
     box: float = 0.48
     """Share of the sessions that start with a box."""
@@ -93,7 +93,7 @@ class GuidedConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GuidedBatch:
-    """What one training step sees."""
+    """The inputs and weights of one training step."""
 
     image_B3SS: Tensor
     """Normalised crops, float32."""
@@ -115,7 +115,7 @@ class GuidedBatch:
 
 @dataclass(eq=False)
 class Session:
-    """One object, and what has happened so far."""
+    """One object, its prompts and its mask so far."""
 
     image: npt.NDArray[np.uint8]
     truth: Mask
@@ -124,7 +124,7 @@ class Session:
     """Passes to come, this one included."""
     kind: int = BOX
     window: Window = field(default_factory=lambda: Window(0, 0, 1, 1))
-    """Of the pass at hand."""
+    """Of the current pass."""
     guided: bool = False
     taught: bool = False
     value: float = 1.0
@@ -135,8 +135,8 @@ class Session:
     newest: Point | None = None
     mask: npt.NDArray[np.uint8] | None = None
     """The mask so far, 255 times its probability."""
-    found: Mask | None = None
-    """The mask so far."""
+    binary_mask: Mask | None = None
+    """The mask so far, (H, W) bool."""
     show_mask: bool = True
     stretch: float = 1.0
     """How much larger than planned the window is: users' and trackers' windows vary."""
@@ -190,7 +190,7 @@ class Sessions:
         self._halves: list[list[Session | None]] = [[None] * batch for _ in range(2)]
 
     def batch(self, step: int) -> GuidedBatch:
-        """The next pass of the half whose turn it is: what the network sees at `step`."""
+        """The network's input at `step`: the next pass of the half whose turn it is."""
         slots = self._halves[step % 2]
         crops = np.empty((self._batch, self._size, self._size, 3), np.uint8)
         planes = np.empty((self._batch, 3, self._size, self._size), np.float32)
@@ -221,7 +221,7 @@ class Sessions:
         )
 
     def answer(self, step: int, logits_BLL: npt.NDArray[np.float32]) -> None:
-        """Take what the network answered at `step`: the next clicks correct it."""
+        """Take the network's answer at `step`, which the next clicks correct."""
         for session, logits in zip(self._halves[step % 2], logits_BLL, strict=True):
             assert session is not None
             session.left -= 1
@@ -231,8 +231,8 @@ class Sessions:
             height, width = session.truth.shape
             region = geometry.paste_region(seen, session.window, height, width)
             session.mask = guidance.whole(region, height, width)
-            session.found = np.zeros((height, width), np.bool_)
-            session.found[region.rows, region.columns] = region.logits > 0
+            session.binary_mask = np.zeros((height, width), np.bool_)
+            session.binary_mask[region.rows, region.columns] = region.logits > 0
 
     # -- starting ----------------------------------------------------------------------------
 
@@ -316,12 +316,12 @@ class Sessions:
             mask = other | truth if rng.random() < 0.4 else other
         else:
             mask = _corrupted(truth, rng)
-        session.found = mask
+        session.binary_mask = mask
         session.mask = mask.view(np.uint8) * np.uint8(255)
         if rng.random() < 0.3:
             soft = cv2.GaussianBlur(session.mask, (0, 0), 0.5 + 0.01 * max(truth.shape))
             session.mask = soft.astype(np.uint8)
-        # Without a click only the mask says what is meant: then it must be near.
+        # Without a click only the mask marks the object, so it has to be near it.
         session.again = draw < 0.55 or (masks.iou(mask, truth) > 0.6 and rng.random() < 0.4)
         if not self._go_on(session, rng):
             session.again = True
@@ -332,18 +332,18 @@ class Sessions:
     def _go_on(self, session: Session, rng: np.random.Generator) -> bool:
         """Set up the next pass from the last answer; False if there is nothing left to correct."""
         height, width = session.truth.shape
-        assert session.found is not None
+        assert session.binary_mask is not None
         if session.again:
             session.again = False
             session.newest = session.points[-1] if session.points else None
         else:
-            place = _error(session.truth, session.found, rng)
+            place = _error(session.truth, session.binary_mask, rng)
             if place is None:
                 return False
             session.points.append(place)
             session.newest = place
         box = guidance.following_box(
-            _union(_bounds(session.found), session.box), session.points, height, width
+            _union(_bounds(session.binary_mask), session.box), session.points, height, width
         )
         if box is None:
             return False
@@ -361,7 +361,7 @@ class Sessions:
         target: npt.NDArray[np.float32],
         weight: npt.NDArray[np.float32],
     ) -> None:
-        """The pass at hand on the crop's grid, into a batch's arrays."""
+        """Write the current pass, on the crop's grid, into a batch's arrays."""
         turn = slice(None, None, -1 if session.flip else 1)
         crop[:, turn] = geometry.crop(session.image, session.window, self._size)
         covered = geometry.crop_mask(session.truth, session.window, self._output)

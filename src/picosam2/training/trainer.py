@@ -61,12 +61,12 @@ FurtherLoss = Callable[[dict[str, Tensor], Batch, Tensor, Tensor], dict[str, Ten
 
 
 class TrainingError(PicoSAM2Error):
-    """Training went wrong in a way that going on would only hide."""
+    """A number in training stopped being finite; going on would only hide it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStep:
-    """Where a training stands after a step."""
+    """The state of a training after a step."""
 
     step: int
     steps: int
@@ -135,7 +135,7 @@ def channel(output_BK: Tensor, kind_B: Tensor) -> Tensor:
 
 
 def memory_format(config: TrainConfig) -> torch.memory_format:
-    """How activations lie in memory."""
+    """The memory layout of activations."""
     return torch.channels_last if config.channels_last else torch.contiguous_format
 
 
@@ -148,8 +148,8 @@ def compute_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The batch's loss and its named parts, each a mean over the samples.
 
-    With a teacher in the batch, every sample's supervised loss gives way to the teacher's term by
-    the teacher's weight in that sample.
+    With a teacher in the batch, the weight w of the teacher in a sample mixes its losses: w times
+    the teacher's term and 1 - w times the supervised loss.
     """
     device = batch.image_B3SS.device.type
     with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -203,7 +203,7 @@ def started_from(path: Path, config: ModelConfig) -> PicoSAM2:
 
 
 class Trainer:
-    """Model, averaged model and optimizer of one run, and how they take a step."""
+    """Model, averaged model and optimizer of one run; `step` is one optimizer step."""
 
     def __init__(
         self,
@@ -342,7 +342,7 @@ def train(
         resume: go on from the checkpoint in `out`, which must be of the same recipe and store;
             only `samples` may be larger than it was: the run is extended.
         init: weights to start from instead of new ones; see `started_from`.
-        teacher: what a teacher says of the store, to learn from by the recipe's `distill`.
+        teacher: the cached logits of a teacher, to learn from by the recipe's `distill`.
         resident: keep the crops in the device's memory; for a GPU, if they fit.
         validate: measures the averaged model every `validate_every` steps and at the end.
         tensorboard: also write TensorBoard events (needs the extra).
@@ -423,7 +423,7 @@ def teacher_lookup(teacher: TeacherCache, config: DistillConfig) -> TeacherLooku
 
 
 def window_rules(recipe: Recipe) -> dict[str, float | None]:
-    """What prediction must know of the windows that a recipe trains on; null is no limit."""
+    """The window rules of a recipe, which prediction has to follow; null is no limit."""
     limit = recipe.augment.box_max_aspect
     return {
         "box_growth": recipe.augment.box_growth,
@@ -522,7 +522,7 @@ class _Run:
             self._board.flush()
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint, then the averaged weights; `begin` mends what a kill leaves."""
+        """Write the checkpoint, then the averaged weights; `begin` repairs what a kill leaves."""
         if not self.group.first:
             return
         info = self._info(trainer, self._settings)
@@ -530,7 +530,7 @@ class _Run:
         save_weights(self.weights, trainer.average, info)
 
     def _info(self, trainer: Trainer, settings: dict[str, Any]) -> dict[str, Any]:
-        """What both files say of themselves."""
+        """The metadata of both files."""
         return {
             "recipe": settings,
             "store": self.store,

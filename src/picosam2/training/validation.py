@@ -1,4 +1,4 @@
-"""Measuring during a training: the averaged weights, on whole photos that it never trains on."""
+"""Validation during a training: the averaged weights, on whole images it never trains on."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from picosam2.training.figures import draw_validation
 
 
 class Validation:
-    """Measures a model by the protocols `box` and `click` on photos of a store's validation part.
+    """Measures a model by the protocols `box` and `click` on images of a store's validation part.
 
     Call it with a model to get plain numbers: box_miou, click_miou, click_best (mIoU of the best
-    candidate by truth), objects and photos.
+    candidate by truth), objects and images.
     """
 
     def __init__(self, store: Store, recipe: Recipe, figure: Path | None = None) -> None:
-        """Choose the photos: `validation_photos` of the recipe, spread evenly over all of them.
+        """Choose the images: `validation_photos` of the recipe, spread evenly over all of them.
 
         Args:
             figure: where to draw the same few objects after each measurement (.png).
@@ -33,12 +33,12 @@ class Validation:
             DataError: the store's validation part cannot be read.
         """
         usable: list[AnnotatedImage] = []
-        if any(image["validation"] for image in store.photos):
+        if any(image["validation"] for image in store.image_entries):
             validation = read_coco(store.path / "validation.json", store.path / "validation")
             usable = [image for image in validation.images if image.instances]
-        self.photos = spread(usable, recipe.train.validation_photos)
+        self.images = spread(usable, recipe.train.validation_photos)
         self._figure = figure
-        # Weights that only ever saw the photo's own pixels are asked for the same.
+        # Weights that only ever saw the image's own pixels are asked for the same.
         trained = recipe.train.views or dict.fromkeys(store.view_names, 1.0)
         views = {name for name, share in trained.items() if share > 0}
         self._facts = {"click_windows": "native"} if views == {"native"} else {}
@@ -46,14 +46,14 @@ class Validation:
     def __call__(self, model: PicoSAM2) -> dict[str, Any]:
         """Measure `model`, and draw the figure."""
         predictor = Predictor(TorchRuntime(model, facts=self._facts))
-        box = evaluate(predictor, self.photos, protocol="box")
-        click = evaluate(predictor, self.photos, protocol="click")
+        box = evaluate(predictor, self.images, protocol="box")
+        click = evaluate(predictor, self.images, protocol="click")
         if self._figure is not None:
-            draw_validation(predictor, self.photos, self._figure)
+            draw_validation(predictor, self.images, self._figure)
         return {
             "box_miou": float(box.column("iou").mean()),
             "click_miou": float(click.column("iou").mean()),
             "click_best": float(click.column("best").mean()),
             "objects": len(box.measured),
-            "photos": len(self.photos),
+            "photos": len(self.images),
         }

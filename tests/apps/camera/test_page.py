@@ -1,4 +1,4 @@
-"""The page: commands in, state and pictures out, and nothing for pages of other sites."""
+"""The page: commands in, state and images out, and nothing for pages of other sites."""
 
 from __future__ import annotations
 

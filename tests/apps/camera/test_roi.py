@@ -1,4 +1,4 @@
-"""Which window an answer belongs to, with and without the network's own picture."""
+"""Which window an answer belongs to, with and without the network's own image."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_near_windows_that_look_the_same_are_told_by_the_usual_delay(frame):
 
 
 def test_the_frame_of_an_answer_is_found_by_its_picture(frame):
-    """Things move from frame to frame; the network's picture is two frames old."""
+    """Things move from frame to frame; the network's image is two frames old."""
     frames = [np.roll(frame, -7 * i, 1) for i in range(12)]
     watch = RoiWatch(HERE)
     for i in range(4, 12):

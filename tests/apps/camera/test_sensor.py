@@ -42,7 +42,7 @@ def opened(network: Path, sensor: SimulatedSensor, info: RuntimeInfo = INFO, **h
 
 
 @pytest.mark.parametrize("layout", ["HWC", "CHW"])
-def test_answers_come_dequantised_and_channels_first(network, layout):
+def test_answers_come_dequantized_and_channels_first(network, layout):
     sensor = SimulatedSensor(lambda _: SCENE, ramp, layout=layout, first_answer=0, lag=0)
     with opened(network, sensor) as camera:
         frame = camera.read()

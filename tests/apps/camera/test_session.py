@@ -91,7 +91,7 @@ DELAYS = [
     {"roi_delay": 0, "lag": 0},
     {"roi_delay": 5, "lag": 2, "every": 2},
     {"roi_delay": 4, "lag": 2, "tensors": False},
-    {"roi_delay": 20, "lag": 3},  # far longer than is expected: the pictures say so
+    {"roi_delay": 20, "lag": 3},  # far longer than is expected: the images say so
 ]
 
 
@@ -223,7 +223,7 @@ def test_a_moving_thing_is_followed(red, begin, how):
         view = session.step()
         if view.answered and sensor.frame > 30:
             assert view.state == "found", sensor.frame
-            # The mask is of the picture that the network saw, and so is what is view.
+            # The mask is of the image that the network saw, and so is what is view.
             truth = disc(*place(view.frame.index - sensor.lag))
             overlaps.append(iou(view.tracked.mask, truth))
     assert len(overlaps) > 10

@@ -26,7 +26,7 @@ from picosam2.evaluation.protocols import PROTOCOLS
 from picosam2.export.imx500 import export as module
 from picosam2.export.imx500.check import ConvertError
 from picosam2.export.imx500.environment import ToolsError
-from picosam2.export.imx500.export import Photos, SensorExport, export_imx500
+from picosam2.export.imx500.export import MeasuredImages, SensorExport, export_imx500
 from picosam2.export.imx500.quantize import QuantizeConfig, SensorQuantizeError
 from picosam2.export.imx500.report import CLOCK, latency_ms
 from picosam2.export.int8.calibration import sample_crops
@@ -40,7 +40,7 @@ SMALL = ModelConfig(widths=(4, 6), bottleneck=8, decoder=(6, 4), logits=2, input
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store, its photos, and weights."""
+    """A store, its images, and weights."""
     folder = tmp_path_factory.mktemp("imx500")
     make_store(folder)
     torch.manual_seed(0)
@@ -116,11 +116,11 @@ def test_the_report_can_be_read(export: Export, tmp_path: Path) -> None:
 
 
 def test_it_is_measured_by_every_protocol(export: Export, data: Path) -> None:
-    """The stand-in gives the mean of the colours, so the numbers are not FP32's."""
+    """The stand-in gives the mean of the colors, so the numbers are not FP32's."""
     photos = read_coco(data / "shapes.json", data / "shapes-images")
     progress = Recorded()
     made = export(
-        measure=[Photos(dataset="coco", annotations=photos)],
+        measure=[MeasuredImages(dataset="coco", annotations=photos)],
         progress=progress,
     )
     measured = made.report["measured"]
@@ -289,7 +289,7 @@ def test_a_store_that_lacks_a_view_is_refused_before_the_tools_are_fetched(
 def test_calibration_crops_are_of_training_photos_and_chosen_by_the_seed(
     export: Export, data: Path, fake_tools: FakeTools, tmp_path: Path
 ) -> None:
-    """What the worker gets: the same for the same seed, and never a validation photo."""
+    """What the worker gets: the same for the same seed, and never a validation image."""
     copies = FAKE_WORKER.replace("SIMULATED", "same").replace(
         "state = ", f"np.save({str(tmp_path / 'crops.npy')!r}, crops)\nstate = "
     )

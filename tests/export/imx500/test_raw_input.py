@@ -23,11 +23,11 @@ CONFIGS = {
 
 
 def crops_of(size: int) -> np.ndarray:
-    """Noise, black, white, each colour alone, and what lies outside a picture."""
+    """Noise, black, white, each color alone, and what lies outside an image."""
     rng = np.random.default_rng(0)
     plain = [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), PAD_RGB]
     noise = rng.integers(0, 256, (2, size, size, 3), np.uint8)
-    flat = [np.full((size, size, 3), colour, np.uint8) for colour in plain]
+    flat = [np.full((size, size, 3), color, np.uint8) for color in plain]
     return np.concatenate([noise, np.stack(flat)])
 
 
@@ -65,8 +65,8 @@ def test_the_model_is_left_as_it_was(model: PicoSAM2) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_centred_colours_fill_eight_bits(model: PicoSAM2) -> None:
-    """No colour is cut off by a threshold of 1, and a step costs little more than one of 255."""
+def test_centred_colors_fill_eight_bits(model: PicoSAM2) -> None:
+    """No color is cut off by a threshold of 1, and a step costs little more than one of 255."""
     ends = torch.tensor([0.0, 255.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)
     with torch.inference_mode():
         low, high = RawInput(model).centre(ends).flatten(1)
@@ -77,8 +77,8 @@ def test_centred_colours_fill_eight_bits(model: PicoSAM2) -> None:
     assert steps.max() < 1.2
 
 
-def test_the_mean_colour_is_zero() -> None:
-    """So the zeros that a convolution pads with mean the mean colour, as in training."""
+def test_the_mean_color_is_zero() -> None:
+    """So the zeros that a convolution pads with mean the mean color, as in training."""
     raw = RawInput(PicoSAM2(CONFIGS["one channel"]))
     with torch.inference_mode():
         centred = raw.centre(torch.tensor(PAD_RGB, dtype=torch.float32).view(1, 3, 1, 1))

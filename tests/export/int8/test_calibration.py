@@ -111,7 +111,7 @@ def test_training_and_validation_photos_stay_apart(
 
 
 def test_they_are_the_predictors_own_windows(tmp_path: Path) -> None:
-    """Against crops of the photos themselves, through the windows of the true box and centre."""
+    """Against crops of the images themselves, through the windows of the true box and centre."""
     store = make_store(tmp_path, 12, replace(SMALL_STORE, context=192))
     predictor = predictor_of(size=32)
     expected = []

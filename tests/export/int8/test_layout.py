@@ -41,7 +41,7 @@ def groups(model: onnx.ModelProto) -> list[int]:
     ]
 
 
-def test_padded_colours_change_nothing(tmp_path) -> None:
+def test_padded_colors_change_nothing(tmp_path) -> None:
     config = ModelConfig(widths=(8, 6), bottleneck=8, decoder=(6, 8), input_size=32)
     model = exported(config, tmp_path / "m.onnx")
     before = model.SerializeToString()

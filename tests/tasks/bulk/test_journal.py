@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.colour import flat_scene, write_colour_onnx
+from helpers.color import flat_scene, write_color_onnx
 from PIL import Image
 
 from picosam2.errors import ConfigError
@@ -26,7 +26,7 @@ DISC, SQUARE, BAR = Point(80, 84), Point(224, 72), Point(160, 192)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_onnx(tmp_path_factory.mktemp("weights") / "colour.onnx")
+    return write_color_onnx(tmp_path_factory.mktemp("weights") / "color.onnx")
 
 
 @pytest.fixture

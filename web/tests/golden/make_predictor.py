@@ -142,7 +142,7 @@ def facts() -> dict[str, Any]:
 
 
 class Arithmetic:
-    """Logits from colours: 2 R + G - B of 2x2 pixels, above a level of each channel's own."""
+    """Logits from colors: 2 R + G - B of 2x2 pixels, above a level of each channel's own."""
 
     def __init__(self) -> None:
         said = facts()

@@ -83,7 +83,7 @@ class RoiWatch:
 
         Args:
             frames: the frame (H, W, 3) uint8 RGB, and those before it, newest first.
-            seen: the image (S, S, 3) uint8 that the network saw, in any colours, or None.
+            seen: the image (S, S, 3) uint8 that the network saw, in any colors, or None.
 
         Afterwards `lag` says which of the frames that image is of.
         """
@@ -132,7 +132,7 @@ def overlap(a: Window, b: Window) -> float:
 def likeness(frame: npt.NDArray[np.uint8], window: Window, seen: npt.NDArray[np.uint8]) -> float:
     """The correlation of the brightness of a window of a frame with a image, -1..1.
 
-    The sensor makes the network's image itself, with other colours and contrast than the frame:
+    The sensor makes the network's image itself, with other colors and contrast than the frame:
     a correlation does not mind. 0 if either shows nothing but one shade.
     """
     here = _shade(geometry.crop(frame, window, _SIDE))

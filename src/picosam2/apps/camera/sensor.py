@@ -82,7 +82,7 @@ class Devices:
             raise CameraError(
                 f"picamera2 cannot be used ({error}): on a Raspberry Pi, `{_INSTALL}`, and run "
                 "in a virtual environment made with --system-site-packages; elsewhere, "
-                "--simulate PHOTO"
+                "--simulate IMAGE"
             ) from error
         return Devices(imx500, picamera2)
 

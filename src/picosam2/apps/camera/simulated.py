@@ -3,7 +3,7 @@
 For trying the camera's page on any computer, and for the tests. It has the names, arguments and
 units of picamera2 (see `sensor.py` for where they are from), and what makes the real thing hard: a
 ROI that holds only some frames later, answers that come with a later frame, frames without an
-answer, 8-bit logits, a image for the network in other colours than the frame's. How many frames
+answer, 8-bit logits, a image for the network in other colors than the frame's. How many frames
 the real sensor takes is not known to us: the numbers here are guesses.
 """
 

@@ -1,6 +1,6 @@
-"""Will the sensor take this network? An answer in a second, from its ONNX graph alone.
+"""Check in a second, from the ONNX graph alone, whether a network fits the sensor.
 
-Two things stop a network: an operator that Sony's converter refuses or fails on, and memory. The
+Two things keep a network off it: an operator that Sony's converter refuses, and memory. The
 rules and the estimate come from converting variants of this network and reading the memory
 reports; docs/imx500.md has the table.
 """
@@ -41,7 +41,7 @@ class Problem:
     why: str
     instead: str
     certain: bool = True
-    """Whether it was seen to fail; False for what was never tried."""
+    """Whether its conversion was seen to fail; False for an operator that was never tried."""
 
     def __str__(self) -> str:
         verb = "does not convert" if self.certain else "may not convert"
@@ -50,7 +50,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerMemory:
-    """What is in memory while one layer runs, in bytes at eight bits a number."""
+    """The memory in use while one layer runs, in bytes at eight bits a number."""
 
     layer: str
     operator: str
@@ -59,7 +59,7 @@ class LayerMemory:
     inputs: int
     output: int
     waiting: int
-    """What later layers need: skip connections."""
+    """Of outputs that later layers need: skip connections."""
 
     @property
     def bytes(self) -> int:
@@ -69,14 +69,14 @@ class LayerMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What was found. Memory is an estimate, in bytes."""
+    """The result of a check. Memory is an estimate, in bytes."""
 
     problems: tuple[Problem, ...]
     layers: tuple[LayerMemory, ...] = field(repr=False)
     weights: int
     """Of the weights in the sensor's memory, at eight bits each."""
-    picture: int
-    """Of the input, which stays in memory so that it can be looked at."""
+    image: int
+    """Of the input image, which stays in memory so that a host can read it."""
     limit: int = MEMORY
 
     @property
@@ -87,7 +87,7 @@ class Check:
     @property
     def activations(self) -> int:
         """Memory for activations."""
-        return self.peak.bytes + self.picture + _RUNTIME
+        return self.peak.bytes + self.image + _RUNTIME
 
     @property
     def total(self) -> int:
@@ -101,11 +101,11 @@ class Check:
 
     @property
     def converts(self) -> bool:
-        """Whether nothing is known that keeps it off the sensor."""
+        """Whether no known problem keeps the network off the sensor."""
         return self.fits and not any(problem.certain for problem in self.problems)
 
     def too_large(self) -> str:
-        """Who is to blame where it does not fit, in one sentence."""
+        """The layers that make it too large, in one sentence."""
         peak = self.peak
         shape = "x".join(map(str, peak.shape))
         channels = padded(peak.shape[0])
@@ -131,7 +131,7 @@ class Check:
 
 
 def padded(channels: int) -> int:
-    """The channels that so many take up in memory."""
+    """The number of channels in memory, rounded up to the sensor's multiple."""
     return -(-channels // CHANNELS) * CHANNELS
 
 
@@ -169,8 +169,8 @@ def check_graph(model: onnx.ModelProto) -> Check:
     layers = (*_centring(graph), *_memory(graph))
     if not graph.nodes:
         raise WeightsError("there is no layer in this graph")
-    picture = sum(math.prod(graph.shape(name, "the input")) for name in graph.inputs)
-    return Check(problems=tuple(problems), layers=layers, weights=_weights(graph), picture=picture)
+    image = sum(math.prod(graph.shape(name, "the input")) for name in graph.inputs)
+    return Check(problems=tuple(problems), layers=layers, weights=_weights(graph), image=image)
 
 
 def _without_guidance(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -202,7 +202,7 @@ def _without_guidance(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def refuse(checked: Check) -> None:
-    """Raise `ConvertError`, which names the layers to blame, for a network known not to convert."""
+    """Raise `ConvertError`, naming the layers, for a network known not to convert."""
     certain = [str(problem) for problem in checked.problems if problem.certain]
     if certain:
         raise ConvertError(f"the sensor cannot run this network: {'; '.join(certain)}")
@@ -225,7 +225,7 @@ class _Graph:
             copy = shape_inference.infer_shapes(copy, data_prop=True)
         except Exception as error:
             raise WeightsError(f"the shapes of this graph cannot be worked out: {error}") from error
-        self.constants = {one.name: one for one in copy.graph.initializer}
+        self.constants = {initializer.name: initializer for initializer in copy.graph.initializer}
         self.shapes: dict[str, Shape] = {
             value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
             for value in (*copy.graph.input, *copy.graph.value_info, *copy.graph.output)
@@ -239,13 +239,13 @@ class _Graph:
             if node.op_type == "Constant":
                 self.constants[node.output[0]] = node.attribute[0].t
             if known.isdisjoint(node.input) or node.op_type in ("Shape", "Constant"):
-                continue  # the same for every picture
+                continue  # the same for every image
             known.update(node.output)
             self.nodes.append(node)
             self.made_by.update(dict.fromkeys(node.output, node))
 
     def data(self, node: NodeProto) -> list[str]:
-        """The inputs of a node that depend on the picture."""
+        """The inputs of a node that depend on the image."""
         return [n for n in node.input if n in self.made_by or n in self.inputs]
 
     def readers(self, name: str) -> list[NodeProto]:
@@ -266,7 +266,7 @@ class _Graph:
 
 
 def layer_of(node: NodeProto) -> str:
-    """Names a node as its module is named, or by its own name where it is none's."""
+    """The name of the module that a node comes from, or the node's own name."""
     parts = [part for part in node.name.split("/") if part]
     if len(parts) > 1:
         return parts[-2] if "." in parts[-2] or parts[-1] == node.op_type else parts[-1]
@@ -376,7 +376,7 @@ _IN_PLACE = frozenset({
 
 
 def _centring(graph: _Graph) -> Iterator[LayerMemory]:
-    """The convolution on the picture's own numbers that `raw_input` puts before the network."""
+    """The convolution on the image's own numbers that `raw_input` puts before the network."""
     for name in graph.inputs:
         shape = graph.shape(name, "the input")
         size = _bytes(shape)
@@ -437,12 +437,12 @@ def _is_in_place(
 
 
 def _bytes(shape: Sequence[int]) -> int:
-    """What a tensor takes in memory: (C, H, W), or fewer dimensions."""
+    """The bytes of a tensor in memory: (C, H, W), or fewer dimensions."""
     return padded(shape[0]) * math.prod(shape[1:]) if shape else 1
 
 
 def _weights(graph: _Graph) -> int:
-    """What the weights take at eight bits each, their channels padded too."""
+    """The bytes of the weights at eight bits each, their channels padded too."""
     return sum(
         _filters(shape, _attributes(node).get("group", 1))
         for node in graph.nodes

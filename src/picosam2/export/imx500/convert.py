@@ -1,4 +1,4 @@
-"""From a quantized ONNX file to `packerOut.zip`, by Sony's converter, and reading its reports."""
+"""Convert a quantized ONNX file to `packerOut.zip` by Sony's converter, and read its reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STAGES = (
     ("ConvFe conversion finished", "writing the sensor's program"),
     ("Converter Backend successfully completed", "packing"),
 )
-"""What the converter's log says when it begins another part."""
+"""The lines of the converter's log at which another part begins."""
 
 _REASON = re.compile(r"\b(?:ERROR|FATAL|SEVERE)\b\s*:?\s*(.*)")
 _CODES = {
@@ -55,21 +55,21 @@ class Memory:
     """Bytes in the sensor's memory."""
 
     total: int
-    """All there is."""
+    """The sensor's whole memory."""
     weights: int
     activations: int
-    """At the worst moment, with the input, which stays so that it can be looked at."""
+    """The peak, with the input image, which stays in memory so that a host can read it."""
     reserved: int
 
     @property
     def used(self) -> int:
-        """What the network takes."""
+        """Bytes that the network needs."""
         return self.weights + self.activations + self.reserved
 
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What the converter wrote."""
+    """The files that the converter wrote, and the content of its reports."""
 
     packed: Path
     memory: Memory
@@ -82,8 +82,8 @@ class Converted:
         """Plain numbers: memory and tensors."""
         return {
             "memory": {**asdict(self.memory), "used": self.memory.used},
-            "inputs": [asdict(one) for one in self.inputs],
-            "outputs": [asdict(one) for one in self.outputs],
+            "inputs": [asdict(tensor) for tensor in self.inputs],
+            "outputs": [asdict(tensor) for tensor in self.outputs],
         }
 
 
@@ -127,9 +127,9 @@ def convert(
 
 
 def _why(code: int, log: Path, start: int) -> str:
-    """One sentence from the converter's log, of which it wrote what comes after `start`."""
+    """One sentence from the part of the log after `start`, which the converter wrote."""
     text = log.read_bytes()[start:].decode("utf-8", "replace")
-    reasons = [found[1].strip() for found in _REASON.finditer(text)]
+    reasons = [match[1].strip() for match in _REASON.finditer(text)]
     reason = next(iter(reasons), last_words(log))
     reason = re.sub(r"^CODE: \[\w+\]\s*|\s*\[[^\[\]]*\.py:\d+\]$", "", reason)
     meaning = _CODES.get(code, f"exit code {code}")
@@ -137,7 +137,7 @@ def _why(code: int, log: Path, start: int) -> str:
 
 
 def read(folder: Path, log: Path) -> Converted:
-    """What the converter wrote into `folder`.
+    """Read the converter's output in `folder`.
 
     Raises:
         ConvertError: a file is missing or is not as the known versions of the converter write it.
@@ -167,22 +167,22 @@ def read(folder: Path, log: Path) -> Converted:
     return Converted(packed=packed, memory=memory, inputs=inputs, outputs=outputs, files=files)
 
 
-def _tensors(found: list[ElementTree.Element]) -> tuple[Tensor, ...]:
-    """In the order of their ordinals, which is not that of the file."""
-    return tuple(_tensor(one) for one in sorted(found, key=_ordinal))
+def _tensors(elements: list[ElementTree.Element]) -> tuple[Tensor, ...]:
+    """The tensors in the order of their ordinals, which is not that of the file."""
+    return tuple(_tensor(element) for element in sorted(elements, key=_ordinal))
 
 
-def _ordinal(found: ElementTree.Element) -> int:
-    return int(found.attrib["ordinal"])
+def _ordinal(element: ElementTree.Element) -> int:
+    return int(element.attrib["ordinal"])
 
 
-def _tensor(found: ElementTree.Element) -> Tensor:
-    dimensions = sorted(found.findall("dimensions/dimension"), key=_ordinal)
+def _tensor(element: ElementTree.Element) -> Tensor:
+    dimensions = sorted(element.findall("dimensions/dimension"), key=_ordinal)
     return Tensor(
-        name=found.attrib["name"],
-        shape=tuple(int(one.attrib["size"]) for one in dimensions),
-        bits=int(found.attrib["bitsPerElement"]),
-        signed=found.attrib["format"] == "signed",
-        scale=float(found.attrib["scale"]),
-        shift=float(found.attrib["shift"]),
+        name=element.attrib["name"],
+        shape=tuple(int(dimension.attrib["size"]) for dimension in dimensions),
+        bits=int(element.attrib["bitsPerElement"]),
+        signed=element.attrib["format"] == "signed",
+        scale=float(element.attrib["scale"]),
+        shift=float(element.attrib["shift"]),
     )

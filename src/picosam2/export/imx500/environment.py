@@ -55,7 +55,7 @@ _NETWORK = re.compile(
 
 
 class ToolsError(PicoSAM2Error):
-    """Sony's tools, or the Java they need, are not there and could not be had."""
+    """Sony's tools, or the Java they need, are missing and could not be installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,19 +100,21 @@ def find_java(variables: Mapping[str, str] = os.environ) -> Java:
     Raises:
         ToolsError: there is none, or it is older than `JAVA`.
     """
-    found = shutil.which("java", path=variables.get("PATH"))
-    if found is None and (home := variables.get("JAVA_HOME")):
-        found = shutil.which("java", path=str(Path(home) / "bin"))
+    java = shutil.which("java", path=variables.get("PATH"))
+    if java is None and (home := variables.get("JAVA_HOME")):
+        java = shutil.which("java", path=str(Path(home) / "bin"))
     wanted = f"install Java {JAVA} or newer, for instance `apt install openjdk-{JAVA}-jre-headless`"
-    if found is None:
+    if java is None:
         raise ToolsError(f"Sony's converter needs Java, and there is none: {wanted}")
-    done = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
-    said = re.search(r'version "((?:1\.)?(\d+)[^"]*)"', done.stderr + done.stdout)
-    if done.returncode != 0 or said is None:
-        raise ToolsError(f"{found} does not say which version of Java it is: {wanted}")
-    if int(said[2]) < JAVA:
-        raise ToolsError(f"Sony's converter needs a newer Java than {said[1]} ({found}): {wanted}")
-    return Java(version=said[1], folder=Path(found).parent)
+    done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    version = re.search(r'version "((?:1\.)?(\d+)[^"]*)"', done.stderr + done.stdout)
+    if done.returncode != 0 or version is None:
+        raise ToolsError(f"{java} does not say which version of Java it is: {wanted}")
+    if int(version[2]) < JAVA:
+        raise ToolsError(
+            f"Sony's converter needs a newer Java than {version[1]} ({java}): {wanted}"
+        )
+    return Java(version=version[1], folder=Path(java).parent)
 
 
 def prepare(folder: Path | None = None, progress: Progress | None = None) -> Environment:
@@ -151,7 +153,7 @@ def refuse_quoted(path: Path, option: str) -> None:
 
 
 def fingerprint(python: str) -> str:
-    """Names an environment after what is in it: the pins and the Python."""
+    """The name of an environment, from its pinned versions and its Python."""
     return hashlib.sha256(json.dumps([PINS, python]).encode()).hexdigest()[:12]
 
 
@@ -161,8 +163,8 @@ def find_python() -> str:
     if low <= sys.version_info[:2] <= high:
         return sys.executable
     for minor in range(high[1], low[1] - 1, -1):
-        if found := shutil.which(f"python3.{minor}"):
-            return found
+        if python := shutil.which(f"python3.{minor}"):
+            return python
     here = ".".join(map(str, sys.version_info[:2]))
     raise ToolsError(
         f"Sony's tools run on Python 3.{low[1]} to 3.{high[1]}, and there is only {here}: install "

@@ -45,14 +45,14 @@ from picosam2.runtimes.torch import TorchRuntime
 LOG, SIMULATED = "export.log", "simulated.onnx"
 
 PREPROCESSING = (
-    "The input is the picture's own RGB, eight bits unsigned, one step a step: the sensor has to "
+    "The input is the image's own RGB, eight bits unsigned, one step a step: the sensor has to "
     "normalize nothing. Mean and deviation are in the network's first layer."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Photos:
-    """Photos with masks to measure on; `dataset` is coco or lvis."""
+class MeasuredImages:
+    """Images with masks to measure on; `dataset` is coco or lvis."""
 
     dataset: str
     annotations: Annotations
@@ -64,7 +64,7 @@ class SensorExport:
 
     folder: Path
     report: dict[str, Any]
-    """What `report.json` holds."""
+    """The content of `report.json`."""
 
 
 def check_model(model: PicoSAM2) -> Check:
@@ -83,7 +83,7 @@ def export_imx500(
     *,
     name: str | None = None,
     tools: Path | None = None,
-    measure: Sequence[Photos] = (),
+    measure: Sequence[MeasuredImages] = (),
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> SensorExport:
@@ -219,28 +219,28 @@ def _measure(
     model: PicoSAM2,
     facts: Mapping[str, Any],
     simulated: Path,
-    data: Sequence[Photos],
+    data: Sequence[MeasuredImages],
     threads: int | None,
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
     """mIoU of the quantized network and of FP32, on the same objects, by every protocol."""
     if not data:
         return []
-    found = []
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "fp32.onnx"
         export_onnx(model, plain, facts)
         predictors = [Predictor(OnnxRuntime(file, threads=threads)) for file in (plain, simulated)]
-        for photos in data:
-            count = sum(len(photo.instances) for photo in photos.annotations.images)
+        for measured in data:
+            count = sum(len(image.instances) for image in measured.annotations.images)
             for protocol in PROTOCOLS:
-                what = f"measuring {protocol}, {photos.dataset}"
+                what = f"measuring {protocol}, {measured.dataset}"
                 fp32, int8 = (
                     evaluate(
                         predictor,
-                        photos.annotations.images,
+                        measured.annotations.images,
                         protocol=protocol,
-                        dataset=photos.dataset,
+                        dataset=measured.dataset,
                         progress=part_of(
                             progress, name=what, before=index * count, whole=2 * count
                         ),
@@ -248,10 +248,10 @@ def _measure(
                     for index, predictor in enumerate(predictors)
                 )
                 compared = compare(fp32, int8)
-                found.append(
+                rows.append(
                     {
                         "protocol": protocol,
-                        "dataset": photos.dataset,
+                        "dataset": measured.dataset,
                         "n": compared.n,
                         "photos": compared.photos,
                         "fp32": compared.a,
@@ -261,4 +261,4 @@ def _measure(
                         "high": compared.high,
                     }
                 )
-    return found
+    return rows

@@ -1,4 +1,4 @@
-"""Other programs: their lines as they come, their output in a log, no orphan left behind."""
+"""Run another program: pass on its lines as they come, log its output, end it with its children."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     errors_apart: bool = False,
 ) -> int:
-    """Run a program and give every line of its output to `on_line`; its exit code.
+    """Run a program, pass every line of its output to `on_line`, and return its exit code.
 
     Output and errors are added to the file `log`. With `errors_apart` the errors go only there.
     Whatever ends the wait - Ctrl-C, an error in `on_line` - ends the program and those that it
@@ -61,7 +61,7 @@ def run(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a program with all that it started: asked first, then made to."""
+    """End a program with all that it started: by SIGTERM, then by SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -75,6 +75,6 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def last_words(log: Path, count: int = 1) -> str:
-    """The last lines of a log that say something, for an error message."""
+    """The last lines of a log that are not blank, for an error message."""
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()]
     return " / ".join([line for line in lines if line and not line.startswith("$ ")][-count:])

@@ -62,7 +62,7 @@ class SensorNetwork:
     simulated: Path
     """With standard operators: what onnxruntime runs, described as `export_onnx` describes it."""
     facts: dict[str, Any]
-    """What the worker says of them."""
+    """The worker's result: facts of the quantization."""
 
 
 def quantize(
@@ -78,7 +78,7 @@ def quantize(
 ) -> SensorNetwork:
     """Quantize `model` with the thresholds of `crops` (N, S, S, 3) RGB uint8; files in `folder`.
 
-    `facts` are what the weights file says of itself.
+    `facts` are the metadata of the weights file.
 
     Raises:
         SensorQuantizeError: the toolkit gave up, or its two files do not give the same.
@@ -99,29 +99,29 @@ def quantize(
         "seed": config.seed,
         "opset": OPSET,
     }
-    said: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
 
     def on_line(line: str) -> None:
         answer = json.loads(line)
         if "progress" in answer and progress:
             progress(answer["done"], answer["total"], what=answer["progress"])
-        said.update(answer)
+        answers.update(answer)
 
     command = [str(environment.python), "-I", worker.__file__]
     code = run(command, log=log, on_line=on_line, stdin=json.dumps(request), errors_apart=True)
-    if code != 0 or "result" not in said:
-        reason = said.get("error") or f"{last_words(log)}, exit code {code}"
+    if code != 0 or "result" not in answers:
+        reason = answers.get("error") or f"{last_words(log)}, exit code {code}"
         raise SensorQuantizeError(f"the network could not be quantized: {reason} (log: {log})")
     for file in (weights, calibration):
         file.unlink()
-    result: dict[str, Any] = said["result"]
+    result: dict[str, Any] = answers["result"]
     _hold_together(result["outputs"])
     _describe(simulated, model, facts, config, result)
     return SensorNetwork(converted=converted, simulated=simulated, facts=result)
 
 
 def _hold_together(outputs: Mapping[str, Any]) -> None:
-    """What is measured must be what is converted."""
+    """Raise if the file to measure and the file to convert differ by more than rounding."""
     for name, output in outputs.items():
         difference, error = output["simulated"], output["rms_error"]
         # Float sums in another order round some activations the other way, and that spreads: the
@@ -141,18 +141,18 @@ def _describe(
     config: QuantizeConfig,
     result: Mapping[str, Any],
 ) -> None:
-    """Write into the file what a runtime must know of it."""
+    """Write into the file the metadata that a runtime needs."""
     graph = onnx.load(path)
-    said = described(model, facts)
-    said["preprocessing"] = {**said["preprocessing"], "inside": True}
-    said["exact"] = True
-    said["quantization"] = {
+    metadata = described(model, facts)
+    metadata["preprocessing"] = {**metadata["preprocessing"], "inside": True}
+    metadata["exact"] = True
+    metadata["quantization"] = {
         "for": "IMX500",
         "by": result["versions"],
         "bits": result["bits"],
         **asdict(config),
     }
-    onnx.helper.set_model_props(graph, {METADATA_KEY: json.dumps(said, sort_keys=True)})
+    onnx.helper.set_model_props(graph, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
     graph.producer_name, graph.producer_version = "picosam2", ""
     onnx.checker.check_model(graph)
     onnx.save(graph, path)

@@ -1,13 +1,13 @@
-"""The network as the sensor sees it: plain RGB numbers in, no normalisation outside.
+"""The network in the form that the sensor runs: it takes plain RGB and normalizes inside.
 
 `images.normalize` subtracts a mean and divides by a deviation. Here both are weights. They cannot
 all go into the first convolution: it pads its input with zeros, and zero must still mean the mean
-colour there. So a 1x1 convolution centres and scales each colour, exactly, and the first
+color there. So a 1x1 convolution centres and scales each color, exactly, and the first
 convolution takes in what is left of the scale.
 
-The centred colours are scaled so that each just fills -1..1, a power of two as the sensor's
-quantizers want it: one step is then 1.03 (red) to 1.19 (blue) of the 255 of the picture.
-Normalised numbers reach from -2.1 to 2.6 and would be cut into steps of 1.8.
+The centred colors are scaled so that each just fills -1..1, a power of two as the sensor's
+quantizers want it: one step is then 1.03 (red) to 1.19 (blue) of the 255 of the image.
+Normalized numbers reach from -2.1 to 2.6 and would be cut into steps of 1.8.
 
 Shape suffixes as in `picosam2.models.network`.
 """
@@ -33,7 +33,7 @@ class RawInput(nn.Module):
         super().__init__()
         self.network = deepcopy(model).float().eval()
         mean, std = torch.tensor(MEAN), torch.tensor(STD)
-        scale = _FILLED / torch.maximum(mean, 1 - mean)  # of a colour on 0..1
+        scale = _FILLED / torch.maximum(mean, 1 - mean)  # of a color on 0..1
         self.centre = nn.Conv2d(3, 3, 1, groups=3)
         first = next(m for m in self.network.modules() if isinstance(m, nn.Conv2d))
         with torch.no_grad():
@@ -41,7 +41,7 @@ class RawInput(nn.Module):
             assert self.centre.bias is not None
             self.centre.bias.copy_(-mean * scale)
             rest = 1 / (std * scale)
-            # Depthwise, a colour has its own filter; otherwise every filter sees each colour.
+            # Depthwise, a color has its own filter; otherwise every filter sees each color.
             own = first.groups == 3
             first.weight.mul_(rest.view(3, 1, 1, 1) if own else rest.view(1, 3, 1, 1))
 

@@ -1,4 +1,4 @@
-"""What is said of an export: numbers as JSON, and the same for a person as Markdown."""
+"""The report of an export: numbers as JSON, and the same numbers as Markdown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def latency_ms(macs: int) -> float:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report for a person."""
+    """The report in Markdown."""
     memory, network, latency = report["memory"], report["network"], report["latency"]
     quantization = report["quantization"]
     total = memory["total"]
@@ -60,8 +60,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         "| file | bytes | SHA-256 |",
         "| :-- | --: | :-- |",
         *(
-            f"| {name} | {one['bytes']:,} | `{one['sha256'][:12]}` |"
-            for name, one in report["files"].items()
+            f"| {name} | {file['bytes']:,} | `{file['sha256'][:12]}` |"
+            for name, file in report["files"].items()
         ),
         "",
         "## Speed",
@@ -88,37 +88,37 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def _method(quantization: Mapping[str, Any]) -> str:
-    said = "no training"
+    text = "no training"
     if quantization["gptq"]:
-        said = f"roundings tuned over {quantization['gptq']} epochs (GPTQ)"
+        text = f"roundings tuned over {quantization['gptq']} epochs (GPTQ)"
     if quantization["weights_share"] < 1:
-        said += f", weights in {quantization['weights_share']:.0%} of eight bits (mixed precision)"
-    return said
+        text += f", weights in {quantization['weights_share']:.0%} of eight bits (mixed precision)"
+    return text
 
 
 def _tensors(report: Mapping[str, Any]) -> list[str]:
     lines = ["| | shape | bits | a step | name |", "| :-- | :-- | :-- | --: | :-- |"]
     for kind in ("inputs", "outputs"):
-        for one in report[kind]:
-            sign = "signed" if one["signed"] else "unsigned"
-            shape = " x ".join(map(str, one["shape"]))
+        for tensor in report[kind]:
+            sign = "signed" if tensor["signed"] else "unsigned"
+            shape = " x ".join(map(str, tensor["shape"]))
             lines.append(
-                f"| {kind[:-1]} | {shape} | {one['bits']} {sign} | {one['scale']:g} | "
-                f"{one['name']} |"
+                f"| {kind[:-1]} | {shape} | {tensor['bits']} {sign} | {tensor['scale']:g} | "
+                f"{tensor['name']} |"
             )
     return [*lines, "", report["preprocessing"]]
 
 
 def _agreement(quantization: Mapping[str, Any]) -> list[str]:
     lines = []
-    for name, one in quantization["outputs"].items():
-        simulated, toolkit = one["simulated"], one["converted"]
+    for name, row in quantization["outputs"].items():
+        simulated, toolkit = row["simulated"], row["converted"]
         lines.append(
-            f"`{name}` in steps of {one['step']:g}, root mean square error {one['rms_error']:.3f} "
+            f"`{name}` in steps of {row['step']:g}, root mean square error {row['rms_error']:.3f} "
             f"against FP32. On {quantization['compared']} crops, `simulated.onnx` (measured below) "
             f"and the file that is converted differ in {simulated['share']:.3%} of the numbers, by "
-            f"{_steps(simulated, one)} at most; the toolkit's own PyTorch model differs from it in "
-            f"{toolkit['share']:.3%}, by {_steps(toolkit, one)} at most. How far the sensor agrees "
+            f"{_steps(simulated, row)} at most; the toolkit's own PyTorch model differs from it in "
+            f"{toolkit['share']:.3%}, by {_steps(toolkit, row)} at most. How far the sensor agrees "
             "was not measured."
         )
     return lines
@@ -133,10 +133,10 @@ def _measured(measured: Sequence[Mapping[str, Any]]) -> list[str]:
     if not measured:
         return []
     rows = [
-        f"| {one['protocol']} | {one['dataset']} | {one['n']:,} | {one['fp32']:.4f} | "
-        f"{one['int8']:.4f} | {100 * one['difference']:+.2f} | "
-        f"{100 * one['low']:+.2f} to {100 * one['high']:+.2f} |"
-        for one in measured
+        f"| {row['protocol']} | {row['dataset']} | {row['n']:,} | {row['fp32']:.4f} | "
+        f"{row['int8']:.4f} | {100 * row['difference']:+.2f} | "
+        f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f} |"
+        for row in measured
     ]
     return [
         "## Accuracy",

@@ -21,25 +21,25 @@ BATCH = 8  # crops that go through the network at once
 
 
 def main() -> int:
-    """Do what the request on stdin says; the exit code."""
+    """Run the request on stdin; return the exit code."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as `runtimes.ort`, which is not here
-    said = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     try:
-        result = quantize(json.load(sys.stdin), Talk(said))
+        result = quantize(json.load(sys.stdin), Talk(answers))
     except Exception as error:
         import traceback
 
         traceback.print_exc()
         text = " ".join(str(error).split()) or type(error).__name__
-        print(json.dumps({"error": text}), file=said, flush=True)
+        print(json.dumps({"error": text}), file=answers, flush=True)
         return 1
-    print(json.dumps({"result": result}), file=said, flush=True)
+    print(json.dumps({"result": result}), file=answers, flush=True)
     return 0
 
 
 class Talk:
-    """Tells the parent how far it is."""
+    """Reports progress to the parent process."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -51,7 +51,7 @@ class Talk:
 
 
 def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
-    """Quantize, write both ONNX files and compare them; what is said of the result.
+    """Quantize, write both ONNX files, compare them, and return the result's facts.
 
     `request` holds the paths `package`, `weights`, `calibration` (N, S, S, 3) uint8, `converted`
     and `simulated` (files to write), `model` (the configuration), `gptq` (epochs, 0 for none),
@@ -72,7 +72,7 @@ def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
     crops = np.load(request["calibration"], mmap_mode="r", allow_pickle=False)
     batches = -(-len(crops) // BATCH)
 
-    def given(what: str | None) -> Any:
+    def batches_of(what: str | None) -> Any:
         for number in range(batches):
             if what:
                 talk(what, min(number * BATCH, len(crops)), len(crops))
@@ -89,7 +89,7 @@ def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
             )
         )
         full = mct.core.pytorch_resource_utilization_data(
-            network, lambda: given(None), core_config=core, target_platform_capabilities=chip
+            network, lambda: batches_of(None), core_config=core, target_platform_capabilities=chip
         )
         limit = mct.core.ResourceUtilization(
             weights_memory=full.weights_memory * request["weights_share"]
@@ -106,14 +106,14 @@ def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
             n_epochs=epochs, use_hessian_based_weights=False, use_hessian_sample_attention=False
         )
         model, _ = mct.gptq.pytorch_gradient_post_training_quantization(
-            network, lambda: given("tuning roundings"), gptq_config=config, **common
+            network, lambda: batches_of("tuning roundings"), gptq_config=config, **common
         )
     else:
         model, _ = mct.ptq.pytorch_post_training_quantization(
-            network, lambda: given("calibrating"), **common
+            network, lambda: batches_of("calibrating"), **common
         )
     names = network.output_names()
-    sample = torch.from_numpy(next(given(None))[0])
+    sample = torch.from_numpy(next(batches_of(None))[0])
     expected = _run_torch(network, sample)
     quantized = _run_torch(model, sample)
     for kind, path in (("MCTQ", request["converted"]), ("FAKELY_QUANT", request["simulated"])):
@@ -149,7 +149,7 @@ def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
 
 
 def _network(request: dict[str, Any]) -> Any:
-    """The network of the request, of this package's own code; of the package nothing else is seen.
+    """The network of the request, from this package's `models`; nothing else of it is imported.
 
     Its folder is not put on the path, as the packages beside it are of another environment.
     """
@@ -215,9 +215,9 @@ def _run_torch(model: Any, sample: Any) -> list[Any]:
 
     device = next(model.parameters()).device
     with torch.no_grad():
-        found = model(sample.to(device))
-    found = found if isinstance(found, list | tuple) else [found]
-    return [one.cpu().numpy() for one in found]
+        outputs = model(sample.to(device))
+    outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return [output.cpu().numpy() for output in outputs]
 
 
 def _run_mctq(path: str, sample: Any) -> list[Any]:
@@ -248,11 +248,11 @@ def _step(output: Any) -> float:
     return float(gaps.min()) if len(gaps) else 0.0
 
 
-def _difference(found: Any, expected: Any) -> dict[str, float]:
+def _difference(actual: Any, expected: Any) -> dict[str, float]:
     """The largest and the root mean square difference, and the share of numbers that differ."""
     import numpy as np
 
-    difference = np.abs(found - expected)
+    difference = np.abs(actual - expected)
     return {
         "largest": float(difference.max()),
         "rms": float(np.sqrt(np.mean(difference**2))),

@@ -46,7 +46,7 @@ _LEAST = 0.2  # of its context that a click's window must span, or there are too
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
-    """What is calibrated on, and how the ranges are chosen."""
+    """The crops to calibrate on, and how the ranges are chosen."""
 
     method: str = AUTO
     """`minmax`, `entropy`, `percentile`; or `auto`, the one that changes the masks least."""
@@ -55,7 +55,7 @@ class CalibrationConfig:
     seed: int = 0
     """Seed of their choice."""
     photos: int = 120
-    """Validation photos on which mIoU is measured; 0 takes all."""
+    """Validation images on which mIoU is measured; 0 takes all."""
 
     def __post_init__(self) -> None:
         if self.method not in (AUTO, *METHODS):
@@ -68,7 +68,7 @@ class CalibrationConfig:
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """What the network is shown."""
+    """The network's inputs: crops, their channels, and their guidance."""
 
     pixels: npt.NDArray[np.uint8]
     """(N, S, S, 3) RGB."""
@@ -95,7 +95,7 @@ def choose_crops(
     """About `count` crops of the store's training part (or of its validation part, `held_out`).
 
     Half are box windows and half click windows, of objects drawn without replacement; weights that
-    only know the photo's own pixels get those. Fewer where the store has fewer.
+    only know the image's own pixels get those. Fewer where the store has fewer.
 
     Raises:
         StoreError: the store lacks a view that is needed, or has no such part.
@@ -108,10 +108,10 @@ def choose_crops(
         rows = np.flatnonzero(part & np.isin(store.records["view"], views))
         if not len(rows):
             raise StoreError(
-                f"{store.path} keeps no photos for validation to measure on: prepare it with "
+                f"{store.path} keeps no images for validation to measure on: prepare it with "
                 "--validation 0.1"
                 if held_out
-                else f"{store.path} has no object to calibrate on: prepare one with training photos"
+                else f"{store.path} has no object to calibrate on: prepare one with training images"
             )
         wanted = (count + number) // len(kinds)
         chosen.append(rng.choice(rows, min(wanted, len(rows)), replace=False))
@@ -217,16 +217,16 @@ def _views(store: Store, predictor: Predictor) -> list[list[int]]:
     }
     if predictor.runtime.info.metadata.native:
         wanted = {"native": lambda view: view.native}
-    found = {
+    chosen = {
         name: [index for index, view in enumerate(store.views) if fits(view)]
         for name, fits in wanted.items()
     }
-    if missing := [name for name, views in found.items() if not views]:
+    if missing := [name for name, views in chosen.items() if not views]:
         raise StoreError(
             f"{store.path} lacks the view {missing[0]} that these weights are calibrated on: "
-            f"prepare a store with --views {','.join(found)}"
+            f"prepare a store with --views {','.join(chosen)}"
         )
-    return list(found.values())
+    return list(chosen.values())
 
 
 def _window(
@@ -236,7 +236,7 @@ def _window(
     predictor: Predictor,
     rng: np.random.Generator,
 ) -> Window:
-    """The window, in pixels of the photo, that the predictor gives a prompt for this object."""
+    """The window, in pixels of the image, that the predictor gives a prompt for this object."""
     if view.kind == BOX:
         tight = seen.scaled(1 / view.extent)
         return predictor.box_window(Box(tight.x0, tight.y0, tight.x1, tight.y1))
@@ -248,7 +248,7 @@ def _window(
 
 
 def _within(window: Window, seen: Window, context: int) -> Window:
-    """A window of the photo in the pixels of a context crop that shows `seen` of it."""
+    """A window of the image in the pixels of a context crop that shows `seen` of it."""
     x, y = context / seen.width, context / seen.height
     return Window(
         (window.x0 - seen.x0) * x,
@@ -362,13 +362,13 @@ def _run(
         planes = crops.planes(start, start + _BATCH)
         if planes is not None:
             feed["guidance"] = planes
-        found = session.run([name for name in names if name != image], feed)
-        values = dict(zip((name for name in names if name != image), found, strict=True))
+        activations = session.run([name for name in names if name != image], feed)
+        values = dict(zip((name for name in names if name != image), activations, strict=True))
         yield len(batch), [batch if name == image else values[name] for name in names]
 
 
 def _minmax(histogram: Histogram) -> tuple[float, float]:
-    """Everything that was seen."""
+    """The smallest and the largest value."""
     return histogram.low, histogram.high
 
 
@@ -393,7 +393,7 @@ def _entropy(histogram: Histogram) -> tuple[float, float]:
     reach, width = max(-histogram.low, histogram.high), histogram.high - histogram.low
     zero = min(max(int(-histogram.low / width * bins), 0), bins - 1)
     counts[zero] = np.delete(counts[max(zero - 1, 0) : zero + 2], min(zero, 1)).mean()
-    best, found = math.inf, (histogram.low, histogram.high)
+    best, interval = math.inf, (histogram.low, histogram.high)
     for limit in np.linspace(1 / 16, 1, 121) * reach:
         first = min(max(round((-limit - histogram.low) / width * bins), 0), bins)
         last = min(max(round((limit - histogram.low) / width * bins), 0), bins)
@@ -401,8 +401,8 @@ def _entropy(histogram: Histogram) -> tuple[float, float]:
             continue
         divergence = _divergence(counts, first, last)
         if divergence < best:
-            best, found = divergence, (histogram.at(first), histogram.at(last))
-    return found
+            best, interval = divergence, (histogram.at(first), histogram.at(last))
+    return interval
 
 
 def _divergence(counts: npt.NDArray[np.int64], first: int, last: int) -> float:
@@ -430,5 +430,5 @@ METHODS: dict[str, Callable[[Histogram], tuple[float, float]]] = {
 
 def ranges(histograms: Mapping[str, Histogram], method: str) -> dict[str, tuple[float, float]]:
     """The range (low, high) of each activation by one of `METHODS`. Zero is always inside."""
-    found = {name: METHODS[method](histogram) for name, histogram in histograms.items()}
-    return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}
+    limits = {name: METHODS[method](histogram) for name, histogram in histograms.items()}
+    return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in limits.items()}

@@ -1,7 +1,7 @@
-"""The same network in the form that integer kernels are fast at. Nothing here changes a result.
+"""Rewrite a graph into a form that integer kernels run fast. Nothing here changes a result.
 
-Found with onnxruntime's profiler on one core with AMX (`benchmarks/int8.py` repeats the ratio): two
-things took a third of the INT8 network's time, and nearly none of the FP32 one's.
+By onnxruntime's profiler on one core with AMX (`benchmarks/int8.py` repeats the ratio), the two
+operators rewritten here took a third of the INT8 network's time, and nearly none of FP32's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WORD = 4  # int8 values that one multiplication takes; a depth that is no multi
 
 
 def widened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The FP32 graph with the three colours padded to four after the first depthwise convolution.
+    """The FP32 graph with the three colors padded to four after the first depthwise convolution.
 
     A pointwise convolution of a depth of 3 takes six times as long in INT8 as one of a depth of 4.
     A few channels of a depthwise convolution cost as much as the dense one that gives four, the
@@ -26,7 +26,7 @@ def widened(model: onnx.ModelProto) -> onnx.ModelProto:
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
     graph = wide.graph
-    constants = {one.name: one for one in graph.initializer}
+    constants = {initializer.name: initializer for initializer in graph.initializer}
     readers = _readers(graph)
     for node in graph.node:
         channels = _attribute(node, "group", 1)
@@ -49,9 +49,9 @@ def widened(model: onnx.ModelProto) -> onnx.ModelProto:
         pointwise = numpy_helper.to_array(constants[after.input[1]])
         padding = ((0, 0), (0, _WORD - channels), (0, 0), (0, 0))
         _set(constants[after.input[1]], np.pad(pointwise, padding))
-        for one in node.attribute:
-            if one.name == "group":
-                one.i = 1
+        for attribute in node.attribute:
+            if attribute.name == "group":
+                attribute.i = 1
     del graph.value_info[:]  # the shapes have changed
     return wide
 
@@ -67,8 +67,8 @@ def enlarged_by_copying(model: onnx.ModelProto) -> onnx.ModelProto:
     copied.CopyFrom(model)
     graph = copied.graph
     shapes = {
-        one.name: [size.dim_value for size in one.type.tensor_type.shape.dim]
-        for one in onnx.shape_inference.infer_shapes(model).graph.value_info
+        info.name: [size.dim_value for size in info.type.tensor_type.shape.dim]
+        for info in onnx.shape_inference.infer_shapes(model).graph.value_info
     }
     makers = {name: node for node in graph.node for name in node.output}
     readers = _readers(graph)
@@ -143,9 +143,9 @@ def _doubles(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
     """Whether a node copies every pixel to two by two."""
     if node.op_type != "Resize" or len(node.input) != 3:
         return False
-    constants = {one.name: one for one in graph.initializer}
+    constants = {initializer.name: initializer for initializer in graph.initializer}
     constants |= {
-        one.output[0]: one.attribute[0].t for one in graph.node if one.op_type == "Constant"
+        other.output[0]: other.attribute[0].t for other in graph.node if other.op_type == "Constant"
     }
     if node.input[2] not in constants:
         return False
@@ -159,23 +159,23 @@ def _doubles(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
 
 
 def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    found: dict[str, list[onnx.NodeProto]] = {}
+    readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
-            found.setdefault(name, []).append(node)
-    return found
+            readers.setdefault(name, []).append(node)
+    return readers
 
 
 def _only_reader(
     readers: dict[str, list[onnx.NodeProto]], node: onnx.NodeProto
 ) -> onnx.NodeProto | None:
-    found = readers.get(node.output[0], [])
-    return found[0] if len(found) == 1 else None
+    nodes = readers.get(node.output[0], [])
+    return nodes[0] if len(nodes) == 1 else None
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    found = [one for one in node.attribute if one.name == name]
-    return helper.get_attribute_value(found[0]) if found else default
+    values = [attribute for attribute in node.attribute if attribute.name == name]
+    return helper.get_attribute_value(values[0]) if values else default
 
 
 def _set(constant: onnx.TensorProto, values: np.ndarray[Any, Any]) -> None:

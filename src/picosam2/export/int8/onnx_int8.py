@@ -74,7 +74,7 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """mIoU on the same objects of validation photos by one protocol, before and after."""
+    """mIoU on the same objects of validation images by one protocol, before and after."""
 
     fp32: float
     int8: float
@@ -96,7 +96,7 @@ class Quantized:
     crops: int
     """Crops it was calibrated on."""
     method: str
-    """How its ranges were chosen."""
+    """The method that chose its ranges."""
     compared: Compared
     tried: Mapping[str, float]
     """The disagreement of every method that was tried."""
@@ -138,7 +138,7 @@ def quantize(
 
     Raises:
         WeightsError: no weights of ours, or in 8 bits already.
-        StoreError: the store lacks the views or the validation photos that this takes.
+        StoreError: the store lacks the views or the validation images that this takes.
         QuantizeError: the logits are too far from the FP32 ones to be of use.
     """
     config = config or CalibrationConfig()
@@ -152,7 +152,7 @@ def quantize(
     with atomic_write(out) as temporary:  # where nothing can be written, nothing is calibrated
         crops = choose_crops(store, predictor, config.samples, config.seed)
         held_out = choose_crops(store, predictor, config.samples, config.seed, held_out=True)
-        photos = _photos(store, config.photos)
+        images = _validation_images(store, config.photos)
         histograms = observe(
             model,
             crops,
@@ -165,8 +165,8 @@ def quantize(
         for number, method in enumerate(wanted):
             graph = quantize_graph(model, ranges(histograms, method), crops)
             onnx.save(described(graph, facts, {}), temporary)
-            found = _answers(OnnxRuntime(temporary, threads=threads), held_out)
-            tried[method] = graph, _compare(expected, found)
+            answers = _answers(OnnxRuntime(temporary, threads=threads), held_out)
+            tried[method] = graph, _compare(expected, answers)
             if progress:
                 progress(number + 1, len(wanted), what="comparing")
         method = min(tried, key=lambda name: tried[name][1].disagreement)
@@ -178,7 +178,7 @@ def quantize(
             )
         onnx.save(described(graph, facts, {}), temporary)
         after = Predictor(OnnxRuntime(temporary, threads=threads))
-        miou = _measure(predictor, after, photos, progress)
+        miou = _measure(predictor, after, images, progress)
         quantization = {
             "format": "QDQ",
             "weights": "int8, symmetric, per channel",
@@ -189,17 +189,23 @@ def quantize(
             "store": store.fingerprint,
             "fp32_sha256": before.info.weights_sha256,
             "logit_error": round(compared.logit_error, 5),
-            "disagreement": {name: round(one.disagreement, 5) for name, (_, one) in tried.items()},
+            "disagreement": {
+                name: round(comparison.disagreement, 5) for name, (_, comparison) in tried.items()
+            },
             "miou": {
-                name: {"fp32": round(one.fp32, 5), "int8": round(one.int8, 5), "n": one.objects}
-                for name, one in miou.items()
+                name: {
+                    "fp32": round(change.fp32, 5),
+                    "int8": round(change.int8, 5),
+                    "n": change.objects,
+                }
+                for name, change in miou.items()
             },
         }
         described(graph, facts, quantization)
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, temporary)
         temporary.write_bytes(seal_onnx(temporary.read_bytes()))
-        OnnxRuntime(temporary, threads=threads)  # what is left behind can be opened
+        OnnxRuntime(temporary, threads=threads)  # the final file can be opened
     return Quantized(
         path=out,
         bytes=out.stat().st_size,
@@ -207,7 +213,7 @@ def quantize(
         crops=len(crops.pixels),
         method=method,
         compared=compared,
-        tried={name: one.disagreement for name, (_, one) in tried.items()},
+        tried={name: comparison.disagreement for name, (_, comparison) in tried.items()},
         miou=miou,
     )
 
@@ -219,7 +225,7 @@ def is_int8(model: onnx.ModelProto) -> bool:
 
 def quantize_graph(
     model: onnx.ModelProto,
-    found: Mapping[str, tuple[float, float]],
+    limits: Mapping[str, tuple[float, float]],
     crops: Crops,
 ) -> onnx.ModelProto:
     """The QDQ form of an FP32 graph, with these ranges of its activations (`ranges`).
@@ -231,7 +237,7 @@ def quantize_graph(
     planes = crops.planes(0, 1)
     if planes is not None:
         inputs["guidance"] = planes
-    # Tells onnxruntime that nothing is left to fold, which is so in files of ours.
+    # This property tells onnxruntime that nothing is left to fold, as is true of our files.
     helper.set_model_props(plain, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
@@ -248,7 +254,7 @@ def quantize_graph(
             extra_options={
                 "TensorQuantOverrides": {
                     name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
-                    for name, (low, high) in found.items()
+                    for name, (low, high) in limits.items()
                 }
             },
         )
@@ -258,7 +264,7 @@ def quantize_graph(
 def _early(model: onnx.ModelProto) -> list[str]:
     """The nodes that stay in FP32: the first stage of an encoder with ReLU6, which is EfficientNet.
 
-    Its first depthwise convolution has weights up to 20, which enlarge what the picture's own
+    Its first depthwise convolution has weights up to 20, which enlarge what the image's own
     convolution rounds: that made a quarter of all error. Both have few channels, and take no longer
     in FP32 (docs/quantize.md). A branch for guidance belongs to this stage.
     """
@@ -266,13 +272,13 @@ def _early(model: onnx.ModelProto) -> list[str]:
     if not any(node.op_type == "Clip" for node in stage):
         return []
     branch = [node for node in model.graph.node if node.name.startswith("/guidance/")]
-    given = {name for node in branch for name in node.output}
-    sums = [node for node in model.graph.node if node.op_type == "Add" and given & {*node.input}]
+    produced = {name for node in branch for name in node.output}
+    sums = [node for node in model.graph.node if node.op_type == "Add" and produced & {*node.input}]
     return [node.name for node in (*stage, *branch, *sums)]
 
 
 def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph without what only takes room: long names, zeros of biases, what nobody reads."""
+    """The graph without unneeded bytes: long names, zero points of biases, unread nodes."""
     graph = model.graph
     outputs = {output.name for output in graph.output}
     read = {name for node in graph.node for name in node.input} | outputs
@@ -280,7 +286,9 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(alive)
     integers = {
-        one.name: one for one in graph.initializer if one.data_type == onnx.TensorProto.INT32
+        constant.name: constant
+        for constant in graph.initializer
+        if constant.data_type == onnx.TensorProto.INT32
     }
     for node in graph.node:
         # int32 is symmetric, and so it is without a zero point.
@@ -296,15 +304,17 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     for number, node in enumerate(graph.node):
         for ends in (node.input, node.output):
             ends[:] = [short(name) for name in ends]
-        # A convolution keeps its layer's name, for whoever reads a profile.
+        # A convolution keeps its layer's name, so that profiles can be read.
         node.name = _layer(node) if node.op_type == "Conv" else f"n{number}"
-    constants = [one for one in graph.initializer if one.name in used]
+    constants = [constant for constant in graph.initializer if constant.name in used]
     del graph.initializer[:], graph.value_info[:]
-    for one in constants:
-        one.name = short(one.name)
-        if not one.HasField("raw_data"):  # a list of numbers takes more
-            one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one), one.name))
-        graph.initializer.append(one)
+    for constant in constants:
+        constant.name = short(constant.name)
+        if not constant.HasField("raw_data"):  # a list of numbers takes more
+            constant.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(constant), constant.name)
+            )
+        graph.initializer.append(constant)
     model.producer_name, model.producer_version = "picosam2", ""
     return model
 
@@ -312,31 +322,31 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
 def _layer(node: onnx.NodeProto) -> str:
     """The layer's name in the network: `a.0.b.1` of `/a/a.0/b/b.1/Conv`."""
     parts = node.name.removesuffix(f"/{node.op_type}").strip("/").split("/")
-    inner = [one for one, after in pairwise(parts) if not after.startswith(one)]
+    inner = [part for part, after in pairwise(parts) if not after.startswith(part)]
     return ".".join([*inner, parts[-1]])
 
 
 def described(
     graph: onnx.ModelProto, facts: Mapping[str, Any], quantization: Mapping[str, Any]
 ) -> onnx.ModelProto:
-    """`graph` itself, saying what the FP32 file says of itself, and how it was quantized."""
-    said = {**facts, "quantization": dict(quantization)}
+    """`graph` itself, with the metadata of the FP32 file and of the quantization."""
+    metadata = {**facts, "quantization": dict(quantization)}
     del graph.metadata_props[:]
-    helper.set_model_props(graph, {METADATA_KEY: json.dumps(said, sort_keys=True)})
+    helper.set_model_props(graph, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
     return graph
 
 
 def _answers(runtime: Runtime, crops: Crops) -> npt.NDArray[np.float32]:
     """The logits (N, S', S') of the channel that answers for each crop."""
     logits = runtime(crops.pixels, crops.planes(0, len(crops.pixels)))
-    found: npt.NDArray[np.float32] = logits[np.arange(len(logits)), crops.channels]
-    return found
+    answers: npt.NDArray[np.float32] = logits[np.arange(len(logits)), crops.channels]
+    return answers
 
 
-def _compare(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> Compared:
-    error = float(np.sqrt(np.mean((expected - found) ** 2, dtype=np.float64)))
-    one, other = expected > 0, found > 0
-    both, either = (one & other).sum((1, 2)), (one | other).sum((1, 2))
+def _compare(expected: npt.NDArray[np.float32], actual: npt.NDArray[np.float32]) -> Compared:
+    error = float(np.sqrt(np.mean((expected - actual) ** 2, dtype=np.float64)))
+    before, after = expected > 0, actual > 0
+    both, either = (before & after).sum((1, 2)), (before | after).sum((1, 2))
     agreement = np.where(either > 0, both / np.maximum(either, 1), 1.0)
     return Compared(
         logit_error=error,
@@ -345,8 +355,8 @@ def _compare(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) 
     )
 
 
-def _photos(store: Store, count: int) -> tuple[AnnotatedImage, ...]:
-    """Validation photos of the store with their objects, of every source."""
+def _validation_images(store: Store, count: int) -> tuple[AnnotatedImage, ...]:
+    """Validation images of the store with their objects, of every source."""
     from picosam2.data.split import spread
 
     return spread(store.held_out(), count)
@@ -355,22 +365,22 @@ def _photos(store: Store, count: int) -> tuple[AnnotatedImage, ...]:
 def _measure(
     before: Predictor,
     after: Predictor,
-    photos: tuple[AnnotatedImage, ...],
+    images: tuple[AnnotatedImage, ...],
     progress: Progress | None,
 ) -> dict[str, Change]:
     """mIoU of both by the protocols that the weights are made for."""
     native = before.runtime.info.metadata.native
     protocols = ("click",) if native else ("box", "click")
-    count = sum(len(photo.instances) for photo in photos)
-    found = {}
+    count = sum(len(image.instances) for image in images)
+    changes = {}
     for protocol in protocols:
         miou, objects = [], 0
         for index, predictor in enumerate((before, after)):
             report = part_of(
                 progress, name=f"measuring {protocol}", before=index * count, whole=2 * count
             )
-            result = evaluate(predictor, photos, protocol=protocol, progress=report)
+            result = evaluate(predictor, images, protocol=protocol, progress=report)
             miou.append(float(result.column("iou").mean()))
             objects = len(result.measured)
-        found[protocol] = Change(fp32=miou[0], int8=miou[1], objects=objects)
-    return found
+        changes[protocol] = Change(fp32=miou[0], int8=miou[1], objects=objects)
+    return changes

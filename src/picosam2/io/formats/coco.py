@@ -165,8 +165,8 @@ class _Ids:
     """Whole numbers for the ids of a list: themselves, and new ones for ids that are text."""
 
     def __init__(self, entries: Any) -> None:
-        given = (e.get("id") for e in entries if isinstance(e, dict)) if entries else ()
-        self._highest = max((number for number in map(whole, given) if number), default=0)
+        ids = (e.get("id") for e in entries if isinstance(e, dict)) if entries else ()
+        self._highest = max((number for number in map(whole, ids) if number), default=0)
         self._texts: dict[str, int] = {}
 
     def known(self, value: Any) -> int | None:
@@ -321,12 +321,12 @@ def _read_annotations(
             if crowd:
                 file.crowds += 1
                 continue
-            given = entry.get("image_id")
-            image_id = image_ids.known(given)
-            if image_id is None and not isinstance(given, str):
+            value = entry.get("image_id")
+            image_id = image_ids.known(value)
+            if image_id is None and not isinstance(value, str):
                 _need(entry, "image_id")
             if image_id is None or image_id not in file.images:
-                named = given if image_id is None else image_id
+                named = value if image_id is None else image_id
                 raise DataError(f"belongs to image {named!s:.60}, which is not in the file")
             category = category_ids.known(entry.get("category_id"))
             if category is None:

@@ -34,13 +34,13 @@ def coco_record(
 ) -> dict[str, Any]:
     """What a COCO file will hold of one image."""
     entries = []
-    for segmentation, given in zip(objects, prompts, strict=True):
+    for segmentation, prompt in zip(objects, prompts, strict=True):
         entry = coco_annotation(
             segmentation, id=0, image_id=0, polygons=polygons, tolerance=tolerance
         )
-        entry |= {"id": given.id, "category_id": given.category}
-        if given.score is not None:
-            entry["prompt_score"] = given.score
+        entry |= {"id": prompt.id, "category_id": prompt.category}
+        if prompt.score is not None:
+            entry["prompt_score"] = prompt.score
         entries.append(entry)
     return {"name": name, "height": height, "width": width, "masks": entries}
 
@@ -74,8 +74,8 @@ def coco_of_run(
     """The COCO file. The numbers of images, objects and classes are those of the prompt file."""
     ordered = sorted(records.values(), key=lambda record: str(record["name"]))
     image_ids = _image_ids(ordered, source)
-    given = [entry["id"] for record in ordered for entry in record["masks"]]
-    keep = None not in given and len(set(given)) == len(given)
+    ids = [entry["id"] for record in ordered for entry in record["masks"]]
+    keep = None not in ids and len(set(ids)) == len(ids)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, record in zip(image_ids, ordered, strict=True):

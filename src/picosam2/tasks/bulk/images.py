@@ -32,16 +32,16 @@ class Job:
     key: str | None = None
 
 
-def check_paths(given: Sequence[Path]) -> None:
+def check_paths(paths: Sequence[Path]) -> None:
     """Raise `ImageError` if there is no path, or one is neither a file nor a folder."""
-    if not given:
+    if not paths:
         raise ImageError("there is no image: name a folder of images")
-    for place in given:
+    for place in paths:
         if str(place) == "-" or not (place.is_dir() or place.is_file()):
             raise ImageError(f"{place} is not an image nor a folder of images: check the path")
 
 
-def find_images(given: Sequence[Path], plan: OutputPlan) -> tuple[dict[str, Path], list[str]]:
+def find_images(paths: Sequence[Path], plan: OutputPlan) -> tuple[dict[str, Path], list[str]]:
     """The images in folders and files, by name, and a sentence for each that cannot be read.
 
     The name is the path below the folder in which an image was found; of a file, its own name.
@@ -50,10 +50,10 @@ def find_images(given: Sequence[Path], plan: OutputPlan) -> tuple[dict[str, Path
         ImageError: there is no image, or a path is neither an image nor a folder.
         ConfigError: two images have one name.
     """
-    check_paths(given)
+    check_paths(paths)
     images: dict[str, Path] = {}
     problems: list[str] = []
-    for place in given:
+    for place in paths:
         here = _images_below(place, plan, problems) if place.is_dir() else {place.name: place}
         for name, path in here.items():
             if name in images:

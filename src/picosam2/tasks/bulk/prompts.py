@@ -93,14 +93,14 @@ class PromptSource:
         `key` is what the prompt file calls the image. Raises a `PicoSAM2Error` if the file's part
         for this image cannot be read.
         """
-        given: Sequence[PromptEntry] = self.everywhere or ()
+        entries: Sequence[PromptEntry] = self.everywhere or ()
         usable: list[PromptEntry] = []
         problems: list[str] = []
         if self.file is not None and key is not None:
             of_image = self.file.read(key, height, width)
-            given = of_image.entries
+            entries = of_image.entries
             problems += map(str, of_image.problems)
-        for entry in given:
+        for entry in entries:
             try:
                 # A detector's boxes reach past the image as a matter of course.
                 with _WARNINGS_LOCK, warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""A network whose answers are known: the pixels of the crop that have the colour of its middle."""
+"""A network whose answers are known: the pixels of the crop that have the color of its middle."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from picosam2.runtimes.metadata import METADATA_KEY
 from picosam2.runtimes.protocol import RuntimeInfo
 
 SHARPNESS, NEAR = 0.25, 24.0
-"""A logit is SHARPNESS * (NEAR - the distance of the colours), summed over R, G and B."""
+"""A logit is SHARPNESS * (NEAR - the distance of the colors), summed over R, G and B."""
 
 
-class ColourRuntime:
+class ColorRuntime:
     """That network in NumPy, with the two channels (box, click) of the real one."""
 
     def __init__(self, **facts: Any) -> None:
         self.info = RuntimeInfo(
-            name="colour",
+            name="color",
             input_size=CROP_SIZE,
             channels=2,
             weights_sha256="0" * 64,
@@ -37,18 +37,18 @@ class ColourRuntime:
         return np.stack([logits, logits], 1)
 
 
-def write_colour_onnx(path: Path) -> Path:
+def write_color_onnx(path: Path) -> Path:
     """The same network as an ONNX file that `OnnxRuntime` opens."""
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
     from picosam2.images import STD
 
     half = CROP_SIZE // 2
-    # The input is normalized: 255 * std turns a difference back into one of 8-bit colours.
+    # The input is normalized: 255 * std turns a difference back into one of 8-bit colors.
     scale = (255 * np.array(STD, np.float32) * -SHARPNESS).reshape(1, 3, 1, 1)
     constants = {
         "from": np.array([half, half]), "to": np.array([half + 1, half + 1]),
-        "sides": np.array([2, 3]), "colours": np.array([1]),
+        "sides": np.array([2, 3]), "colors": np.array([1]),
         "scale": scale.astype(np.float32), "level": np.float32([SHARPNESS * NEAR]),
     }  # fmt: skip
     nodes = [
@@ -56,20 +56,20 @@ def write_colour_onnx(path: Path) -> Path:
         helper.make_node("Sub", ["crops", "middle"], ["difference"]),
         helper.make_node("Abs", ["difference"], ["distance"]),
         helper.make_node("Mul", ["distance", "scale"], ["scaled"]),
-        helper.make_node("ReduceSum", ["scaled", "colours"], ["sum"]),
+        helper.make_node("ReduceSum", ["scaled", "colors"], ["sum"]),
         helper.make_node("Add", ["sum", "level"], ["one"]),
         helper.make_node("Concat", ["one", "one"], ["logits"], axis=1),
     ]
     size = [CROP_SIZE, CROP_SIZE]
     graph = helper.make_graph(
         nodes,
-        "colour",
+        "color",
         [helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["batch", 3, *size])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2, *size])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    facts = {"input_size": CROP_SIZE, "channels": 2, "model": {"name": "colour"}}
+    facts = {"input_size": CROP_SIZE, "channels": 2, "model": {"name": "color"}}
     helper.set_model_props(model, {METADATA_KEY: json.dumps(facts)})
     checker.check_model(model)
     save(model, path)
@@ -77,7 +77,7 @@ def write_colour_onnx(path: Path) -> Path:
 
 
 def flat_scene(height: int = 240, width: int = 320) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A picture (H, W, 3) uint8 of flat colours and its objects' masks by name."""
+    """An image (H, W, 3) uint8 of flat colors and its objects' masks by name."""
     y, x = np.mgrid[:height, :width] + 0.5
     masks = {
         "disc": np.hypot(x - 0.25 * width, y - 0.35 * height) < 0.16 * height,
@@ -85,7 +85,7 @@ def flat_scene(height: int = 240, width: int = 320) -> tuple[np.ndarray, dict[st
         "bar": (abs(x - 0.5 * width) < 0.3 * width) & (abs(y - 0.8 * height) < 0.08 * height),
     }
     picture = np.full((height, width, 3), 40, np.uint8)
-    colours = {"disc": (200, 60, 60), "square": (60, 200, 60), "bar": (70, 90, 220)}
+    colors = {"disc": (200, 60, 60), "square": (60, 200, 60), "bar": (70, 90, 220)}
     for name, mask in masks.items():
-        picture[mask] = colours[name]
+        picture[mask] = colors[name]
     return picture, masks
