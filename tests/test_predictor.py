@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import FakeRuntime, disc, fixed_scores, reddish
+from helpers.fakes import FakeRuntime, disc, fixed_scores, random_scorer, reddish
 from PIL import Image
 
 from picosam2 import geometry, masks
@@ -172,6 +172,60 @@ def test_the_scorers_choice_wins() -> None:
         # Equal scores keep the order of the sizes.
         rest = [window for number, window in enumerate(windows) if number != best]
         assert [candidate.window for candidate in candidates[1:]] == rest
+
+
+def test_a_click_looks_through_no_more_windows_than_the_scorer_wants() -> None:
+    """The start is the third window; the fourth promises more, and no other does."""
+    scorer = {**fixed_scores(0.1, 0.2, 0.6, 0.8, 0.3, 0.2), "start": 2}
+    runtime = FakeRuntime(reddish, scorers={"click": scorer})
+    predictor = Predictor(runtime)
+    windows = predictor.click_windows(Point(100.5, 120.5), HEIGHT, WIDTH)
+    (found,) = predictor(photo(A), points=[(100.5, 120.5)])
+    first, second, third = runtime.asked
+    np.testing.assert_array_equal(first, geometry.crop(photo(A), windows[2])[None])
+    np.testing.assert_array_equal(second, geometry.crop(photo(A), windows[3])[None])
+    assert len(third) == 1  # the second pass
+    assert found.score == pytest.approx(0.8)
+    assert masks.iou(found.mask, A) > 0.9
+
+
+def test_the_best_of_several_masks_is_the_only_one_of_a_single_mask() -> None:
+    """Whatever the other windows say, and whichever clicks come with it."""
+    rng = np.random.default_rng(0)
+    picture = photo()
+    picture[..., 0] = np.kron(rng.integers(0, 256, (12, 16)), np.ones((20, 20)))
+    scorer = random_scorer(COUNT)
+    runtime = FakeRuntime(reddish, scorers={"click": {**scorer.to_json(), "start": 3}})
+    predictor = Predictor(runtime)
+    points = rng.uniform((0, 0), (WIDTH, HEIGHT), (9, 2))
+    together = predictor(picture, points=points)
+    several = predictor(picture, points=points, multimask=True)
+    looks = []
+    for number, point in enumerate(points):
+        runtime.asked.clear()
+        (alone,) = predictor(picture, points=[point])
+        looks.append(sum(map(len, runtime.asked)))
+        for other in (together[number], several[MULTIMASKS * number]):
+            np.testing.assert_array_equal(alone.mask, other.mask)
+            assert alone.score == pytest.approx(other.score, abs=1e-6)
+            assert alone.window == other.window
+    assert max(looks) < COUNT  # the second pass is among them
+
+
+def test_an_empty_mask_makes_way_for_that_of_another_window() -> None:
+    """The window that scores best holds nothing."""
+    scorer = {**fixed_scores(0.1, 0.2, 0.6, 0.8, 0.3, 0.2), "start": 3}
+    best = geometry.crop(photo(A), Predictor(FakeRuntime(reddish)).click_windows(
+        Point(100.5, 120.5), HEIGHT, WIDTH
+    )[3])  # fmt: skip
+
+    def answer(crop: np.ndarray, _: int) -> np.ndarray:
+        return np.full((1, 96, 96), -9.0) if np.array_equal(crop, best) else reddish(crop)
+
+    runtime = FakeRuntime(answer, scorers={"click": scorer})
+    (found,) = Predictor(runtime)(photo(A), points=[(100.5, 120.5)])
+    assert found.score == pytest.approx(0.6)
+    assert found.mask.any()
 
 
 def test_without_a_scorer_a_sure_mask_inside_its_window_wins() -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import fixed_scores
+from helpers.fakes import fixed_scores, random_scorer
 
 from picosam2 import geometry, masks
 from picosam2.errors import WeightsError
 from picosam2.geometry import Window
 from picosam2.prompts import Point
-from picosam2.scorer import FEATURES, Scorer, features
+from picosam2.scorer import FEATURES, PATIENCE, Ladder, Scorer, features
 
 SIZE = 96
 
@@ -106,23 +107,6 @@ def test_a_photo_of_one_pixel(size: int) -> None:
     named(np.stack([hill(20)] * size), list(windows), 1, 1)
 
 
-def random_scorer(candidates: int = 3, hidden: int = 7) -> Scorer:
-    rng = np.random.default_rng(0)
-    inputs = candidates * len(FEATURES)
-
-    def draw(*shape: int) -> np.ndarray:
-        return rng.normal(0, 0.3, shape).astype(np.float32)
-
-    return Scorer(
-        mean=draw(inputs),
-        scale=abs(draw(inputs)) + 1,
-        hidden=draw(inputs, hidden),
-        hidden_bias=draw(hidden),
-        out=draw(hidden, candidates),
-        out_bias=draw(candidates),
-    )
-
-
 def test_it_is_a_perceptron_with_one_hidden_layer() -> None:
     scorer = random_scorer()
     found = np.random.default_rng(1).normal(0, 1, (5, 3, len(FEATURES))).astype(np.float32)
@@ -167,6 +151,11 @@ def test_scores_stay_within_zero_and_one() -> None:
         {"scale": None},
         {"mean": [float("nan")] * 36},
         {"hidden_bias": [1e50]},
+        {"start": 2},
+        {"start": -1},
+        {"start": 1.0},
+        {"start": "first"},
+        {"start": True},
     ],
 )
 def test_foreign_scorers_are_refused(change: dict[str, Any]) -> None:
@@ -175,3 +164,63 @@ def test_foreign_scorers_are_refused(change: dict[str, Any]) -> None:
     for nothing in (None, [], "text", {}):
         with pytest.raises(WeightsError, match="a scorer that cannot be used"):
             Scorer.from_json(nothing)
+
+
+def test_features_that_are_not_known_count_as_their_mean() -> None:
+    scorer = random_scorer()
+    found = np.random.default_rng(1).normal(0, 1, (3, len(FEATURES))).astype(np.float32)
+    filled = found.copy()
+    found[1, 4:] = np.nan
+    filled[1, 4:] = scorer.mean.reshape(3, -1)[1, 4:]
+    np.testing.assert_allclose(scorer(found), scorer(filled), atol=1e-6)
+
+
+def test_a_start_survives_json() -> None:
+    scorer = replace(random_scorer(), start=2)
+    assert Scorer.from_json(json.loads(json.dumps(scorer.to_json()))).start == 2
+    assert "start" not in random_scorer().to_json()
+
+
+def test_a_ladder_that_was_looked_through_has_all_features() -> None:
+    windows = ladder(20, 40, 80)
+    maps = np.random.default_rng(0).normal(0, 2, (3, SIZE, SIZE)).astype(np.float32)
+    scorer = random_scorer()
+    expected = scorer(features(maps, windows, 300, 400))
+    for order in ([[0, 1, 2]], [[1], [0], [2]], [[0, 2], [1]]):
+        climbed = Ladder(windows, 300, 400, scorer)
+        for places in order:
+            climbed.add(places, maps[places])
+        np.testing.assert_allclose(climbed.scores(), expected, atol=1e-5)
+        assert climbed.missing() == climbed.wanted() == []
+
+
+def test_without_a_start_all_windows_are_wanted_at_once() -> None:
+    for scorer in (None, random_scorer()):
+        climbed = Ladder(ladder(20, 40, 80), 300, 400, scorer)
+        assert climbed.wanted() == [0, 1, 2]
+        climbed.add([0, 1, 2], np.stack([hill(10), hill(20), hill(30)]))
+        assert climbed.wanted() == []
+        assert len(climbed.ranked()) == 3
+
+
+@pytest.mark.parametrize(
+    ("scores", "order"),
+    [
+        ((0.88, 0.6, 0.9), [1, 2, 0]),
+        ((0.56, 0.6, 0.62), [1, 2]),
+        ((0.54, 0.6, 0.5), [1]),
+        ((0.58, 0.6, 0.5), [1, 0]),
+    ],
+)
+def test_a_window_is_looked_through_if_it_promises_nearly_as_much_as_the_best(
+    scores: tuple[float, ...], order: list[int]
+) -> None:
+    assert PATIENCE == 0.05
+    scorer = Scorer.from_json({**fixed_scores(*scores), "start": 1})
+    climbed = Ladder(ladder(20, 40, 80), 300, 400, scorer)
+    seen = []
+    while places := climbed.wanted():
+        seen += places
+        climbed.add(places, hill(20)[None])
+    assert seen == order
+    assert climbed.ranked()[0] == (int(np.argmax(scores)), pytest.approx(max(scores)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -31,7 +31,7 @@ from picosam2.results import Segmentation
 from picosam2.runtimes.hub import pretrained
 from picosam2.runtimes.protocol import FlipAverage, Runtime
 from picosam2.runtimes.weights import load_runtime
-from picosam2.scorer import features
+from picosam2.scorer import Ladder, features, rule_scores
 
 BOX_CHANNEL, CLICK_CHANNEL = 0, 1
 """The logit channels of a two-channel network; a network with one uses it for both."""
@@ -272,13 +272,14 @@ class Predictor:
     ) -> list[list[Candidate]]:
         """The answers for each prompt, best first. Windows of all prompts share their batches.
 
-        `image` is (H, W, 3) RGB uint8; the prompts lie inside it. A first click has an answer of
-        each scale. Of corrected answers there is one, or with `several` up to `MULTIMASKS`.
+        `image` is (H, W, 3) RGB uint8; the prompts lie inside it. With `several` a first click has
+        an answer of each scale, and a corrected one up to `MULTIMASKS`; otherwise it has the best
+        one at least.
         """
         height, width = image.shape[:2]
         starts = [self._start(prompt) for prompt in prompts]
         firsts = [start.prompt for start in starts if start.prompt is not None]
-        answered = iter(self._first_answers(image, firsts))
+        answered = iter(self._first_answers(image, firsts, several))
         answers = []
         for prompt, start in zip(prompts, starts, strict=True):
             if start.prompt is None:
@@ -311,15 +312,20 @@ class Predictor:
         return _Start(Prompt((click,)), (click,), others)
 
     def _first_answers(
-        self, image: npt.NDArray[np.uint8], prompts: Sequence[Prompt]
+        self, image: npt.NDArray[np.uint8], prompts: Sequence[Prompt], several: bool
     ) -> list[list[Candidate]]:
-        """The answers for each prompt of points and boxes, without guidance."""
+        """The answers for each prompt of points and boxes, without guidance.
+
+        Of a click it is the best one at least, with `several` one of each scale.
+        """
         height, width = image.shape[:2]
         boxes = self.boxes(image, [p.box for p in prompts if p.box is not None])
         clicked = [point for prompt in prompts for point in prompt.points]
         spans = [_span(p) for p in prompts]
         around = self.boxes(image, [span for span in spans if span is not None])
-        clicks = self.clicks(image, clicked)
+        # Arithmetic on candidates needs all of them.
+        combined = any(len(p.points) + (p.box is not None) > 1 for p in prompts)
+        clicks = self.clicks(image, clicked, every=several or combined)
         answers = []
         for prompt, span in zip(prompts, spans, strict=True):
             first = [boxes.pop(0)] if prompt.box is not None else []
@@ -374,37 +380,69 @@ class Predictor:
         ]
 
     def clicks(
-        self, picture: npt.NDArray[np.uint8], points: Sequence[Point], *, refine: int = 1
+        self,
+        picture: npt.NDArray[np.uint8],
+        points: Sequence[Point],
+        *,
+        refine: int = 1,
+        every: bool = True,
     ) -> list[list[Candidate]]:
-        """The candidates of each click, best first: one of each scale.
+        """The candidates of each click, best first: one of each scale, or at least the best.
 
-        All windows of all clicks are one batch. The best `refine` of each click (all, if negative)
-        get the second pass, through the box window of their mask.
+        The best one comes from the windows that `Ladder` looks through. With `every` the others
+        are looked through after it, for the candidates of the other scales; their order is that of
+        the scores that all windows give. The windows of all clicks share their batches. The best
+        `refine` of each click (all, if negative) get the second pass, through the box window of
+        their mask.
         """
-        if not points:
-            return []
         height, width = picture.shape[:2]
-        ladders = [self.click_windows(point, height, width) for point in points]
-        windows = [window for ladder in ladders for window in ladder]
-        maps = iter(self.window_logits(picture, windows, CLICK_CHANNEL))
-        found = []
-        for ladder in ladders:
-            logits = np.stack([next(maps) for _ in ladder])
-            scores = self.click_scores(logits, ladder, height, width)
-            candidates = [
-                _pasted(one, window, float(score), height, width)
-                for one, window, score in zip(logits, ladder, scores, strict=True)
-            ]
-            found.append(sorted(candidates, key=lambda c: -c.score))
-        chosen = [c for one in found for c in (one if refine < 0 else one[:refine])]
-        refined = iter(self.second_pass(picture, chosen))
-        return [
-            sorted(
-                (next(refined) if refine < 0 or i < refine else c for i, c in enumerate(one)),
-                key=lambda c: -c.score,
-            )
-            for one in found
+        scorer = self._click_scorer
+        every = every or scorer is None or scorer.start is None
+        ladders = [
+            Ladder(self.click_windows(point, height, width), height, width, scorer)
+            for point in points
         ]
+        while any(self._look(picture, ladders, [ladder.wanted() for ladder in ladders])):
+            pass
+        orders = [ladder.ranked()[:1] for ladder in ladders]
+        if every:
+            self._look(picture, ladders, [ladder.missing() for ladder in ladders])
+            for ladder, order in zip(ladders, orders, strict=True):
+                order += [pair for pair in ladder.ranked() if pair[0] != order[0][0]]
+        answers = [
+            _empty_last(
+                _pasted(ladder.logits[place], ladder.windows[place], score, height, width)
+                for place, score in order
+            )
+            for ladder, order in zip(ladders, orders, strict=True)
+        ]
+        heads = [found if refine < 0 else found[:refine] for found in answers]
+        refined = iter(self.second_pass(picture, [c for head in heads for c in head]))
+        for number, (found, head) in enumerate(zip(answers, heads, strict=True)):
+            found[: len(head)] = [next(refined) for _ in head]
+            if every or found[0].score:
+                answers[number] = _empty_last(found)
+            else:  # then one of the other windows may hold something
+                answers[number] = self.clicks(picture, [points[number]], refine=refine)[0]
+        return answers
+
+    def _look(
+        self,
+        image: npt.NDArray[np.uint8],
+        ladders: Sequence[Ladder],
+        places: Sequence[Sequence[int]],
+    ) -> Sequence[Sequence[int]]:
+        """Look through the windows at those places of each click, in one batch; give the places."""
+        windows = [
+            ladder.windows[at] for ladder, some in zip(ladders, places, strict=True) for at in some
+        ]
+        if windows:
+            maps = self.window_logits(image, windows, CLICK_CHANNEL)
+            parts = np.split(maps, np.cumsum([len(some) for some in places])[:-1])
+            for ladder, some, part in zip(ladders, places, parts, strict=True):
+                if some:
+                    ladder.add(some, part)
+        return places
 
     def box_window(self, box: Box) -> Window:
         """The window around a box that these weights were trained on."""
@@ -443,12 +481,7 @@ class Predictor:
     ) -> npt.NDArray[np.float32]:
         """The predicted IoU (N,) of a click's candidates, from all of them together."""
         measured = features(logits, windows, height, width)
-        if self._click_scorer is not None:
-            return self._click_scorer(measured)
-        # Without a learned scorer: sure, and not running out of its window.
-        contact = measured[:, 7:11].max(1)
-        scores: npt.NDArray[np.float32] = measured[:, 1] * (1 - contact) * (measured[:, 0] > 0)
-        return scores
+        return rule_scores(measured) if self._click_scorer is None else self._click_scorer(measured)
 
     def second_pass(
         self, picture: npt.NDArray[np.uint8], chosen: Sequence[Candidate]
@@ -533,6 +566,11 @@ def _span(prompt: Prompt) -> Box | None:
     # The points lie inside the object, not on its outline.
     grow = 0.25 * max(x1 - x0, y1 - y0)
     return Box(x0 - grow, y0 - grow, x1 + grow, y1 + grow) if grow > 0 else None
+
+
+def _empty_last(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The candidates in their order, but those with a mask first."""
+    return sorted(candidates, key=lambda candidate: candidate.score == 0)
 
 
 def _same(region: Region) -> Region:

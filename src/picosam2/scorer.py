@@ -27,6 +27,14 @@ FEATURES = (
 )  # fmt: skip
 """What is measured of each candidate."""
 
+SCORER_LAYERS = ("mean", "scale", "hidden", "hidden_bias", "out", "out_bias")
+"""The arrays that a scorer is made of."""
+
+PATIENCE = 0.05
+"""A window is worth a look if the IoU expected of it is above the best one's less this."""
+
+_ALONE = FEATURES.index("agree_larger")  # so many are measured of each candidate alone
+_LARGER, _SMALLER, _GROWS = range(_ALONE, len(FEATURES))
 _GRID = 32  # agreement between windows is measured on this many cells a side
 
 
@@ -40,6 +48,18 @@ def features(
         windows: where they are on the image; all have the same centre.
         height, width: the image's size.
     """
+    out = np.zeros((len(logits), len(FEATURES)), np.float32)
+    out[:, :_ALONE] = _alone(logits, windows, height, width)
+    for small in range(len(logits) - 1):
+        pair = slice(small, small + 2)
+        _compare(out[pair], logits[pair], windows[pair])
+    return out
+
+
+def _alone(
+    logits: npt.NDArray[np.float32], windows: Sequence[Window], height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """The features that are measured of each candidate alone: (N, `_ALONE`) float32."""
     count, side, _ = logits.shape
     mask = logits > 0
     probability = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
@@ -49,7 +69,7 @@ def features(
     middle = slice(side // 2 - 2, side // 2 + 2)
     columns, rows = mask.any(1), mask.any(2)
     spans = columns.mean(1), rows.mean(1)
-    out = np.empty((count, len(FEATURES)), np.float32)
+    out = np.empty((count, _ALONE), np.float32)
     out[:, 0] = area
     out[:, 1] = _stability(logits, 1.0)
     out[:, 2] = _stability(logits, 3.0)
@@ -62,7 +82,6 @@ def features(
     out[:, 11], out[:, 12] = spans
     out[:, 13] = area / np.maximum(spans[0] * spans[1], 1e-6)
     out[:, 14] = [_beyond(window, height, width) for window in windows]
-    out[:, 15:] = _agreement(logits, windows)
     return out
 
 
@@ -80,27 +99,25 @@ def _beyond(window: Window, height: int, width: int) -> float:
     return 1 - seen_x * seen_y / (window.width * window.height)
 
 
-def _agreement(
-    logits: npt.NDArray[np.float32], windows: Sequence[Window]
-) -> npt.NDArray[np.float32]:
-    """IoU with the next larger and next smaller window on what both see, and the area's growth."""
-    count, side = logits.shape[:2]
-    out = np.zeros((count, 3), np.float32)
-    for small in range(count - 1):
-        large = small + 1
-        ratio = windows[small].width / windows[large].width
-        low, high = side * (1 - ratio) / 2, side * (1 + ratio) / 2
-        fine = Image.fromarray(logits[small]).resize((_GRID, _GRID), Image.Resampling.BILINEAR)
-        coarse = Image.fromarray(logits[large]).resize(
-            (_GRID, _GRID), Image.Resampling.BILINEAR, box=(low, low, high, high)
-        )
-        a, b = np.asarray(fine) > 0, np.asarray(coarse) > 0
-        union = (a | b).sum()
-        agree = (a & b).sum() / union if union else 1.0
-        out[small, 0] = out[large, 1] = agree
-        area = (logits[large] > 0).mean()
-        out[small, 2] = (a.mean() * ratio**2 + 1e-3) / (area + 1e-3)
-    return np.clip(out, 0, 4)
+def _compare(
+    out: npt.NDArray[np.float32], logits: npt.NDArray[np.float32], windows: Sequence[Window]
+) -> None:
+    """Write what two neighboring candidates say of each other into their features (2, F).
+
+    That is their IoU on what both see, and how much the area grows in the larger window.
+    """
+    side = logits.shape[1]
+    ratio = windows[0].width / windows[1].width
+    low, high = side * (1 - ratio) / 2, side * (1 + ratio) / 2
+    fine = Image.fromarray(logits[0]).resize((_GRID, _GRID), Image.Resampling.BILINEAR)
+    coarse = Image.fromarray(logits[1]).resize(
+        (_GRID, _GRID), Image.Resampling.BILINEAR, box=(low, low, high, high)
+    )
+    a, b = np.asarray(fine) > 0, np.asarray(coarse) > 0
+    union = (a | b).sum()
+    out[0, _LARGER] = out[1, _SMALLER] = (a & b).sum() / union if union else 1.0
+    area = (logits[1] > 0).mean()
+    out[0, _GROWS] = min((a.mean() * ratio**2 + 1e-3) / (area + 1e-3), 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +125,8 @@ class Scorer:
     """A perceptron with one hidden layer over the features of all candidates at once.
 
     `mean` and `scale` (N*F,) standardise, `hidden` (N*F, H) and `out` (H, N) are the layers with
-    their biases. The sigmoid of the output is the predicted IoU.
+    their biases. The sigmoid of the output is the predicted IoU. Features that are not known are
+    NaN, and count as their mean.
     """
 
     mean: npt.NDArray[np.float32]
@@ -117,6 +135,9 @@ class Scorer:
     hidden_bias: npt.NDArray[np.float32]
     out: npt.NDArray[np.float32]
     out_bias: npt.NDArray[np.float32]
+    start: int | None = None
+    """The window that a click is looked at first, if the scorer was fitted to predict from some of
+    the windows what others will give; see `Ladder`."""
 
     @property
     def candidates(self) -> int:
@@ -126,16 +147,18 @@ class Scorer:
     def __call__(self, found: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Features (..., N, F) of candidates to their predicted IoU (..., N), 0..1."""
         x = (found.reshape(*found.shape[:-2], -1) - self.mean) * self.scale
+        x = np.where(np.isnan(x), np.float32(0), x)
         raw = np.maximum(x @ self.hidden + self.hidden_bias, 0) @ self.out + self.out_bias
         scores: npt.NDArray[np.float32] = 1 / (1 + np.exp(-np.clip(raw, -30, 30)))
         return scores
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, rounded to six digits."""
-        return {
-            name: np.round(getattr(self, name).astype(float), 6).tolist()
-            for name in Scorer.__dataclass_fields__
-        } | {"features": list(FEATURES)}
+        layers = {
+            name: np.round(getattr(self, name).astype(float), 6).tolist() for name in SCORER_LAYERS
+        }
+        start = {} if self.start is None else {"start": self.start}
+        return {**layers, **start, "features": list(FEATURES)}
 
     @classmethod
     def from_json(cls, found: Any) -> Scorer:
@@ -144,9 +167,8 @@ class Scorer:
             if found["features"] != list(FEATURES):
                 raise ValueError("it measures other features")
             with np.errstate(over="ignore"):  # it is infinite then, and refused below
-                scorer = cls(
-                    **{n: np.array(found[n], np.float32) for n in cls.__dataclass_fields__}
-                )
+                layers = {name: np.array(found[name], np.float32) for name in SCORER_LAYERS}
+            scorer = cls(**layers, start=found.get("start"))
             inputs = len(scorer.mean)
             if (
                 inputs != scorer.candidates * len(FEATURES)
@@ -156,10 +178,87 @@ class Scorer:
                 or scorer.out_bias.shape != (scorer.candidates,)
             ):
                 raise ValueError("its shapes do not fit")
-            if not all(np.isfinite(getattr(scorer, n)).all() for n in cls.__dataclass_fields__):
+            if not all(np.isfinite(layer).all() for layer in layers.values()):
                 raise ValueError("it holds numbers that are not finite")
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            if scorer.start is not None and (
+                type(scorer.start) is not int or not 0 <= scorer.start < scorer.candidates
+            ):
+                raise ValueError("it starts with a window that it does not know")
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"the weights file holds a scorer that cannot be used: {error}"
             ) from error
         return scorer
+
+
+class Ladder:
+    """A click's windows, and what those that the network has looked through say of all of them.
+
+    With a scorer that has a `start`, that window comes first. Then comes the one that the scorer
+    expects most of, as long as this is more than the best one's predicted IoU less `PATIENCE`.
+    Otherwise all windows are looked through at once.
+    """
+
+    def __init__(
+        self, windows: Sequence[Window], height: int, width: int, scorer: Scorer | None
+    ) -> None:
+        """Of a click's windows, smallest first, on an image of that size."""
+        self.windows = windows
+        self.logits: dict[int, npt.NDArray[np.float32]] = {}
+        """Of the windows that were looked through, by their place: (S, S) float32."""
+        self._height, self._width, self._scorer = height, width, scorer
+        self._features = np.full((len(windows), len(FEATURES)), np.nan, np.float32)
+        # Beyond the smallest and the largest there is nothing to agree with.
+        self._features[0, _SMALLER] = self._features[-1, [_LARGER, _GROWS]] = 0
+
+    def add(self, places: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+        """Take in the logits (n, S, S) of the windows at some places, in rising order."""
+        self.logits.update(zip(places, logits, strict=True))
+        windows = [self.windows[place] for place in places]
+        own = _alone(logits, windows, self._height, self._width)
+        self._features[list(places), :_ALONE] = own
+        for small in sorted({max(place - step, 0) for place in places for step in (0, 1)}):
+            pair = small, small + 1
+            if all(place in self.logits for place in pair):
+                maps = np.stack([self.logits[place] for place in pair])
+                _compare(self._features[small : small + 2], maps, self.windows[small : small + 2])
+
+    def wanted(self) -> list[int]:
+        """The places of the windows to look through next; none when the best one is found."""
+        if self._scorer is None or self._scorer.start is None:
+            return [] if self.logits else self.missing()
+        if not self.logits:
+            return [self._scorer.start]
+        missing = self.missing()
+        if not missing:
+            return []
+        scores = self.scores()
+        next_place = max(missing, key=lambda place: scores[place])
+        best = max(scores[place] for place in self.logits)
+        return [next_place] if scores[next_place] > best - PATIENCE else []
+
+    def missing(self) -> list[int]:
+        """The places of the windows that were not looked through."""
+        return [place for place in range(len(self.windows)) if place not in self.logits]
+
+    def scores(self) -> npt.NDArray[np.float32]:
+        """The predicted IoU of each window (N,); of those not looked through what is expected."""
+        if self._scorer is not None:
+            return self._scorer(self._features)
+        return rule_scores(self._features)
+
+    def ranked(self) -> list[tuple[int, float]]:
+        """The places that were looked through, best first, with their predicted IoU."""
+        scores = self.scores()
+        order = sorted(self.logits, key=lambda place: (-scores[place], place))
+        return [(place, float(scores[place])) for place in order]
+
+
+def rule_scores(measured: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scores (N,) of candidates by their features (N, F), without a learned scorer.
+
+    A good candidate is sure, and does not run out of its window.
+    """
+    contact = measured[:, 7:11].max(1)
+    scores: npt.NDArray[np.float32] = measured[:, 1] * (1 - contact) * (measured[:, 0] > 0)
+    return scores

@@ -81,6 +81,24 @@ def fixed_scores(*scores: float) -> dict[str, Any]:
     ).to_json()
 
 
+def random_scorer(candidates: int = 3, hidden: int = 7) -> Scorer:
+    """A scorer of random numbers."""
+    rng = np.random.default_rng(0)
+    inputs = candidates * len(FEATURES)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.normal(0, 0.3, shape).astype(np.float32)
+
+    return Scorer(
+        mean=draw(inputs),
+        scale=abs(draw(inputs)) + 1,
+        hidden=draw(inputs, hidden),
+        hidden_bias=draw(hidden),
+        out=draw(hidden, candidates),
+        out_bias=draw(candidates),
+    )
+
+
 def disc(height: int, width: int, x: float, y: float, radius: float) -> np.ndarray:
     """A disc's mask (H, W) bool."""
     rows, columns = np.mgrid[:height, :width] + 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from PIL import Image
 
 from picosam2.data.coco import AnnotatedImage, Instance
 from picosam2.errors import ConfigError, DataError
-from picosam2.geometry import CLICK_HALVES
+from picosam2.geometry import CLICK_HALVES, click_windows
 from picosam2.masks import rle_encode
 from picosam2.predictor import Predictor
-from picosam2.scorer import FEATURES
-from picosam2.training.scorers import Examples, ScorerConfig, collect, fit
-from tests.helpers.fakes import FakeRuntime, disc, reddish
+from picosam2.prompts import Point
+from picosam2.scorer import FEATURES, Ladder, features
+from picosam2.training.scorers import Examples, ScorerConfig, choose, collect, fit
+from tests.helpers.fakes import FakeRuntime, disc, random_scorer, reddish
 
 QUICK = ScorerConfig(epochs=(20, 60), clicks=2)
 
@@ -38,13 +40,57 @@ def examples(count: int, candidates: int, seed: int = 0) -> Examples:
 
 
 def test_learns_to_choose_and_to_predict():
-    fitted = fit(examples(800, 3), QUICK)
+    some = examples(800, 3)
+    fitted = fit(some, QUICK)
     chance = 0.5
     assert fitted.best == pytest.approx(0.75, abs=0.03)  # the mean of the largest of three
-    assert fitted.chosen > fitted.best - 0.05 > chance + 0.1
+    choice, _, looks = choose(replace(fitted.scorer, start=None), some.features)
+    assert looks.tolist() == [3] * 800
+    assert some.ious[np.arange(800), choice].mean() > fitted.best - 0.05 > chance + 0.1
+    # One window says nothing of another here, so a good one is as good as it gets.
+    assert fitted.best - 0.1 < fitted.chosen < fitted.best
+    assert fitted.looks < 2
     assert fitted.spearman > 0.7
     assert fitted.calibration_error < 0.1
     assert fitted.scorer.candidates == 3
+
+
+def test_the_first_look_is_through_the_best_window_and_few_follow() -> None:
+    """All windows of a click give the same, and the middle one a little more."""
+    same = examples(800, 3)
+    ious = np.repeat(same.features[:, :1, 0], 3, 1) * np.float32(0.7) + np.float32([0, 0.2, 0])
+    same.features[:, :, 0] = ious
+    fitted = fit(Examples(same.features, ious, same.images, same.weights), QUICK)
+    assert fitted.scorer.start == 1
+    assert fitted.looks < 1.2
+    assert fitted.chosen == pytest.approx(fitted.best, abs=0.01)
+    assert fitted.report()["looks"] == fitted.looks
+
+
+def test_boxes_have_one_window_and_no_first_one() -> None:
+    fitted = fit(examples(80, 1), QUICK)
+    assert fitted.scorer.start is None
+    assert fitted.looks == 1
+
+
+@pytest.mark.parametrize("start", [None, 0, 3, 5])
+def test_the_report_looks_through_windows_as_a_prediction_does(start: int | None) -> None:
+    rng = np.random.default_rng(0)
+    count, side = len(CLICK_HALVES), 32
+    scorer = replace(random_scorer(count), start=start)
+    windows = click_windows(Point(50.5, 40.5), 100, 120)
+    coarse = rng.normal(0, 4, (20, count, 4, 4)).astype(np.float32)
+    maps = np.kron(coarse, np.ones((side // 4, side // 4), np.float32))
+    measured = np.stack([features(some, windows, 100, 120) for some in maps])
+    choice, scores, looks = choose(scorer, measured)
+    for number, some in enumerate(maps):
+        ladder = Ladder(windows, 100, 120, scorer)
+        while places := ladder.wanted():
+            ladder.add(places, some[places])
+        best, score = ladder.ranked()[0]
+        assert choice[number] == best
+        assert scores[number] == pytest.approx(score, abs=1e-5)
+        assert looks[number] == len(ladder.logits)
 
 
 def test_the_same_seed_gives_the_same_scorer():
@@ -110,7 +156,9 @@ def test_nothing_to_learn_from(tmp_path):
         collect(Predictor(FakeRuntime(reddish)), [gone], QUICK)
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": ()}, {"clicks": 0}, {"hidden": 0}, {"folds": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": ()}, {"clicks": 0}, {"hidden": 0}, {"folds": 1}, {"whole": 2}]
+)
 def test_impossible_settings(wrong):
     with pytest.raises(ConfigError):
         ScorerConfig(**wrong)

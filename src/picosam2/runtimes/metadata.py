@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 from picosam2 import geometry
 from picosam2.errors import WeightsError
-from picosam2.scorer import Scorer
+from picosam2.scorer import SCORER_LAYERS, Scorer
 
 METADATA_KEY: Final = "picosam2"
 """Where ONNX and safetensors files keep the JSON text."""
@@ -221,12 +221,17 @@ def weights_schema() -> dict[str, Any]:
     scorer = {
         "type": "object",
         "description": "A perceptron with one hidden layer; see scorer.py.",
-        "required": ["features", *Scorer.__dataclass_fields__],
+        "required": ["features", *SCORER_LAYERS],
         "properties": {
             "features": {"type": "array", "items": {"type": "string"}},
             "hidden": {"type": "array", "items": number_list},
             "out": {"type": "array", "items": number_list},
             **dict.fromkeys(("mean", "scale", "hidden_bias", "out_bias"), number_list),
+            "start": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "The window that a click is looked at first; missing: all at once.",
+            },
         },
     }
     return {

@@ -4,6 +4,9 @@ Every object of held-out images is clicked (at its centre point and at random pl
 boxed (exactly and with jitter); the IoU of every candidate's final mask with the truth is what the
 scorers learn to predict from the candidates' features. Images that the network was trained on would
 raise its scores above those on new images, so the store's validation images are used.
+
+A click's scorer learns from some of the windows what all of them are worth, too: that is how a
+prediction looks through few of them (`scorer.Ladder`).
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from picosam2.evaluation.protocols import make_item
 from picosam2.images import load_image
 from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Candidate, Predictor
 from picosam2.prompts import Point
-from picosam2.scorer import FEATURES, Scorer, features
+from picosam2.scorer import FEATURES, PATIENCE, Scorer, features
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,6 +52,9 @@ class ScorerConfig:
     """Passes over the examples; of several, the one that chooses best in cross-validation."""
     weight_decay: float = 3e-3
     """AdamW's weight decay; the examples are few."""
+    whole: float = 0.3
+    """Share of the clicks, drawn anew in each step, that are seen through all of their windows;
+    the others are seen through some."""
     folds: int = 5
     """Parts, by image, of the cross-validation that the report comes from."""
     seed: int = 0
@@ -57,6 +63,8 @@ class ScorerConfig:
     def __post_init__(self) -> None:
         if not self.epochs or min(self.clicks, self.hidden, *self.epochs) < 1 or self.folds < 2:
             raise ConfigError("`clicks`, `hidden` and `epochs` must be at least 1, `folds` 2")
+        if not 0 <= self.whole <= 1:
+            raise ConfigError("`whole` is a share, 0..1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +83,9 @@ class Fitted:
 
     scorer: Scorer
     chosen: float
-    """Mean IoU of the candidates it chooses."""
+    """Mean IoU of the candidates it chooses, looking through windows as a prediction does."""
+    looks: float
+    """Mean number of windows that it looks through."""
     best: float
     """Mean IoU of the best candidates by truth."""
     spearman: float
@@ -84,7 +94,7 @@ class Fitted:
 
     def report(self) -> dict[str, float | None]:
         """Its numbers; None where one is not defined."""
-        names = ("chosen", "best", "spearman", "calibration_error")
+        names = ("chosen", "looks", "best", "spearman", "calibration_error")
         numbers = {name: float(getattr(self, name)) for name in names}
         return {name: None if math.isnan(x) else x for name, x in numbers.items()}
 
@@ -173,21 +183,67 @@ def _cross_validate(examples: Examples, config: ScorerConfig, epochs: int) -> Fi
     images = np.unique(examples.images)
     folds = np.random.default_rng(config.seed).permutation(len(images)) % config.folds
     fold = folds[np.searchsorted(images, examples.images)]
-    predicted = np.zeros_like(examples.ious)
+    choice = np.zeros(len(fold), int)
+    score, looks = np.zeros((2, len(fold)), np.float32)
     for index in range(config.folds):
-        if (fold == index).any() and (fold != index).any():
-            scorer = _fit(examples, fold != index, config, epochs)
-            predicted[fold == index] = scorer(examples.features[fold == index])
-    rows = np.arange(len(predicted))
-    choice = predicted.argmax(1)
-    score, iou = predicted[rows, choice], examples.ious[rows, choice]
+        held = fold == index
+        if held.any() and not held.all():
+            scorer = _fit(examples, ~held, config, epochs)
+            choice[held], score[held], looks[held] = choose(scorer, examples.features[held])
+    iou = examples.ious[np.arange(len(fold)), choice]
     return Fitted(
         scorer=_fit(examples, np.ones(len(fold), bool), config, epochs),
         chosen=float(np.average(iou, weights=examples.weights)),
+        looks=float(np.average(looks, weights=examples.weights)),
         best=float(np.average(examples.ious.max(1), weights=examples.weights)),
         spearman=spearman(score, iou),
         calibration_error=calibration_error(score, iou),
     )
+
+
+def choose(scorer: Scorer, features_ENF: Floats) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
+    """The window that a prediction chooses for each click, its score, and how many it looks at.
+
+    The same as `scorer.Ladder` for all clicks at once, from the features (E, N, F) of all windows.
+    """
+    count, windows = features_ENF.shape[:2]
+    rows = np.arange(count)
+    seen_EN = np.full((count, windows), scorer.start is None)
+    if scorer.start is not None:
+        seen_EN[:, scorer.start] = True
+    while True:
+        scores_EN = scorer(np.where(known(seen_EN), features_ENF, np.float32(np.nan)))
+        best_E = np.where(seen_EN, scores_EN, -1).max(1)
+        missing_EN = np.where(seen_EN, -1, scores_EN)
+        more_E = missing_EN.max(1) > np.maximum(best_E - PATIENCE, -1)
+        if not more_E.any():
+            break
+        seen_EN[rows[more_E], missing_EN.argmax(1)[more_E]] = True
+    choice_E = np.where(seen_EN, scores_EN, -1).argmax(1)
+    return choice_E, scores_EN[rows, choice_E], seen_EN.sum(1).astype(np.float32)
+
+
+def known(seen_EN: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which features (E, N, F) are known of clicks whose windows (E, N) were looked through.
+
+    Neighbors are compared where both were; at the ends there is nothing to compare with.
+    """
+    end_E1 = np.ones((len(seen_EN), 1), bool)
+    larger_EN, smaller_EN = (
+        np.hstack((seen_EN[:, 1:], end_E1)),
+        np.hstack((end_E1, seen_EN[:, :-1])),
+    )
+    known_ENF = np.repeat(seen_EN[:, :, None], len(FEATURES), 2)
+    for name, other_EN in (
+        ("agree_larger", larger_EN),
+        ("grows", larger_EN),
+        ("agree_smaller", smaller_EN),
+    ):
+        known_ENF[:, :, FEATURES.index(name)] &= other_EN
+    known_ENF[:, -1, FEATURES.index("agree_larger")] = True
+    known_ENF[:, -1, FEATURES.index("grows")] = True
+    known_ENF[:, 0, FEATURES.index("agree_smaller")] = True
+    return known_ENF
 
 
 def _fit(
@@ -211,7 +267,14 @@ def _fit(
     generator = torch.Generator().manual_seed(config.seed)
     for _ in range(steps):
         chosen = torch.randint(len(x_EI), (batch,), generator=generator)
-        raw_EN = net(x_EI[chosen])
+        inputs_EI = x_EI[chosen]
+        if candidates > 1:
+            share_E1 = 0.3 + 0.7 * torch.rand((batch, 1), generator=generator)
+            seen_EN = torch.rand((batch, candidates), generator=generator) < share_E1
+            seen_EN[: round(config.whole * batch)] = True
+            # A feature that is not known counts as its mean, which is 0 here.
+            inputs_EI = inputs_EI * torch.from_numpy(known(seen_EN.numpy())).flatten(1)
+        raw_EN = net(inputs_EI)
         loss = F.binary_cross_entropy_with_logits(raw_EN, iou_EN[chosen], weight_E1[chosen])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -226,7 +289,10 @@ def _fit(
         "out": last.weight.T,
         "out_bias": last.bias,
     }
-    scorer = Scorer(**{name: value.detach().numpy().copy() for name, value in arrays.items()})
+    layers = {name: value.detach().numpy().copy() for name, value in arrays.items()}
+    # The first look is through the window that is the best one most often.
+    start = int((iou_EN * weight_E1).mean(0).argmax()) if candidates > 1 else None
+    scorer = Scorer(**layers, start=start)
     assert scorer.out.shape == (config.hidden, candidates)
     assert x_EI.shape[1] == candidates * len(FEATURES)
     return scorer
