@@ -182,8 +182,8 @@ class _Reader:
             raise ImageError(f"{name!r} cannot be opened: {_reason(error)}") from error
 
     def from_file(self, stream: BinaryIO) -> NDArray[np.uint8]:
-        given = getattr(stream, "name", None)
-        name = given if isinstance(given, str) else "the open file"
+        stream_name = getattr(stream, "name", None)
+        name = stream_name if isinstance(stream_name, str) else "the open file"
         try:
             if stream.seekable():
                 stream.seek(0)

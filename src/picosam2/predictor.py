@@ -180,10 +180,10 @@ class Predictor:
                 prompt.
         """
         pixels = load_image(image)
-        given = given_prompts(prompts)
+        listed = given_prompts(prompts)
         if points is not None or boxes is not None or prompts is None:
-            given += as_prompts(points, boxes)
-        groups = self._answers(pixels, given, multimask)
+            listed += as_prompts(points, boxes)
+        groups = self._answers(pixels, listed, multimask)
         return [answer for group in groups for answer in group]
 
     def _answers(
@@ -333,7 +333,8 @@ class Predictor:
             if span is not None:
                 first.append(around.pop(0))
             if prompt.box is None:
-                first += [c for point, found in by_point.items() if point.positive for c in found]
+                for point, candidates in by_point.items():
+                    first += candidates if point.positive else []
             answers.append(_combine(prompt, first, by_point, height, width))
         return answers
 
@@ -366,22 +367,22 @@ class Predictor:
             partial(_obeyed, correction.logits, correction.window, height, width, tuple(known)),
         )
 
-    def boxes(self, picture: npt.NDArray[np.uint8], boxes: Sequence[Box]) -> list[Candidate]:
+    def boxes(self, image: npt.NDArray[np.uint8], boxes: Sequence[Box]) -> list[Candidate]:
         """One candidate for each box, from its window, in one batch."""
         if not boxes:
             return []
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         windows = [self.box_window(box) for box in boxes]
-        logits = self.window_logits(picture, windows, BOX_CHANNEL)
+        logits = self.window_logits(image, windows, BOX_CHANNEL)
         scores = self.box_scores(logits, windows, height, width)
         return [
-            _pasted(one, window, float(score), height, width)
-            for window, one, score in zip(windows, logits, scores, strict=True)
+            _pasted(mask_logits, window, float(score), height, width)
+            for window, mask_logits, score in zip(windows, logits, scores, strict=True)
         ]
 
     def clicks(
         self,
-        picture: npt.NDArray[np.uint8],
+        image: npt.NDArray[np.uint8],
         points: Sequence[Point],
         *,
         refine: int = 1,
@@ -395,18 +396,18 @@ class Predictor:
         `refine` of each click (all, if negative) get the second pass, through the box window of
         their mask.
         """
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         scorer = self._click_scorer
         every = every or scorer is None or scorer.start is None
         ladders = [
             Ladder(self.click_windows(point, height, width), height, width, scorer)
             for point in points
         ]
-        while any(self._look(picture, ladders, [ladder.wanted() for ladder in ladders])):
+        while any(self._look(image, ladders, [ladder.wanted() for ladder in ladders])):
             pass
         orders = [ladder.ranked()[:1] for ladder in ladders]
         if every:
-            self._look(picture, ladders, [ladder.missing() for ladder in ladders])
+            self._look(image, ladders, [ladder.missing() for ladder in ladders])
             for ladder, order in zip(ladders, orders, strict=True):
                 order += [pair for pair in ladder.ranked() if pair[0] != order[0][0]]
         answers = [
@@ -416,14 +417,14 @@ class Predictor:
             )
             for ladder, order in zip(ladders, orders, strict=True)
         ]
-        heads = [found if refine < 0 else found[:refine] for found in answers]
-        refined = iter(self.second_pass(picture, [c for head in heads for c in head]))
-        for number, (found, head) in enumerate(zip(answers, heads, strict=True)):
-            found[: len(head)] = [next(refined) for _ in head]
-            if every or found[0].score:
-                answers[number] = _empty_last(found)
+        heads = [candidates if refine < 0 else candidates[:refine] for candidates in answers]
+        refined = iter(self.second_pass(image, [c for head in heads for c in head]))
+        for number, (candidates, head) in enumerate(zip(answers, heads, strict=True)):
+            candidates[: len(head)] = [next(refined) for _ in head]
+            if every or candidates[0].score:
+                answers[number] = _empty_last(candidates)
             else:  # then one of the other windows may hold something
-                answers[number] = self.clicks(picture, [points[number]], refine=refine)[0]
+                answers[number] = self.clicks(image, [points[number]], refine=refine)[0]
         return answers
 
     def _look(
@@ -465,10 +466,10 @@ class Predictor:
     ) -> npt.NDArray[np.float32]:
         """The predicted IoU (N,) of the logits (N, S, S) of N box windows, each judged alone."""
         if self._box_scorer is None:
-            return np.array([stability(one) for one in logits], np.float32)
+            return np.array([stability(mask_logits) for mask_logits in logits], np.float32)
         measured = [
-            features(one[None], [window], height, width)
-            for one, window in zip(logits, windows, strict=True)
+            features(mask_logits[None], [window], height, width)
+            for mask_logits, window in zip(logits, windows, strict=True)
         ]
         return self._box_scorer(np.stack(measured))[:, 0]
 
@@ -484,11 +485,11 @@ class Predictor:
         return rule_scores(measured) if self._click_scorer is None else self._click_scorer(measured)
 
     def second_pass(
-        self, picture: npt.NDArray[np.uint8], chosen: Sequence[Candidate]
+        self, image: npt.NDArray[np.uint8], chosen: Sequence[Candidate]
     ) -> list[Candidate]:
         """Each candidate again, through the box window of its mask, averaged with the first."""
         boxes = [None if self._native else c.region.box for c in chosen]
-        again = iter(self.boxes(picture, [box for box in boxes if box is not None]))
+        again = iter(self.boxes(image, [box for box in boxes if box is not None]))
         return [
             c if box is None else _blend(c, next(again))
             for c, box in zip(chosen, boxes, strict=True)
@@ -514,11 +515,11 @@ class Predictor:
         )  # fmt: skip
 
     def window_logits(
-        self, picture: npt.NDArray[np.uint8], windows: Sequence[Window], channel: int
+        self, image: npt.NDArray[np.uint8], windows: Sequence[Window], channel: int
     ) -> npt.NDArray[np.float32]:
         """Logits (N, S, S) float32 of any windows of an image, in one batch."""
         info = self.runtime.info
-        crops = np.stack([geometry.crop(picture, window, info.input_size) for window in windows])
+        crops = np.stack([geometry.crop(image, window, info.input_size) for window in windows])
         logits = self.runtime(crops)
         return logits[:, min(channel, info.channels - 1)]
 
@@ -656,14 +657,14 @@ def _mask_so_far(prompt: Prompt) -> npt.NDArray[np.uint8]:
 
 def _combine(
     prompt: Prompt,
-    found: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     by_point: Mapping[Point, Sequence[Candidate]],
     height: int,
     width: int,
 ) -> list[Candidate]:
     """Candidates by score and by points; the best one mended where it does not agree with one."""
     if len(prompt.points) + (prompt.box is not None) == 1:
-        return list(found)
+        return list(candidates)
 
     def wrong(candidate: Candidate) -> list[Point]:
         return [p for p in prompt.points if p.positive != candidate.region.covers(p)]
@@ -673,7 +674,7 @@ def _combine(
             _MISSED_POINT if p.positive else _COVERED_POINT for p in wrong(candidate)
         )
 
-    ordered = sorted(found, key=worth, reverse=True)
+    ordered = sorted(candidates, key=worth, reverse=True)
     best = ordered[0]
     if not wrong(best):
         return ordered
@@ -755,8 +756,8 @@ def _sam_prompts(
     points_BN2 = _numbers(point_coords, 3, 2, "point_coords must be an array (N, 2) or (B, N, 2)")
     boxes_B4 = _numbers(box, 2, 4, "box must be an array (4,) or (B, 4) of x0, y0, x1, y1")
     logits_BSS = _numbers(mask_input, 3, None, "mask_input must be an array (S, S) or (B, S, S)")
-    given = [array for array in (points_BN2, boxes_B4, logits_BSS) if array is not None]
-    counts = {len(array) for array in given} or {1}
+    arrays = [array for array in (points_BN2, boxes_B4, logits_BSS) if array is not None]
+    counts = {len(array) for array in arrays} or {1}
     if len(counts) > 1:
         raise PromptError(
             "points, boxes and masks must be of equally many objects, not of "

@@ -106,9 +106,12 @@ def _extent(mask: npt.NDArray[np.uint8] | None, box: Box | None) -> Box | None:
     bounds = None if mask is None else bbox(mask > 127)
     if bounds is None:
         return box
-    found = Box(*bounds)
+    extent = Box(*bounds)
     if box is None:
-        return found
+        return extent
     return Box(
-        min(found.x0, box.x0), min(found.y0, box.y0), max(found.x1, box.x1), max(found.y1, box.y1)
+        min(extent.x0, box.x0),
+        min(extent.y0, box.y0),
+        max(extent.x1, box.x1),
+        max(extent.y1, box.y1),
     )

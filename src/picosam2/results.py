@@ -382,14 +382,14 @@ def _line_unit(height: int, width: int) -> float:
 
 
 def _contrasting(
-    canvas: NDArray[np.uint8], found: Iterable[NDArray[np.bool_]]
+    canvas: NDArray[np.uint8], object_masks: Iterable[NDArray[np.bool_]]
 ) -> list[tuple[int, int, int]]:
     """Colors of `PALETTE` for masks of an image, in turn, but none that hardly shows on its mask.
 
     A color comes again only when all others have been used.
     """
     chosen: list[tuple[int, int, int]] = []
-    for mask in found:
+    for mask in object_masks:
         used = chosen[len(chosen) // len(PALETTE) * len(PALETTE) :]
         free = [color for color in PALETTE if color not in used]
         under = _mean_color(canvas, mask)

@@ -64,7 +64,7 @@ def _alone(
     mask = logits > 0
     probability = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
     area = mask.mean((1, 2))
-    found = np.maximum(mask.sum((1, 2)), 1)
+    inside = np.maximum(mask.sum((1, 2)), 1)
     empty = np.maximum((~mask).sum((1, 2)), 1)
     middle = slice(side // 2 - 2, side // 2 + 2)
     columns, rows = mask.any(1), mask.any(2)
@@ -73,9 +73,9 @@ def _alone(
     out[:, 0] = area
     out[:, 1] = _stability(logits, 1.0)
     out[:, 2] = _stability(logits, 3.0)
-    out[:, 3] = (probability * mask).sum((1, 2)) / found
+    out[:, 3] = (probability * mask).sum((1, 2)) / inside
     out[:, 4] = ((1 - probability) * ~mask).sum((1, 2)) / empty
-    out[:, 5] = (np.abs(logits) < 1).sum((1, 2)) / np.sqrt(found * side)
+    out[:, 5] = (np.abs(logits) < 1).sum((1, 2)) / np.sqrt(inside * side)
     out[:, 6] = np.tanh(logits[:, middle, middle].mean((1, 2)) / 4)
     out[:, 7], out[:, 9] = mask[:, :, 0].mean(1), mask[:, :, -1].mean(1)
     out[:, 8], out[:, 10] = mask[:, 0, :].mean(1), mask[:, -1, :].mean(1)
@@ -144,9 +144,9 @@ class Scorer:
         """How many candidates it compares."""
         return int(self.out.shape[1])
 
-    def __call__(self, found: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def __call__(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Features (..., N, F) of candidates to their predicted IoU (..., N), 0..1."""
-        x = (found.reshape(*found.shape[:-2], -1) - self.mean) * self.scale
+        x = (features.reshape(*features.shape[:-2], -1) - self.mean) * self.scale
         x = np.where(np.isnan(x), np.float32(0), x)
         raw = np.maximum(x @ self.hidden + self.hidden_bias, 0) @ self.out + self.out_bias
         scores: npt.NDArray[np.float32] = 1 / (1 + np.exp(-np.clip(raw, -30, 30)))
@@ -161,14 +161,14 @@ class Scorer:
         return {**layers, **start, "features": list(FEATURES)}
 
     @classmethod
-    def from_json(cls, found: Any) -> Scorer:
+    def from_json(cls, table: Any) -> Scorer:
         """What `to_json` gave. `WeightsError` if it is not that."""
         try:
-            if found["features"] != list(FEATURES):
+            if table["features"] != list(FEATURES):
                 raise ValueError("it measures other features")
             with np.errstate(over="ignore"):  # it is infinite then, and refused below
-                layers = {name: np.array(found[name], np.float32) for name in SCORER_LAYERS}
-            scorer = cls(**layers, start=found.get("start"))
+                layers = {name: np.array(table[name], np.float32) for name in SCORER_LAYERS}
+            scorer = cls(**layers, start=table.get("start"))
             inputs = len(scorer.mean)
             if (
                 inputs != scorer.candidates * len(FEATURES)

@@ -60,9 +60,9 @@ def main() -> None:
                 run(study, variant, seed, args.stores, args.out / f"{name}-{seed}", images)
     results = {
         name: [
-            results
+            measured
             for seed in variant.get("seeds", study["seeds"])
-            if (results := read(args.out / f"{name}-{seed}"))
+            if (measured := read(args.out / f"{name}-{seed}"))
         ]
         for name, variant in study["variants"].items()
     }

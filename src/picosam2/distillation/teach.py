@@ -189,9 +189,9 @@ class _Shard:
         exact = geometry.resample_logits(
             answer.logits, answer.window, window, side, outside=math.nan
         )
-        inside = np.zeros((side, side), np.bool_)
-        inside[geometry.inside(window, height, width, side)] = True
-        exact[~inside] = math.nan
+        on_image = np.zeros((side, side), np.bool_)
+        on_image[geometry.inside(window, height, width, side)] = True
+        exact[~on_image] = math.nan
         stored = quantize(exact)
         seen = stored != UNSEEN
         exact, kept = exact[seen], stored[seen]

@@ -179,8 +179,8 @@ def _cocoeval(truths: Sequence[Sequence[dict[str, Any]]], ranked: Sequence[Ranke
             "images": images,
             "categories": [{"id": 1, "name": "object"}],
             "annotations": [
-                _entry(i, number, truth["rle"], truth["area"])
-                for i, (number, truth) in enumerate(objects, 1)
+                _entry(i, number, each["rle"], each["area"])
+                for i, (number, each) in enumerate(objects, 1)
             ],
         }
         answer.dataset = {

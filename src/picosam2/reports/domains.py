@@ -19,10 +19,10 @@ def draw_domains(result: Mapping[str, Any]) -> str:
     step = 1 / (len(protocols) + 1)
     with _drawing(6.8, 0.9 + 0.5 * len(names), "domains") as figure:
         axes = figure.subplots()
-        for number, (protocol, result) in enumerate(protocols.items()):
+        for number, (protocol, scored) in enumerate(protocols.items()):
             color = PROTOCOL_COLORS.get(protocol, INK)
             for row, name in enumerate(names):
-                scores = result if name == "mean over sets" else result["sets"][name]
+                scores = scored if name == "mean over sets" else scored["sets"][name]
                 y = row + (number + 1) * step - 0.5
                 low, high = scores["miou_ci95"]
                 label = protocol if row == 0 else None

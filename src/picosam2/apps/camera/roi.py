@@ -33,10 +33,10 @@ FRAMES = 4
 """Frames that an answer may be of: the one it comes with, and those before."""
 
 _SIDE = 48  # pixels a side of the images that are compared
-_ALIKE = 0.6  # correlation below which a image is like neither
+_ALIKE = 0.6  # correlation below which an image is like neither
 _APART = 0.04  # and the difference of two correlations that says which one it is like
 _NEAR = 0.7  # IoU of two windows above which to take one for the other does little harm
-_FLAT = 2.0  # standard deviation, of 255, below which a image shows nothing
+_FLAT = 2.0  # standard deviation, of 255, below which an image shows nothing
 _STUCK = 5  # times SETTLE
 
 
@@ -130,7 +130,7 @@ def overlap(a: Window, b: Window) -> float:
 
 
 def likeness(frame: npt.NDArray[np.uint8], window: Window, seen: npt.NDArray[np.uint8]) -> float:
-    """The correlation of the brightness of a window of a frame with a image, -1..1.
+    """The correlation of the brightness of a window of a frame with an image, -1..1.
 
     The sensor makes the network's image itself, with other colors and contrast than the frame:
     a correlation does not mind. 0 if either shows nothing but one shade.

@@ -3,7 +3,7 @@
 For trying the camera's page on any computer, and for the tests. It has the names, arguments and
 units of picamera2 (see `sensor.py` for where they are from), and what makes the real thing hard: a
 ROI that holds only some frames later, answers that come with a later frame, frames without an
-answer, 8-bit logits, a image for the network in other colors than the frame's. How many frames
+answer, 8-bit logits, an image for the network in other colors than the frame's. How many frames
 the real sensor takes is not known to us: the numbers here are guesses.
 """
 
@@ -289,19 +289,19 @@ def scene_of(source: str) -> Scene:
 
 
 def walk(image: npt.NDArray[np.uint8], share: float = 0.8, period: int = 600) -> Scene:
-    """A camera that sways slowly over a image, of which it sees a `share`: once in `period`."""
+    """A camera that sways slowly over an image, of which it sees a `share`: once in `period`."""
     height, width = image.shape[:2]
     across = min(width, height * SENSOR_SIZE[0] / SENSOR_SIZE[1]) * share
     down = across * SENSOR_SIZE[1] / SENSOR_SIZE[0]
     size = max(round(across), 32), max(round(down), 24)
-    photo = Image.fromarray(image)
+    still = Image.fromarray(image)
 
     def scene(frame: int) -> npt.NDArray[np.uint8]:
         turn = 2 * math.pi * frame / period
         x = (width - across) * (0.5 + 0.5 * math.sin(turn))
         y = (height - down) * (0.5 + 0.5 * math.sin(2 * turn))
         box = x, y, x + across, y + down
-        return np.asarray(photo.resize(size, Image.Resampling.BILINEAR, box=box))
+        return np.asarray(still.resize(size, Image.Resampling.BILINEAR, box=box))
 
     return scene
 
@@ -326,7 +326,7 @@ class _ClipScene:
 
 
 def _four_to_three(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The middle of a image, with the sensor's aspect."""
+    """The middle of an image, with the sensor's aspect."""
     height, width = image.shape[:2]
     across = min(width, round(height * SENSOR_SIZE[0] / SENSOR_SIZE[1]))
     down = min(height, round(width * SENSOR_SIZE[1] / SENSOR_SIZE[0]))

@@ -89,13 +89,17 @@ def add_routes(app: FastAPI, service: Service, limits: Limits) -> None:
         def read(body: bytes) -> tuple[bytes, list[Prompt], float]:
             if content_kind(request) != "application/json":
                 raise RequestError(415, "send a JSON object as application/json")
-            found = parse(PredictBody, body, limits)
-            _check_model(found.model)
-            return found.image, prompts_of(found.params, limits), found.params.epsilon_factor
+            body_read = parse(PredictBody, body, limits)
+            _check_model(body_read.model)
+            return (
+                body_read.image,
+                prompts_of(body_read.params, limits),
+                body_read.params.epsilon_factor,
+            )
 
         def shapes(results: list[Segmentation], epsilon: float) -> dict[str, Any]:
-            found = [shape for result in results for shape in shapes_of(result, epsilon)]
-            return {"success": True, "data": {"shapes": found, "description": ""}}
+            entries = [shape for result in results for shape in shapes_of(result, epsilon)]
+            return {"success": True, "data": {"shapes": entries, "description": ""}}
 
         with service.bodies.holding() as held:
             service.check_room()

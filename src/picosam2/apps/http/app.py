@@ -180,7 +180,7 @@ def create_app(
             job = await service.read(request, held, lambda body: read_kept(request, body, limits))
 
             async def work() -> Response:
-                if not any(asked.mask is not None for asked in job.asked):
+                if not any(prompt_request.mask is not None for prompt_request in job.prompts):
                     return await service.masks(image, job)
                 async with service.images.turn():
                     read = await service.with_masks(job, *image.shape[:2])

@@ -43,7 +43,7 @@ _MAX_VALUES = 100_000
 class Job:
     """What a request asks for: objects, and the form of the answer."""
 
-    asked: tuple[PromptRequest, ...]
+    prompts: tuple[PromptRequest, ...]
     multimask: bool
     format: Format
 
@@ -182,7 +182,7 @@ def from_kept(read: SegmentKept) -> Job:
     """What a JSON body asks for."""
     if not read.prompts:
         raise PromptError("there is no prompt: give at least one point, box or mask")
-    return Job(asked=tuple(read.prompts), multimask=read.multimask, format=read.format)
+    return Job(prompts=tuple(read.prompts), multimask=read.multimask, format=read.format)
 
 
 def from_query(query: SegmentQuery, limits: Limits) -> Job:
@@ -194,7 +194,7 @@ def from_query(query: SegmentQuery, limits: Limits) -> Job:
     prompts = [Prompt((Point.parse(text),)) for text in points]
     prompts += [Prompt(box=Box.parse(text)) for text in boxes]
     return Job(
-        asked=tuple(map(PromptRequest, prompts)), multimask=query.multimask, format=query.format
+        prompts=tuple(map(PromptRequest, prompts)), multimask=query.multimask, format=query.format
     )
 
 

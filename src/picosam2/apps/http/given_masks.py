@@ -41,14 +41,14 @@ def read_prompt_request(value: Any, decode_base64: Callable[[Any, str], bytes]) 
             value = {key: each for key, each in value.items() if key != "mask"}
         return PromptRequest(Prompt.from_json(value))
     mask: GivenMask
-    if isinstance(given := value["mask"], Mapping):
-        if set(given) != {"size", "counts"} or not isinstance(given["counts"], str | list):
+    if isinstance(sent := value["mask"], Mapping):
+        if set(sent) != {"size", "counts"} or not isinstance(sent["counts"], str | list):
             raise RequestError(400, _KINDS)
-        if len(given["counts"]) > MAX_COUNTS:
+        if len(sent["counts"]) > MAX_COUNTS:
             raise RequestError(400, f"'counts' is too long: {MAX_COUNTS:,} at most, or send a PNG")
-        mask = given
-    elif isinstance(given, str):
-        mask = decode_base64(given, "mask")
+        mask = sent
+    elif isinstance(sent, str):
+        mask = decode_base64(sent, "mask")
         if not mask.startswith(_PNG):
             raise RequestError(400, _KINDS)
     else:
@@ -58,7 +58,10 @@ def read_prompt_request(value: Any, decode_base64: Callable[[Any, str], bytes]) 
 
 
 def with_mask(
-    asked: PromptRequest, height: int, width: int, decode: Callable[[bytes], npt.NDArray[np.uint8]]
+    request: PromptRequest,
+    height: int,
+    width: int,
+    decode: Callable[[bytes], npt.NDArray[np.uint8]],
 ) -> PromptRequest:
     """The same with its mask read, for an image of `height` x `width` pixels.
 
@@ -68,11 +71,11 @@ def with_mask(
         RequestError: the mask cannot be read, or has another size.
         PromptError: it is empty, and there is nothing else that says where the object is.
     """
-    if asked.mask is None:
-        return asked
-    if isinstance(asked.mask, bytes):
+    if request.mask is None:
+        return request
+    if isinstance(request.mask, bytes):
         try:
-            pixels = decode(asked.mask)
+            pixels = decode(request.mask)
         except ImageError as error:
             raise RequestError(400, f"'mask': {error}") from error
         _check_size(pixels.shape[:2], height, width)
@@ -80,15 +83,15 @@ def with_mask(
             raise RequestError(400, "'mask' has colors: send one object, white on black")
         mask = pixels[..., 0] > 127
     else:
-        size = asked.mask["size"]
+        size = request.mask["size"]
         if isinstance(size, list) and len(size) == 2:
             _check_size(size, height, width)
         try:
-            mask = rle_decode(asked.mask, max_pixels=height * width)
+            mask = rle_decode(request.mask, max_pixels=height * width)
         except DataError as error:
             raise RequestError(400, f"'mask': {error}") from error
         _check_size(mask.shape, height, width)
-    return PromptRequest(replace(asked.prompt, mask=mask))
+    return PromptRequest(replace(request.prompt, mask=mask))
 
 
 def _check_size(size: Any, height: int, width: int) -> None:

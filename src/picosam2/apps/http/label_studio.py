@@ -160,13 +160,13 @@ def add_routes(
         def read(body: bytes) -> tuple[PredictBody, Tags, list[Region], bytes]:
             if content_kind(request) != "application/json":
                 raise RequestError(415, "send a JSON object as application/json")
-            found = parse(PredictBody, body, limits)
-            tags = read_tags(found.label_config)
-            context = found.context or (found.params.context if found.params else None)
+            body_read = parse(PredictBody, body, limits)
+            tags = read_tags(body_read.label_config)
+            context = body_read.context or (body_read.params.context if body_read.params else None)
             regions = context.result if context else []
             check_count(limits, 1, len(regions))
-            data = folder.read(found.tasks[0].data.get(tags.image)) if regions else b""
-            return found, tags, regions, data
+            data = folder.read(body_read.tasks[0].data.get(tags.image)) if regions else b""
+            return body_read, tags, regions, data
 
         def results(predictions: Sequence[dict[str, Any]], count: int) -> dict[str, Any]:
             nothing: dict[str, Any] = {"result": [], "score": 0.0, "model_version": model_version}
@@ -178,8 +178,8 @@ def add_routes(
 
         with service.bodies.holding() as held:
             service.check_room()
-            found, tags, regions, data = await service.read(request, held, read)
-            count = len(found.tasks)
+            body_read, tags, regions, data = await service.read(request, held, read)
+            count = len(body_read.tasks)
             if not regions:  # Label Studio asks for predictions before anybody has clicked
                 return JSONResponse(results([], count))
             labels = _labels(regions)
@@ -188,8 +188,13 @@ def add_routes(
                 held,
                 data,
                 lambda height, width: [prompt_of(regions, height, width)],
-                lambda found: results(
-                    [{"result": items(found[0], tags, labels), "score": float(found[0].score)}],
+                lambda segmentations: results(
+                    [
+                        {
+                            "result": items(segmentations[0], tags, labels),
+                            "score": float(segmentations[0].score),
+                        }
+                    ],
                     count,
                 ),
             )

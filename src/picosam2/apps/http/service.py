@@ -87,8 +87,8 @@ class Service:
         """
 
         def segment(image: npt.NDArray[np.uint8], stop: Stop) -> Response:
-            found = tuple(prompts(*image.shape[:2]))
-            job = Job(asked=tuple(map(PromptRequest, found)), multimask=False, format="json")
+            chosen = tuple(prompts(*image.shape[:2]))
+            job = Job(prompts=tuple(map(PromptRequest, chosen)), multimask=False, format="json")
             return JSONResponse(finish(list(self.segment(image, job, stop))))
 
         async def work() -> Response:
@@ -106,7 +106,7 @@ class Service:
         Raises:
             RequestError, PromptError: they cannot be read, do not fit the image, or are too many.
         """
-        count = sum(asked.mask is not None for asked in job.asked)
+        count = sum(request.mask is not None for request in job.prompts)
         if not count:
             return job
         if count * height * width > self._limits.pixels:
@@ -119,10 +119,10 @@ class Service:
         def read(stop: Stop) -> Job:
             decode = partial(self._decoders.decode, stop=stop)
             read = []
-            for asked in job.asked:
+            for request in job.prompts:
                 stop.check()
-                read.append(with_mask(asked, height, width, decode))
-            return replace(job, asked=tuple(read))
+                read.append(with_mask(request, height, width, decode))
+            return replace(job, prompts=tuple(read))
 
         return await in_thread(read)
 
@@ -138,11 +138,11 @@ class Service:
             masks = [result.to_json() for result in results]
             return JSONResponse({"width": width, "height": height, "masks": masks})
         if job.format == "cutout":
-            if len(job.asked) > 1 or job.multimask:
+            if len(job.prompts) > 1 or job.multimask:
                 raise RequestError(400, "a cutout shows one object: send one prompt")
             data = encode_image(next(results).cutout(), "PNG")
         else:
-            count = len(job.asked) * (MULTIMASKS if job.multimask else 1)
+            count = len(job.prompts) * (MULTIMASKS if job.multimask else 1)
             if count * height * width > _MAX_MASK_PIXELS:
                 raise RequestError(400, "these are too many masks for one image: ask for json")
             data = _draw(image, list(results), job.format)
@@ -159,13 +159,13 @@ class Service:
             if time.monotonic() > deadline:
                 raise RequestError(503, "this took too long: send fewer prompts or clicks")
 
-        for i in range(0, len(job.asked), step):
+        for i in range(0, len(job.prompts), step):
             check()
-            some = job.asked[i : i + step]
-            prompts = [asked.prompt.clipped(height, width) for asked in some]
+            some = job.prompts[i : i + step]
+            prompts = [request.prompt.clipped(height, width) for request in some]
             with self._runtime.checking(check):  # each click of a prompt is a pass of its own
-                found = self._predictor(image, prompts=prompts, multimask=job.multimask)
-            yield from found
+                results = self._predictor(image, prompts=prompts, multimask=job.multimask)
+            yield from results
 
 
 class _Stoppable:
