@@ -25,6 +25,7 @@ PUBLIC = [
     "PromptWarning",
     "Segmentation",
     "Window",
+    "finetune",
     "load_image",
     "overlay",
     "sample",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from picosam2.apps.finetune import finetune as finetune
     from picosam2.errors import PicoSAM2Error as PicoSAM2Error
     from picosam2.errors import PromptWarning as PromptWarning
     from picosam2.geometry import Window as Window
@@ -36,6 +37,7 @@ _HOMES = {
     "PromptWarning": "picosam2.errors",
     "Segmentation": "picosam2.results",
     "Window": "picosam2.geometry",
+    "finetune": "picosam2.apps.finetune",
     "load_image": "picosam2.images",
     "overlay": "picosam2.results",
     "sample": "picosam2.io.sample_image",
@@ -51,6 +53,7 @@ __all__ = [
     "PromptWarning",
     "Segmentation",
     "Window",
+    "finetune",
     "load_image",
     "overlay",
     "sample",

@@ -129,6 +129,23 @@ def load_image(
     )
 
 
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width that `load_image` would give an image file; only its header is read.
+
+    Raises:
+        ImageError: there is no such file, or it is no image of a known format.
+    """
+    name = os.fspath(path)
+    try:
+        with _quietly(), Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            return (width, height) if _orientation(image) >= 5 else (height, width)
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} does not exist: check the path") from error
+    except Exception as error:  # whatever a decoder raises at untrusted bytes
+        raise ImageError(f"{name} is not an image that can be read") from error
+
+
 def channels_first(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A view of crops (B, H, W, 3) uint8 as (B, 3, H, W). `ImageError` for anything else."""
     check_crops(crops)

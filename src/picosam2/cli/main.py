@@ -26,6 +26,7 @@ from picosam2.cli import (
     demo,
     everything,
     export,
+    finetune,
     info,
     labelme,
     proposals,
@@ -137,6 +138,13 @@ app.command(robustness.robustness, name="robustness", group=MEASURE, sort_key=4)
 app.command(proposals.proposals, name="proposals", group=MEASURE, sort_key=5)
 app.command(analyse.analyse, name="analyse", group=MEASURE, sort_key=6)
 app.command(report_command.report, name="report", group=MEASURE, sort_key=7)
+app.command(
+    finetune.finetune,
+    name="finetune",
+    usage="Usage: picosam2 finetune ANNOTATIONS IMAGES --out NAME [OPTIONS]",
+    group=TRAIN,
+    sort_key=0,
+)
 app.command(data.app)
 app.command(teach.teach, name="teach", group=TRAIN, sort_key=2)
 app.command(train.train, name="train", group=TRAIN, sort_key=3)

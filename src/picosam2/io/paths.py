@@ -6,6 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+IMAGE_ENDINGS = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+)
+"""The endings of the files in a folder that count as images."""
+
 
 def files_below(
     folder: Path, *, on_error: Callable[[OSError], None] | None = None

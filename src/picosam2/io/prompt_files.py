@@ -284,18 +284,23 @@ def read_boxes(path: Path, form: BoxesFormat | None = None) -> PromptFile:
     Raises:
         DataError: it cannot be read at all.
     """
-    form = form or _guess(path)
+    form = form or guess_format(path)
     if form == "coco":
         return _read_coco(path)
     if form == "labelme":
-        return _read_labelme(_label_files(path, ".json"))
+        return _read_labelme(label_files(path, ".json"))
     lines: YoloForm | None = None
     if form != "yolo":
         lines = "boxes" if form == "yolo-boxes" else "polygons"
-    return _read_yolo(path, _label_files(path, ".txt"), lines)
+    return _read_yolo(path, label_files(path, ".txt"), lines)
 
 
-def _guess(path: Path) -> BoxesFormat:
+def guess_format(path: Path) -> BoxesFormat:
+    """Which of the formats a file or folder of annotations has.
+
+    Raises:
+        DataError: it holds none of them, or several.
+    """
     if path.is_dir():
         kinds = [
             kind
@@ -312,7 +317,7 @@ def _guess(path: Path) -> BoxesFormat:
     return "labelme" if isinstance(document, dict) and "shapes" in document else "coco"
 
 
-def _label_files(path: Path, ending: str) -> dict[str, Path]:
+def label_files(path: Path, ending: str) -> dict[str, Path]:
     """Label files by their paths below `path`, without ending; or the one file."""
     if path.is_dir():
         files = (

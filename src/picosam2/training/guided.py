@@ -64,6 +64,10 @@ class GuidedTrainer(Trainer):
                 groups += [{"params": own, "weight_decay": decay, "rate": recipe.guided.rate}]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.train.lr)
 
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return learning_rate(self.step, self.recipe.train)
+
     def guided_step(self, batch: GuidedBatch) -> tuple[dict[str, float], Tensor]:
         """One optimizer step: its numbers, and the answers (B, L, L) float32.
 
@@ -71,7 +75,7 @@ class GuidedTrainer(Trainer):
             TrainingError: the loss or the gradient is not finite; nothing is changed then.
         """
         config, guided = self.recipe.train, self.recipe.guided
-        rate = learning_rate(self.step, config)
+        rate = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         layout = memory_format(config)

@@ -35,6 +35,9 @@ from picosam2.scorer import FEATURES, PATIENCE, Scorer, features
 
 Floats = npt.NDArray[np.float32]
 
+_FURTHER_RATE = 1e-3  # of a scorer that is fitted further
+_MARGIN = 0.002  # of mIoU: candidates that are chosen no worse than this are chosen alike
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerConfig:
@@ -179,7 +182,22 @@ def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
     return max(tried, key=lambda fitted: fitted.chosen)
 
 
-def _cross_validate(examples: Examples, config: ScorerConfig, epochs: int) -> Fitted:
+def adapt(examples: Examples, scorer: Scorer, config: ScorerConfig | None = None) -> Fitted:
+    """`scorer` as it is, or fitted further on a few examples: what cross-validation finds better.
+
+    Better is to choose better candidates, by more than `_MARGIN`; of those that choose alike, to be
+    nearer to the true IoU.
+    """
+    config = config or ScorerConfig()
+    tried = [_cross_validate(examples, config, epochs, scorer) for epochs in (0, *config.epochs)]
+    chosen = max(fitted.chosen for fitted in tried)
+    alike = [fitted for fitted in tried if fitted.chosen >= chosen - _MARGIN]
+    return min(alike, key=lambda fitted: fitted.calibration_error)
+
+
+def _cross_validate(
+    examples: Examples, config: ScorerConfig, epochs: int, further: Scorer | None = None
+) -> Fitted:
     images = np.unique(examples.images)
     folds = np.random.default_rng(config.seed).permutation(len(images)) % config.folds
     fold = folds[np.searchsorted(images, examples.images)]
@@ -188,11 +206,11 @@ def _cross_validate(examples: Examples, config: ScorerConfig, epochs: int) -> Fi
     for index in range(config.folds):
         held = fold == index
         if held.any() and not held.all():
-            scorer = _fit(examples, ~held, config, epochs)
+            scorer = _fit(examples, ~held, config, epochs, further)
             choice[held], score[held], looks[held] = choose(scorer, examples.features[held])
     iou = examples.ious[np.arange(len(fold)), choice]
     return Fitted(
-        scorer=_fit(examples, np.ones(len(fold), bool), config, epochs),
+        scorer=_fit(examples, np.ones(len(fold), bool), config, epochs, further),
         chosen=float(np.average(iou, weights=examples.weights)),
         looks=float(np.average(looks, weights=examples.weights)),
         best=float(np.average(examples.ious.max(1), weights=examples.weights)),
@@ -247,20 +265,36 @@ def known(seen_EN: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def _fit(
-    examples: Examples, rows: npt.NDArray[np.bool_], config: ScorerConfig, epochs: int
+    examples: Examples,
+    rows: npt.NDArray[np.bool_],
+    config: ScorerConfig,
+    epochs: int,
+    further: Scorer | None = None,
 ) -> Scorer:
-    """One perceptron: cross-entropy of the predicted with the true IoU, which calibrates it."""
+    """One perceptron: cross-entropy of the predicted with the true IoU, which calibrates it.
+
+    With `further` it begins as that one, learns more slowly and keeps its standardization; it looks
+    at some windows only if that one did.
+    """
+    if further is not None and epochs == 0:
+        return further
     torch.manual_seed(config.seed)
     x_EI = torch.from_numpy(examples.features[rows]).flatten(1)
     iou_EN = torch.from_numpy(examples.ious[rows])
     weight_E1 = torch.from_numpy(examples.weights[rows])[:, None]
     mean_I, scale_I = x_EI.mean(0), 1 / x_EI.std(0).clamp_min(0.05)
+    if further is not None:
+        mean_I, scale_I = torch.from_numpy(further.mean), torch.from_numpy(further.scale)
     x_EI = (x_EI - mean_I) * scale_I
     candidates = iou_EN.shape[1]
-    net = nn.Sequential(
-        nn.Linear(x_EI.shape[1], config.hidden), nn.ReLU(), nn.Linear(config.hidden, candidates)
-    )
-    optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=config.weight_decay)
+    partly = candidates > 1 and (further is None or further.start is not None)
+    width = config.hidden if further is None else len(further.hidden_bias)
+    net = nn.Sequential(nn.Linear(x_EI.shape[1], width), nn.ReLU(), nn.Linear(width, candidates))
+    if further is not None:
+        _set(net[0], further.hidden, further.hidden_bias)
+        _set(net[2], further.out, further.out_bias)
+    rate = 3e-3 if further is None else _FURTHER_RATE
+    optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=config.weight_decay)
     batch = 256
     steps = epochs * max(len(x_EI) // batch, 1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -268,7 +302,7 @@ def _fit(
     for _ in range(steps):
         chosen = torch.randint(len(x_EI), (batch,), generator=generator)
         inputs_EI = x_EI[chosen]
-        if candidates > 1:
+        if partly:
             share_E1 = 0.3 + 0.7 * torch.rand((batch, 1), generator=generator)
             seen_EN = torch.rand((batch, candidates), generator=generator) < share_E1
             seen_EN[: round(config.whole * batch)] = True
@@ -291,8 +325,16 @@ def _fit(
     }
     layers = {name: value.detach().numpy().copy() for name, value in arrays.items()}
     # The first look is through the window that is the best one most often.
-    start = int((iou_EN * weight_E1).mean(0).argmax()) if candidates > 1 else None
+    start = int((iou_EN * weight_E1).mean(0).argmax()) if partly else None
     scorer = Scorer(**layers, start=start)
-    assert scorer.out.shape == (config.hidden, candidates)
+    assert scorer.out.shape == (width, candidates)
     assert x_EI.shape[1] == candidates * len(FEATURES)
     return scorer
+
+
+def _set(layer: nn.Module, weight_IO: Floats, bias_O: Floats) -> None:
+    """Fill a linear layer with a scorer's numbers."""
+    assert isinstance(layer, nn.Linear)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight_IO).T)
+        layer.bias.copy_(torch.from_numpy(bias_O))

@@ -9,14 +9,9 @@ from pathlib import Path
 from picosam2.errors import ConfigError, DataError, ImageError
 from picosam2.io.encode import ENDINGS
 from picosam2.io.formats.objects import EntryProblem, reasons
-from picosam2.io.paths import files_below
+from picosam2.io.paths import IMAGE_ENDINGS, files_below
 from picosam2.tasks.bulk.prompts import PromptSource
 from picosam2.tasks.output_plan import OutputPlan
-
-IMAGE_ENDINGS = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
-)
-"""The endings of the files in a folder that count as images."""
 
 
 @dataclass(frozen=True, kw_only=True)
