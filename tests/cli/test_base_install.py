@@ -67,6 +67,7 @@ def test_the_extra_is_named(photos, words, package, extra):
         (("report", "none.json", "--out", "report"), "matplotlib"),
         (("analyse", "--store", "none", "--out", "page.md"), "matplotlib"),
         (("info", "--recipe", "default"), "torch"),
+        (("finetune", "none.json", "none", "--out", "mine"), "torch"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else value,
 )

@@ -108,3 +108,11 @@ def tiny_recipe(**train: Any) -> Recipe:
         ),
     )  # fmt: skip
     return replace(recipe, train=replace(recipe.train, **train))
+
+
+def guided_config() -> ModelConfig:
+    """The smallest network that takes guidance: its encoder's widths are given."""
+    return ModelConfig(
+        encoder="efficientnet-lite0", widths=(16, 24, 40, 112), bottleneck=8, decoder=(8, 8, 8, 8),
+        input_size=64, logits=2, guidance=True,
+    )  # fmt: skip

@@ -21,7 +21,7 @@ from picosam2.masks import rle_encode
 from picosam2.predictor import Predictor
 from picosam2.prompts import Point
 from picosam2.scorer import FEATURES, Ladder, features
-from picosam2.training.scorers import Examples, ScorerConfig, choose, collect, fit
+from picosam2.training.scorers import Examples, ScorerConfig, adapt, choose, collect, fit
 from tests.helpers.fakes import FakeRuntime, disc, random_scorer, reddish
 
 QUICK = ScorerConfig(epochs=(20, 60), clicks=2)
@@ -96,6 +96,27 @@ def test_the_report_looks_through_windows_as_a_prediction_does(start: int | None
 def test_the_same_seed_gives_the_same_scorer():
     once, again = (fit(examples(80, 2), QUICK).scorer.to_json() for _ in range(2))
     assert once == again
+
+
+def test_a_scorer_that_chooses_well_is_kept_or_stays_as_good():
+    known = fit(examples(800, 3), QUICK)
+    adapted = adapt(examples(60, 3, seed=1), known.scorer, QUICK)
+    alone = fit(examples(60, 3, seed=1), QUICK)
+    assert adapted.chosen > alone.chosen
+    fresh = examples(400, 3, seed=2)
+    choice = adapted.scorer(fresh.features).argmax(1)
+    assert fresh.ious[np.arange(400), choice].mean() > known.best - 0.06
+
+
+def test_a_scorer_learns_what_is_different_here():
+    """Here it is the second feature that says how good a candidate is."""
+    known = fit(examples(800, 3), QUICK).scorer
+    few = examples(120, 3, seed=1)
+    other = Examples(few.features, few.features[:, :, 1].copy(), few.images, few.weights)
+    adapted = adapt(other, known, ScorerConfig(epochs=(60, 400)))
+    as_it_was = other.ious[np.arange(120), known(other.features).argmax(1)].mean()
+    assert adapted.chosen > as_it_was + 0.05
+    assert adapted.scorer is not known
 
 
 def test_what_cannot_be_learned_is_not_claimed():

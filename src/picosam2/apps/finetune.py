@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from picosam2.data.coco import AnnotatedImage
     from picosam2.models.network import PicoSAM2
     from picosam2.predictor import Predictor
+    from picosam2.training.config import Recipe
     from picosam2.training.finetune import Clock, FinetuneConfig, OwnImages, Stop, Trained
     from picosam2.training.scorers import Fitted
 
@@ -121,7 +122,7 @@ def finetune(
     files = _Files(Path(out))
     files.check(resume)
     init = find_weights(weights, "torch")
-    recipe = _recipe(init, weights)
+    recipe = _recipe(init, weights, config)
     read = read_labeled_images(Path(annotations), Path(images))
     check_enough(read.images)
     if threads is not None:
@@ -241,16 +242,16 @@ class _Run:
             self._progress(round(self.clock.seconds), whole, what=self._name, note=note)
 
 
-def _recipe(init: Path, name: str) -> Any:
+def _recipe(init: Path, name: str, config: FinetuneConfig) -> Recipe:
     from picosam2.models.checkpoint import load_weights
-    from picosam2.training.config import load_recipe
+    from picosam2.training.config import changed_recipe
 
     model = load_weights(init).config
     if not model.guidance or model.logits != 2:
         raise ConfigError(
             f"the weights {name} take no corrections, and cannot be fine-tuned: start from default"
         )
-    return replace(load_recipe("finetune"), model=model)
+    return replace(changed_recipe("finetune", config.recipe), model=model)
 
 
 def _time_to_train(run: _Run, own: OwnImages, of_a_crop: float, measured: int) -> float:
@@ -265,7 +266,7 @@ def _time_to_train(run: _Run, own: OwnImages, of_a_crop: float, measured: int) -
 
 
 def _train(
-    recipe: Any, run: _Run, own: OwnImages, init: Path, until: float, resume: bool, stop: Stop
+    recipe: Recipe, run: _Run, own: OwnImages, init: Path, until: float, resume: bool, stop: Stop
 ) -> Trained:
     from picosam2.training.finetune import train_own
 

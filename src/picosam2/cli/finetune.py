@@ -55,7 +55,7 @@ def finetune(
             threads=threads,
             progress=update,
         )
-    rows = [("", "before", "after", "INT8")]
+    rows: list[tuple[str, ...]] = [("", "before", "after", "INT8")]
     after, int8 = result.after.columns(), result.int8_scores.columns()
     for prompt, values in result.before.columns().items():
         scores = (sum(of) / len(of) for of in (values, after[prompt], int8[prompt]))

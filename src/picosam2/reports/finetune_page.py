@@ -38,9 +38,9 @@ def blocks(result: Finetuned, comparison: bytes) -> list[Block]:
         ),
         Text(text=_caution(images)),
         Text(
-            text="Numbers are mean IoU in per cent. *Box*: the object's exact box. *Click*: one "
-            "click at its center. *Two corrections*: the same, then two clicks on what is wrong. "
-            "Intervals are drawn over images."
+            text="Numbers are mean IoU in per cent: by the object's exact box, by one click at its "
+            "center, and by that click with two more on what is wrong. Intervals are drawn over "
+            "images."
         ),
     ]
     if verdict := _verdict(result):
@@ -87,7 +87,7 @@ def blocks(result: Finetuned, comparison: bytes) -> list[Block]:
 
 
 def _rows(result: Finetuned) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     images = np.array(result.before.images)
     after, int8 = result.after.columns(), result.int8_scores.columns()
     for prompt, values in result.before.columns().items():

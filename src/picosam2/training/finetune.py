@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.runtimes.torch import TorchRuntime
 from picosam2.training.config import Recipe
+from picosam2.training.frozen import freeze_batchnorm
 from picosam2.training.guided import GuidedTrainer
 from picosam2.training.sessions import Sessions
 from picosam2.training.trainer import Processes
@@ -80,6 +82,8 @@ class FinetuneConfig:
     """About how many held-out masks they are measured on."""
     seed: int = 0
     """Of the training's draws."""
+    recipe: tuple[str, ...] = ()
+    """Changed settings of the recipe `finetune`, for instance `train.lr=0.001`."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.minutes) and self.minutes > 0):
@@ -377,6 +381,23 @@ class TimedTrainer(GuidedTrainer):
         return config.lr * warm * (config.final_lr + (1 - config.final_lr) * cosine)
 
 
+def quicker_precision(model: PicoSAM2, batch: int = 4) -> str:
+    """bf16 or fp32, whichever takes less time on this processor: many compute bf16 slowly."""
+    probe = deepcopy(model).train()
+    freeze_batchnorm(probe)
+    side = model.config.input_size
+    image_B3SS = torch.randn(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
+    seconds = {}
+    for precision in ("bf16", "fp32"):
+        for _ in range(2):  # the first one chooses kernels
+            started = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                logits = probe(image_B3SS, torch.zeros_like(image_B3SS))["logits"]
+            logits.float().square().mean().backward()
+            seconds[precision] = time.perf_counter() - started
+    return min(seconds, key=lambda name: seconds[name])
+
+
 def mean_weights(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], share: float
 ) -> dict[str, Tensor]:
@@ -384,7 +405,7 @@ def mean_weights(
     return {
         name: torch.lerp(before[name], value.to(before[name].dtype), share)
         if value.is_floating_point()
-        else value
+        else value.clone()
         for name, value in after.items()
     }
 
@@ -442,8 +463,10 @@ def train_own(
     start = load_weights(init)
     facts = read_tensors(init).info
     before = {name: value.clone() for name, value in start.state_dict().items()}
-    trainer = TimedTrainer(recipe, start, config.encoder_rate)
-    best, history = Best(), []
+    quick = replace(recipe.train, precision=quicker_precision(start))
+    trainer = TimedTrainer(replace(recipe, train=quick), start, config.encoder_rate)
+    best = Best()
+    history: list[dict[str, float]] = []
     run = _Checkpoint(folder / CHECKPOINT, recipe, config, own.store.fingerprint)
     began = clock.seconds
     if resume and run.path.exists():
@@ -476,7 +499,8 @@ def train_own(
     with ThreadPoolExecutor(1, thread_name_prefix="picosam2-sessions") as pool, stop.on_interrupt():
         trainer.share = share_used()
         waiting = pool.submit(sessions.batch, trainer.step)
-        while trainer.share < 1 and not stop.asked:
+        # One step at least, however little time there is.
+        while (trainer.share < 1 or trainer.step == 0) and not stop.asked:
             step = trainer.step
             batch = waiting.result()
             waiting = pool.submit(sessions.batch, step + 1)

@@ -1,0 +1,288 @@
+"""Fine-tuning on one's own masks: what is refused, the split, the schedule, and going on."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.tiny import HEIGHT, WIDTH, guided_config, scene, tiny_recipe, write_coco
+
+pytest.importorskip("torch", reason="the extra `train` is not installed")
+pytest.importorskip("pycocotools", reason="the extra `train` is not installed")
+
+import torch
+from PIL import Image
+
+from picosam2.data.coco import AnnotatedImage, Instance
+from picosam2.data.labeled_images import read_labeled_images
+from picosam2.data.split import dhash
+from picosam2.errors import CheckpointError, ConfigError, DataError
+from picosam2.images import load_image
+from picosam2.masks import rle_encode
+from picosam2.models.checkpoint import save_weights
+from picosam2.training import finetune as module
+from picosam2.training.config import Recipe, load_recipe
+from picosam2.training.finetune import (
+    Clock,
+    FinetuneConfig,
+    OwnImages,
+    Stop,
+    TimedTrainer,
+    check_enough,
+    mean_weights,
+    prepare_own,
+    train_own,
+)
+
+SHORT = FinetuneConfig(samples=32, measures=2, measured=4)
+
+
+def image_of(*masks: np.ndarray, number: int = 1) -> AnnotatedImage:
+    """An image that is never opened, with these masks."""
+    instances = tuple(
+        Instance(
+            id=number * 10 + index, image_id=number, category_id=1, height=HEIGHT, width=WIDTH,
+            segmentation=rle_encode(mask)["counts"].encode(), area=float(mask.sum()),
+        )
+        for index, mask in enumerate(masks)
+    )  # fmt: skip
+    return AnnotatedImage(
+        id=number, path=Path(f"{number}.png"), height=HEIGHT, width=WIDTH, source="own",
+        instances=instances,
+    )  # fmt: skip
+
+
+def recipe() -> Recipe:
+    tiny = tiny_recipe(lr=1e-3)
+    return replace(tiny, model=guided_config())
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> OwnImages:
+    folder = tmp_path_factory.mktemp("own")
+    source = write_coco(folder, 12)
+    read = read_labeled_images(source.annotations, source.images)
+    return prepare_own(read.images, folder / "work", SHORT)
+
+
+@pytest.fixture(scope="module")
+def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("init") / "weights.safetensors"
+    torch.manual_seed(0)
+    save_weights(path, recipe().model.build(), {})
+    return path
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+def test_too_few_masks_or_images():
+    discs = [scene(number)[1] for number in range(4)]
+    with pytest.raises(DataError, match=r"^there is only one image with masks, and at least 3"):
+        check_enough([image_of(*discs)])
+    with pytest.raises(DataError, match=r"^there are only 3 masks in 3 images, and at least 8"):
+        check_enough([image_of(discs[i], number=i + 1) for i in range(3)])
+
+
+def test_masks_that_are_all_the_same():
+    disc = scene(0)[1]
+    with pytest.raises(DataError, match=r"^all 8 masks are the same: check what wrote"):
+        check_enough([image_of(disc, disc, number=i) for i in range(4)])
+    check_enough([image_of(disc, scene(1)[1], number=i) for i in range(4)])
+
+
+def test_images_that_look_the_same(tmp_path: Path):
+    source = write_coco(tmp_path, 8)
+    first = (source.images / "000.png").read_bytes()
+    for path in source.images.iterdir():
+        path.write_bytes(first)
+    read = read_labeled_images(source.annotations, source.images)
+    with pytest.raises(DataError, match="look all the same"):
+        prepare_own(read.images, tmp_path / "work", SHORT)
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
+def test_no_time(minutes: float):
+    with pytest.raises(ConfigError, match="leaves no time to train"):
+        FinetuneConfig(minutes=minutes)
+
+
+@pytest.mark.parametrize("change", [{"held_out": 0}, {"averaging": 1.5}, {"measures": 0}])
+def test_impossible_settings(change: dict[str, float]):
+    with pytest.raises(ConfigError):
+        FinetuneConfig(**change)
+
+
+# -- the images -----------------------------------------------------------------------------------
+
+
+def test_the_split_is_by_image_and_keeps_the_share(own: OwnImages):
+    held_out = own.store.images["validation"]
+    assert 2 <= held_out.sum() <= 4
+    assert len(own.trained) + held_out.sum() == 12
+    assert own.masks == len(own.trained)
+    trained = {dhash(np.asarray(Image.open(image.path))) for image in own.trained}
+    measured = {dhash(np.asarray(Image.open(image.path))) for image in own.measured}
+    assert not trained & measured
+
+
+@pytest.mark.parametrize(("side", "width"), [(600, 1024), (200, 1152), (40, 1200)])
+def test_large_images_are_made_smaller_as_far_as_their_objects_allow(
+    tmp_path: Path, side: int, width: int
+):
+    mask = np.zeros((700, 1200), np.bool_)
+    mask[40 : 40 + side, 50 : 50 + side] = True
+    path = tmp_path / "1.jpg"
+    Image.new("RGB", (1200, 700), "gray").save(path)
+    (instance,) = image_of(mask).instances
+    given = AnnotatedImage(
+        id=1, path=path, height=700, width=1200, source="own",
+        instances=(replace(instance, height=700, width=1200),),
+    )  # fmt: skip
+    document: dict[str, list] = {"images": [], "annotations": []}
+    assert module._copy(given, tmp_path / "work", 1, document)[1] == 1
+    (entry,) = document["images"]
+    assert entry["width"] == width
+    assert load_image(tmp_path / "work" / entry["file_name"]).shape[1] == width
+    x, _, across, _ = document["annotations"][0]["bbox"]
+    assert across == pytest.approx(side * width / 1200, abs=1)
+    assert x == pytest.approx(50 * width / 1200, abs=1)
+
+
+# -- the training ---------------------------------------------------------------------------------
+
+
+def test_the_rate_follows_the_time(init: Path):
+    from picosam2.models.checkpoint import load_weights
+
+    trainer = TimedTrainer(recipe(), load_weights(init), encoder_rate=0.5)
+    config = recipe().train
+    trainer.step = config.warmup
+    rates = []
+    for share in (0.0, 0.5, 1.0, 1.5):
+        trainer.share = share
+        rates.append(trainer.rate() / config.lr)
+    assert rates[0] == 1
+    assert rates[1] == pytest.approx((1 + config.final_lr) / 2)
+    assert rates[2] == rates[3] == pytest.approx(config.final_lr)
+    learned = {group["rate"]: len(group["params"]) for group in trainer.optimizer.param_groups}
+    assert {0.5, 1.0} < set(learned)
+
+
+def test_an_encoder_that_does_not_learn_stays(own: OwnImages, init: Path, tmp_path: Path):
+    config = replace(SHORT, encoder_rate=0.0, averaging=1.0)
+    trained = train_own(recipe(), config, own, init, tmp_path, clock=Clock(), until=0)
+    before, after = load(init), trained.model.state_dict()
+    changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert "encoder" not in changed
+    assert "decoder" in changed
+
+
+def load(path: Path) -> dict[str, torch.Tensor]:
+    from picosam2.models.checkpoint import load_weights
+
+    return load_weights(path).state_dict()
+
+
+def test_the_quicker_precision_is_taken(init: Path, monkeypatch: pytest.MonkeyPatch):
+    from picosam2.models.checkpoint import load_weights
+
+    model = load_weights(init)
+    for slow, quick in (("bf16", "fp32"), ("fp32", "bf16")):
+        calls = iter((0, 9, 0, 9, 0, 1, 0, 1) if slow == "bf16" else (0, 1, 0, 1, 0, 9, 0, 9))
+        monkeypatch.setattr("time.perf_counter", lambda calls=calls: float(next(calls)))
+        assert module.quicker_precision(model) == quick
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(),
+                                                 load(init).values(), strict=True))  # fmt: skip
+
+
+def test_the_mean_of_weights():
+    before, after = {"a": torch.zeros(3), "n": torch.tensor(1)}, {"a": torch.ones(3),
+                                                                 "n": torch.tensor(2)}  # fmt: skip
+    mean = mean_weights(before, after, 0.25)
+    assert mean["a"].tolist() == [0.25] * 3
+    assert mean["n"] == 2
+
+
+def test_samples_are_counted_and_the_best_is_kept(own: OwnImages, init: Path, tmp_path: Path):
+    notes: list[str] = []
+
+    def progress(done: int, total: int | None = None, *, what=None, note: str = "") -> None:
+        notes.append(note)
+
+    trained = train_own(
+        recipe(), SHORT, own, init, tmp_path, clock=Clock(), until=0, progress=progress
+    )
+    assert trained.steps == 4
+    assert trained.samples == 32
+    assert not trained.stopped
+    assert len(trained.history) == 2
+    scores = {line["step"]: (line["box"] + line["click"]) / 2 for line in trained.history}
+    assert scores[trained.kept_step] == max(scores.values())
+    assert any("box" in note and "so far" in note for note in notes)
+
+
+def test_a_stopped_run_goes_on(own: OwnImages, init: Path, tmp_path: Path):
+    stop = Stop()
+
+    def progress(done: int, total: int | None = None, *, what=None, note: str = "") -> None:
+        stop.asked = done >= 2
+
+    first = train_own(
+        recipe(), SHORT, own, init, tmp_path, clock=Clock(), until=0, stop=stop, progress=progress
+    )
+    assert first.stopped
+    assert first.steps == 2
+    second = train_own(
+        recipe(), SHORT, own, init, tmp_path, clock=Clock(tmp_path), until=0, resume=True
+    )
+    assert second.steps == 4
+    assert not second.stopped
+    finished = train_own(
+        recipe(), SHORT, own, init, tmp_path, clock=Clock(tmp_path), until=0, resume=True
+    )
+    assert finished.steps == 4
+    assert finished.kept_step == second.kept_step
+    other = replace(SHORT, averaging=0.1)
+    with pytest.raises(CheckpointError, match="made from other images, weights or settings"):
+        train_own(recipe(), other, own, init, tmp_path, clock=Clock(tmp_path), until=0, resume=True)
+
+
+def test_time_of_stopped_runs_counts(own: OwnImages, init: Path, tmp_path: Path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock = Clock()
+    now[0] = 130.0
+    assert clock.seconds == 30
+    train_own(recipe(), SHORT, own, init, tmp_path, clock=clock, until=0)
+    now[0] = 1000.0
+    assert Clock(tmp_path).seconds == 30
+
+
+def test_the_time_ends_it(own: OwnImages, init: Path, tmp_path: Path):
+    clock = Clock()
+    config = replace(SHORT, samples=0, measures=1)
+    trained = train_own(
+        recipe(), config, own, init, tmp_path, clock=clock, until=clock.seconds + 0.5
+    )
+    assert trained.steps >= 1
+    assert not trained.stopped
+
+
+def test_ctrl_c_is_a_wish_once():
+    stop = Stop()
+    with stop.on_interrupt():
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_packaged_recipe_is_for_finished_weights():
+    packaged = load_recipe("finetune")
+    assert packaged.guided.teacher == 0
+    assert packaged.train.bce > 0
