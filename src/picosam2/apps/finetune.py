@@ -347,7 +347,7 @@ def measure_own(predictor: Predictor, images: Sequence[AnnotatedImage]) -> OwnSc
         box=tuple(each.iou for each in boxes.measured),
         click=tuple(each.ious[0] for each in clicks.objects),
         corrected=tuple(each.ious[2] for each in clicks.objects),
-        images=tuple(each.photo for each in boxes.measured),
+        images=tuple(each.image_id for each in boxes.measured),
         annotations=tuple(each.annotation for each in boxes.measured),
     )
 

@@ -345,7 +345,7 @@ def _training_images(
 ) -> tuple[AnnotatedImage, ...]:
     from picosam2.data.coco import read_coco
 
-    kept = {entry["file_name"] for entry in store.photos if entry["validation"]}
+    kept = {entry["file_name"] for entry in store.image_entries if entry["validation"]}
     read = read_coco(annotations, work)
     return tuple(i for i in read.images if i.instances and i.path.name not in kept)
 
