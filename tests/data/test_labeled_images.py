@@ -135,7 +135,7 @@ def test_masks_without_images(coco, tmp_path, kind):
     }[kind]
     for path in coco[1].iterdir():
         path.rename(path.with_name(f"other-{path.name}"))
-    with pytest.raises(DataError, match=r"no such image|no photo in the image folder"):
+    with pytest.raises(DataError, match=r"no such image|no image in the image folder"):
         read_labeled_images(annotations, coco[1])
 
 
