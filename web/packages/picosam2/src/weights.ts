@@ -28,7 +28,7 @@ const SCALE = ".packed-scale";
 const CODES = ".packed-codes";
 const HALF = ".packed-half";
 
-interface Tensor {
+export interface Tensor {
   readonly name: string;
   readonly dims: readonly number[];
   readonly type: number;
@@ -176,7 +176,7 @@ function withoutGraphHash(model: Uint8Array): Uint8Array {
   );
 }
 
-function readTensor(bytes: Uint8Array): Tensor {
+export function readTensor(bytes: Uint8Array): Tensor {
   let [name, type, raw] = ["", 0, new Uint8Array(0) as Uint8Array];
   const dims: number[] = [];
   for (const field of fields(bytes)) {
@@ -190,7 +190,7 @@ function readTensor(bytes: Uint8Array): Tensor {
   return { name, dims, type, raw };
 }
 
-function floats(raw: Uint8Array): Float32Array {
+export function floats(raw: Uint8Array): Float32Array {
   return new Float32Array(raw.slice().buffer);
 }
 

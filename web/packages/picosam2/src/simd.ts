@@ -1,0 +1,298 @@
+/**
+ * The network without ONNX Runtime: its layers on a few kilobytes of WebAssembly, on one thread. The
+ * same weights in float32, so the logits equal ONNX Runtime's to rounding.
+ */
+
+import { PLANES } from "./guidance.ts";
+import { RELAXED, SIMD } from "./kernels.ts";
+import type { ModelFacts } from "./metadata.ts";
+import { type Layer, layersOf, readGraph, UnknownNetwork, type Values } from "./network.ts";
+import type { Runtime } from "./predictor.ts";
+
+const IMAGE = "image";
+const GUIDANCE = "guidance";
+const LOGITS = "logits";
+const PAGE = 65536;
+
+/** What kernels/kernels.ts exports. */
+interface Kernels {
+  readonly memory: WebAssembly.Memory;
+  pointwise(
+    x: number, w: number, residual: number, y: number, pixels: number, k: number, n: number, low: number, high: number,
+  ): void;
+  depthwise(
+    x: number, w: number, y: number, height: number, width: number, up: number, channels: number, size: number,
+    stride: number, pad: number, outHeight: number, outWidth: number, low: number, high: number,
+  ): void;
+  patches(
+    x: number, y: number, height: number, width: number, channels: number, size: number, stride: number, pad: number,
+    row: number, outWidth: number,
+  ): void;
+  add(x: number, residual: number, y: number, count: number, low: number, high: number): void;
+}
+
+/** Channels are stored in fours. */
+const fours = (channels: number): number => Math.ceil(channels / 4) * 4;
+
+interface Plane {
+  readonly at: number;
+  readonly height: number;
+  readonly width: number;
+  /** As stored: a multiple of four. */
+  readonly channels: number;
+}
+
+interface Plan {
+  readonly steps: readonly (() => void)[];
+  readonly inputs: ReadonlyMap<string, Plane>;
+  readonly logits: Plane;
+}
+
+export class SimdRuntime implements Runtime {
+  private readonly tables: readonly Float32Array[];
+
+  private constructor(
+    readonly facts: ModelFacts,
+    private readonly kernels: Kernels,
+    /** With guidance (null for a network that takes none), and without. */
+    private readonly guided: Plan | null,
+    private readonly plain: Plan,
+  ) {
+    // A byte has 256 values: one table a channel is quicker than arithmetic a pixel.
+    this.tables = facts.mean.map((mean, c) => {
+      const scale = Math.fround(1 / (255 * facts.std[c]!));
+      const shift = Math.fround(mean / facts.std[c]!);
+      return Float32Array.from({ length: 256 }, (_, v) => Math.fround(v * scale) - shift);
+    });
+  }
+
+  /** Rejects with `UnknownNetwork` if the file's network has other operators than the kernels. */
+  static async open(model: Uint8Array, facts: ModelFacts): Promise<SimdRuntime> {
+    const graph = readGraph(model);
+    const plain = layersOf(graph, facts.guidance ? GUIDANCE : null);
+    const guided = facts.guidance ? layersOf(graph) : null;
+    const { instance } = await WebAssembly.instantiate(binary(), { env: { abort } });
+    const kernels = instance.exports as unknown as Kernels;
+    const weights = new Memory(kernels.memory, 1024);
+    const packed = packedWeights(guided ?? plain, weights);
+    const side = facts.inputSize;
+    const plans = [plain, ...(guided ? [guided] : [])].map((layers) =>
+      planned(layers, packed, kernels, new Memory(kernels.memory, weights.end), side),
+    );
+    return new SimdRuntime(facts, kernels, plans[1] ?? null, plans[0]!);
+  }
+
+  /** Crops (B, S, S, 3) RGB 8 bits, with guidance (B, 3, S, S) or none, to logits (B, K, s, s). */
+  run(crops: Uint8Array, batch: number, guidance: Float32Array | null = null): Promise<Float32Array> {
+    const { inputSize, outputSize, channels } = this.facts;
+    const [inside, outside] = [inputSize * inputSize, outputSize * outputSize];
+    const out = new Float32Array(batch * channels * outside);
+    for (let b = 0; b < batch; b++) {
+      const planes = guidance?.subarray(b * PLANES * inside, (b + 1) * PLANES * inside);
+      const plan = this.guided && planes?.some((value) => value !== 0) ? this.guided : this.plain;
+      this.fill(plan.inputs.get(IMAGE)!, crops.subarray(b * inside * 3, (b + 1) * inside * 3));
+      if (plan === this.guided) this.interleave(plan.inputs.get(GUIDANCE)!, planes!);
+      for (const step of plan.steps) step();
+      const { at, channels: stored } = plan.logits;
+      const logits = new Float32Array(this.kernels.memory.buffer, at, outside * stored);
+      for (let c = 0; c < channels; c++) {
+        const to = (b * channels + c) * outside;
+        for (let i = 0, from = c; i < outside; i++, from += stored) out[to + i] = logits[from]!;
+      }
+    }
+    return Promise.resolve(out);
+  }
+
+  release(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** A crop, normalized, in a plane of the memory. */
+  private fill({ at }: Plane, crop: Uint8Array): void {
+    const into = new Float32Array(this.kernels.memory.buffer, at, (crop.length / 3) * 4);
+    const [red, green, blue] = this.tables as [Float32Array, Float32Array, Float32Array];
+    for (let from = 0, to = 0; from < crop.length; from += 3, to += 4) {
+      into[to] = red[crop[from]!]!;
+      into[to + 1] = green[crop[from + 1]!]!;
+      into[to + 2] = blue[crop[from + 2]!]!;
+      into[to + 3] = 0;
+    }
+  }
+
+  private interleave({ at }: Plane, planes: Float32Array): void {
+    const size = planes.length / PLANES;
+    const into = new Float32Array(this.kernels.memory.buffer, at, size * 4);
+    for (let i = 0, to = 0; i < size; i++, to += 4) {
+      for (let c = 0; c < PLANES; c++) into[to + c] = planes[c * size + i]!;
+      into[to + 3] = 0;
+    }
+  }
+}
+
+function abort(): never {
+  throw new Error("the network failed");
+}
+
+/** With fused multiplications and additions where the browser has them. */
+function binary(): Uint8Array<ArrayBuffer> {
+  const bytes = (base64: string): Uint8Array<ArrayBuffer> => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  const relaxed = bytes(RELAXED);
+  return WebAssembly.validate(relaxed) ? relaxed : bytes(SIMD);
+}
+
+/** Blocks of a WebAssembly memory, which grows as they need it. */
+class Memory {
+  private readonly free: { at: number; bytes: number }[] = [];
+
+  constructor(
+    private readonly memory: WebAssembly.Memory,
+    /** Where what was given so far ends. */
+    public end: number,
+  ) {}
+
+  take(floats: number): number {
+    const bytes = floats * 4;
+    const fitting = this.free.filter((block) => block.bytes >= bytes).sort((a, b) => a.bytes - b.bytes);
+    const [block] = fitting;
+    if (block) {
+      this.free.splice(this.free.indexOf(block), 1);
+      if (block.bytes > bytes) this.free.push({ at: block.at + bytes, bytes: block.bytes - bytes });
+      return block.at;
+    }
+    const at = this.end;
+    this.end += bytes;
+    const missing = this.end - this.memory.buffer.byteLength;
+    if (missing > 0) this.memory.grow(Math.ceil(missing / PAGE));
+    return at;
+  }
+
+  write(values: Float32Array): number {
+    const at = this.take(values.length);
+    new Float32Array(this.memory.buffer, at, values.length).set(values);
+    return at;
+  }
+
+  give(at: number, floats: number): void {
+    this.free.push({ at, bytes: floats * 4 });
+  }
+}
+
+/** Where each layer's biases and filters lie. */
+function packedWeights(layers: readonly Layer[], memory: Memory): ReadonlyMap<Values, number> {
+  return new Map(
+    layers.flatMap(({ kind, filters, bias }) => {
+      if (!filters) return [];
+      return [[filters, memory.write(kind === "depthwise" ? taps(filters, bias) : blocks(filters, bias))]];
+    }),
+  );
+}
+
+/** (channels, 1, size, size) as the biases, then a row of channels a tap. */
+function taps({ dims, data }: Values, bias: Float32Array | null): Float32Array {
+  const [channels, , size] = dims as [number, number, number, number];
+  const stored = fours(channels);
+  const out = new Float32Array((1 + size * size) * stored);
+  if (bias) out.set(bias);
+  for (let c = 0; c < channels; c++) {
+    for (let tap = 0; tap < size * size; tap++) out[(1 + tap) * stored + c] = data[c * size * size + tap]!;
+  }
+  return out;
+}
+
+/** (out, in, size, size) as blocks of eight output channels: biases, then a row a tap and input channel. */
+function blocks({ dims, data }: Values, bias: Float32Array | null): Float32Array {
+  const [outputs, inputs, size] = dims as [number, number, number, number];
+  const [stored, k] = [fours(outputs), size * size * fours(inputs)];
+  const out = new Float32Array(stored * (k + 1));
+  for (let o = 0; o < outputs; o++) {
+    const block = o - (o % 8);
+    const wide = Math.min(8, stored - block);
+    const start = block * (k + 1) + (o - block);
+    out[start] = bias?.[o] ?? 0;
+    for (let c = 0; c < inputs; c++) {
+      for (let tap = 0; tap < size * size; tap++) {
+        out[start + (1 + tap * fours(inputs) + c) * wide] = data[(o * inputs + c) * size * size + tap]!;
+      }
+    }
+  }
+  return out;
+}
+
+/** The layers' calls, and where their planes lie: a plane's memory is used again after its last use. */
+function planned(
+  layers: readonly Layer[],
+  weights: ReadonlyMap<Values, number>,
+  kernels: Kernels,
+  memory: Memory,
+  side: number,
+): Plan {
+  const uses = new Map<string, number>();
+  const count = (name: string, by: number): number => {
+    const now = (uses.get(name) ?? 0) + by;
+    uses.set(name, now);
+    return now;
+  };
+  for (const { input, residual } of layers) for (const name of [input, residual]) if (name) count(name, 1);
+  const floats = ({ height, width, channels }: Omit<Plane, "at">): number => height * width * channels;
+  const planes = new Map<string, Plane>();
+  const place = (name: string, height: number, width: number, channels: number): Plane => {
+    const size = { height, width, channels };
+    const plane = { at: memory.take(floats(size)), ...size };
+    planes.set(name, plane);
+    return plane;
+  };
+  const inputs = new Map(
+    [IMAGE, GUIDANCE].filter((name) => uses.has(name)).map((name) => [name, place(name, side, side, 4)]),
+  );
+  const steps = layers.map((layer) => {
+    const { kind, residual, output, filters, stride, pad, doubled, low, high } = layer;
+    const x = planes.get(layer.input);
+    const added = residual === null ? null : planes.get(residual);
+    if (!x || added === undefined) throw new UnknownNetwork("layers that are not in the order of their use");
+    const [height, width] = doubled ? [x.height * 2, x.width * 2] : [x.height, x.width];
+    const r = added?.at ?? 0;
+    let step: () => void;
+    if (!filters) {
+      const y = place(output, height, width, x.channels);
+      step = () => kernels.add(x.at, r, y.at, floats(y), low, high);
+    } else {
+      const [channels, inner, size] = filters.dims as [number, number, number, number];
+      const expected = kind === "depthwise" ? channels : inner;
+      if (fours(expected) !== x.channels) throw new UnknownNetwork("a convolution of other channels than it gets");
+      const rows = Math.floor((height + 2 * pad - size) / stride) + 1;
+      const columns = Math.floor((width + 2 * pad - size) / stride) + 1;
+      const y = place(output, rows, columns, fours(channels));
+      const w = weights.get(filters)!;
+      if (added && floats(added) !== floats(y)) throw new UnknownNetwork("a sum of planes of different sizes");
+      if (kind === "depthwise") {
+        step = () =>
+          kernels.depthwise(
+            x.at, w, y.at, height, width, doubled ? 1 : 0, x.channels, size, stride, pad, rows, columns, low, high,
+          );
+      } else if (size === 1 && stride === 1 && pad === 0) {
+        step = () => kernels.pointwise(x.at, w, r, y.at, rows * columns, x.channels, y.channels, low, high);
+      } else {
+        const k = size * size * x.channels;
+        const row = memory.take(columns * k);
+        const line = columns * y.channels * 4;
+        step = () => {
+          for (let i = 0; i < rows; i++) {
+            const [from, to] = [r && r + i * line, y.at + i * line];
+            kernels.patches(x.at, row, height, width, x.channels, size, stride, pad, i, columns);
+            kernels.pointwise(row, w, from, to, columns, k, y.channels, low, high);
+          }
+        };
+        memory.give(row, columns * k);
+      }
+    }
+    for (const name of [layer.input, residual]) {
+      if (name === null || count(name, -1) > 0) continue;
+      const plane = planes.get(name)!;
+      memory.give(plane.at, floats(plane));
+    }
+    return step;
+  });
+  const logits = planes.get(LOGITS);
+  if (!logits) throw new UnknownNetwork("no logits");
+  return { steps, inputs, logits };
+}
