@@ -127,8 +127,8 @@ function precache(): Plugin {
         const worker = Object.values(bundle).find((item) => item.fileName === "sw.js");
         if (worker?.type !== "chunk") throw new Error("there is no service worker to fill in");
         for (const item of Object.values(bundle).sort((a, b) => (a.fileName < b.fileName ? -1 : 1))) {
-          // The graphics build is fetched where it is of use; without a network there is the other.
-          if (item === worker || /jspi|webgpu|inside/.test(item.fileName)) continue;
+          // ONNX Runtime is fetched where it is of use: for graphics processors and for other networks.
+          if (item === worker || /jspi|webgpu|inside|^assets\/ort[-.]/.test(item.fileName)) continue;
           const body = item.type === "chunk" ? item.code : item.source;
           if (item.fileName === "index.html") hash.update(body);
           else add(item.fileName, body);

@@ -16,16 +16,19 @@ import { defaultThreads, rememberedThreads, rememberThreads } from "./threads.ts
 export interface BrowserOptions {
   /** The model file: its address or its bytes. */
   readonly model: string | URL | Uint8Array;
-  /** ONNX Runtime's glue and WebAssembly; by default where onnxruntime-web has them. */
+  /**
+   * ONNX Runtime's glue and WebAssembly; by default where onnxruntime-web has them. They are fetched for
+   * a model whose network is not of this project's operators; others need no runtime.
+   */
   readonly wasm?: { readonly mjs?: string | URL; readonly wasm?: string | URL };
   /**
    * Starts the worker in which the model runs; its script calls `serve` of picosam2/serve. With
    * `false` the model runs in the page itself.
    */
   readonly worker: false | (() => Worker);
-  /** Threads of WebAssembly; "measured" tries one against several, once a device. */
+  /** Threads of ONNX Runtime, where it is needed; "measured" tries one against several, once a device. */
   readonly threads?: number | "measured";
-  /** Hears how many bytes have come, of how many: model and runtime together. */
+  /** Hears how many bytes have come, of how many. */
   readonly onProgress?: (loaded: number, total: number) => void;
   /** Hears that a graphics processor has taken over. */
   readonly onGpu?: () => void;
@@ -51,7 +54,7 @@ export async function openSegmenter(options: BrowserOptions): Promise<Segmenter>
   try {
     const loaded = await link.call("load", request(options, threads));
     const segmenter = new BrowserSegmenter(link, loaded);
-    if (options.threads === "measured" && remembered === null && threads > 1) {
+    if (options.threads === "measured" && remembered === null && loaded.threads > 1) {
       idle(() => void segmenter.tryOneThread(options));
     }
     return segmenter;

@@ -9,6 +9,7 @@ export {
 export { DISK_RADIUS, drawPlanes, followingBox, type Known, PLANES, probability } from "./guidance.ts";
 export * from "./masks.ts";
 export { ModelError, type ModelFacts, readFacts } from "./metadata.ts";
+export { UnknownNetwork } from "./network.ts";
 export { smoothPath } from "./outline.ts";
 export { encodePng } from "./png.ts";
 export { Candidate, type Ladder, Predictor, type Runtime } from "./predictor.ts";
@@ -20,6 +21,7 @@ export {
   type BoxLike, type ImageSource, type PointLike, type PredictOptions, PromptError, type PromptLike,
   Segmentation, type Segmenter, type SetImageOptions, type TrackRequest,
 } from "./segmenter.ts";
+export { SimdRuntime } from "./simd.ts";
 export { type Sighting, Tracker } from "./tracker.ts";
 export { packWeights, unpackWeights } from "./weights.ts";
 export { zip } from "./zip.ts";

@@ -5,13 +5,16 @@
  */
 
 import { decode, fields } from "./protobuf.ts";
-import { floats, readTensor, unpackWeights } from "./weights.ts";
+import { floats, readTensor, type Tensor, unpackWeights } from "./weights.ts";
 
 // Field numbers of onnx.proto.
 const MODEL = { graph: 7 } as const;
 const GRAPH = { node: 1, initializer: 5 } as const;
 const NODE = { input: 1, output: 2, opType: 4, attribute: 5 } as const;
 const ATTRIBUTE = { name: 1, i: 3, s: 4, t: 5, ints: 8 } as const;
+
+/** onnx.proto's number for float32. */
+const FLOAT = 1;
 
 /** A file whose network has other operators than these. */
 export class UnknownNetwork extends Error {}
@@ -59,8 +62,8 @@ export function readGraph(model: Uint8Array): Graph {
     if (number !== MODEL.graph) continue;
     for (const field of fields(body)) {
       if (field.number === GRAPH.initializer) {
-        const { name, dims, raw } = readTensor(field.body);
-        constants.set(name, { dims, data: floats(raw) });
+        const tensor = readTensor(field.body);
+        constants.set(tensor.name, valuesOf(tensor));
       } else if (field.number === GRAPH.node) {
         const { node, constant } = readNode(field.body);
         if (constant) constants.set(node.output, constant);
@@ -69,6 +72,11 @@ export function readGraph(model: Uint8Array): Graph {
     }
   }
   return { nodes, constants };
+}
+
+/** Other than float32 has no values here: what uses it is refused. */
+function valuesOf({ dims, type, raw }: Tensor): Values {
+  return { dims, data: type === FLOAT ? floats(raw) : new Float32Array(0) };
 }
 
 function readNode(bytes: Uint8Array): { node: Node; constant: Values | null } {
@@ -88,10 +96,7 @@ function readNode(bytes: Uint8Array): { node: Node; constant: Values | null } {
         if (field.number === ATTRIBUTE.name) name = decode(field.body);
         else if (field.number === ATTRIBUTE.s) texts.set(name, decode(field.body));
         else if (field.number === ATTRIBUTE.i || field.number === ATTRIBUTE.ints) values.push(field.value);
-        else if (field.number === ATTRIBUTE.t) {
-          const { dims, raw } = readTensor(field.body);
-          constant = { dims, data: raw.length % 4 === 0 ? floats(raw) : new Float32Array(0) };
-        }
+        else if (field.number === ATTRIBUTE.t) constant = valuesOf(readTensor(field.body));
       }
       numbers.set(name, values);
     }
@@ -207,6 +212,7 @@ function convolution(
 ): Pick<Layer, "kind" | "filters" | "bias" | "stride" | "pad"> {
   const filters = constants.get(node.inputs[1]!);
   if (!filters) throw new UnknownNetwork("a convolution whose filters are computed");
+  if (filters.data.length === 0) throw new UnknownNetwork("filters that are not float32");
   const [out, perGroup, size, width] = filters.dims as [number, number, number, number];
   const { numbers } = node;
   const same = (name: string, otherwise: number): number => {

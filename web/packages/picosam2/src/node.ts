@@ -1,22 +1,27 @@
-/** `createSegmenter` for Node: the model by onnxruntime-node (or onnxruntime-web), images as pixels. */
+/**
+ * `createSegmenter` for Node: the model by onnxruntime-node where it is installed, else on this package's
+ * own WebAssembly; images as pixels.
+ */
 
 import { readFile } from "node:fs/promises";
 import { Engine } from "./engine.ts";
 import type { RgbaImage } from "./geometry.ts";
-import { readFacts } from "./metadata.ts";
+import { type ModelFacts, readFacts } from "./metadata.ts";
+import { UnknownNetwork } from "./network.ts";
 import type { Calls } from "./protocol.ts";
 import { type OrtModule, OrtRuntime } from "./runtime.ts";
 import {
   type ImageSource, type PredictOptions, type PromptLike, questionOf, Segmentation, type Segmenter,
   type SetImageOptions, type TrackRequest,
 } from "./segmenter.ts";
+import { SimdRuntime } from "./simd.ts";
 
 export * from "./core.ts";
 
 export interface NodeOptions {
   /** The model file: its path, address or bytes. By default the weights of this package. */
   readonly model?: string | URL | Uint8Array;
-  /** ONNX Runtime; by default onnxruntime-node, which has to be installed beside this package. */
+  /** ONNX Runtime; by default onnxruntime-node if it is installed: it is faster than WebAssembly. */
   readonly ort?: OrtModule;
   readonly threads?: number;
 }
@@ -27,8 +32,10 @@ export async function createSegmenter(options: NodeOptions = {}): Promise<Segmen
   const [bytes, name] = await load(source);
   const facts = readFacts(bytes, name);
   const ort = options.ort ?? (await onnxruntime());
-  const threads = options.threads ?? 0;
-  const runtime = await OrtRuntime.open(ort, bytes, facts, threads > 0 ? { intraOpNumThreads: threads } : {});
+  const threads = ort ? (options.threads ?? 0) : 1;
+  const runtime = ort
+    ? await OrtRuntime.open(ort, bytes, facts, threads > 0 ? { intraOpNumThreads: threads } : {})
+    : await own(bytes, facts);
   const engine = new Engine();
   engine.use(runtime);
   return new NodeSegmenter(engine, runtime, threads);
@@ -46,13 +53,22 @@ async function load(source: string | URL | Uint8Array): Promise<[Uint8Array, str
   return [await readFile(path), name];
 }
 
-async function onnxruntime(): Promise<OrtModule> {
+async function onnxruntime(): Promise<OrtModule | null> {
   try {
     const name = "onnxruntime-node"; // not bundled: it is the user's to install
     const module = (await import(name)) as { default?: OrtModule } & OrtModule;
     return module.default ?? module;
   } catch {
-    throw new Error("onnxruntime-node is not installed: run `npm install onnxruntime-node`, or give `ort`");
+    return null;
+  }
+}
+
+async function own(bytes: Uint8Array, facts: ModelFacts): Promise<SimdRuntime> {
+  try {
+    return await SimdRuntime.open(bytes, facts);
+  } catch (error) {
+    if (!(error instanceof UnknownNetwork)) throw error;
+    throw new Error(`${facts.name} has ${error.message}: run \`npm install onnxruntime-node\`, or give \`ort\``);
   }
 }
 
@@ -63,7 +79,7 @@ class NodeSegmenter implements Segmenter {
 
   constructor(
     private readonly engine: Engine,
-    private readonly runtime: OrtRuntime,
+    private readonly runtime: OrtRuntime | SimdRuntime,
     threads: number,
   ) {
     const { name, bytes, guidance } = runtime.facts;

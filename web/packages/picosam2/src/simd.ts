@@ -6,7 +6,7 @@
 import { PLANES } from "./guidance.ts";
 import { RELAXED, SIMD } from "./kernels.ts";
 import type { ModelFacts } from "./metadata.ts";
-import { type Layer, layersOf, readGraph, UnknownNetwork, type Values } from "./network.ts";
+import { type Graph, type Layer, layersOf, readGraph, UnknownNetwork, type Values } from "./network.ts";
 import type { Runtime } from "./predictor.ts";
 
 const IMAGE = "image";
@@ -68,7 +68,7 @@ export class SimdRuntime implements Runtime {
 
   /** Rejects with `UnknownNetwork` if the file's network has other operators than the kernels. */
   static async open(model: Uint8Array, facts: ModelFacts): Promise<SimdRuntime> {
-    const graph = readGraph(model);
+    const graph = readable(model);
     const plain = layersOf(graph, facts.guidance ? GUIDANCE : null);
     const guided = facts.guidance ? layersOf(graph) : null;
     const { instance } = await WebAssembly.instantiate(binary(), { env: { abort } });
@@ -126,6 +126,14 @@ export class SimdRuntime implements Runtime {
       for (let c = 0; c < PLANES; c++) into[to + c] = planes[c * size + i]!;
       into[to + 3] = 0;
     }
+  }
+}
+
+function readable(model: Uint8Array): Graph {
+  try {
+    return readGraph(model);
+  } catch {
+    throw new UnknownNetwork("a graph that cannot be read");
   }
 }
 

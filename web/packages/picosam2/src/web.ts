@@ -1,10 +1,9 @@
 /**
- * ONNX Runtime Web in a browser: on WebAssembly always (SIMD, and threads where the page is
- * cross-origin isolated), on WebGPU where the page offers it and it proves to give the same logits
- * in less time.
+ * ONNX Runtime Web in a browser: on WebAssembly (SIMD, and threads where the page is cross-origin
+ * isolated) for networks that `simd.ts` does not know, on WebGPU where the page offers it and it proves
+ * to give the same logits in less time.
  */
 
-import * as wasm from "onnxruntime-web/wasm";
 import type { ModelFacts } from "./metadata.ts";
 import type { Runtime } from "./predictor.ts";
 import { OrtRuntime } from "./runtime.ts";
@@ -29,6 +28,7 @@ export async function openWasm(
   threads: number,
   source: WasmSource = {},
 ): Promise<OrtRuntime> {
+  const wasm = await import("onnxruntime-web/wasm"); // fetched only where it is needed
   const { env } = wasm;
   if (source.mjs || source.wasm) {
     env.wasm.wasmPaths = {
@@ -64,7 +64,7 @@ export class SwitchingRuntime implements Runtime {
 
   constructor(
     readonly facts: ModelFacts,
-    private readonly cpu: OrtRuntime,
+    private readonly cpu: Runtime & { release(): Promise<void> },
   ) {}
 
   async run(crops: Uint8Array, batch: number, guidance: Float32Array | null = null): Promise<Float32Array> {

@@ -4,7 +4,9 @@ import { download } from "./download.ts";
 import { Engine } from "./engine.ts";
 import { type ModelFacts, readFacts } from "./metadata.ts";
 import type { Call, Calls, Loaded, LoadRequest, Notice, Request } from "./protocol.ts";
+import { UnknownNetwork } from "./network.ts";
 import type { OrtRuntime } from "./runtime.ts";
+import { SimdRuntime } from "./simd.ts";
 import { mayUseGpu, measure, openWasm, SwitchingRuntime } from "./web.ts";
 
 /** Opens a session on a graphics processor. */
@@ -34,20 +36,11 @@ export class WebEngine extends Engine {
   }
 
   async load(request: LoadRequest): Promise<Loaded> {
-    const { model, name, wasm, threads, modelBytes, wasmBytes } = request;
-    const sizes = (pair: readonly [number, number] | null): object =>
-      pair ? { bytes: pair[0], rawBytes: pair[1] } : {};
-    const parts = [
-      ...(typeof model === "string" ? [{ url: model, what: `the model ${name}`, ...sizes(modelBytes) }] : []),
-      ...(wasm.wasm ? [{ url: wasm.wasm, what: "the runtime", ...sizes(wasmBytes) }] : []),
-    ];
-    const files = await download(parts, (loaded, total) =>
-      this.options.onNotice({ notice: "progress", loaded, total }),
-    );
-    const bytes = typeof model === "string" ? files.shift()! : model;
+    const { model, name, modelBytes } = request;
+    const bytes =
+      typeof model === "string" ? (await this.fetched(model, `the model ${name}`, modelBytes))[0]! : model;
     const facts = readFacts(bytes, name);
-    const binary = files[0]?.buffer;
-    const cpu = await openWasm(bytes, facts, threads, { ...wasm, ...(binary && { binary }) });
+    const { cpu, threads } = await this.open(bytes, facts, request);
     const runtime = new SwitchingRuntime(facts, cpu);
     this.use(runtime);
     const { inputSize: side } = facts;
@@ -55,6 +48,35 @@ export class WebEngine extends Engine {
     await this.timeWindow();
     void this.tryGpu(bytes, facts, runtime);
     return { name: facts.name, bytes: facts.bytes, threads, guidance: facts.guidance };
+  }
+
+  /** Own kernels on one thread; ONNX Runtime, which is large, for a network that they do not know. */
+  private async open(
+    bytes: Uint8Array,
+    facts: ModelFacts,
+    { model, modelBytes, wasm, wasmBytes, threads }: LoadRequest,
+  ): Promise<{ cpu: SimdRuntime | OrtRuntime; threads: number }> {
+    try {
+      return { cpu: await SimdRuntime.open(bytes, facts), threads: 1 };
+    } catch (error) {
+      if (!(error instanceof UnknownNetwork)) throw error;
+    }
+    const before = typeof model === "string" ? (modelBytes?.[0] ?? bytes.length) : 0;
+    const [file] = wasm.wasm ? await this.fetched(wasm.wasm, "the runtime", wasmBytes, before) : [];
+    const source = { ...wasm, ...(file && { binary: file.buffer }) };
+    return { cpu: await openWasm(bytes, facts, threads, source), threads };
+  }
+
+  private fetched(
+    url: string,
+    what: string,
+    sizes: readonly [number, number] | null,
+    before = 0,
+  ): Promise<Uint8Array<ArrayBuffer>[]> {
+    const part = { url, what, ...(sizes && { bytes: sizes[0], rawBytes: sizes[1] }) };
+    return download([part], (loaded, total) =>
+      this.options.onNotice({ notice: "progress", loaded: before + loaded, total: before + total }),
+    );
   }
 
   private async measure(): Promise<number> {

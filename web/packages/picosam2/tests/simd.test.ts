@@ -1,0 +1,128 @@
+/** The network on own kernels, beside ONNX Runtime. */
+
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import * as ort from "onnxruntime-web/wasm";
+import { describe, expect, it } from "vitest";
+import { PLANES } from "../src/guidance.ts";
+import { readFacts } from "../src/metadata.ts";
+import { type Graph, layersOf, readGraph, UnknownNetwork } from "../src/network.ts";
+import { createSegmenter } from "../src/node.ts";
+import { type OrtModule, OrtRuntime } from "../src/runtime.ts";
+import { SimdRuntime } from "../src/simd.ts";
+import { packWeights } from "../src/weights.ts";
+import { onnxWith } from "./helpers.ts";
+
+const PYTHON = new URL("../../../../src/picosam2/assets/weights/", import.meta.url);
+
+/** How far a logit may be: both compute in float32, in another order. */
+const TOLERANCE = 1e-3;
+
+ort.env.wasm.numThreads = 1;
+
+function model(name: string): Uint8Array {
+  return new Uint8Array(readFileSync(new URL(name, PYTHON)));
+}
+
+/** Reproducible noise, 0..1. */
+function noise(count: number): number[] {
+  let state = 1;
+  return Array.from({ length: count }, () => (state = (state * 1103515245 + 12345) % 2 ** 31) / 2 ** 31);
+}
+
+function farthest(a: Float32Array, b: Float32Array): number {
+  expect(a.length).toBe(b.length);
+  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i]!)), 0);
+}
+
+describe.skipIf(!existsSync(new URL("default.onnx", PYTHON)))("the kernels", () => {
+  it.each([
+    ["the default weights", () => model("default.onnx")],
+    ["the weights as the page has them", () => packWeights(model("default.onnx"))],
+    ["the paper's network", () => model("paper.onnx")],
+  ])("give ONNX Runtime's logits: %s", async (_, read) => {
+    const bytes = read();
+    const facts = readFacts(bytes, "model.onnx");
+    const size = facts.inputSize ** 2;
+    const crops = Uint8Array.from(noise(2 * size * 3), (value) => value * 256);
+    const clicks = Float32Array.from(noise(2 * PLANES * size), (value) => (value > 0.9 ? 1 : 0));
+    clicks.fill(0, PLANES * size); // the second crop has no guidance
+    const expected = await OrtRuntime.open(ort as unknown as OrtModule, bytes, facts);
+    const own = await SimdRuntime.open(bytes, facts);
+    for (const guidance of facts.guidance ? [null, clicks] : [null]) {
+      const logits = await own.run(crops, 2, guidance);
+      expect(farthest(logits, await expected.run(crops, 2, guidance))).toBeLessThan(TOLERANCE);
+      expect(new Set(logits).size).toBeGreaterThan(1000);
+    }
+    await own.release();
+    await expected.release();
+  }, 120_000);
+
+  it("spare what guidance needs where there is none", () => {
+    const graph = readGraph(model("default.onnx"));
+    expect(layersOf(graph).length - layersOf(graph, "guidance").length).toBe(2);
+    expect(() => layersOf(graph, "image")).toThrow("zeros");
+  });
+
+  it("leave other networks to ONNX Runtime", async () => {
+    const bytes = model("default-int8.onnx");
+    await expect(SimdRuntime.open(bytes, readFacts(bytes, "int8"))).rejects.toThrow(UnknownNetwork);
+    await expect(createSegmenter({ model: bytes })).rejects.toThrow(/the operator \w+: run `npm install onnxruntime-node`/);
+    const broken = onnxWith("picosam2", "{}", 7);
+    await expect(SimdRuntime.open(broken, readFacts(model("paper.onnx"), "x"))).rejects.toThrow("cannot be read");
+  });
+
+  it("work in Node without ONNX Runtime", async () => {
+    const segmenter = await createSegmenter({ model: model("paper.onnx") });
+    expect(segmenter.model.threads).toBe(1);
+    await segmenter.setImage({ data: new Uint8Array(120 * 90 * 4).fill(127), width: 120, height: 90 });
+    await segmenter.predict({ points: [[60, 45]] });
+    await segmenter.dispose();
+  });
+});
+
+describe("a graph", () => {
+  const node = (op: string, inputs: string[], output: string, numbers: [string, number[]][] = [], texts: [string, string][] = []) =>
+    ({ op, inputs, output, numbers: new Map(numbers), texts: new Map(texts) });
+  const ones = (...dims: number[]) => ({ dims, data: new Float32Array(dims.reduce((a, b) => a * b, 1)).fill(1) });
+  const nearest: [string, string][] = [
+    ["mode", "nearest"], ["coordinate_transformation_mode", "asymmetric"], ["nearest_mode", "floor"],
+  ];
+  const constants: Graph["constants"] = new Map([
+    ["w", ones(4, 4, 1, 1)], ["uneven", ones(4, 4, 3, 1)], ["pairs", ones(4, 2, 1, 1)],
+    ["double", { dims: [4], data: Float32Array.of(1, 1, 2, 2) }], ["triple", { dims: [4], data: Float32Array.of(1, 1, 3, 3) }],
+    ["zero", ones(1)], ["six", { dims: [1], data: Float32Array.of(6) }],
+  ]);
+
+  it("becomes convolutions with what is added and clamped", () => {
+    const nodes = [
+      node("Conv", ["image", "w"], "a"), node("Relu", ["a"], "b"), node("Conv", ["b", "w"], "c"),
+      node("Add", ["b", "c"], "d"), node("Clip", ["d", "", "six"], "e"), node("Add", ["e", "image"], "logits"),
+    ];
+    expect(layersOf({ nodes, constants })).toMatchObject([
+      { kind: "conv", input: "image", residual: null, output: "b", low: 0, high: Infinity },
+      { kind: "conv", input: "b", residual: "b", output: "e", low: -Infinity, high: 6 },
+      { kind: "add", input: "e", residual: "image", output: "logits" },
+    ]);
+  });
+
+  it.each([
+    ["an operator", [node("Softmax", ["image"], "logits")]],
+    ["filters that are computed", [node("Conv", ["image", "image"], "logits")]],
+    ["uneven filters", [node("Conv", ["image", "uneven"], "logits")]],
+    ["uneven strides", [node("Conv", ["image", "w"], "logits", [["strides", [1, 2]]])]],
+    ["groups", [node("Conv", ["image", "pairs"], "logits", [["group", [2]]])]],
+    ["another size", [node("Resize", ["image", "", "triple"], "a", [], nearest), node("Conv", ["a", "w"], "logits")]],
+    ["another filter", [node("Resize", ["image", "", "double"], "a"), node("Conv", ["a", "w"], "logits")]],
+    ["a Resize at the end", [node("Resize", ["image", "", "double"], "logits", [], nearest)]],
+    ["a Resize before a full convolution", [node("Resize", ["image", "", "double"], "a", [], nearest), node("Conv", ["a", "w"], "logits")]],
+  ])("of another kind is refused: %s", (_, nodes) => {
+    expect(() => layersOf({ nodes, constants })).toThrow(UnknownNetwork);
+  });
+});
+
+it("src/kernels.ts is what kernels/kernels.ts compiles to", () => {
+  const script = fileURLToPath(new URL("../scripts/kernels.mjs", import.meta.url));
+  execFileSync(process.execPath, [script, "--check"], { stdio: "pipe" });
+}, 120_000);
