@@ -28,7 +28,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(tmp_path: Path, weights: Path) -> list[str]:
     Image.fromarray(PICTURE).save(tmp_path / "a.png")
     return [
-        "everything", str(tmp_path / "a.png"), "--weights", str(weights),
+        "everything", str(tmp_path / "a.png"), "--weights", str(weights), "--method", "grid",
         "--points-per-side", "12", "--pred-iou-thresh", "0.2", "--out",
     ]  # fmt: skip
 
@@ -62,6 +62,14 @@ def test_nothing_found(
     assert formats.read_ids_png((tmp_path / "a-ids.png").read_bytes()) == []
 
 
+def test_a_finder_that_is_not_there(
+    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*command[:5], "finder", "--finder", str(tmp_path / "none.onnx"), "--out"]
+    assert run([*words, str(tmp_path)]) == 2
+    assert "there are no weights at" in capsys.readouterr().err
+
+
 def test_bad_photos(tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "b.png").write_bytes(b"no")
     assert run(["everything", str(tmp_path / "b.png"), *command[2:], str(tmp_path)]) == 2
@@ -81,7 +89,7 @@ def test_proposals(tmp_path: Path, command: list[str], capsys: pytest.CaptureFix
     truth.write_text(json.dumps(formats.coco_document([image], annotations)))
     result = tmp_path / "result.json"
     assert run([
-        "proposals", "--images", str(tmp_path), "--annotations", str(truth), *command[2:8],
+        "proposals", "--images", str(tmp_path), "--annotations", str(truth), *command[2:10],
         "--json", str(result),
     ]) == 0  # fmt: skip
     printed = capsys.readouterr().out

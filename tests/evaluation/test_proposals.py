@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.box_finder import PatchFinder
 from helpers.color import ColorRuntime, flat_scene
 from helpers.progress import Recorded
 from PIL import Image
@@ -94,7 +95,9 @@ def test_everything_beats_a_grid_of_boxes(annotated: Path) -> None:
     result = proposals.measure(
         Predictor(ColorRuntime()),
         read.images,
-        Everything(points_per_side=6, pred_iou_thresh=0.2),
+        Everything(method="grid", points_per_side=6, pred_iou_thresh=0.2),
+        finder=PatchFinder(),
+        beside=Everything(method="finder", pred_iou_thresh=0.1),
         progress=progress,
     )
     assert (result.images, result.objects, progress.counts) == (1, 3, [(1, 2)])
@@ -103,6 +106,20 @@ def test_everything_beats_a_grid_of_boxes(annotated: Path) -> None:
     methods = written["methods"]
     assert methods["everything"]["ar@100"] > 0.6
     assert methods["grid of boxes"]["ar@100"] < methods["everything"]["ar@100"]
+    assert methods["everything by finder"]["ar@100"] > 0.6
+    assert methods["everything by finder"]["near_duplicates"] == 0
+
+
+def test_near_duplicates_are_counted_once_each() -> None:
+    square = np.zeros((20, 20), bool)
+    square[2:12, 2:12] = True
+    wider, other = square.copy(), np.zeros((20, 20), bool)
+    wider[2:12, 12] = True  # IoU 100 / 110
+    other[15:, 15:] = True
+    ranked = [[(rle_encode(mask), score) for mask, score in
+               ((square, 0.9), (wider, 0.8), (square, 0.7), (other, 0.6))]]  # fmt: skip
+    assert proposals.near_duplicates(ranked) == 0.5
+    assert proposals.near_duplicates([[]]) == 0
 
 
 def test_nothing_to_measure(annotated: Path) -> None:

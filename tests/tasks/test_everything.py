@@ -18,10 +18,13 @@ from picosam2 import masks
 from picosam2.errors import ConfigError
 from picosam2.predictor import Predictor
 from picosam2.results import Segmentation
-from picosam2.tasks.everything import Everything, box_nms, click_grids, everything, grid
+from picosam2.tasks.click_grid import click_grids, grid
+from picosam2.tasks.everything import Everything, everything
+from picosam2.views import thinned
 
 PICTURE, TRUTH = flat_scene()
-SMALL = Everything(points_per_side=12, pred_iou_thresh=0.2)
+SMALL = Everything(method="grid", points_per_side=12, pred_iou_thresh=0.2)
+TINY = Everything(method="grid", points_per_side=2)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,7 @@ def test_native_windows_and_tiny_pictures() -> None:
     assert everything(PICTURE, predictor, SMALL)
     for height, width in ((1, 1), (3, 200)):
         picture = np.zeros((height, width, 3), np.uint8)
-        for one in everything(picture, Predictor(ColorRuntime()), Everything(points_per_side=2)):
+        for one in everything(picture, Predictor(ColorRuntime()), TINY):
             assert one.mask.shape == (height, width)
 
 
@@ -129,7 +132,9 @@ def test_what_runs_out_of_its_window_is_left_to_a_larger_one() -> None:
     picture = np.zeros((400, 400, 3), np.uint8)
     picture[100:300, 100:300] = 250
     picture[250:, :60] = (200, 30, 30)
-    found = everything(picture, Predictor(ColorRuntime()), Everything(pred_iou_thresh=0))
+    found = everything(
+        picture, Predictor(ColorRuntime()), Everything(method="grid", pred_iou_thresh=0)
+    )
     square = np.zeros((400, 400), bool)
     square[100:300, 100:300] = True
     corner = np.zeros((400, 400), bool)
@@ -156,7 +161,7 @@ def test_grid() -> None:
 
 @given(st.lists(st.tuples(*[st.integers(0, 20)] * 2, *[st.integers(1, 20)] * 2), max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_box_nms_is_greedy(rows: list[tuple[int, int, int, int]]) -> None:
+def test_thinning_is_greedy(rows: list[tuple[int, int, int, int]]) -> None:
     boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in rows], float).reshape(-1, 4)
     full = [np.zeros((40, 40), bool) for _ in rows]
     for mask, (x0, y0, x1, y1) in zip(full, boxes.astype(int), strict=True):
@@ -165,12 +170,15 @@ def test_box_nms_is_greedy(rows: list[tuple[int, int, int, int]]) -> None:
     for index, mask in enumerate(full):
         if all(masks.iou(mask, full[other]) <= 0.5 for other in kept):
             kept.append(index)
-    assert box_nms(boxes, 0.5) == kept
+    assert thinned(boxes, 0.5, len(boxes)).tolist() == kept
+    assert thinned(boxes, 0.5, 2).tolist() == kept[:2]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
+        {"method": "guess"},
+        {"max_boxes": 0},
         {"points_per_side": 0},
         {"points_per_batch": 0},
         {"max_masks": 0},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -22,12 +22,15 @@ Share = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 
 def everything(
     *images: Annotated[Path, Parameter(name="IMAGE", allow_leading_hyphen=True)],
+    method: Literal["finder", "grid"] = "grid",
+    finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
+    max_boxes: Count = 150,
     points_per_side: Count = 24,
     points_per_batch: Count = 64,
-    pred_iou_thresh: Share = 0.7,
+    pred_iou_thresh: Share | None = None,
     stability_score_thresh: Share = 0.4,
     stability_score_offset: Annotated[float, Parameter(validator=Number(gte=0, lt=32))] = 1.0,
-    box_nms_thresh: Share = 0.9,
+    box_nms_thresh: Share | None = None,
     mask_nms_thresh: Share = 0.7,
     crop_n_layers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     min_mask_region_area: Annotated[int, Parameter(validator=Number(gte=0))] = 32,
@@ -42,23 +45,29 @@ def everything(
 ) -> int:
     """Make masks of all objects in images, without prompts.
 
-    A grid of clicks is laid over the image for each of several sizes of objects. Masks of which the
-    network is sure are kept, each once. They are written largest first, and they may lie in one
-    another. The settings have the names of SAM's automatic mask generator.
+    A finder sees the whole image and says which boxes hold an object; or a grid of clicks is laid
+    over the image for each of several sizes of objects. Masks of which the network is sure are
+    kept, each once. They are written largest first, and they may lie in one another. The settings
+    have the names of SAM's automatic mask generator.
 
     Args:
         images: Images; `-` reads one from standard input, and the word `sample` is the bundled one.
             Or folders of images: then those that are done are left out, so that a run can go on.
-        points_per_side: Clicks along each side of the image. More find smaller objects, and the
-            time grows with the square.
-        points_per_batch: Clicks that go through the network together; fewer take less memory.
-        pred_iou_thresh: Drop masks with a lower predicted IoU.
+        method: What finds objects: the finder, or a grid of clicks.
+        finder: The finder's weights: the name of those that ship, or a file.
+        max_boxes: Look at so many boxes of the finder, at most.
+        points_per_side: Of the grid: clicks along each side of the image. More find smaller
+            objects, and the time grows with the square.
+        points_per_batch: Clicks or boxes that go through the network together; fewer take less
+            memory.
+        pred_iou_thresh: Drop masks with a lower predicted IoU; by default 0.3, or 0.7 of the grid.
         stability_score_thresh: Drop masks that depend more on their threshold.
         stability_score_offset: How far that score moves the threshold, in logits.
-        box_nms_thresh: Of first masks whose boxes have a higher IoU, refine one only.
+        box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.75, or 0.9 of
+            the grid.
         mask_nms_thresh: Of masks with a higher IoU, keep the best one.
-        crop_n_layers: Further grids with windows half as wide each time. One finds more small
-            objects and takes nearly twice the time.
+        crop_n_layers: Of the grid: further grids with windows half as wide each time. One finds
+            more small objects and takes nearly twice the time.
         min_mask_region_area: Remove pieces, holes and masks of fewer pixels.
         max_masks: Keep so many masks at most.
         out: A folder, a file, or `-` for standard output; by default the current folder.
@@ -72,6 +81,9 @@ def everything(
     from picosam2.tasks.everything import everything as find
 
     settings = Everything(
+        method=method,
+        finder=finder,
+        max_boxes=max_boxes,
         points_per_side=points_per_side,
         points_per_batch=points_per_batch,
         pred_iou_thresh=pred_iou_thresh,
@@ -97,11 +109,14 @@ def everything(
             runtime=runtime,
             workers=threads,
         )
+    from picosam2.runtimes.finder import opened_finder
     from picosam2.tasks.named import named_images
+
+    opened = opened_finder(finder, threads) if method == "finder" else None
 
     def objects_of(predictor: Predictor, image: NamedImage, pixels: Image) -> list[Segmentation]:
         with progress(one_line(image.text), "windows") as update:
-            return find(pixels, predictor, settings, progress=update)
+            return find(pixels, predictor, settings, finder=opened, progress=update)
 
     return segment_named(
         named_images(list(map(str, images)), command="everything"),

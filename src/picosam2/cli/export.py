@@ -84,7 +84,7 @@ def _export(
     from picosam2.cli._text import size
     from picosam2.errors import ConfigError, require
     from picosam2.runtimes._silence import silenced
-    from picosam2.runtimes.weights import ENDINGS, find_weights
+    from picosam2.runtimes.weights import ENDINGS, FINDER, find_weights
 
     if out.suffix.lower() != ENDINGS[runtime]:
         raise ConfigError(f"{out} is no name for {article} file: end it in {ENDINGS[runtime]}")
@@ -94,11 +94,20 @@ def _export(
     with silenced():
         for module, extra in needed.items():
             require(module, extra)
-    from picosam2.export.onnx import Exported, weights_facts
-    from picosam2.models.checkpoint import load_weights
+    from picosam2.export.onnx import Exported, export_finder, weights_facts
+    from picosam2.models.checkpoint import load_finder, load_weights
 
+    made: Exported
+
+    facts = weights_facts(path)
+    if facts.get("kind") == FINDER:
+        if runtime != "onnx":
+            raise ConfigError(f"{path} is a finder, which runs in onnx: use `picosam2 export onnx`")
+        made = export_finder(load_finder(path), out, facts)
+        print(f"{out}: {size(made.bytes)}, cells within {made.largest_difference:.1e} of PyTorch's")
+        return
     export = getattr(import_module(f"picosam2.export.{runtime}"), f"export_{runtime}")
-    made: Exported = export(load_weights(path), out, weights_facts(path))
+    made = export(load_weights(path), out, facts)
     print(f"{out}: {size(made.bytes)}, logits within {made.largest_difference:.1e} of PyTorch's")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,10 @@ def proposals(
     annotations: Annotated[Path, Parameter(metavar="FILE")],
     dataset: Literal["coco", "lvis"] = "coco",
     weights: Weights = "default",
+    method: Literal["finder", "grid"] = "grid",
+    finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
+    against: Annotated[Literal["finder", "grid"] | None, Parameter()] = None,
+    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 150,
     points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 24,
     crop_n_layers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     pred_iou_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
@@ -41,8 +46,12 @@ def proposals(
         images: The folder of the images.
         annotations: Masks in COCO's or LVIS's format.
         dataset: The annotations' format.
-        points_per_side: Clicks along each side of the image.
-        crop_n_layers: Further grids with windows half as wide each time.
+        method: What finds objects: the finder, or a grid of clicks.
+        finder: The finder's weights: the name of those that ship, or a file.
+        against: Measure the other method, too, on the same images in the same run.
+        max_boxes: Look at so many boxes of the finder, at most.
+        points_per_side: Of the grid: clicks along each side of the image.
+        crop_n_layers: Of the grid: further grids with windows half as wide each time.
         pred_iou_thresh: Drop masks with a lower predicted IoU.
         stability_score_thresh: Drop masks that depend more on their threshold.
         limit: Measure the first images only.
@@ -54,14 +63,19 @@ def proposals(
     from picosam2.data.datasets import read_annotations
     from picosam2.evaluation.proposals import measure
     from picosam2.predictor import Predictor
+    from picosam2.runtimes.finder import opened_finder
     from picosam2.tasks.everything import Everything
 
     check_files(json)
     check_sources((annotations, images))
     predictor = Predictor(weights, runtime=runtime, threads=threads)
+    opened = opened_finder(finder, threads) if "finder" in (method, against) else None
     read = read_annotations(dataset, annotations, images)
     annotated = [image for image in read.images_to_measure() if image.instances][:limit]
     settings = Everything(
+        method=method,
+        finder=finder,
+        max_boxes=max_boxes,
         points_per_side=points_per_side,
         crop_n_layers=crop_n_layers,
         pred_iou_thresh=pred_iou_thresh,
@@ -69,7 +83,14 @@ def proposals(
         max_masks=100,
     )
     with progress("measuring everything mode", "images") as update:
-        result = measure(predictor, annotated, settings, progress=update)
+        result = measure(
+            predictor,
+            annotated,
+            settings,
+            finder=opened,
+            beside=None if against is None else replace(settings, method=against),
+            progress=update,
+        )
     print(_table(result))
     problems = [f"{p.where}: {p.what}" for p in (*read.problems, *result.problems)]
     name_problems(problems, f"{len(problems):,} images or annotations were skipped")
@@ -81,7 +102,7 @@ def _table(result: Proposals) -> str:
     from picosam2.cli._text import columns
 
     rows: list[tuple[str, ...]] = [
-        ("", "AR@1", "AR@10", "AR@100", "small", "medium", "large", "masks", "s/image")
+        ("", "AR@1", "AR@10", "AR@100", "small", "medium", "large", "masks", "alike", "s/image")
     ]
     for name, method in result.methods.items():
         sizes = ["-" if value is None else f"{value:.3f}" for value in method.by_size.values()]
@@ -91,6 +112,7 @@ def _table(result: Proposals) -> str:
                 *(f"{value:.3f}" for value in method.at.values()),
                 *sizes,
                 f"{method.masks_per_image:.0f}",
+                f"{100 * method.near_duplicates:.1f} %",
                 f"{method.seconds_per_image:.2f}",
             )
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._options import Threads, Weights
 from picosam2.cli._targets import check_files
+
+if TYPE_CHECKING:
+    from picosam2.export.int8.calibration import CalibrationConfig
 
 
 def quantize(
@@ -30,7 +33,7 @@ def quantize(
     images choose the method and say what is lost. The file is used like any other weights.
 
     Args:
-        store: The store that the weights were trained on.
+        store: The store that the weights were trained on; of a finder, the image store.
         out: The file to write; it ends in .onnx.
         weights: FP32 weights: shipped ones by name, an ONNX file, or a safetensors file.
         method: How ranges are chosen; auto takes the one that changes the masks least.
@@ -41,7 +44,7 @@ def quantize(
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, size
     from picosam2.errors import ConfigError, require
-    from picosam2.runtimes.weights import find_weights
+    from picosam2.runtimes.weights import FINDER, find_weights, finder_file, read_facts
 
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out} is no name for an ONNX file: end it in .onnx")
@@ -56,7 +59,11 @@ def quantize(
     from picosam2.export.int8.onnx_int8 import quantize as run
 
     config = CalibrationConfig(method=method, samples=samples, seed=seed, photos=photos)
-    path, opened = find_weights(weights), Store(store)
+    path = finder_file(weights) if weights == FINDER else find_weights(weights)
+    if read_facts(path).get("kind") == FINDER:
+        _quantize_finder(path, store, out, config, threads)
+        return
+    opened = Store(store)
     with tempfile.TemporaryDirectory() as folder, progress("calibrating", "samples") as update:
         if path.suffix == ".safetensors":
             from picosam2.export.onnx import export_onnx, weights_facts
@@ -95,3 +102,33 @@ def quantize(
                 f"picosam2: warning: INT8 loses {-100 * pair.change:.2f} points of mIoU by {name}",
                 file=sys.stderr,
             )
+
+
+def _quantize_finder(
+    path: Path, images: Path, out: Path, config: CalibrationConfig, threads: int | None
+) -> None:
+    """Write a finder in 8 bits; `images` is an image store."""
+    import tempfile
+
+    from picosam2.cli._progress import progress
+    from picosam2.cli._text import columns, size
+    from picosam2.data.image_store import ImageStore
+    from picosam2.export.int8.finder import quantize_finder
+
+    opened = ImageStore(images)
+    with tempfile.TemporaryDirectory() as folder, progress("calibrating", "views") as update:
+        if path.suffix == ".safetensors":
+            from picosam2.export.onnx import export_finder, weights_facts
+            from picosam2.models.checkpoint import load_finder
+
+            exported = Path(folder) / f"{path.stem}.onnx"
+            export_finder(load_finder(path), exported, weights_facts(path))
+            path = exported
+        made = quantize_finder(path, opened, out, config, threads=threads, progress=update)
+    tried = ", ".join(f"{name} {error:.4f}" for name, error in made.tried.items())
+    rows = [
+        ("file", f"{size(made.bytes)} (FP32: {size(made.fp32_bytes)})"),
+        ("calibrated on", f"{made.views:,} views, by {made.method}"),
+        ("objectness differs by", f"{tried} (root mean square)"),
+    ]
+    print(f"{out}\n{columns(rows, left=2)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -39,8 +40,9 @@ def train(
 ) -> None:
     """Train weights by a recipe on a prepared store.
 
-    A recipe with guidance (default-guided) learns corrections from simulated clicks on whole images
-    (--images); the others learn from crops (--store).
+    A recipe with guidance (default-guided) learns corrections from simulated clicks on whole
+    images, and the recipe finder learns where objects are (--images); the others learn from crops
+    (--store).
 
     The run's folder gets the weights, a checkpoint, metrics.jsonl, curves.png and validation.png.
     `torchrun --nproc-per-node 2 -m picosam2 train ...` shares each batch among processes.
@@ -48,7 +50,8 @@ def train(
     Args:
         recipe: A packaged recipe (default, paper, debug) or a TOML file.
         store: What `picosam2 data prepare` made.
-        images: What `picosam2 data images` made, for a recipe with guidance; it needs --init.
+        images: What `picosam2 data images` made, for a recipe with guidance, which needs --init,
+            and for the recipe finder.
         out: The run's folder.
         set: Change a setting of the recipe, for instance `train.lr=0.001`. Repeatable.
         resume: Go on with the run in that folder.
@@ -72,7 +75,7 @@ def train(
     from picosam2.distillation.cache import TeacherCache
     from picosam2.models.devices import torch_device
     from picosam2.runtimes.weights import find_weights
-    from picosam2.training.config import changed_recipe
+    from picosam2.training.config import changed_recipe, trains_finder
     from picosam2.training.trainer import train as run
 
     check_folders(out)
@@ -80,6 +83,15 @@ def train(
     if tensorboard:
         require("torch.utils.tensorboard", "tensorboard")
     keep_memory()
+    if trains_finder(recipe):
+        others = (store, start, lesson, teacher)
+        if images is None or any(other is not None for other in others) or resident or tensorboard:
+            raise ConfigError(
+                f"the recipe {recipe} needs --images STORE, and no --store, --init, --lesson, "
+                "--teacher, --resident or --tensorboard"
+            )
+        _train_finder(recipe, set or (), images, out, resume, torch_device(device), validate)
+        return
     chosen = changed_recipe(recipe, set or ())
     if chosen.model.guidance:
         if images is None or start is None:
@@ -145,6 +157,34 @@ def _train_guided(
             recipe, opened, out, init, lesson=lesson, resume=resume, on_step=on_step
         )
     draw_curves(out / "metrics.jsonl", out / "curves.png")
+    print(weights)
+
+
+def _train_finder(
+    name: str,
+    changes: Sequence[str],
+    images: Path,
+    out: Path,
+    resume: bool,
+    device: str,
+    validate: bool,
+) -> None:
+    """Train a finder on whole images."""
+    from picosam2.cli._progress import progress
+    from picosam2.data.image_store import ImageStore
+    from picosam2.training.config import FinderRecipe, changed_recipe
+    from picosam2.training.finder import train_finder
+
+    recipe, opened = changed_recipe(name, changes, FinderRecipe), ImageStore(images)
+    with progress("training", "steps") as update:
+
+        def on_step(now: TrainingStep) -> None:
+            note = f"loss {now.loss:.4f}, {now.samples_per_s:,.0f} samples/s"
+            update(now.step, now.steps, note=note)
+
+        weights = train_finder(
+            recipe, opened, out, resume=resume, device=device, validate=validate, on_step=on_step
+        )
     print(weights)
 
 

@@ -26,12 +26,17 @@ from picosam2.evaluation.baselines import filled_box
 from picosam2.evaluation.loading import load_images
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box
+from picosam2.runtimes.finder import BoxFinder
 from picosam2.tasks.everything import Everything, everything
 
 GRID_LEVELS = 6
 """The grid of boxes has 1, 4, 9, ... boxes; with six levels 91, as many as fit into 100."""
 
 MAX_MASKS = (1, 10, 100)
+
+NEAR = 0.8
+"""Two masks of a higher IoU are near-duplicates."""
+
 _SIZES = ("all", "small", "medium", "large")
 
 RgbImage = npt.NDArray[np.uint8]
@@ -49,6 +54,8 @@ class Recall:
     """AR@100 of small, medium and large objects, in COCO's sense; None if there are none."""
     masks_per_image: float
     seconds_per_image: float
+    near_duplicates: float
+    """Share of the masks whose IoU with a better one of the same image is above `NEAR`."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -57,6 +64,7 @@ class Recall:
             "by_size": dict(self.by_size),
             "masks_per_photo": self.masks_per_image,
             "seconds_per_photo": self.seconds_per_image,
+            "near_duplicates": self.near_duplicates,
         }
 
 
@@ -90,6 +98,8 @@ def measure(
     settings: Everything | None = None,
     *,
     limit: int | None = None,
+    finder: BoxFinder | None = None,
+    beside: Everything | None = None,
     progress: Progress | None = None,
 ) -> Proposals:
     """Everything mode and both grids of boxes on the objects of `images`.
@@ -99,6 +109,8 @@ def measure(
         images: images with their objects; those without an object are passed over.
         settings: of everything mode.
         limit: take the first images only.
+        finder: what finds boxes, where the settings' method is the finder.
+        beside: other settings of everything mode, measured on the same images.
         progress: receives the number of measured images.
 
     Raises:
@@ -108,10 +120,13 @@ def measure(
     require("pycocotools.cocoeval", "train")
     chosen = settings or Everything()
     methods: dict[str, Callable[[RgbImage], Ranked]] = {
-        "everything": lambda image: _everything(image, predictor, chosen),
+        "everything": lambda image: _everything(image, predictor, chosen, finder),
         "grid of boxes": _grid,
         "grid of boxes as prompts": lambda image: _prompted_grid(image, predictor),
     }
+    if beside is not None:
+        name = f"everything by {beside.method}"
+        methods[name] = lambda image: _everything(image, predictor, beside, finder)
     ranked: dict[str, list[Ranked]] = {name: [] for name in methods}
     seconds = dict.fromkeys(methods, 0.0)
     truths: list[list[dict[str, Any]]] = []
@@ -164,7 +179,21 @@ def average_recall(
         by_size={name: mean(i, len(MAX_MASKS) - 1) for i, name in enumerate(_SIZES) if i},
         masks_per_image=float(np.mean([len(proposals) for proposals in ranked])),
         seconds_per_image=seconds_per_image,
+        near_duplicates=near_duplicates(ranked),
     )
+
+
+def near_duplicates(ranked: Sequence[Ranked]) -> float:
+    """The share of the masks whose IoU with a better one of the same image is above `NEAR`."""
+    coco_masks = require("pycocotools.mask", "train")
+    alike = count = 0
+    for found in ranked:
+        rles = [rle for rle, _ in sorted(found, key=lambda entry: -entry[1])]
+        count += len(rles)
+        if len(rles) > 1:
+            ious = np.tril(coco_masks.iou(rles, rles, [0] * len(rles)), -1)
+            alike += int((ious > NEAR).any(1).sum())
+    return alike / max(count, 1)
 
 
 def _cocoeval(truths: Sequence[Sequence[dict[str, Any]]], ranked: Sequence[Ranked]) -> Any:
@@ -231,11 +260,11 @@ def grid_of_boxes(height: int, width: int) -> list[Box]:
     return boxes
 
 
-def _everything(image: RgbImage, predictor: Predictor, settings: Everything) -> Ranked:
-    return [
-        (segmentation.rle(), segmentation.score)
-        for segmentation in everything(image, predictor, settings)
-    ]
+def _everything(
+    image: RgbImage, predictor: Predictor, settings: Everything, finder: BoxFinder | None
+) -> Ranked:
+    results = everything(image, predictor, settings, finder=finder)
+    return [(result.rle(), result.score) for result in results]
 
 
 def _grid(image: RgbImage) -> Ranked:

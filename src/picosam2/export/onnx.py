@@ -19,16 +19,20 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from torch import Tensor, nn
 
 from picosam2 import geometry
 from picosam2._files import atomic_write, sha256_file
 from picosam2.errors import PicoSAM2Error
 from picosam2.images import MEAN, PAD_RGB, STD
+from picosam2.models.finder import Finder
 from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2
 from picosam2.runtimes.metadata import METADATA_KEY, SCHEMA_VERSION
 from picosam2.runtimes.onnx_file import seal_onnx
 from picosam2.runtimes.ort import import_onnxruntime
+from picosam2.runtimes.weights import FINDER
+from picosam2.views import REACH, STRIDES
 
 OPSET = 17
 """Old enough for the runtimes in use on devices, new enough for everything the network has."""
@@ -81,13 +85,54 @@ def export_onnx(
     Raises:
         ExportError: the file's logits differ from PyTorch's by more than `TOLERANCE`.
     """
-    path = Path(path)
-    folded = fold_batchnorm(model)
     side = model.config.input_size
     generator = torch.Generator().manual_seed(0)
     examples = {"image": torch.randn(2, 3, side, side, generator=generator)}
     if model.config.guidance:
         examples["guidance"] = torch.rand(2, 3, side, side, generator=generator)
+    return write_graph(fold_batchnorm(model), Path(path), examples, described(model, facts or {}))
+
+
+def export_finder(
+    model: Finder, path: str | os.PathLike[str], facts: Mapping[str, Any] | None = None
+) -> Exported:
+    """Write a finder as ONNX to `path`, like `export_onnx`.
+
+    The graph takes normalized views `image` (B, 3, S, S) float32 and gives `cells` (B, 5, N)
+    float32; see `views`.
+
+    Raises:
+        ExportError: the file's cells differ from PyTorch's by more than `TOLERANCE`.
+    """
+    side = model.config.input_size
+    document = {
+        **(facts or {}),
+        "schema_version": SCHEMA_VERSION,
+        "kind": FINDER,
+        "model": asdict(model.config),
+        "input_size": side,
+        "preprocessing": {"order": "RGB", "mean": MEAN, "std": STD, "pad": PAD_RGB},
+        "geometry": {"strides": STRIDES, "reach": REACH},
+    }
+    generator = torch.Generator().manual_seed(0)
+    examples = {"image": torch.randn(2, 3, side, side, generator=generator)}
+    return write_graph(fold_batchnorm(model), Path(path), examples, document)
+
+
+def write_graph(
+    folded: nn.Module, path: Path, examples: Mapping[str, Tensor], document: Mapping[str, Any]
+) -> Exported:
+    """Write a network as ONNX to `path`, atomically, and prove that it answers alike.
+
+    Args:
+        folded: the network, which gives its outputs by name.
+        path: the file.
+        examples: its inputs by name, as it takes them in order.
+        document: what the file says of itself.
+
+    Raises:
+        ExportError: the file's outputs differ from PyTorch's by more than `TOLERANCE`.
+    """
     with torch.no_grad():
         expected = folded(*examples.values())
     names = list(expected)
@@ -105,8 +150,7 @@ def export_onnx(
                 dynamo=False,
             )
         graph = onnx.load(temporary)
-        metadata = described(model, facts or {})
-        onnx.helper.set_model_props(graph, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+        onnx.helper.set_model_props(graph, {METADATA_KEY: json.dumps(document, sort_keys=True)})
         graph.producer_name, graph.producer_version = "picosam2", ""
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, temporary)

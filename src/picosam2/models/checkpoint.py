@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
+from picosam2._config import from_table
 from picosam2._files import atomic_write
 from picosam2.errors import CheckpointError, ConfigError, WeightsError
+from picosam2.models.finder import Finder, FinderConfig
 from picosam2.models.network import ModelConfig, PicoSAM2, read_config
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 _KEY = "picosam2"  # of the JSON text in a file's header
 
@@ -72,7 +76,11 @@ def read_tensors(path: str | os.PathLike[str]) -> Tensors:
 
 
 def save_weights(
-    path: str | os.PathLike[str], model: PicoSAM2, info: Mapping[str, Any], *, half: bool = False
+    path: str | os.PathLike[str],
+    model: PicoSAM2 | Finder,
+    info: Mapping[str, Any],
+    *,
+    half: bool = False,
 ) -> None:
     """Write a model's weights, its configuration and facts such as recipe and scores.
 
@@ -95,6 +103,16 @@ def load_weights(path: str | os.PathLike[str], kind: type[ModelConfig] = ModelCo
     Raises:
         WeightsError: missing, damaged, of another project or of another architecture.
     """
+    return _load(path, lambda table: read_config(table, kind).build())
+
+
+def load_finder(path: str | os.PathLike[str]) -> Finder:
+    """The finder in a weights file, like `load_weights`, and with its errors."""
+    return _load(path, lambda table: from_table(FinderConfig, table, where="model").build())
+
+
+def _load(path: str | os.PathLike[str], build: Callable[[Any], _Network]) -> _Network:
+    """The network that `build` makes of a weights file's model table, with the file's tensors."""
     if not Path(path).exists():
         raise WeightsError(f"there are no weights at {path}: check the path")
     try:
@@ -102,7 +120,7 @@ def load_weights(path: str | os.PathLike[str], kind: type[ModelConfig] = ModelCo
         if "model" not in saved.info:
             raise WeightsError(f"{path} names no model: a run keeps its weights.safetensors apart")
         with torch.device("meta"):  # what a stranger's file describes takes no memory yet
-            model = read_config(saved.info["model"], kind).build()
+            model = build(saved.info["model"])
         wanted = model.state_dict()
         tensors = {
             name: tensor.to(wanted[name].dtype) if name in wanted else tensor

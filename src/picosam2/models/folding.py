@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from picosam2.models.network import PicoSAM2
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
-def fold_batchnorm(model: PicoSAM2) -> PicoSAM2:
+def fold_batchnorm(model: _Network) -> _Network:
     """A copy in evaluation mode whose convolutions have taken in the batch norms after them."""
     folded = deepcopy(model).cpu().float().eval()
     for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:

@@ -43,28 +43,8 @@ class OnnxRuntime(OpenedFile):
         """
         self._path, self._threads = Path(path), threads
         data, self._info = read_weights(self._path)
-        onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if _overflows():
-            # INT8 weights only: exact sums there, at some cost in time.
-            options.add_session_config_entry("session.x64quantprecision", "1")
-        threads = threads or default_threads()
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        if self._info.metadata.exact:
-            # It stands for another device's arithmetic: nothing is to be fused.
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-
-        def start() -> Any:
-            try:
-                return onnxruntime.InferenceSession(
-                    data, options, providers=["CPUExecutionProvider"]
-                )
-            except Exception as error:  # onnxruntime raises a dozen private kinds
-                raise WeightsError(f"{path} is no ONNX file that can be run: {error}") from error
-
-        self._session = PerProcess(start)
+        where, exact = self._path, self._info.metadata.exact
+        self._session = PerProcess(lambda: start_session(data, where, threads, exact=exact))
         side = self._info.input_size
         inputs = {node.name: list(node.shape[1:]) for node in self._session().get_inputs()}
         guidance = inputs.pop("guidance", None)
@@ -122,8 +102,48 @@ class OnnxRuntime(OpenedFile):
         return logits
 
 
+def start_session(data: bytes, path: Path, threads: int | None, *, exact: bool = False) -> Any:
+    """A session of ONNX Runtime on the bytes of the file `path`.
+
+    `exact` graphs stand for another device's arithmetic: nothing is to be fused.
+
+    Raises:
+        WeightsError: ONNX Runtime cannot run it.
+    """
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if _overflows():
+        # INT8 weights only: exact sums there, at some cost in time.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    threads = threads or default_threads()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if exact:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen private kinds
+        raise WeightsError(f"{path} is no ONNX file that can be run: {error}") from error
+
+
 def read_weights(path: Path, name: str = "onnx") -> tuple[bytes, RuntimeInfo]:
     """The bytes of an ONNX file, checked, and what the runtime `name` holds that runs it.
+
+    Raises:
+        WeightsError: missing, damaged, not exported by this project, or a finder.
+    """
+    data, document = read_document(path)
+    if document.get("kind") == "finder":
+        raise WeightsError(
+            f"{path} is a finder, which gives boxes and no masks: use it with `picosam2 "
+            "everything --finder`"
+        )
+    return data, RuntimeInfo.of_file(name, path, document)
+
+
+def read_document(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of an ONNX file, checked, and its metadata without the hash of the graph.
 
     Raises:
         WeightsError: missing, damaged, or not exported by this project.
@@ -150,7 +170,7 @@ def read_weights(path: Path, name: str = "onnx") -> tuple[bytes, RuntimeInfo]:
             f"{path} is damaged: its graph is not the one it was written with (if another tool "
             f"has changed it, take {HASH_KEY} out of its metadata)"
         )
-    return data, RuntimeInfo.of_file(name, path, document)
+    return data, document
 
 
 def _overflows(info: Path = Path("/proc/cpuinfo")) -> bool:

@@ -10,12 +10,16 @@ import os
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from picosam2.errors import WeightsError
-from picosam2.runtimes.protocol import RuntimeInfo
 
 _Opened = TypeVar("_Opened")
+
+
+class _HasHash(Protocol):
+    @property
+    def weights_sha256(self) -> str: ...
 
 
 class OpenedFile:
@@ -29,7 +33,7 @@ class OpenedFile:
     _threads: int | None
 
     @property
-    def info(self) -> RuntimeInfo:
+    def info(self) -> _HasHash:
         """What it runs."""
         raise NotImplementedError
 

@@ -28,10 +28,32 @@ DEVICE_FILES = {".tflite": "litert", ".pte": "executorch"}
 """File endings of `runtimes.device_file`, and the runtime of each. None ships with the package."""
 
 
+FINDER = "finder"
+"""The name of the finder that ships, and the `kind` that the metadata of a finder states."""
+
+
 def shipped() -> list[str]:
-    """The names of the weights that come with the package."""
+    """The names of the weights that come with the package and make masks; see `finder_file`."""
     folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
-    return sorted({path.stem for path in folder.glob("*.onnx")})
+    return sorted({path.stem for path in folder.glob("*.onnx")} - {FINDER})
+
+
+def finder_file(name: str | os.PathLike[str] = FINDER) -> Path:
+    """The file of the finder that ships, or a path as it is.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    path = Path(name)
+    if str(name) == FINDER:
+        path = Path(str(resources.files("picosam2") / "assets" / "weights" / f"{FINDER}.onnx"))
+        if not path.is_file():
+            raise WeightsError("this build of picosam2 ships no finder: use the grid of clicks")
+    if path.suffix.lower() != ".onnx":
+        raise WeightsError(f"there is no finder named {name}: use {FINDER}, or a path to a file")
+    if not path.is_file():
+        raise WeightsError(f"there are no weights at {path}: check the path")
+    return path
 
 
 def shipped_files(name: str) -> dict[str, Path]:

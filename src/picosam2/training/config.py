@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from picosam2._config import from_table
 from picosam2.data.augment import AugmentConfig
 from picosam2.errors import ConfigError
 from picosam2.models.encoders import ENCODERS
+from picosam2.models.finder import FinderConfig
 from picosam2.models.network import ModelConfig
+from picosam2.training.finder_views import FinderTraining
 from picosam2.training.losses import DistillConfig
 from picosam2.training.sessions import GuidedConfig
 
@@ -128,43 +130,73 @@ class Recipe:
         return self.train.coarse_size if early else self.model.input_size
 
 
-def load_recipe(name: str) -> Recipe:
+@dataclass(frozen=True, kw_only=True)
+class FinderRecipe:
+    """The training of a finder (`models.finder`), which sees whole images."""
+
+    model: FinderConfig = field(default_factory=FinderConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    finder: FinderTraining = field(default_factory=FinderTraining)
+
+
+_Recipe = TypeVar("_Recipe", Recipe, FinderRecipe)
+
+
+def load_recipe(name: str, kind: type[_Recipe] = Recipe) -> _Recipe:
     """The packaged recipe of that name, or the one in a TOML file.
 
     Raises:
-        ConfigError: no such recipe, not TOML, an unknown key or an impossible value.
+        ConfigError: no such recipe, not TOML, not of this kind, an unknown key or an impossible
+            value.
     """
+    table = _table(name)
+    if _trains_finder(table) != (kind is FinderRecipe):
+        wanted, given = ("finder", "segmenter")[:: 1 if kind is FinderRecipe else -1]
+        raise ConfigError(f"the recipe {name} trains a {given}, and a {wanted} is needed here")
+    return from_table(kind, table, where=name)
+
+
+def trains_finder(name: str) -> bool:
+    """Whether a recipe trains a finder: it has a table `finder`. `ConfigError` as `load_recipe`."""
+    return _trains_finder(_table(name))
+
+
+def _trains_finder(table: Mapping[str, Any]) -> bool:
+    return "finder" in table
+
+
+def _table(name: str) -> dict[str, Any]:
+    """The TOML table of a recipe."""
     packaged = resources.files("picosam2") / "recipes" / f"{name}.toml"
     path = Path(name)
     try:
         if path.suffix == ".toml":
-            table = tomllib.loads(path.read_text())
-        elif packaged.is_file():
-            table = tomllib.loads(packaged.read_text())
-        else:
-            raise ConfigError(f"there is no recipe {name!r}: use {', '.join(recipes())} or a .toml")
+            return tomllib.loads(path.read_text())
+        if packaged.is_file():
+            return tomllib.loads(packaged.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the recipe {name} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the recipe {name} is not TOML: {error}") from error
-    return from_table(Recipe, table, where=name)
+    known = ", ".join((*recipes(), *recipes(FinderRecipe)))
+    raise ConfigError(f"there is no recipe {name!r}: use {known} or a .toml")
 
 
-def recipes() -> list[str]:
-    """The names of the packaged recipes."""
+def recipes(kind: type[Recipe] | type[FinderRecipe] = Recipe) -> list[str]:
+    """The names of the packaged recipes that train a segmenter, or a finder."""
     folder = resources.files("picosam2") / "recipes"
-    return sorted(
-        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
-    )
+    names = [f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")]
+    return sorted(name for name in names if trains_finder(name) == (kind is FinderRecipe))
 
 
-def changed_recipe(name: str, changes: Sequence[str]) -> Recipe:
+def changed_recipe(name: str, changes: Sequence[str], kind: type[_Recipe] = Recipe) -> _Recipe:
     """A recipe with `table.key=value` settings changed; values are written as in TOML.
 
     Raises:
         ConfigError: no such recipe or setting, or a value that it cannot have.
     """
-    recipe = load_recipe(name)
+    recipe = load_recipe(name, kind)
     if not changes:
         return recipe
     table: dict[str, Any] = asdict(recipe)
@@ -181,7 +213,7 @@ def changed_recipe(name: str, changes: Sequence[str]) -> Recipe:
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {change}: {parent} is one value, not a table")
         place[last] = _toml_value(value.strip())
-    return from_table(Recipe, table, where="--set")
+    return from_table(kind, table, where="--set")
 
 
 def _toml_value(text: str) -> Any:

@@ -47,7 +47,7 @@ from picosam2.models.checkpoint import load_weights, read_tensors, save_weights,
 from picosam2.models.devices import torch_device
 from picosam2.models.encoders import ENCODERS
 from picosam2.models.network import ModelConfig, PicoSAM2
-from picosam2.training.config import Recipe, TrainConfig
+from picosam2.training.config import FinderRecipe, Recipe, TrainConfig
 from picosam2.training.depthwise import quicken_depthwise
 from picosam2.training.losses import DistillConfig, supervised, teacher_term, teacher_weights
 from picosam2.training.syncbn import synchronize_batchnorm
@@ -310,6 +310,8 @@ class Trainer:
             self.model.load_state_dict(part("model."))
             self.average.load_state_dict(part("average."))
             for name, parameter in self.model.named_parameters():
+                if not parameter.requires_grad:
+                    continue
                 self.optimizer.state[parameter] = {
                     key: state[f"optimizer.{key}.{name}"].to(
                         parameter.device if key != "step" else "cpu"
@@ -422,7 +424,7 @@ def teacher_lookup(teacher: TeacherCache, config: DistillConfig) -> TeacherLooku
     return look_up
 
 
-def window_rules(recipe: Recipe) -> dict[str, float | None]:
+def window_rules(recipe: Recipe | FinderRecipe) -> dict[str, float | None]:
     """The window rules of a recipe, which prediction has to follow; null is no limit."""
     limit = recipe.augment.box_max_aspect
     return {
@@ -437,7 +439,7 @@ class _Run:
     def __init__(
         self,
         out: Path,
-        recipe: Recipe,
+        recipe: Recipe | FinderRecipe,
         store: str,
         group: Processes,
         tensorboard: bool,
@@ -459,7 +461,9 @@ class _Run:
         settings = _plain(self.recipe)
         if resume and self.checkpoint.exists():
             saved = read_tensors(self.checkpoint)
-            if not _is_same(_complete(saved.info.get("recipe"), settings), settings):
+            if not _is_same(
+                _complete(saved.info.get("recipe"), settings, type(self.recipe)()), settings
+            ):
                 raise CheckpointError(
                     f"{self.checkpoint} was made by another recipe: choose another --out"
                 )
@@ -534,6 +538,7 @@ class _Run:
         return {
             "recipe": settings,
             "store": self.store,
+            **({"kind": "finder"} if isinstance(self.recipe, FinderRecipe) else {}),
             "step": trainer.step,
             "geometry": window_rules(self.recipe),
             "teacher": self.teacher,
@@ -541,14 +546,13 @@ class _Run:
         }
 
 
-def _complete(recipe: Any, settings: dict[str, Any]) -> Any:
+def _complete(recipe: Any, settings: dict[str, Any], default: Recipe | FinderRecipe) -> Any:
     """A checkpoint's recipe with this version's settings.
 
     Those that did not exist yet are at their defaults; those that no longer exist are left out.
     """
     if not isinstance(recipe, dict):
         return recipe
-    default = Recipe()
     defaults = _plain(default)
     complete = {}
     for table, current in settings.items():
@@ -565,7 +569,7 @@ def _is_same(before: Any, settings: dict[str, Any]) -> bool:
     return {**before, "train": {**before["train"], "samples": more}} == settings
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
+def _plain(recipe: Recipe | FinderRecipe) -> dict[str, Any]:
     """A recipe as JSON can hold it."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)).replace("Infinity", '"inf"'))
     return plain

@@ -24,6 +24,7 @@ from picosam2.io.prompt_files import PromptEntry
 from picosam2.predictor import Predictor
 from picosam2.results import Segmentation
 from picosam2.runtimes.cpus import allowed_cpus
+from picosam2.runtimes.finder import BoxFinder, opened_finder
 from picosam2.runtimes.weights import find_weights
 from picosam2.tasks.bulk.coco import coco_record
 from picosam2.tasks.bulk.images import Job, check_paths, find_images, match_images
@@ -111,13 +112,18 @@ def segment_many(
     predictor = Predictor(weights, runtime=runtime, threads=1, flip=flip)
     sha256 = predictor.runtime.info.weights_sha256
     settings = {"weights": sha256, "tolerance": tolerance} | ({"flip": True} if flip else {})
+    finder = None
+    if source.everything is not None and source.everything.method == "finder":
+        finder = opened_finder(source.everything.finder, 1)
+        settings["finder"] = finder.info.weights_sha256
     kind = CocoJournal if plan.file else FolderJournal
     problems = [*unreadable, *missing]
     done_before = masks = finished = 0
     with kind(plan, source, settings, overwrite=overwrite) as journal:
         work = _Work(
-            predictor, {"name": weights, "sha256": sha256}, source, plan, tolerance, journal
-        )
+            predictor, {"name": weights, "sha256": sha256}, source, plan, tolerance, journal,
+            finder,
+        )  # fmt: skip
         results = _each(work, jobs, workers or allowed_cpus())
         for count, (job, result) in enumerate(results, 1):
             if isinstance(result, PicoSAM2Error):
@@ -160,6 +166,7 @@ class _Work:
     plan: OutputPlan
     tolerance: float
     journal: CocoJournal | FolderJournal
+    finder: BoxFinder | None
 
     def __call__(self, job: Job) -> _Segmented:
         """Segment an image, unless that is done already."""
@@ -180,7 +187,7 @@ class _Work:
         image = load_image(job.path)
         height, width = image.shape[:2]
         if self.source.everything is not None:
-            objects = everything(image, self.predictor, self.source.everything)
+            objects = everything(image, self.predictor, self.source.everything, finder=self.finder)
             entries = [PromptEntry(prompt=segmentation.prompt) for segmentation in objects]
             problems: list[str] = []
         else:

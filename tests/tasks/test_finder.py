@@ -1,0 +1,94 @@
+"""Everything mode by a finder, with a finder and a segmenter whose answers are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.box_finder import PatchFinder
+from helpers.color import ColorRuntime, flat_scene
+from helpers.progress import Recorded
+
+from picosam2 import masks
+from picosam2.errors import WeightsError
+from picosam2.predictor import Predictor
+from picosam2.results import Segmentation
+from picosam2.tasks.everything import Everything, everything
+from picosam2.tasks.finder import find_boxes
+
+IMAGE, TRUTH = flat_scene()
+SETTINGS = Everything(method="finder", pred_iou_thresh=0.1, stability_score_thresh=0.1)
+
+
+def results_of(image: np.ndarray, settings: Everything = SETTINGS) -> list[Segmentation]:
+    return everything(image, Predictor(ColorRuntime()), settings, finder=PatchFinder())
+
+
+def test_finds_every_object_once() -> None:
+    results = results_of(IMAGE)
+    for name, truth in TRUTH.items():
+        ious = [masks.iou(result.mask, truth) for result in results]
+        assert max(ious) > 0.85, name
+        assert sum(iou > 0.8 for iou in ious) == 1, name
+    areas = [result.area for result in results]
+    assert areas == sorted(areas, reverse=True)
+    for result in results:
+        assert not result.prompt.points
+        assert result.prompt.box is not None
+        assert 0 <= result.score <= 1
+
+
+def test_an_object_too_small_for_the_whole_view_is_seen_in_a_part() -> None:
+    image = np.full((600, 800, 3), 40, np.uint8)
+    image[91:119, 91:119] = (200, 60, 60)  # 4 pixels of the whole view, 7 of a part
+    finder = PatchFinder()
+    assert not len(find_boxes(image, finder, parts=False))
+    boxes = find_boxes(image, finder).boxes
+    assert len(boxes) == 1
+    assert boxes[0] == pytest.approx((91, 91, 119, 119), abs=6)
+
+
+def test_the_views_of_a_panorama_go_through_the_finder_in_batches() -> None:
+    image = np.full((100, 1500, 3), 40, np.uint8)
+    image[20:80, 300:360] = (200, 60, 60)
+    image[30:80, 1200:1260] = (60, 200, 60)
+    finder = PatchFinder()
+    boxes = find_boxes(image, finder).boxes
+    assert len(boxes) == 2
+    assert len(finder.batches) > 1
+    assert max(finder.batches) <= 8
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3), (64, 64), (40, 600)])
+def test_an_image_of_one_color_has_no_objects(size: tuple[int, int]) -> None:
+    for level in (0, 128, 255):
+        assert results_of(np.full((*size, 3), level, np.uint8)) == []
+
+
+def test_settings_limit_what_is_looked_at_and_kept() -> None:
+    runtime, progress = ColorRuntime(), Recorded()
+    settings = dataclasses.replace(SETTINGS, max_boxes=2, points_per_batch=1)
+    everything(IMAGE, Predictor(runtime), settings, finder=PatchFinder(), progress=progress)
+    assert runtime.batches == [1, 1]
+    assert progress.counts == [(1, 2), (2, 2)]
+    assert len(results_of(IMAGE, dataclasses.replace(SETTINGS, max_masks=1))) == 1
+    assert results_of(IMAGE, dataclasses.replace(SETTINGS, pred_iou_thresh=1.0)) == []
+
+
+def test_large_images_are_answered_at_full_size() -> None:
+    image = IMAGE.repeat(5, 0).repeat(5, 1)
+    results = results_of(image)
+    for name, truth in TRUTH.items():
+        large = truth.repeat(5, 0).repeat(5, 1)
+        assert max(masks.iou(result.mask, large) for result in results) > 0.85, name
+
+
+def test_a_finder_that_is_not_there(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, finder=str(tmp_path / "missing.onnx"))
+    with pytest.raises(WeightsError, match="no weights at"):
+        everything(IMAGE, Predictor(ColorRuntime()), settings)
+    settings = dataclasses.replace(SETTINGS, finder="nobody")
+    with pytest.raises(WeightsError, match="no finder named nobody"):
+        everything(IMAGE, Predictor(ColorRuntime()), settings)
