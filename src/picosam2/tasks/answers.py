@@ -68,41 +68,49 @@ def corners(box: Box) -> tuple[float, float, float, float]:
     return box.x0, box.y0, box.x1, box.y1
 
 
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """An answer that no better one is like, and its mask on the image on which it was compared."""
+
+    answer: Answer
+    region: Region
+    shrink: float
+    """Side of that image over the side of the whole one, at most 1."""
+
+
 def different(
     ranked: Sequence[Answer], height: int, width: int, *, threshold: float, least: int, most: int
-) -> list[Answer]:
+) -> list[Kept]:
     """The answers, best first, whose masks overlap no better one by more than an IoU.
 
     Args:
         ranked: the answers, best first.
         height, width: of the image. Masks are compared on a smaller one, if it is large.
         threshold: the largest IoU of two masks that are both kept.
-        least: pieces, holes and masks of fewer pixels are removed first.
+        least: masks of fewer pixels of the image are left out.
         most: so many are kept at most.
     """
     shrink = min(_COMPARED / max(height, width), 1.0)
-    kept: list[Answer] = []
-    regions: list[tuple[Region, int]] = []
+    kept: list[Kept] = []
+    areas: list[int] = []
     for answer in ranked:
         if len(kept) == most:
             break
-        region = _clean_region(answer, least, shrink, height, width)
-        if region is None:
-            continue
+        region = _mask_region(answer, shrink, height, width)
         area = region.area
-        if not any(_iou_exceeds(region, area, *other, threshold) for other in regions):
-            kept.append(answer)
-            regions.append((region, area))
+        if area < max(least * shrink**2, 1):
+            continue
+        if not any(
+            _iou_exceeds(region, area, other.region, other_area, threshold)
+            for other, other_area in zip(kept, areas, strict=True)
+        ):
+            kept.append(Kept(answer, region, shrink))
+            areas.append(area)
     return kept
 
 
-def _clean_region(
-    answer: Answer, min_area: int, shrink: float, height: int, width: int
-) -> Region | None:
-    """An answer's mask on the image made smaller by `shrink`, its small pieces cleaned up.
-
-    None if nothing is left of it.
-    """
+def _mask_region(answer: Answer, shrink: float, height: int, width: int) -> Region:
+    """An answer's mask on the image made smaller by `shrink`."""
     window = answer.window
     region = geometry.paste_region(
         answer.logits,
@@ -110,11 +118,7 @@ def _clean_region(
         round(shrink * height),
         round(shrink * width),
     )
-    mask = region.mask
-    least = min_area * shrink**2
-    if least > 1:
-        mask = masks.remove_small(masks.fill_holes(mask, least - 1), least)
-    return Region(region.x, region.y, mask).tight() if mask.any() else None
+    return Region(region.x, region.y, region.mask).tight()
 
 
 def _iou_exceeds(a: Region, area_a: int, b: Region, area_b: int, threshold: float) -> bool:
@@ -125,14 +129,23 @@ def _iou_exceeds(a: Region, area_a: int, b: Region, area_b: int, threshold: floa
     return both > threshold * (area_a + area_b - both)
 
 
-def segmentation(image: Image, answer: Answer, least: int) -> Segmentation | None:
-    """An answer's mask at full size; None if nothing of at least `least` pixels is in it."""
+def segmentation(image: Image, kept: Kept, least: int) -> Segmentation | None:
+    """An answer's mask at full size, without pieces and holes of fewer than `least` pixels.
+
+    None if nothing is left of it.
+    """
+    answer = kept.answer
     height, width = image.shape[:2]
-    region = _clean_region(answer, least, 1.0, height, width)
-    if region is None:
+    region = kept.region
+    if kept.shrink < 1:
+        region = _mask_region(answer, 1.0, height, width)
+    mask = region.mask
+    if least > 1:
+        mask = masks.remove_small(masks.fill_holes(mask, least - 1), least)
+    if not mask.any():
         return None
     return Segmentation.of_region(
-        region,
+        Region(region.x, region.y, mask),
         (height, width),
         score=answer.score,
         prompt=Prompt(() if answer.point is None else (answer.point,), answer.prompt),

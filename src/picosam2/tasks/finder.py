@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from picosam2.tasks.everything import Everything
 
 _LEAST = 0.02  # boxes of a lower objectness are not worth a look
+_COMPARED = 1000  # boxes, the best ones
 _VIEWS = 8  # in a batch
 
 
@@ -61,6 +62,7 @@ def find_boxes(
         for start in range(0, len(windows), _VIEWS)
     ]
     boxes, objectness = decode(np.concatenate(cells), windows, height, width, size, _LEAST)
+    boxes, objectness = boxes[:_COMPARED], objectness[:_COMPARED]
     kept = thinned(boxes, overlap, most)
     return FoundBoxes(boxes[kept], objectness[kept])
 
