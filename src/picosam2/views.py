@@ -110,7 +110,7 @@ def decode(
         those of less than a pixel.
     """
     centers_N2, stride_N = cell_centers(size)
-    found, scores = [], []
+    boxes, scores = [], []
     for cells_5N, window in zip(cells_B5N, windows, strict=True):
         score_N = 1 / (1 + np.exp(-np.clip(cells_5N[0], -30, 30)))
         good_N = score_N >= least
@@ -126,9 +126,9 @@ def decode(
         inside_4N = np.clip(boxes_4N, 0, limits)
         whole_N = ~_cut_off(boxes_4N, window, height, width)
         whole_N &= (inside_4N[2:] - inside_4N[:2] >= 1).all(0)
-        found.append(inside_4N.T[whole_N])
+        boxes.append(inside_4N.T[whole_N])
         scores.append(score_N[good_N][whole_N])
-    boxes_K4, score_K = np.concatenate(found), np.concatenate(scores)
+    boxes_K4, score_K = np.concatenate(boxes), np.concatenate(scores)
     order = np.argsort(-score_K, kind="stable")
     return boxes_K4[order].astype(np.float32), score_K[order].astype(np.float32)
 

@@ -28,6 +28,7 @@ from picosam2.models.finder import Finder, FinderConfig  # noqa: E402
 from picosam2.training.config import (  # noqa: E402
     FinderRecipe,
     TrainConfig,
+    load_finder_recipe,
     load_recipe,
     recipes,
     trains_finder,
@@ -231,11 +232,11 @@ def test_the_packaged_recipe() -> None:
     assert recipes(FinderRecipe) == ["finder"]
     assert "finder" not in recipes()
     assert trains_finder("finder")
-    assert load_recipe("finder", FinderRecipe).train.imagenet
+    assert load_finder_recipe("finder").train.imagenet
     with pytest.raises(ConfigError, match="trains a finder, and a segmenter is needed"):
         load_recipe("finder")
     with pytest.raises(ConfigError, match="trains a segmenter, and a finder is needed"):
-        load_recipe("default", FinderRecipe)
+        load_finder_recipe("default")
 
 
 @pytest.mark.parametrize(

@@ -172,10 +172,10 @@ def _train_finder(
     """Train a finder on whole images."""
     from picosam2.cli._progress import progress
     from picosam2.data.image_store import ImageStore
-    from picosam2.training.config import FinderRecipe, changed_recipe
+    from picosam2.training.config import changed_finder_recipe
     from picosam2.training.finder import train_finder
 
-    recipe, opened = changed_recipe(name, changes, FinderRecipe), ImageStore(images)
+    recipe, opened = changed_finder_recipe(name, changes), ImageStore(images)
     with progress("training", "steps") as update:
 
         def on_step(now: TrainingStep) -> None:

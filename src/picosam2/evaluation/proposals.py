@@ -187,8 +187,8 @@ def near_duplicates(ranked: Sequence[Ranked]) -> float:
     """The share of the masks whose IoU with a better one of the same image is above `NEAR`."""
     coco_masks = require("pycocotools.mask", "train")
     alike = count = 0
-    for found in ranked:
-        rles = [rle for rle, _ in sorted(found, key=lambda entry: -entry[1])]
+    for entries in ranked:
+        rles = [rle for rle, _ in sorted(entries, key=lambda entry: -entry[1])]
         count += len(rles)
         if len(rles) > 1:
             ious = np.tril(coco_masks.iou(rles, rles, [0] * len(rles)), -1)

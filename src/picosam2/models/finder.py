@@ -71,8 +71,8 @@ class Finder(nn.Module):
         self.encoder = nn.ModuleList([*stages, last])
         channels = (*_ENCODER.widths[2:], _ENCODER.channels)
         self.lateral = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(given, width, 1, bias=False), nn.BatchNorm2d(width))
-            for given in channels
+            nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width))
+            for inputs in channels
         )
         self.smooth = nn.ModuleList(_block(width, width) for _ in channels)
         self.coarsest = _block(width, width, stride=2)

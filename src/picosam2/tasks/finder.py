@@ -76,16 +76,21 @@ def answers_by_finder(
 ) -> list[Answer]:
     """What the windows of the finder's boxes show, where it is good enough, in no order."""
     height, width = image.shape[:2]
-    found = find_boxes(image, finder, most=chosen.max_boxes, overlap=chosen.box_overlap)
+    proposed = find_boxes(image, finder, most=chosen.max_boxes, overlap=chosen.box_overlap)
     answers: list[Answer] = []
-    for start in range(0, len(found), chosen.points_per_batch):
+    for start in range(0, len(proposed), chosen.points_per_batch):
         some = slice(start, start + chosen.points_per_batch)
-        boxes = [Box(*corners) for corners in found.boxes[some].tolist()]
+        boxes = [Box(*corners) for corners in proposed.boxes[some].tolist()]
         windows = [predictor.box_window(box) for box in boxes]
         maps = predictor.window_logits(image, windows, BOX_CHANNEL)
         predicted = predictor.box_scores(maps, windows, height, width)
         for box, window, logits, objectness, score in zip(
-            boxes, windows, maps, found.objectness[some].tolist(), predicted.tolist(), strict=True
+            boxes,
+            windows,
+            maps,
+            proposed.objectness[some].tolist(),
+            predicted.tolist(),
+            strict=True,
         ):
             expected = combined(objectness, score)
             if expected < chosen.least_iou:
@@ -97,7 +102,7 @@ def answers_by_finder(
                 continue
             answers.append(Answer(box, window, logits.copy(), expected))
         if progress:
-            progress(min(some.stop, len(found)), len(found))
+            progress(min(some.stop, len(proposed)), len(proposed))
     return answers
 
 

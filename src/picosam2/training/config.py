@@ -143,17 +143,26 @@ class FinderRecipe:
 _Recipe = TypeVar("_Recipe", Recipe, FinderRecipe)
 
 
-def load_recipe(name: str, kind: type[_Recipe] = Recipe) -> _Recipe:
+def load_recipe(name: str) -> Recipe:
     """The packaged recipe of that name, or the one in a TOML file.
 
     Raises:
-        ConfigError: no such recipe, not TOML, not of this kind, an unknown key or an impossible
+        ConfigError: no such recipe, not TOML, one of a finder, an unknown key or an impossible
             value.
     """
+    return _load(name, Recipe)
+
+
+def load_finder_recipe(name: str) -> FinderRecipe:
+    """The recipe of a finder, like `load_recipe`."""
+    return _load(name, FinderRecipe)
+
+
+def _load(name: str, kind: type[_Recipe]) -> _Recipe:
     table = _table(name)
     if _trains_finder(table) != (kind is FinderRecipe):
-        wanted, given = ("finder", "segmenter")[:: 1 if kind is FinderRecipe else -1]
-        raise ConfigError(f"the recipe {name} trains a {given}, and a {wanted} is needed here")
+        wanted, other = ("finder", "segmenter")[:: 1 if kind is FinderRecipe else -1]
+        raise ConfigError(f"the recipe {name} trains a {other}, and a {wanted} is needed here")
     return from_table(kind, table, where=name)
 
 
@@ -190,13 +199,21 @@ def recipes(kind: type[Recipe] | type[FinderRecipe] = Recipe) -> list[str]:
     return sorted(name for name in names if trains_finder(name) == (kind is FinderRecipe))
 
 
-def changed_recipe(name: str, changes: Sequence[str], kind: type[_Recipe] = Recipe) -> _Recipe:
+def changed_recipe(name: str, changes: Sequence[str]) -> Recipe:
     """A recipe with `table.key=value` settings changed; values are written as in TOML.
 
     Raises:
         ConfigError: no such recipe or setting, or a value that it cannot have.
     """
-    recipe = load_recipe(name, kind)
+    return _changed(load_recipe(name), changes)
+
+
+def changed_finder_recipe(name: str, changes: Sequence[str]) -> FinderRecipe:
+    """The recipe of a finder with settings changed, like `changed_recipe`."""
+    return _changed(load_finder_recipe(name), changes)
+
+
+def _changed(recipe: _Recipe, changes: Sequence[str]) -> _Recipe:
     if not changes:
         return recipe
     table: dict[str, Any] = asdict(recipe)
@@ -213,7 +230,7 @@ def changed_recipe(name: str, changes: Sequence[str], kind: type[_Recipe] = Reci
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {change}: {parent} is one value, not a table")
         place[last] = _toml_value(value.strip())
-    return from_table(kind, table, where="--set")
+    return from_table(type(recipe), table, where="--set")
 
 
 def _toml_value(text: str) -> Any:

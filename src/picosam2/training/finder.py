@@ -227,14 +227,14 @@ def box_recall(model: Finder, store: ImageStore, limit: int = 0) -> dict[str, fl
         for row in rows[: limit or None]:
             height, width = (int(store.images[row][side]) for side in ("height", "width"))
             windows = [whole_window(height, width), *part_windows(height, width)]
-            crops = np.stack([geometry.crop(store.image(row), w, size) for w in windows])
+            crops = np.stack([geometry.crop(store.image(int(row)), w, size) for w in windows])
             pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float().contiguous()
             cells_B5N = model(_normalise(pixels))["cells"].numpy()
-            found, _ = decode(cells_B5N, windows, height, width, size, 0.01)
-            found = found[thinned(found, 0.8, 100)]
+            proposed, _ = decode(cells_B5N, windows, height, width, size, 0.01)
+            proposed = proposed[thinned(proposed, 0.8, 100)]
             for count in (10, 100):
                 best = np.zeros(len(boxes[row]))
-                for box in found[:count]:
+                for box in proposed[:count]:
                     best = np.maximum(best, box_iou(box, boxes[row]))
                 recalls.setdefault(f"{name}@{count}", []).extend(
                     (best[:, None] >= _THRESHOLDS).mean(1).tolist()

@@ -285,11 +285,11 @@ def _last(model: onnx.ModelProto) -> list[str]:
     last = [node for node in model.graph.node if node.name.startswith("/heads.")]
     if not last:
         return []
-    given = {name for node in last for name in node.output}
+    outputs = {name for node in last for name in node.output}
     for node in model.graph.node:
-        if given & {*node.input}:
+        if outputs & {*node.input}:
             last.append(node)
-            given.update(node.output)
+            outputs.update(node.output)
     return [node.name for node in last]
 
 
