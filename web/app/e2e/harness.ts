@@ -117,6 +117,14 @@ export async function masked(page: Page, count: number): Promise<void> {
   );
 }
 
+/** Does something, and waits for `count` more answers of the model than there were. */
+export async function answered(page: Page, act: () => Promise<void>, count = 1): Promise<void> {
+  const answers = async (): Promise<number> => Number((await page.getAttribute("body", "data-answers")) ?? 0);
+  const before = await answers();
+  await act();
+  await page.waitForFunction((n) => Number(document.body.dataset["answers"]) >= n, before + count, { timeout: 60_000 });
+}
+
 /** The place on the screen of a place on the photo. */
 export async function screen(page: Page, x: number, y: number): Promise<[number, number]> {
   return page.evaluate(([px, py]) => {

@@ -7,7 +7,7 @@ import { PNG } from "pngjs";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { iou, type Mask, rleDecode, type Rle } from "picosam2/custom";
 import {
-  demoServer, launch, masked, missing, openSample, plainHost, python, PYTHON_MASKS, ROOT, screen,
+  answered, demoServer, launch, masked, missing, openSample, plainHost, python, PYTHON_MASKS, ROOT, screen,
   type Served, settled, SITE,
 } from "./harness";
 
@@ -116,8 +116,8 @@ describe.skipIf(why !== null)(`the page${why ? ` (skipped: ${why})` : ""}`, () =
     await click(...apple);
     await masked(page, 3);
     await page.click("[data-tool=add]");
-    await click(apple[0] - 12, apple[1] + 9);
-    await click(apple[0] + 60, apple[1] + 20, { button: "right" });
+    await answered(page, () => click(apple[0] - 12, apple[1] + 9));
+    await answered(page, () => click(apple[0] + 60, apple[1] + 20, { button: "right" }));
     await masked(page, 3);
     await page.check('input[name="which"][value="all"]', { force: true });
 
@@ -295,7 +295,7 @@ describe.skipIf(why !== null)(`the page${why ? ` (skipped: ${why})` : ""}`, () =
     await context.setOffline(false);
   });
 
-  it("works on a file host that sends no headers, and gets threads there on the second visit", async () => {
+  it("works on a file host that sends no headers, and is isolated there on the second visit", async () => {
     const host = await plainHost();
     try {
       await page.goto(host.url);

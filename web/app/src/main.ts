@@ -66,6 +66,8 @@ class App {
   private hoverPath: Path2D | null = null;
   private restTimer = 0;
   private hovers: number[] = [];
+  /** Answers of the model, for whoever tests. */
+  private answered = 0;
 
   private readonly stage: Stage;
   private readonly panel: Panel;
@@ -502,6 +504,7 @@ class App {
     if (!found.reused) this.showSpeed(found.ms);
     document.body.dataset["ms"] = String(found.ms); // for whoever measures
     document.body.dataset["reused"] = String(found.reused);
+    document.body.dataset["answers"] = String(++this.answered);
   }
 
   // --- changes by hand ----------------------------------------------------------------------

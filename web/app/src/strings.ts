@@ -86,7 +86,7 @@ export const PAGE = {
   helpIntro:
     "Point at a thing and click: its mask is kept as an object. Where it is not right, click more with Add or " +
     "Remove, paint with the brush, or choose the part or the group instead.",
-  runsOn: "Runs on ONNX Runtime Web.",
+  runsOn: "Runs on WebAssembly, or on WebGPU with ONNX Runtime Web.",
   licenses: "Licenses",
   install: "Install as an app",
 } as const;
