@@ -169,3 +169,98 @@ def test_text_is_escaped() -> None:
     assert "<h2>A &lt;b&gt;</h2>" in page
     assert "<code>x &lt; y</code> &amp; <strong>so</strong>" in page
     assert "<i>" not in page
+
+
+PEER = {
+    "name": "onnx:/somewhere/private/encoder.onnx,/somewhere/private/sam.onnx",
+    "file": "encoder.onnx + sam.onnx", "bytes": 44_600_000, "sha256": "1" * 64,
+    "runtime": "onnx", "precision": "fp32",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def with_peer(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results again as a peer's, every object worse by a tenth; and both on two domains."""
+    peers = []
+    for result in copy.deepcopy(results):
+        if result["kind"] == "evaluation":
+            for item in result["items"]:
+                item["iou"] -= 0.1
+        elif result["kind"] == "clicks":
+            for each in result["objects"]:
+                each["ious"] = [iou - 0.1 for iou in each["ious"]]
+            result["miou"] = [value - 0.1 for value in result["miou"]]
+        else:
+            continue
+        peers.append({**result, "weights": PEER, "weights_sha256": PEER["sha256"]})
+
+    def domains(box: dict[str, Any], click: dict[str, Any]) -> dict[str, Any]:
+        protocols = {
+            each["protocol"]: {
+                **{key: each[key] for key in ("miou", "miou_ci95", "baselines")},
+                "sets": {"strawberries": each, "of our own": each},
+            }
+            for each in (box, click)
+        }
+        leaks = {"strawberries": {"checked": 4, "met": 1, "photos": ["private.jpg"]}}
+        return {
+            "kind": "domains", "protocols": protocols, "weights": box["weights"], "leaks": leaks
+        }  # fmt: skip
+
+    return [*results, *peers, domains(results[2], results[1]), domains(peers[2], peers[1])]
+
+
+def test_a_peer_stands_beside_the_weights(with_peer: list[dict[str, Any]]) -> None:
+    found = collect.collect(with_peer)
+    text = json.dumps(found, allow_nan=False)
+    assert "private" not in text
+    assert [run["weights"]["sha256"] for run in found["runs"]] == [WEIGHTS["sha256"]] * 4
+    assert [model["sha256"] for model in found["models"]] == [WEIGHTS["sha256"]]
+    (beside,) = found["beside"]
+    assert beside["peer"]["option"] == "onnx:encoder.onnx,sam.onnx"
+    for score in beside["scores"]:
+        assert score["difference"] == pytest.approx(0.1, abs=1e-6)
+        assert score["better"] == 1
+    assert [each["difference"] for each in beside["clicks"][0]["miou"]] == pytest.approx([0.1] * 3)
+    assert [each["protocol"] for each in beside["domains"]] == ["box", "click"]
+    block = readme.readme_block(found)
+    box = next(score for score in beside["scores"] if score["protocol"] == "box")
+    cells = f"**{100 * box['b']:.1f}** | {100 * box['a']:.1f} | +10.0 (+10.0 to +10.0)"
+    assert f"| box, COCO, 4 objects | {cells} | 100 % / 0 % |" in block
+    assert "| weights, MB | 5.05 | 44.6 |" in block
+    assert "picosam2 clicks --peer onnx:encoder.onnx,sam.onnx --start click" in block
+    assert "strawberries on the plant" in block
+    assert "Of the 4 images of the sets 1 are in the training store" in block
+    assert "docs/report/figures/beside-clicks.svg" in block
+    markdown = to_markdown(report.blocks(found))
+    assert markdown.index("Beside another model") < markdown.index("All weights, by every protocol")
+
+
+def test_times_are_those_of_the_very_weights(with_peer: list[dict[str, Any]]) -> None:
+    times = {
+        "kind": "times", "measured": "2026-11-29", "command": "python benchmarks/peer.py",
+        "machine": {"processor": "A processor"},
+        "models": {
+            WEIGHTS["sha256"]: {"first_box_ms": 5.25}, PEER["sha256"]: {"first_box_ms": 730.0}
+        },
+    }  # fmt: skip
+    block = readme.readme_block(collect.collect([*with_peer, times]))
+    assert "| ms, first mask of an image by box | 5.2 | 730.0 |" in block
+    assert "A processor, 2026-11-29, `python benchmarks/peer.py`" in block
+    other = {**times, "models": {"2" * 64: {"first_box_ms": 1.0}, PEER["sha256"]: {}}}
+    block = readme.readme_block(collect.collect([*with_peer, other]))
+    assert "first mask" not in block
+
+
+def test_everything_mode_names_the_weights_that_it_was_measured_with(
+    results: list[dict[str, Any]],
+) -> None:
+    scores = {
+        "ar@1": 0.02, "ar@10": 0.1, "ar@100": 0.2847, "masks_per_photo": 90, "seconds_per_photo": 9,
+        "by_size": {"small": 0.1, "medium": None, "large": 0.5},
+    }  # fmt: skip
+    proposals = {"kind": "proposals", "n": 4, "methods": {"everything": scores}}
+    for sha, name in (("0" * 64, "colour"), ("7b60a63c7730" * 5, "`7b60a63c7730`")):
+        result = {**proposals, "weights_sha256": sha}
+        text = to_markdown(report.blocks(collect.collect([*results, result])))
+        assert f"| {name} | everything | 4 | 2.0 | 10.0 | 28.5 | 10.0 | - | 50.0 |" in text

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from picosam2.predictor import Predictor
 
 
+SECTIONS = {
+    "beside": "the weights and one of a peer, `picosam2 eval --peer`, on the same objects",
+    "domains": "`picosam2 eval --domains`",
+    "robustness": "`picosam2 robustness`",
+    "clicks": "`picosam2 clicks`",
+    "proposals": "`picosam2 proposals`",
+}
+"""What a report may lack, by its name in report.json, and what fills it."""
+
+
 def report(
     runs: Annotated[list[Path], Parameter(metavar="RUN.json", negative="")],
     /,
@@ -28,9 +38,11 @@ def report(
 ) -> None:
     """Make a report of results: report.html (one file, no network), report.md and report.json.
 
-    RUN.json are files written by the option --json of `eval`, `robustness`, `clicks` and
-    `proposals`. The visual comparison segments the bundled sample image; with --images and
-    --annotations it shows images of the first `box` run instead, chosen by rank.
+    RUN.json are files written by the option --json of `eval`, `eval --domains`, `robustness`,
+    `clicks`, `proposals` and `benchmarks/peer.py`. Results of a peer (`--peer`) are paired with
+    those of the weights that were measured the same way. The visual comparison segments the
+    bundled sample image; with --images and --annotations it shows images of the first `box` run
+    instead, chosen by rank.
 
     Args:
         out: The folder for the report.
@@ -42,6 +54,7 @@ def report(
     from picosam2.errors import ConfigError, require
     from picosam2.evaluation.compare import read_result
     from picosam2.reports import qualitative
+    from picosam2.reports.beside import is_peer
     from picosam2.reports.collect import collect
     from picosam2.reports.readme import read_marked, update_readme
     from picosam2.reports.report import write_report
@@ -60,7 +73,10 @@ def report(
     if images is not None and not boxed:
         raise ConfigError("examples from images need a result of `eval --protocol box`")
     collected = collect(results)
-    models = _models(results)
+    for section, command in SECTIONS.items():
+        if not collected[section]:
+            print(f"picosam2: no section {section!r}: give a result of {command}", file=sys.stderr)
+    models = _models([result for result in results if not is_peer(result)])
     examples, examples_of = b"", ""
     if models and images is not None and annotations is not None:
         from picosam2.data.datasets import read_annotations

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from picosam2.errors import DataError
 from picosam2.evaluation import metrics
 
-KINDS = ("evaluation", "robustness", "clicks", "proposals", "domains")
+KINDS = ("evaluation", "robustness", "clicks", "proposals", "domains", "times")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Comparison:
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A result file of `eval`, `robustness`, `clicks` or `proposals`. `DataError` if it is none."""
+    """A result file of `eval` and its like (`KINDS`). `DataError` if it is none."""
     try:
         result = json.loads(Path(path).read_text())
     except FileNotFoundError as error:
@@ -258,6 +258,7 @@ class ClicksComparison:
     """After each click."""
     better: tuple[float, ...]
     """Share of objects whose IoU is higher by more than 0.01 in B, after each click."""
+    worse: tuple[float, ...]
     noc: dict[str, Difference]
     """Clicks to an IoU, by the IoU in percent; the limit where an object never gets there."""
 
@@ -311,6 +312,7 @@ def compare_clicks(a: dict[str, Any], b: dict[str, Any]) -> ClicksComparison:
             _difference(before[:, index], after[:, index], image_ids) for index in range(clicks)
         ),
         better=tuple(float(share) for share in (after - before > 0.01).mean(0)),
+        worse=tuple(float(share) for share in (after - before < -0.01).mean(0)),
         noc={
             target: _difference(
                 _clicks_to(before, int(target) / 100),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from picosam2.errors import DataError
+from picosam2.reports.beside import is_peer, pair, peer_facts
 
 MODEL_FIELDS = ("name", "precision", "parameters", "macs", "bytes", "ms_per_crop", "runtime",
                 "sha256", "model", "machine")  # fmt: skip
@@ -28,13 +29,16 @@ def collect(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         DataError: there is no evaluation, or one lacks a number.
     """
+    known = published()
     try:
-        runs = [_run(result) for result in results if result["kind"] == "evaluation"]
+        ours = [result for result in results if not is_peer(result)]
+        theirs = [result for result in results if is_peer(result)]
+        runs = [_run(result) for result in ours if result["kind"] == "evaluation"]
         if not runs:
             raise DataError("a report needs a result of `picosam2 eval`: pass at least one")
         runs.sort(key=lambda run: (run["dataset"], _ORDER.index(run["protocol"])))
         models: dict[str, dict[str, Any]] = {}
-        for result in results:
+        for result in ours:
             weights = result.get("weights")
             if weights:
                 kept = {key: weights[key] for key in MODEL_FIELDS if key in weights}
@@ -44,10 +48,10 @@ def collect(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "kind": "report",
             "models": list(models.values()),
             "runs": runs,
-            "robustness": [_named(each) for each in results if each["kind"] == "robustness"],
+            "robustness": [_named(each) for each in ours if each["kind"] == "robustness"],
             "clicks": [
                 _named({key: value for key, value in each.items() if key != "objects"})
-                for each in results
+                for each in ours
                 if each["kind"] == "clicks"
             ],
             "proposals": [
@@ -55,10 +59,44 @@ def collect(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 for each in results
                 if each["kind"] == "proposals"
             ],
-            "published": published(),
+            "domains": [
+                _domains(each, known["peers"]) for each in results if each["kind"] == "domains"
+            ],
+            "beside": pair(ours, theirs, known["peers"]),
+            "times": [dict(each) for each in results if each["kind"] == "times"],
+            "published": known,
         }
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"a result file lacks {error}: measure again with this version") from error
+
+
+def _domains(result: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """A result of `eval --domains` without its objects."""
+    weights = result["weights"]
+    peer = peer_facts(weights, known) if is_peer(result) else None
+    name = peer["name"] if peer else Path(str(weights["name"])).stem
+    protocols = {
+        protocol: {
+            **{key: found[key] for key in ("miou", "miou_ci95", "baselines")},
+            "sets": {
+                name: {key: each[key] for key in ("n", "photos", "miou", "miou_ci95", "baselines")}
+                for name, each in found["sets"].items()
+            },
+        }
+        for protocol, found in result["protocols"].items()
+    }
+    return {
+        "weights": {
+            "name": name,
+            "sha256": weights["sha256"],
+        },
+        "option": f"--peer {peer['option']}" if peer else f"--weights {name}",
+        "protocols": protocols,
+        "leaks": {
+            name: {key: leak[key] for key in ("checked", "met")}
+            for name, leak in result["leaks"].items()
+        },
+    }
 
 
 def _named(result: Mapping[str, Any]) -> dict[str, Any]:

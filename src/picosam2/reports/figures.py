@@ -501,6 +501,32 @@ def click_curve(results: Sequence[Mapping[str, Any]]) -> str:
         return _svg(figure)
 
 
+def peer_clicks(pair: Mapping[str, Any]) -> str:
+    """mIoU after each click of weights (drawn through) and of a peer (dashed), by the start."""
+    with _drawing(6.4, 3.6, "peer-clicks") as figure:
+        axes = figure.subplots()
+        most = 1
+        for session in pair["clicks"]:
+            color = PROTOCOL_COLORS.get(session["start"], PROTOCOL_COLORS["click-inside"])
+            sides = (("b", pair["weights"]["name"], "o-"), ("a", pair["peer"]["name"], "s--"))
+            for side, name, style in sides:
+                curve = session["curves"][side]
+                counts = np.arange(1, curve["clicks"] + 1)
+                most = max(most, curve["clicks"])
+                band = curve["low"], curve["high"]
+                axes.fill_between(counts, *band, color=color, alpha=0.1, lw=0)
+                label = f"{name}, first a {session['start']}"
+                axes.plot(counts, curve["miou"], style, ms=4.5, color=color, label=label)
+        axes.set_xticks(range(1, most + 1))
+        axes.set_ylim(0.3, 1)
+        _percent(axes)
+        axes.set_xlabel("clicks; a box counts as one")
+        axes.set_ylabel("mIoU, %")
+        axes.legend(loc="lower right", fontsize=8)
+        axes.set_title("Corrective clicks, beside a peer")
+        return _svg(figure)
+
+
 def by_class(
     traits: Mapping[str, Sequence[tuple[str, int, float]]], miou: float, *, columns: int = 3
 ) -> str:

@@ -8,11 +8,16 @@ from typing import Any
 
 from picosam2._files import write_text
 from picosam2.errors import DataError
-from picosam2.reports.blocks import Code, Table, to_markdown
+from picosam2.reports.beside import beside_blocks
+from picosam2.reports.blocks import Code, Heading, Table, to_markdown
+from picosam2.reports.domains import domain_blocks
 from picosam2.reports.tables import BASELINES, models_table, percent, run_name
 
 BEGIN, END = "<!-- report:begin -->", "<!-- report:end -->"
 """The marks."""
+
+FIGURES = "docs/report/figures"
+"""Where the README finds the report's figures."""
 
 
 def readme_block(report: Mapping[str, Any]) -> str:
@@ -35,12 +40,23 @@ def readme_block(report: Mapping[str, Any]) -> str:
         )
         for run in report["runs"]
     )
+    beside = beside_blocks(report)
+    domains = domain_blocks(report, all_weights=False)
     return to_markdown(
         [
+            *beside,
+            *(
+                [Heading(text="On fields that no training image is from", level=3)]
+                if domains
+                else []
+            ),
+            *domains,
+            *([Heading(text="All weights", level=3)] if beside or domains else []),
             models_table(report),
             Table(header=header, rows=rows, left=3),
             Code(lines=tuple(dict.fromkeys(run["command"] for run in report["runs"]))),
-        ]
+        ],
+        folder=FIGURES,
     ).strip()
 
 

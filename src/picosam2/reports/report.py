@@ -14,6 +14,7 @@ from typing import Any
 from picosam2._files import write_bytes, write_json, write_text
 from picosam2.evaluation.network_facts import config_of
 from picosam2.reports import figures
+from picosam2.reports.beside import beside_blocks
 from picosam2.reports.blocks import (
     Block,
     Bullets,
@@ -25,6 +26,7 @@ from picosam2.reports.blocks import (
     to_html,
     to_markdown,
 )
+from picosam2.reports.domains import domain_blocks
 from picosam2.reports.tables import (
     detail_table,
     models_table,
@@ -98,7 +100,16 @@ def _what_it_does(report: Mapping[str, Any]) -> list[Block]:
 
 
 def _how_well(report: Mapping[str, Any]) -> list[Block]:
-    content: list[Block] = [Heading(text="How well, beside other ways")]
+    content: list[Block] = [Heading(text="How well, beside what you use now")]
+    if report["beside"]:
+        content += [Heading(text="Beside another model", level=3), *beside_blocks(report)]
+    if report["domains"]:
+        content += [
+            Heading(text="On fields that no training image is from", level=3),
+            *domain_blocks(report, all_weights=True),
+        ]
+    if report["beside"] or report["domains"]:
+        content.append(Heading(text="All weights, by every protocol", level=3))
     if warned := [run for run in report["runs"] if run["leak"] and run["leak"]["met"]]:
         names = ", ".join(f"{run_name(run)} {run['protocol']} {run['dataset']}" for run in warned)
         content.append(Text(text=f"**Warning:** images of {names} are in the training store."))
@@ -357,14 +368,15 @@ def _proposals(report: Mapping[str, Any]) -> list[Block]:
     if not report["proposals"]:
         return []
     names = {model["sha256"]: model["name"] for model in report["models"]}
-    header = ("weights", "method", "objects", "AR@1", "AR@10", "AR@100", "masks an image",
-              "s an image")  # fmt: skip
+    header = ("weights", "method", "objects", "AR@1", "AR@10", "AR@100", "small", "medium",
+              "large", "masks an image", "s an image")  # fmt: skip
     rows = tuple(
         (
-            names.get(result["weights_sha256"], "network"),
+            names.get(result["weights_sha256"], f"`{result['weights_sha256'][:12]}`"),
             method,
             f"{result['n']:,}",
             *(percent(scores[f"ar@{count}"]) for count in (1, 10, 100)),
+            *(percent(scores["by_size"][size]) for size in ("small", "medium", "large")),
             f"{scores['masks_per_photo']:.0f}",
             f"{scores['seconds_per_photo']:.2f}",
         )
@@ -375,7 +387,9 @@ def _proposals(report: Mapping[str, Any]) -> list[Block]:
         Heading(text="Everything mode", level=3),
         Text(
             text="Average recall of the first masks of everything mode, without classes, by "
-            "COCO's own evaluation; beside a grid of boxes that looks at no pixel."
+            "COCO's own evaluation; beside a grid of boxes that looks at no pixel. The sizes are "
+            "AR@100 of COCO's size classes. Weights that are named by their SHA-256 are not those "
+            "of the other tables."
         ),
         Table(header=header, rows=rows, left=2),
     ]
