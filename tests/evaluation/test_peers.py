@@ -178,3 +178,28 @@ def test_an_onnx_pair_is_a_peer(tmp_path: Path) -> None:
     assert facts["sha256"] == peer.weights_sha256 == sha256_file(folder / "encoder.onnx")
     with pytest.raises(ConfigError, match="names no model of the SAM family: write one of sam2"):
         open_sam(str(folder))
+
+
+@pytest.mark.parametrize(("masks", "labels"), [(1, [2, 3, -1]), (4, [2, 3])])
+def test_a_box_gets_the_mask_for_clear_prompts_of_decoders_that_choose_by_the_number_of_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, masks: int, labels: list[int]
+) -> None:
+    """SAM's export for one mask chooses among several masks for fewer than three points."""
+    model = open_sam(f"onnx:{write_sam_onnx(tmp_path / 'sam', masks=masks)}", threads=1)
+    given = []
+
+    class Recorder:
+        def __init__(self, session: object) -> None:
+            self.session = session
+
+        def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> object:
+            given.append(feeds["point_labels"][0].tolist())
+            assert feeds["point_coords"].shape[1] == len(given[-1])
+            return self.session.run(names, feeds)
+
+    monkeypatch.setattr(model, "_decoder", Recorder(model._decoder))
+    peer = Peer(model)
+    image, _ = scene(2)
+    peer.boxes(image, [Box(20, 10, 60, 50)])
+    peer.clicks(image, [Point(40, 30)])
+    assert given == [labels, [1, -1]]

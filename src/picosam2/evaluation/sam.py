@@ -422,6 +422,8 @@ class OnnxSam:
         if lacking:
             raise WeightsError(f"{decoder} is no decoder of SAM: it has no {min(lacking)}")
         self._mask_side = mask[0] if isinstance(mask[0], int) else None
+        scores = {entry.name: entry.shape for entry in self._decoder.get_outputs()}
+        self._one_mask = scores["iou_predictions"][-1] == 1
         self._hashes = [sha256_file(file) for file in self._files]
 
     @classmethod
@@ -476,9 +478,12 @@ class OnnxSam:
         """The masks of each prompt."""
         features, size = encoded.features
         side = self._mask_side or 4 * features.shape[-1]
+        # A decoder that gives one mask chooses it by the number of points: of fewer than three it
+        # takes the best of several masks. A padding point more says that one is meant.
+        least = 3 if self._one_mask and not several else 0
         answers = []
         for prompt in prompts:
-            coords, labels = _as_points(*network_places(prompt, encoded.prepared))
+            coords, labels = _as_points(*network_places(prompt, encoded.prepared), least=least)
             maps, scores = self._decoder.run(
                 list(self.OUTPUTS),
                 {
@@ -499,15 +504,20 @@ class OnnxSam:
 
 
 def _as_points(
-    points: Floats, labels: npt.NDArray[np.int64], box: Floats | None
+    points: Floats, labels: npt.NDArray[np.int64], box: Floats | None, *, least: int = 0
 ) -> tuple[Floats, Floats]:
-    """A prompt as SAM's exported decoder takes it: coordinates (1, P, 2) and labels (1, P)."""
+    """A prompt as SAM's exported decoder takes it: coordinates (1, P, 2) and labels (1, P).
+
+    Padding points, of label -1, make it at least `least` points.
+    """
     if box is None:
         more, kinds = np.zeros((1, 2), np.float32), [-1]
     else:
         more, kinds = box.reshape(2, 2), [2, 3]
-    coords = np.concatenate([points, more])[None].astype(np.float32)
-    return coords, np.array([[*labels.tolist(), *kinds]], np.float32)
+    lacking = max(least - len(points) - len(more), 0)
+    places = np.concatenate([points, more, np.zeros((lacking, 2), np.float32)])
+    kinds = [*labels.tolist(), *kinds, *[-1] * lacking]
+    return places[None].astype(np.float32), np.array([kinds], np.float32)
 
 
 def _session(file: Path, threads: int | None) -> Any:
