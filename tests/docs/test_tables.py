@@ -58,6 +58,7 @@ WITHOUT_MEASUREMENTS = {
     "docs/training.md": ("| view | context | trains |", "| recipe | what it trains |"),
     "docs/video.md": ("| `--out` | what is written |",),
     "docs/web.md": ("| | |",),
+    "integrations/README.md": ("| tool | what it gets | how | tested |",),
     "web/README.md": ("| folder | what |", "| file | job |"),
     "web/packages/picosam2/README.md": ("| option | meaning |", "| prompt | meaning |"),
 }

@@ -260,7 +260,10 @@ def test_everything_mode_names_the_weights_that_it_was_measured_with(
         "by_size": {"small": 0.1, "medium": None, "large": 0.5},
     }  # fmt: skip
     proposals = {"kind": "proposals", "n": 4, "methods": {"everything": scores}}
-    for sha, name in (("0" * 64, "colour"), ("7b60a63c7730" * 5, "`7b60a63c7730`")):
+    for sha, name in (
+        ("0" * 64, Path(WEIGHTS["name"]).stem),
+        ("7b60a63c7730" * 5, "`7b60a63c7730`"),
+    ):
         result = {**proposals, "weights_sha256": sha}
         text = to_markdown(report.blocks(collect.collect([*results, result])))
         assert f"| {name} | everything | 4 | 2.0 | 10.0 | 28.5 | 10.0 | - | 50.0 |" in text
