@@ -101,17 +101,18 @@ def _compare_into(entry: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -
             {**compare_clicks(a, b).to_json(), "dataset": b["dataset"], "curves": curves}
         )
     else:
-        for found in compare_domains(a, b):
+        for comparison in compare_domains(a, b):
+            sets = list(comparison.sets.values())
             entry["domains"].append(
                 {
-                    "protocol": found.protocol,
-                    "sets": len(found.sets),
-                    "n": sum(each.n for each in found.sets.values()),
-                    "a": sum(each.a for each in found.sets.values()) / len(found.sets),
-                    "b": sum(each.b for each in found.sets.values()) / len(found.sets),
-                    "difference": found.difference,
-                    "low": found.low,
-                    "high": found.high,
+                    "protocol": comparison.protocol,
+                    "sets": len(sets),
+                    "n": sum(each.n for each in sets),
+                    "a": sum(each.a for each in sets) / len(sets),
+                    "b": sum(each.b for each in sets) / len(sets),
+                    "difference": comparison.difference,
+                    "low": comparison.low,
+                    "high": comparison.high,
                 }
             )
 
@@ -171,9 +172,9 @@ def beside_table(entries: Sequence[Mapping[str, Any]], times: Sequence[Mapping[s
                 rows.append(_row(title, at, _shares(_at(session, count))))
             for target in session["noc"]:
                 rows.append(_noc_row(target, start, pairs))
-    for found in first["domains"]:
-        title = f"{found['protocol']}, mean of {found['sets']} domains, {found['n']:,} objects"
-        pairs = [_same(entry["domains"], found, "protocol") for entry in entries]
+    for mean in first["domains"]:
+        title = f"{mean['protocol']}, mean of {mean['sets']} domains, {mean['n']:,} objects"
+        pairs = [_same(entry["domains"], mean, "protocol") for entry in entries]
         rows.append(_row(title, pairs, ""))
     sizes = [entry["weights"]["bytes"] for entry in entries]
     rows.append(
@@ -224,12 +225,12 @@ def _noc_row(target: str, start: str, pairs: Sequence[Mapping[str, Any] | None])
         return f"{noc['clicks']:.2f} ({100 * noc['failed']:.0f} %)"
 
     ours, theirs = [cell(pair, "b") for pair in pairs], cell(first, "a")
-    found = first["noc"][target]
-    if found["high"] < 0:
+    change = first["noc"][target]
+    if change["high"] < 0:
         ours[0] = f"**{ours[0]}**"
-    elif found["low"] > 0:
+    elif change["low"] > 0:
         theirs = f"**{theirs}**"
-    difference = f"{found['difference']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
+    difference = f"{change['difference']:+.2f} ({change['low']:+.2f} to {change['high']:+.2f})"
     return f"NoC@{target} from a {start} (never)", *ours, theirs, difference, ""
 
 

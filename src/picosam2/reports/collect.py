@@ -77,13 +77,13 @@ def _domains(result: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, A
     name = peer["name"] if peer else Path(str(weights["name"])).stem
     protocols = {
         protocol: {
-            **{key: found[key] for key in ("miou", "miou_ci95", "baselines")},
+            **{key: scores[key] for key in ("miou", "miou_ci95", "baselines")},
             "sets": {
                 name: {key: each[key] for key in ("n", "photos", "miou", "miou_ci95", "baselines")}
-                for name, each in found["sets"].items()
+                for name, each in scores["sets"].items()
             },
         }
-        for protocol, found in result["protocols"].items()
+        for protocol, scores in result["protocols"].items()
     }
     return {
         "weights": {

@@ -81,8 +81,8 @@ def domain_table(results: Sequence[Mapping[str, Any]], known: Mapping[str, Any])
         of_disc = by_protocol.get("click", of_box)
         names = list(of_box["sets"])
         for name in (*names, None):
-            scores = [
-                found if name is None else found["sets"][name] for found in by_protocol.values()
+            measured_scores = [
+                scores if name is None else scores["sets"][name] for scores in by_protocol.values()
             ]
             guesses = [
                 (each if name is None else each["sets"][name])["baselines"]
@@ -96,7 +96,7 @@ def domain_table(results: Sequence[Mapping[str, Any]], known: Mapping[str, Any])
                     if name is None
                     else known.get(name, {}).get("title", name),
                     f"{count if name is None else of_box['sets'][name]['n']:,}",
-                    *map(_with_interval, scores),
+                    *map(_with_interval, measured_scores),
                     f"{100 * guesses[0]['ellipse']:.1f}",
                     f"{100 * guesses[1]['disc']:.1f}",
                 )
@@ -115,12 +115,12 @@ def _sources(result: Mapping[str, Any], known: Mapping[str, Any]) -> Table:
         (
             known.get(name, {}).get("title", name),
             f"`{name}`",
-            f"{found['photos']:,}",
-            f"{found['n']:,}",
+            f"{numbers['photos']:,}",
+            f"{numbers['n']:,}",
             known.get(name, {}).get("source", "-"),
             known.get(name, {}).get("license", "-"),
         )
-        for name, found in sets.items()
+        for name, numbers in sets.items()
     )
     header = ("set", "folder", "images", "objects", "source", "license, as stated there")
     return Table(header=header, rows=rows, left=2)
