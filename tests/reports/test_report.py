@@ -266,4 +266,4 @@ def test_everything_mode_names_the_weights_that_it_was_measured_with(
     ):
         result = {**proposals, "weights_sha256": sha}
         text = to_markdown(report.blocks(collect.collect([*results, result])))
-        assert f"| {name} | everything | 4 | 2.0 | 10.0 | 28.5 | 10.0 | - | 50.0 |" in text
+        assert f"| {name} | everything by grid | 4 | 2.0 | 10.0 | 28.5 | 10.0 | - | 50.0 |" in text

@@ -20,6 +20,7 @@ from picosam2.reports.blocks import to_markdown
 from picosam2.reports.collect import published
 from picosam2.reports.readme import update_readme
 from picosam2.reports.report import blocks, write_report
+from picosam2.reports.tables import method_name
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs" / "report"
@@ -92,7 +93,7 @@ def proposals_table() -> str:
             sizes = [scores["by_size"][size] for size in ("small", "medium", "large")]
             cells = (
                 f"`{result['weights_sha256'][:12]}`",
-                method,
+                method_name(result, method),
                 *("-" if value is None else f"{value:.3f}" for value in (*recalls, *sizes)),
                 f"{scores['seconds_per_photo']:.2f}",
             )

@@ -29,6 +29,7 @@ from picosam2.reports.blocks import (
 from picosam2.reports.domains import domain_blocks
 from picosam2.reports.tables import (
     detail_table,
+    method_name,
     models_table,
     percent,
     published_table,
@@ -373,7 +374,7 @@ def _proposals(report: Mapping[str, Any]) -> list[Block]:
     rows = tuple(
         (
             names.get(result["weights_sha256"], f"`{result['weights_sha256'][:12]}`"),
-            method,
+            method_name(result, method),
             f"{result['n']:,}",
             *(percent(scores[f"ar@{count}"]) for count in (1, 10, 100)),
             *(percent(scores["by_size"][size]) for size in ("small", "medium", "large")),

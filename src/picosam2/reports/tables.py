@@ -16,6 +16,13 @@ def run_name(run: Mapping[str, Any]) -> str:
     return str(run["weights"].get("name", "network"))
 
 
+def method_name(result: Mapping[str, Any], method: str) -> str:
+    """A method of a result of `proposals`; everything mode with how it found the objects."""
+    if method != "everything":
+        return method
+    return f"everything by {result.get('settings', {}).get('method', 'grid')}"
+
+
 def percent(value: float | None) -> str:
     """A share in percent, with one decimal."""
     return "-" if value is None else f"{100 * value:.1f}"
