@@ -113,7 +113,7 @@ def prompts(image: np.ndarray) -> tuple[Box, Point]:
 
 
 def own_peak_mb() -> float:
-    """Largest memory of this process so far. What Linux counts for it as a child holds its parent's."""
+    """Largest memory of this process so far; `getrusage` on Linux counts its parent, too."""
     status = Path("/proc/self/status")
     if status.is_file():
         (line,) = (each for each in status.read_text().splitlines() if each.startswith("VmHWM"))
