@@ -427,6 +427,7 @@ class App {
       const doc = addItem(this.doc, prompt);
       const item = selectedItem(doc)!;
       this.answers.set(answerKey(item), answerOf(found));
+      this.fillScales(answerKey(item), item, found);
       this.hoverPath = null; // of the same place, from before it was kept
       this.change(doc, STRINGS.did.keep(item.name));
       this.say(STRINGS.kept(item.name, found.score));
@@ -485,7 +486,24 @@ class App {
     if (epoch !== this.epoch) return false;
     this.answers.set(key, found && answerOf(found));
     if (found) this.measured(found);
+    if (found) this.fillScales(key, item, found);
     return found !== null;
+  }
+
+  /** Asks for what the other windows of a click give, where the answer did not need them all. */
+  private fillScales(key: string, item: Item, { scales }: Segmentation): void {
+    const question = questionOf(item);
+    const { prompt, mask } = item;
+    if (scales.length > 0 || !question || prompt.points.length !== 1 || prompt.box || mask) return;
+    const { epoch } = this;
+    this.segmenter!.predict(question, { scale: item.scale, scales: true }).then(
+      (found) => {
+        if (epoch !== this.epoch || !found) return;
+        this.answers.set(key, answerOf(found));
+        this.refresh();
+      },
+      (error: unknown) => this.fail(error),
+    );
   }
 
   private async predict(prompt: Prompt, scale: number | null): Promise<Segmentation | null> {

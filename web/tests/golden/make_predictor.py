@@ -3,12 +3,14 @@
 The network is stood in for by arithmetic on the crop, so that the file depends on no weights: what
 is compared is everything around the network. Run `python web/tests/golden/make_predictor.py` after
 a deliberate change of the predictor; `tests/apps/test_demo.py` compares the package with the file.
-The cases under "guided" are corrections and given masks, answered by arithmetic with guidance.
+The cases under "guided" are corrections and given masks, answered by arithmetic with guidance;
+those under "started" are clicks whose scorer chooses the windows that are looked through.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from picosam2.scorer import FEATURES, features
 PATH = Path(__file__).with_name("predictor.json")
 
 HEIGHT, WIDTH = 150, 210
+START = 2
+"""The window that is looked at first where the scorer chooses."""
 SIZE = 128  # of the network's input; its logits have half of it
 MASK = (42, 30, 101, 92)
 """A given mask: the pixels of a rectangle, x0, y0, x1, y1."""
@@ -181,6 +185,41 @@ class Guided:
         return logits
 
 
+class Started(Arithmetic):
+    """The same, with a scorer that chooses which windows of a click are looked through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        described = facts()
+        described["scorers"]["click"]["start"] = START
+        self.info = replace(self.info, facts=described)
+        self.asked: list[int] = []
+        """The crops of each call."""
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        self.asked.append(len(crops))
+        return super().__call__(crops)
+
+
+def started() -> list[dict[str, Any]]:
+    """What clicks give where the scorer chooses the windows."""
+    cases = []
+    for x in range(20, WIDTH, 42):
+        for y in range(15, HEIGHT, 40):
+            runtime = Started()
+            prompt = Prompt((Point(x + 0.5, y + 0.25),))
+            best = Predictor(runtime).candidates(picture(), [prompt])[0][0]
+            cases.append(
+                {
+                    "point": [x + 0.5, y + 0.25],
+                    "asked": runtime.asked,
+                    "score": round(float(best.score), 4),
+                    "rle": masks.rle_encode(best.mask(HEIGHT, WIDTH)),
+                }
+            )
+    return cases
+
+
 def guided() -> list[dict[str, Any]]:
     """What is answered with guidance."""
     cases = []
@@ -227,6 +266,8 @@ def make() -> dict[str, Any]:
         "facts": facts(),
         "features": np.round(measured.astype(float), 5).tolist(),
         "cases": cases,
+        "start": START,
+        "started": started(),
         "guided": guided(),
     }
 
@@ -234,12 +275,14 @@ def make() -> dict[str, Any]:
 def text() -> str:
     """The file's text: one line a case."""
     made = make()
-    cases, guided = (
-        ",\n".join("  " + json.dumps(case) for case in made[key]) for key in ("cases", "guided")
+    cases, started, guided = (
+        ",\n".join("  " + json.dumps(case) for case in made[key])
+        for key in ("cases", "started", "guided")
     )
     return (
         f'{{\n"facts": {json.dumps(made["facts"])},\n'
         f'"features": {json.dumps(made["features"])},\n"cases": [\n{cases}\n],\n'
+        f'"start": {START},\n"started": [\n{started}\n],\n'
         f'"guided": [\n{guided}\n]\n}}\n'
     )
 

@@ -117,7 +117,8 @@ class BrowserSegmenter implements Segmenter {
 
   async predict(prompt: PromptLike, options: PredictOptions = {}): Promise<Segmentation | null> {
     const { width, height } = this.need();
-    const answer = await this.link.call("predict", questionOf(prompt, width, height, options.scale ?? null));
+    const question = questionOf(prompt, width, height, options.scale ?? null);
+    const answer = await this.link.call("predict", { ...question, scales: options.scales ?? false });
     return answer && new Segmentation(answer, width, height);
   }
 

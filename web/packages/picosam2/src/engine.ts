@@ -3,10 +3,9 @@
 import { heightOf, type Point, type Window, widthOf } from "./geometry.ts";
 import { maskOf, polygons, softAlpha } from "./masks.ts";
 import { ModelError } from "./metadata.ts";
-import { type Candidate, Predictor, type Runtime } from "./predictor.ts";
-import type { Answer, Calls, Preview, Question, Scale, Tracked } from "./protocol.ts";
+import { type Candidate, type ClickAnswers, Predictor, type Runtime } from "./predictor.ts";
+import type { Answer, Calls, Preview, Scale, Tracked } from "./protocol.ts";
 import { Pyramid } from "./pyramid.ts";
-import { mapAt, type Maps } from "./scorer.ts";
 import { Tracker } from "./tracker.ts";
 
 /** How far a shown contour may be from the mask, in pixels. */
@@ -14,6 +13,9 @@ const SMOOTHING = 0.75;
 
 /** A preview slower than this is felt as lag: then only one window is tried while moving. */
 const LIVE_MS = 40;
+
+/** Windows that a click takes, about, with its second pass, if the scorer chooses which are looked through. */
+const FEW = 3;
 
 export class Engine {
   private runtime: Runtime | null = null;
@@ -45,9 +47,9 @@ export class Engine {
     const single = prompt.points.length === 1 && !prompt.box && !mask && point!.positive;
     let candidate: Candidate | undefined;
     const windows = single ? predictor.clickWindows(point!).length : 0;
-    if (!single || whole || this.windowMs * (windows + 1) < LIVE_MS) {
+    if (!single || whole || this.windowMs * this.runs(windows) < LIVE_MS) {
       [candidate] = await predictor.candidates(prompt, question.scale, mask);
-      if (single && candidate) this.scale = (await predictor.ladder(point!)).order[0]!;
+      if (single && candidate) this.scale = (await predictor.clicks(point!, false)).order[0]!;
     } else {
       candidate = await this.glimpse(predictor, point!, windows);
     }
@@ -59,7 +61,7 @@ export class Engine {
     return { contours, score, ms: performance.now() - before };
   }
 
-  async predict({ prompt, mask, scale }: Question): Promise<Answer | null> {
+  async predict({ prompt, mask, scale, scales = false }: Calls["predict"]["request"]): Promise<Answer | null> {
     const { predictor } = this;
     if (!predictor) throw new Error("there is no image yet: call setImage first");
     const before = performance.now();
@@ -70,14 +72,15 @@ export class Engine {
     const { region, bounds, window } = best;
     const answerMask = maskOf(region, bounds);
     const ms = performance.now() - before;
-    const ladder = single ? await predictor.ladder(prompt.points[0]!) : null;
+    const clicked = single ? await predictor.clicks(prompt.points[0]!, scales) : null;
+    const complete = clicked?.ladder.missing().length === 0;
     return {
       mask: answerMask,
       alpha: softAlpha(region, bounds, window, best.side),
       contours: polygons(answerMask, SMOOTHING).map(({ points }) => points),
       score: best.score,
-      scales: ladder ? ladder.candidates.map((c, i) => outline(c, ladder.maps, i)) : [],
-      scale: ladder ? (scale ?? ladder.order[0]!) : -1,
+      scales: complete ? clicked.ladder.windows.map((_, i) => outline(clicked, i)) : [],
+      scale: clicked ? (scale ?? clicked.order[0]!) : -1,
       ms,
       reused,
     };
@@ -103,6 +106,12 @@ export class Engine {
     return candidate;
   }
 
+  /** How many windows a click takes, about, with its second pass. */
+  private runs(windows: number): number {
+    const { clickScorer } = this.need().facts;
+    return (clickScorer?.start ?? null) === null ? windows + 1 : FEW;
+  }
+
   /** Measures one window, to know what there is time for while a pointer moves. */
   protected async timeWindow(): Promise<void> {
     const { inputSize: side } = this.need().facts;
@@ -124,9 +133,10 @@ function shrunk(box: Window, step: number): Window {
 }
 
 /** What a click's candidate looks like, from its logits alone: cheap at any size of the image. */
-function outline({ window, score }: Candidate, maps: Maps, index: number): Scale {
-  const { side } = maps;
-  const data = Uint8Array.from(mapAt(maps, index), (value) => (value > 0 ? 1 : 0));
+function outline({ ladder, candidates }: ClickAnswers, place: number): Scale {
+  const { side } = ladder;
+  const { window, score } = candidates.get(place)!;
+  const data = Uint8Array.from(ladder.maps.get(place)!, (value) => (value > 0 ? 1 : 0));
   const step = { x: widthOf(window) / side, y: heightOf(window) / side };
   const mask = { x: 0, y: 0, width: side, height: side, data };
   const contours = polygons(mask, SMOOTHING).map(({ points }) =>

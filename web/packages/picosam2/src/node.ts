@@ -102,7 +102,8 @@ class NodeSegmenter implements Segmenter {
   predict(prompt: PromptLike, options: PredictOptions = {}): Promise<Segmentation | null> {
     return this.inTurn(async () => {
       const { width, height } = this.need();
-      const answer = await this.engine.predict(questionOf(prompt, width, height, options.scale ?? null));
+      const question = questionOf(prompt, width, height, options.scale ?? null);
+      const answer = await this.engine.predict({ ...question, scales: options.scales ?? false });
       return answer && new Segmentation(answer, width, height);
     });
   }

@@ -24,7 +24,7 @@ import type { ModelFacts } from "./metadata.ts";
 import { Pyramid } from "./pyramid.ts";
 import { obeyed, union } from "./refine.ts";
 import type { Rect } from "./resample.ts";
-import { FEATURES, features, mapAt, type Maps } from "./scorer.ts";
+import { features, Ladder, mapAt, type Maps, ruleScore } from "./scorer.ts";
 
 /** What a missed positive and a covered negative point take off a score; as in predictor.py. */
 const MISSED_POINT = 0.4;
@@ -148,10 +148,11 @@ export class Candidate {
 /** Pixels around a mask that its soft edge may need. */
 const EDGE = 14;
 
-/** A click's answers, one for each scale: smallest window first, and the order of their scores. */
-export interface Ladder {
-  readonly maps: Maps;
-  readonly candidates: readonly Candidate[];
+/** A click's answers: of the windows that were looked through, smallest first, and the best first. */
+export interface ClickAnswers {
+  readonly ladder: Ladder;
+  /** By the place of their window. */
+  readonly candidates: ReadonlyMap<number, Candidate>;
   readonly order: readonly number[];
 }
 
@@ -178,7 +179,7 @@ function keyOfPrompt({ points, box }: Prompt): string {
 /** Answers prompts on one image. */
 export class Predictor {
   private readonly image: Pyramid;
-  private readonly ladders = new Map<string, Ladder>();
+  private readonly clicked = new Map<string, ClickAnswers>();
   private readonly refined = new WeakMap<Candidate, Candidate>();
   private readonly answers = new Map<string, Candidate>();
 
@@ -190,13 +191,15 @@ export class Predictor {
   }
 
   /**
-   * All answers for a prompt, best first. `choice` overrules the scorer for a prompt of one point:
-   * the ladder's window of that index, counted from the smallest.
+   * The answers for a prompt, best first. `choice` overrules the scorer for a prompt of one point: the
+   * window of that place, counted from the smallest. With `every` a click has an answer of each window,
+   * else the best one at least.
    */
   async candidates(
     prompt: Prompt,
     choice: number | null = null,
     mask: Mask | null = null,
+    every = false,
   ): Promise<Candidate[]> {
     if (mask && prompt.points.length === 0) {
       // A mask with no click is answered anew by its box, like a box with a mask and no click.
@@ -214,13 +217,18 @@ export class Predictor {
     if (around) first.push(await this.box(around));
     const single = prompt.points.length === 1 && !prompt.box;
     for (const point of prompt.points) {
-      const ladder = await this.ladder(point);
+      const { candidates, order: ranked } = await this.clicks(point, every || !single || choice !== null);
       const order =
-        single && choice !== null && ladder.candidates[choice]
-          ? [choice, ...ladder.order.filter((i) => i !== choice)]
-          : ladder.order;
-      const found = order.map((i) => ladder.candidates[i]!);
+        single && choice !== null && candidates.has(choice)
+          ? [choice, ...ranked.filter((i) => i !== choice)]
+          : ranked;
+      const found = order.map((i) => candidates.get(i)!);
       found[0] = await this.secondPass(found[0]!);
+      if (!single || choice === null) {
+        // Where the best one has turned out empty, one of the other windows may hold something.
+        if (found.length === 1 && found[0].score === 0 && !every) return this.candidates(prompt, null, null, true);
+        found.sort((a, b) => Number(a.score === 0) - Number(b.score === 0));
+      }
       byPoint.set(point, found);
       if (!prompt.box && point.positive) first.push(...found);
     }
@@ -319,7 +327,7 @@ export class Predictor {
 
   /** Whether the network has nothing more to do for a prompt. */
   knows({ points, box }: Prompt): boolean {
-    if (points.length === 1 && !box) return this.ladders.has(keyOf(points[0]!));
+    if (points.length === 1 && !box) return this.clicked.has(keyOf(points[0]!));
     return this.answers.has(keyOfPrompt({ points, box }));
   }
 
@@ -337,25 +345,54 @@ export class Predictor {
     return boxScorer ? boxScorer.score(measured)[0]! : measured[1]!;
   }
 
-  /** The candidates of a click, one a scale, all in one batch. */
-  async ladder(point: Point): Promise<Ladder> {
+  /**
+   * The answers of a click: the best of the windows that `Ladder` looks through, or with `every` those of all
+   * windows. The best one is the same either way; the others are in the order of the scores that all give.
+   */
+  async clicks(point: Point, every: boolean): Promise<ClickAnswers> {
     const key = keyOf(point);
-    const kept = this.ladders.get(key);
-    if (kept) return kept;
+    const kept = this.clicked.get(key);
+    if (kept && !(every && kept.ladder.missing().length > 0)) return kept;
     const { height, width } = this.image;
-    const maps = await this.maps(this.clickWindows(point), CLICK_CHANNEL);
-    const scores = this.scores(features(maps, height, width), maps.windows.length);
-    const candidates = scores.map((score, i) => this.candidate(maps, i, score));
-    const ladder = {
-      maps,
-      candidates,
-      order: candidates
-        .map((_, i) => i)
-        .sort((a, b) => candidates[b]!.score - candidates[a]!.score),
+    const { facts } = this.runtime;
+    const windows = this.clickWindows(point);
+    const ladder =
+      kept?.ladder ?? new Ladder(windows, facts.outputSize, height, width, facts.clickScorer);
+    if (!kept) {
+      for (let wanted = ladder.wanted(); wanted.length > 0; wanted = ladder.wanted()) await this.look(ladder, wanted);
+    }
+    const [best] = kept ? [kept.order[0]!] : [ladder.ranked()[0]!.place];
+    const candidates = new Map<number, Candidate>(kept?.candidates);
+    const add = (place: number, score: number): void => {
+      if (!candidates.has(place)) candidates.set(place, this.clickCandidate(ladder, place, score));
     };
-    bounded(this.ladders, KEPT);
-    this.ladders.set(key, ladder);
-    return ladder;
+    add(best, ladder.scores()[best]!);
+    const order = [best];
+    if (every || ladder.missing().length === 0) {
+      const missing = ladder.missing();
+      if (missing.length > 0) await this.look(ladder, missing);
+      for (const { place, score } of ladder.ranked()) {
+        add(place, score);
+        if (place !== best) order.push(place);
+      }
+      // Those with a mask come first.
+      order.sort((a, b) => Number(candidates.get(a)!.score === 0) - Number(candidates.get(b)!.score === 0));
+    } else if (candidates.get(best)!.score === 0) return this.clicks(point, true);
+    const answers = { ladder, candidates, order };
+    this.clicked.delete(key);
+    bounded(this.clicked, KEPT);
+    this.clicked.set(key, answers);
+    return answers;
+  }
+
+  /** Looks through the windows of a click at some places, in one batch. */
+  private async look(ladder: Ladder, places: readonly number[]): Promise<void> {
+    ladder.add(places, await this.maps(places.map((place) => ladder.windows[place]!), CLICK_CHANNEL));
+  }
+
+  private clickCandidate(ladder: Ladder, place: number, score: number): Candidate {
+    const logits = ladder.maps.get(place)!;
+    return this.candidate({ logits, side: ladder.side, windows: [ladder.windows[place]!] }, 0, score);
   }
 
   /** One scale of a click alone: what there is time for while the pointer moves. */
@@ -364,7 +401,7 @@ export class Predictor {
     const window = this.clickWindows(point)[scale]!;
     const maps = await this.maps([window], CLICK_CHANNEL);
     const measured = features(maps, height, width);
-    return { candidate: this.candidate(maps, 0, withoutScorer(measured, 0)), measured };
+    return { candidate: this.candidate(maps, 0, ruleScore(measured, 0)), measured };
   }
 
   clickWindows(point: Point): Window[] {
@@ -382,12 +419,6 @@ export class Predictor {
     const result = bounds ? blend(first, await this.box(bounds), this.image) : first;
     this.refined.set(first, result);
     return result;
-  }
-
-  private scores(found: Float32Array, count: number): number[] {
-    const scorer = this.runtime.facts.clickScorer;
-    if (scorer) return scorer.score(found);
-    return Array.from({ length: count }, (_, i) => withoutScorer(found, i));
   }
 
   private candidate(maps: Maps, index: number, score: number): Candidate {
@@ -502,13 +533,6 @@ export class Predictor {
 /** A candidate, with a score of 0 if its mask is empty. */
 function scored(candidate: Candidate): Candidate {
   return candidate.bounds ? candidate : candidate.rescored(0);
-}
-
-/** Without a learned scorer: sure, and not running out of its window. */
-function withoutScorer(found: Float32Array, index: number): number {
-  const one = found.subarray(index * FEATURES.length, (index + 1) * FEATURES.length);
-  const contact = Math.max(one[7]!, one[8]!, one[9]!, one[10]!);
-  return one[0]! > 0 ? one[1]! * (1 - contact) : 0;
 }
 
 /** The box around several positive points, if it has an area and no box says better. */

@@ -18,7 +18,10 @@ export interface Scale extends Shape {
 export interface Answer extends Shape {
   readonly mask: Mask;
   readonly alpha: Mask;
-  /** Windows tried for a single click, smallest first, and which of them this is; else empty. */
+  /**
+   * The windows of a single click, smallest first, and which of them this is; empty for other prompts, and
+   * where not all of them were looked through.
+   */
   readonly scales: readonly Scale[];
   readonly scale: number;
   /** Milliseconds this answer took, and whether an earlier preview had done the work. */
@@ -73,7 +76,8 @@ export interface Calls {
   /** `image` may be a reduced copy of an image of `width` x `height`. */
   setImage: { request: { image: RgbaImage; width: number; height: number }; answer: null };
   preview: { request: Question & { whole: boolean }; answer: Preview | null };
-  predict: { request: Question; answer: Answer | null };
+  /** With `scales` all windows of a click are looked through, for what the others give. */
+  predict: { request: Question & { scales?: boolean }; answer: Answer | null };
   track: {
     request: { image: RgbaImage; x: number; y: number; restart: boolean; fixed: boolean };
     answer: Tracked;

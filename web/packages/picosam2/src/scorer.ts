@@ -13,6 +13,11 @@ export const FEATURES = [
 ] as const;
 
 const COUNT = FEATURES.length;
+const [LARGER, SMALLER, GROWS] = [15, 16, 17] as const;
+
+/** A window is worth a look if the IoU expected of it is above the best one's less this. */
+const PATIENCE = 0.05;
+
 const GRID = 32;
 
 /** Logit maps of one prompt, smallest window first: (windows.length, side, side). */
@@ -32,11 +37,18 @@ export function features(maps: Maps, height: number, width: number): Float32Arra
   const n = maps.windows.length;
   const out = new Float32Array(n * COUNT);
   for (let i = 0; i < n; i++) {
-    out.set(measure(mapAt(maps, i), maps.side), i * COUNT);
-    out[i * COUNT + 14] = beyond(maps.windows[i]!, height, width);
+    measureAlone(out, i, mapAt(maps, i), maps.side, maps.windows[i]!, height, width);
+    if (i > 0) compare(out, i - 1, mapAt(maps, i - 1), mapAt(maps, i), maps.side, maps.windows);
   }
-  agreement(maps, out);
   return out;
+}
+
+/** Writes what is measured of candidate `index` alone into its features. */
+function measureAlone(
+  out: Float32Array, index: number, map: Float32Array, side: number, window: Window, height: number, width: number,
+): void {
+  out.set(measure(map, side), index * COUNT);
+  out[index * COUNT + 14] = beyond(window, height, width);
 }
 
 function measure(logits: Float32Array, side: number): Float32Array {
@@ -107,36 +119,40 @@ function beyond(window: Window, height: number, width: number): number {
   return 1 - (x * y) / (widthOf(window) * heightOf(window));
 }
 
-/** IoU with the next larger and next smaller window on what both see, and the area's growth. */
-function agreement(maps: Maps, out: Float32Array): void {
-  const { side, windows } = maps;
-  for (let small = 0; small + 1 < windows.length; small++) {
-    const ratio = widthOf(windows[small]!) / widthOf(windows[small + 1]!);
-    const low = (side * (1 - ratio)) / 2;
-    const high = (side * (1 + ratio)) / 2;
-    const whole: Rect = { x0: 0, y0: 0, x1: side, y1: side };
-    const part: Rect = { x0: low, y0: low, x1: high, y1: high };
-    const largeMap = mapAt(maps, small + 1);
-    const fine = resampleFloat(mapAt(maps, small), side, side, whole, GRID, GRID);
-    const coarse = resampleFloat(largeMap, side, side, part, GRID, GRID);
-    let both = 0, either = 0, fineArea = 0;
-    for (let i = 0; i < fine.length; i++) {
-      const a = fine[i]! > 0;
-      const b = coarse[i]! > 0;
-      if (a) fineArea++;
-      if (a && b) both++;
-      if (a || b) either++;
-    }
-    const agree = either ? both / either : 1;
-    const area = largeMap.reduce((n, value) => n + (value > 0 ? 1 : 0), 0) / (side * side);
-    const growth = ((fineArea / (GRID * GRID)) * ratio ** 2 + 1e-3) / (area + 1e-3);
-    out[small * COUNT + 15] = agree;
-    out[(small + 1) * COUNT + 16] = agree;
-    out[small * COUNT + 17] = Math.min(growth, 4);
+/**
+ * Writes what two neighbouring candidates, `small` and the next, say of each other into their features:
+ * their IoU on what both see, and how much the area grows in the larger window.
+ */
+function compare(
+  out: Float32Array, small: number, map: Float32Array, largeMap: Float32Array, side: number, windows: readonly Window[],
+): void {
+  const ratio = widthOf(windows[small]!) / widthOf(windows[small + 1]!);
+  const low = (side * (1 - ratio)) / 2;
+  const high = (side * (1 + ratio)) / 2;
+  const whole: Rect = { x0: 0, y0: 0, x1: side, y1: side };
+  const part: Rect = { x0: low, y0: low, x1: high, y1: high };
+  const fine = resampleFloat(map, side, side, whole, GRID, GRID);
+  const coarse = resampleFloat(largeMap, side, side, part, GRID, GRID);
+  let both = 0, either = 0, fineArea = 0;
+  for (let i = 0; i < fine.length; i++) {
+    const a = fine[i]! > 0;
+    const b = coarse[i]! > 0;
+    if (a) fineArea++;
+    if (a && b) both++;
+    if (a || b) either++;
   }
+  const agree = either ? both / either : 1;
+  const area = largeMap.reduce((n, value) => n + (value > 0 ? 1 : 0), 0) / (side * side);
+  const growth = ((fineArea / (GRID * GRID)) * ratio ** 2 + 1e-3) / (area + 1e-3);
+  out[small * COUNT + LARGER] = agree;
+  out[(small + 1) * COUNT + SMALLER] = agree;
+  out[small * COUNT + GROWS] = Math.min(growth, 4);
 }
 
-/** A perceptron with one hidden layer over the features of all candidates at once. */
+/**
+ * A perceptron with one hidden layer over the features of all candidates at once. Features that are not
+ * known are NaN, and count as their mean.
+ */
 export class Scorer {
   readonly candidates: number;
 
@@ -147,6 +163,8 @@ export class Scorer {
     private readonly hiddenBias: number[],
     private readonly out: number[][],
     private readonly outBias: number[],
+    /** The window that a click is looked at first, if the scorer predicts of others what they will give. */
+    readonly start: number | null,
   ) {
     this.candidates = outBias.length;
   }
@@ -170,6 +188,7 @@ export class Scorer {
       numbers(named("hidden_bias")),
       (named("out") as unknown[]).map(numbers),
       numbers(named("out_bias")),
+      (said["start"] ?? null) as number | null,
     );
     const inputs = scorer.candidates * COUNT;
     const units = scorer.hiddenBias.length;
@@ -183,6 +202,10 @@ export class Scorer {
     ) {
       throw new Error("the shapes of the model's scorer do not fit");
     }
+    const { start } = scorer;
+    if (start !== null && !(Number.isInteger(start) && start >= 0 && start < scorer.candidates)) {
+      throw new Error("the model's scorer starts with a window that it does not know");
+    }
     return scorer;
   }
 
@@ -191,6 +214,7 @@ export class Scorer {
     const hidden = [...this.hiddenBias];
     for (let i = 0; i < this.mean.length; i++) {
       const x = (found[i]! - this.mean[i]!) * this.scale[i]!;
+      if (Number.isNaN(x)) continue;
       const row = this.hidden[i]!;
       for (let j = 0; j < hidden.length; j++) hidden[j]! += x * row[j]!;
     }
@@ -199,6 +223,84 @@ export class Scorer {
       if (value > 0) for (let k = 0; k < raw.length; k++) raw[k]! += value * this.out[j]![k]!;
     });
     return raw.map(sigmoid);
+  }
+}
+
+/** The score of a candidate by its features, without a learned scorer: sure, and not running out of its window. */
+export function ruleScore(measured: Float32Array, index: number): number {
+  const one = measured.subarray(index * COUNT, (index + 1) * COUNT);
+  const contact = Math.max(one[7]!, one[8]!, one[9]!, one[10]!);
+  return one[0]! > 0 ? one[1]! * (1 - contact) : 0;
+}
+
+/**
+ * A click's windows, and what those that the network has looked through say of all of them. With a scorer
+ * that has a `start`, that window comes first; then the one that the scorer expects most of, as long as this
+ * is more than the best one's predicted IoU less `PATIENCE`. Otherwise all windows come at once.
+ */
+export class Ladder {
+  /** Logits (side, side) of the windows that were looked through, by their place. */
+  readonly maps = new Map<number, Float32Array>();
+  private readonly features: Float32Array;
+
+  constructor(
+    /** Smallest first. */
+    readonly windows: readonly Window[],
+    readonly side: number,
+    private readonly height: number,
+    private readonly width: number,
+    private readonly scorer: Scorer | null,
+  ) {
+    this.features = new Float32Array(windows.length * COUNT).fill(NaN);
+    // Beyond the smallest and the largest there is nothing to agree with.
+    const last = (windows.length - 1) * COUNT;
+    this.features[SMALLER] = this.features[last + LARGER] = this.features[last + GROWS] = 0;
+  }
+
+  /** Takes in the logits of the windows at some places. */
+  add(places: readonly number[], maps: Maps): void {
+    places.forEach((place, i) => {
+      const map = mapAt(maps, i).slice();
+      this.maps.set(place, map);
+      measureAlone(this.features, place, map, this.side, this.windows[place]!, this.height, this.width);
+    });
+    for (let small = 0; small + 1 < this.windows.length; small++) {
+      const [map, large] = [this.maps.get(small), this.maps.get(small + 1)];
+      if (!map || !large || !(places.includes(small) || places.includes(small + 1))) continue;
+      compare(this.features, small, map, large, this.side, this.windows);
+    }
+  }
+
+  /** The places of the windows to look through next; none when the best one is known. */
+  wanted(): number[] {
+    const start = this.scorer?.start ?? null;
+    if (start === null) return this.maps.size > 0 ? [] : this.missing();
+    if (this.maps.size === 0) return [start];
+    const missing = this.missing();
+    if (missing.length === 0) return [];
+    const scores = this.scores();
+    const next = missing.reduce((most, place) => (scores[place]! > scores[most]! ? place : most));
+    const best = Math.max(...[...this.maps.keys()].map((place) => scores[place]!));
+    return scores[next]! > best - PATIENCE ? [next] : [];
+  }
+
+  /** The places of the windows that were not looked through. */
+  missing(): number[] {
+    return this.windows.map((_, place) => place).filter((place) => !this.maps.has(place));
+  }
+
+  /** The predicted IoU of each window; of those not looked through what is expected. */
+  scores(): number[] {
+    if (this.scorer) return this.scorer.score(this.features);
+    return this.windows.map((_, place) => ruleScore(this.features, place));
+  }
+
+  /** The places that were looked through, best first, with their predicted IoU. */
+  ranked(): { place: number; score: number }[] {
+    const scores = this.scores();
+    return [...this.maps.keys()]
+      .map((place) => ({ place, score: scores[place]! }))
+      .sort((a, b) => b.score - a.score || a.place - b.place);
   }
 }
 

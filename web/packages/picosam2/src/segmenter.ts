@@ -25,6 +25,8 @@ export interface PromptLike {
 export interface PredictOptions {
   /** Overrules the model for a single point: a window, 0 for the smallest. */
   readonly scale?: number | null;
+  /** Looks through all windows of a single point, for `scales`; most masks are known after a few of them. */
+  readonly scales?: boolean;
 }
 
 /** A prompt that cannot be used. The message says what to change. */

@@ -17,6 +17,9 @@ export interface Golden {
     rle: Rle;
     polygons: number;
   }[];
+  /** The window that a click is looked at first, and what clicks then give: batches, score, mask. */
+  start: number;
+  started: { point: [number, number]; asked: number[]; score: number; rle: Rle }[];
   guided: {
     name: string;
     prompt: { points?: [number, number, number][]; box?: [number, number, number, number] };

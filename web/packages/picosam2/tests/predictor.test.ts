@@ -4,8 +4,16 @@ import { describe, expect, it } from "vitest";
 import { clickWindows, crop, type Prompt } from "../src/geometry.ts";
 import { area, iou, maskOf, polygons, rleDecode } from "../src/masks.ts";
 import { boundsOf, Predictor, type Runtime } from "../src/predictor.ts";
-import { FEATURES, features } from "../src/scorer.ts";
+import { readFacts } from "../src/metadata.ts";
+import { FEATURES, features, Scorer } from "../src/scorer.ts";
 import { arithmetic, discs, facts, golden, HEIGHT, promptOf, WIDTH } from "./arithmetic.ts";
+import { onnxWith } from "./helpers.ts";
+
+/** The facts with a scorer that chooses which windows are looked through. */
+function started(made: unknown): unknown {
+  const { scorers, ...rest } = made as { scorers: { click: object } };
+  return { ...rest, scorers: { ...scorers, click: { ...scorers.click, start: golden.start } } };
+}
 
 describe("the predictor", () => {
   it.each(golden.cases)("answers $name", async ({ prompt, scores, rle, polygons: count }) => {
@@ -24,10 +32,10 @@ describe("the predictor", () => {
   it("takes the scale that is asked for", async () => {
     const predictor = new Predictor(arithmetic, discs());
     const prompt: Prompt = { points: [{ x: 70.5, y: 60.5, positive: true }], box: null };
-    const ladder = await predictor.ladder(prompt.points[0]!);
+    const { candidates } = await predictor.clicks(prompt.points[0]!, true);
     for (let scale = 0; scale < facts.clickHalves.length; scale++) {
       const [best] = await predictor.candidates(prompt, scale);
-      expect(best!.score).toBe(ladder.candidates[scale]!.score);
+      expect(best!.score).toBe(candidates.get(scale)!.score);
     }
   });
 
@@ -39,8 +47,31 @@ describe("the predictor", () => {
     await predictor.candidates(prompt);
     const first = runs;
     await predictor.candidates(prompt);
-    expect(first).toBe(2); // the ladder, and the second pass
+    expect(first).toBe(2); // all windows, and the second pass
     expect(runs).toBe(first);
+  });
+
+  it.each(golden.started)("looks through the windows that its scorer wants: $point", async ({ point, asked, score, rle }) => {
+    const batches: number[] = [];
+    const { clickScorer } = readFacts(onnxWith("picosam2", JSON.stringify(started(golden.facts))), "started.onnx");
+    const runtime: Runtime = {
+      facts: { ...facts, clickScorer },
+      run: (crops, batch) => (batches.push(batch), arithmetic.run(crops, batch)),
+    };
+    const predictor = new Predictor(runtime, discs());
+    const prompt: Prompt = { points: [{ x: point[0], y: point[1], positive: true }], box: null };
+    const [best] = await predictor.candidates(prompt);
+    expect(batches).toEqual(asked);
+    expect(Math.abs(best!.score - score)).toBeLessThan(2e-4);
+    if (best!.bounds) expect(iou(maskOf(best!.region, best!.bounds), rleDecode(rle))).toBeGreaterThan(0.999);
+    const every = await predictor.candidates(prompt, null, null, true);
+    expect(every.length).toBe(facts.clickHalves.length);
+    if (score > 0) expect(every[0]!.score).toBe(best!.score);
+  });
+
+  it("refuses a scorer that starts with a window that it does not know", () => {
+    const { scorers } = golden.facts as { scorers: { click: object } };
+    for (const start of [-1, 0.5, 99, "2"]) expect(() => Scorer.fromJson({ ...scorers.click, start })).toThrow("starts with");
   });
 });
 
