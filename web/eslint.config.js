@@ -3,7 +3,7 @@ import tseslint from "typescript-eslint";
 export default tseslint.config(
   {
     ignores: [
-      "**/node_modules/", "eslint.config.js", "packages/picosam2/dist/", "packages/picosam2/standalone/", "packages/picosam2/examples/react/dist/",
+      "**/node_modules/", "eslint.config.js", "packages/picosam2/dist/", "packages/picosam2/kernels/", "packages/picosam2/standalone/", "packages/picosam2/examples/react/dist/",
       ".coverage/",
     ],
   },
