@@ -14,7 +14,7 @@ from PIL import Image
 from picosam2.data.coco import read_coco
 from picosam2.errors import DataError
 from picosam2.evaluation.compare import compare, compare_clicks, read_result
-from picosam2.evaluation.leak_check import check_leaks
+from picosam2.evaluation.leak_check import check_leaks, training_images
 from picosam2.evaluation.protocols import first_annotations
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -49,6 +49,23 @@ def test_a_renamed_resized_resaved_image_leaks_by_its_hash(tmp_path: Path) -> No
     assert [(leak.image, leak.stored, leak.why) for leak in checked.leaks] == [
         ("050.png", "shapes/003.png", "image")
     ]
+
+
+def test_a_folder_of_training_images_is_checked_as_a_store_is(tmp_path: Path) -> None:
+    trained = write_coco(tmp_path / "a", 3)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "more").symlink_to(trained.images, target_is_directory=True)
+    (tmp_path / "links" / "notes.txt").write_text("no image")
+    other = write_coco(tmp_path / "b", 2, start=50, name="other")
+    with Image.open(trained.images / "001.png") as image:
+        image.resize((96, 72)).convert("RGB").save(other.images / "050.png", "JPEG", quality=70)
+    images = read_coco(other.annotations, other.images).images
+    checked = check_leaks(images, training_images(tmp_path / "links"))
+    assert (checked.checked, checked.stored) == (2, 3)
+    assert [(leak.image, leak.stored) for leak in checked.leaks] == [("050.png", "more/001.png")]
+    assert len(checked.fingerprint) == 64
+    with pytest.raises(DataError, match="holds no images"):
+        training_images(tmp_path / "nowhere")
 
 
 def test_first_annotations_go_by_the_file(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def evaluate(
     peer: Annotated[str | None, Parameter(metavar="KIND:WHERE")] = None,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     first: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
-    check_leak: Annotated[Path | None, Parameter(metavar="STORE")] = None,
+    check_leak: Annotated[Path | None, Parameter(metavar="DIR")] = None,
     pixel_baselines: Annotated[bool, Parameter(negative="")] = False,
     jitter: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
     json: Annotated[Path | None, Parameter(metavar="FILE")] = None,
@@ -65,7 +65,8 @@ def evaluate(
             (likewise sam, edgetam; extra `sam2`).
         limit: Measure the first objects only, image by image.
         first: Measure only the first annotations of the file, as published results do (1000).
-        check_leak: Warn if images measured on are in this training store.
+        check_leak: Warn if images measured on are in this training store, or in this folder of
+            training images.
         pixel_baselines: Also flood fill and GrabCut, which take their time (extra `baselines`).
         jitter: Move the box's edges, or the click, by up to this share of the object's box.
         json: Also write the numbers, of every object too, to this file.
@@ -150,11 +151,11 @@ def _evaluate_domains(
     from picosam2._files import write_json, write_text
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, name_problems
-    from picosam2.data.store import Store
     from picosam2.evaluation.domains import evaluate_domains, read_domains
+    from picosam2.evaluation.leak_check import training_images
 
     sets = read_domains(folder)
-    store = None if check_leak is None else Store(check_leak)
+    store = None if check_leak is None else training_images(check_leak)
     with progress("measuring", "objects") as update:
         result = evaluate_domains(
             model, sets, limit=limit, store=store, weights=facts, progress=update
@@ -221,10 +222,9 @@ def _open(
 
 
 def _check_leak(images: Sequence[AnnotatedImage], store: Path) -> Leaks:
-    from picosam2.data.store import Store
-    from picosam2.evaluation.leak_check import check_leaks
+    from picosam2.evaluation.leak_check import check_leaks, training_images
 
-    return check_leaks(images, Store(store))
+    return check_leaks(images, training_images(store))
 
 
 def _table(result: Evaluation) -> str:

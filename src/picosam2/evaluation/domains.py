@@ -15,10 +15,9 @@ import numpy as np
 
 from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, EntryProblem, read_coco
-from picosam2.data.store import Store
 from picosam2.errors import DataError
 from picosam2.evaluation import metrics
-from picosam2.evaluation.leak_check import check_leaks
+from picosam2.evaluation.leak_check import TrainingImages, check_leaks
 from picosam2.evaluation.models import ModelUnderTest
 from picosam2.evaluation.run import GEOMETRIC, Evaluation, evaluate
 from picosam2.predictor import Predictor
@@ -121,7 +120,7 @@ def evaluate_domains(
     *,
     protocols: Sequence[str] = MEASURED_BY,
     limit: int | None = None,
-    store: Store | None = None,
+    store: TrainingImages | None = None,
     weights: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> DomainEvaluation:
@@ -132,7 +131,7 @@ def evaluate_domains(
         domains: the sets.
         protocols: of `protocols.PROTOCOLS`, those that measure on the whole image.
         limit: take the first objects of each set only.
-        store: check whether images of the sets are in this training store.
+        store: check whether images of the sets are among these training images.
         weights: facts for the result file.
         progress: is called after every image.
 

@@ -1,17 +1,23 @@
-"""Check whether evaluated images are in the training store: then their scores mean little."""
+"""Check whether evaluated images were trained on: then their scores mean little.
+
+What was trained on is a crop store, or a folder with the training images themselves.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from picosam2.data.coco import AnnotatedImage
 from picosam2.data.split import NEAR, dhash
 from picosam2.data.store import Store
-from picosam2.errors import ImageError
+from picosam2.errors import DataError, ImageError
 from picosam2.images import load_image
 
 
@@ -62,7 +68,61 @@ class Leaks:
         }
 
 
-def check_leaks(images: Sequence[AnnotatedImage], store: Store) -> Leaks:
+class TrainingImages(Protocol):
+    """What was trained on: one entry an image, with `id`, `file_name`, `source`, `dhash`."""
+
+    @property
+    def image_entries(self) -> list[dict[str, Any]]:
+        """The entries; `dhash` is hexadecimal, and `validation` says what was held out."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from others."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FolderImages:
+    """The images of a folder, hashed as a store's are."""
+
+    image_entries: list[dict[str, Any]]
+    fingerprint: str
+
+
+def training_images(place: Path) -> TrainingImages:
+    """The store in `place`, or else every image in it and its folders, linked ones too.
+
+    Raises:
+        StoreError: a store that is damaged.
+        DataError: there is no such folder, or no image in it.
+    """
+    if (place / "store.json").is_file():
+        return Store(place)
+    entries: list[dict[str, Any]] = []
+    for folder, _, names in os.walk(place, followlinks=True):
+        for name in sorted(names):
+            try:
+                hashed = dhash(load_image(Path(folder) / name))
+            except ImageError:
+                continue
+            entries.append(
+                {
+                    # No id: those of a file of annotations are not known here.
+                    "id": None,
+                    "file_name": name,
+                    "source": Path(folder).name,
+                    "dhash": f"{hashed:016x}",
+                    "validation": False,
+                }
+            )
+    if not entries:
+        raise DataError(f"{place} is no training store and holds no images: check the path")
+    hashes = "".join(entry["dhash"] for entry in entries)
+    return FolderImages(
+        image_entries=entries, fingerprint=hashlib.sha256(hashes.encode()).hexdigest()
+    )
+
+
+def check_leaks(images: Sequence[AnnotatedImage], store: TrainingImages) -> Leaks:
     """Compare images with those of a store, by image id and file name and by perceptual hash.
 
     The store's validation images count too. Images that cannot be read are not compared.
