@@ -18,6 +18,7 @@ def test_one_line_of_it_is_shown() -> None:
         "from picosam2.cli._native_stderr import native_stderr_bounded\n"
         "with native_stderr_bounded():\n"
         "    print('ours', file=sys.stderr)\n"
+        "    os.write(2, b'INFO: kernels for CPU\\n')\n"
         "    for _ in range(20000): os.write(2, b'bad \\x1b[31m row\\n')\n"
         "    print('ours again', file=sys.stderr)\n"
         "os.write(2, b'after\\n')\n"

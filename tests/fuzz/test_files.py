@@ -14,9 +14,11 @@ import json
 import os
 import random
 import shutil
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ import pytest
 from fuzz.mutate import mutate_bytes, mutate_json, mutate_text
 from helpers.tiny import SMALL_STORE, make_store, write_coco
 
+from picosam2.cli._native_stderr import native_stderr_bounded
 from picosam2.data.coco import read_coco
 from picosam2.data.store import Store, StoreConfig, prepare
 from picosam2.errors import ConfigError, PicoSAM2Error
@@ -144,17 +147,45 @@ INPUTS: dict[str, tuple[Callable[[random.Random, Path], None], int]] = {
 }
 
 
-def check(number: int, make: Callable[[], None]) -> None:
+def check(number: int, make: Callable[[], None], *, decoding: bool = False) -> None:
+    """Make an input and use it; `decoding` as commands do that decode images and run weights."""
     begin = time.monotonic()
-    try:
-        make()
-    except PicoSAM2Error as error:
-        text = str(error)
-        assert len(text) < 2000, f"input {number}: a message of {len(text)} characters"
-    except Exception as error:
-        raise AssertionError(f"input {number}: {type(error).__name__}: {error}"[:2000]) from error
+    with stderr_past_python(native_stderr_bounded if decoding else nullcontext) as written:
+        try:
+            make()
+        except PicoSAM2Error as error:
+            text = str(error)
+            assert len(text) < 2000, f"input {number}: a message of {len(text)} characters"
+        except Exception as error:
+            message = f"input {number}: {type(error).__name__}: {error}"
+            raise AssertionError(message[:2000]) from error
     took = time.monotonic() - begin
     assert took < LONGEST_S, f"input {number} took {took:.1f} s"
+    foreign = [line for line in written if not line.startswith("picosam2: ")]
+    assert not foreign, f"input {number}: on stderr {foreign[0][:300]}"
+    assert len(written) < 2, f"input {number}: {len(written)} lines on stderr"
+
+
+@contextmanager
+def stderr_past_python(
+    within: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[list[str]]:
+    """The lines that are written to file descriptor 2 within the block, or to `sys.stderr`."""
+    lines: list[str] = []
+    real, before = os.dup(2), sys.stderr
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            with open(2, "w", encoding="utf-8", closefd=False) as own:
+                sys.stderr = own
+                with within():
+                    yield lines
+        finally:
+            sys.stderr = before
+            os.dup2(real, 2)
+            os.close(real)
+        file.seek(0)
+        lines += file.read().decode("utf-8", "replace").splitlines()
 
 
 def numbers(count: int) -> list[int]:
@@ -169,6 +200,18 @@ def run(kind: str, folder: Path, count: int) -> None:
         here.mkdir()
         check(number, partial(make, random.Random(f"{kind} {number}"), here))
         shutil.rmtree(here)
+
+
+@pytest.mark.parametrize("stream", ["descriptor", "python"])
+def test_what_an_input_writes_on_stderr_is_noticed(stream: str) -> None:
+    def make() -> None:
+        if stream == "python":
+            print("foreign", file=sys.stderr)
+        else:
+            os.write(2, b"foreign\n")
+
+    with pytest.raises(AssertionError, match="input 7: on stderr foreign"):
+        check(7, make)
 
 
 @pytest.mark.parametrize("kind", INPUTS)

@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ HEIGHT, WIDTH = 60, 80
 def run(kind: str, make: Callable[[random.Random], None], count: int) -> None:
     before = peak_memory()
     for number in numbers(count):
-        check(number, partial(make, random.Random(f"{kind} {number}")))
+        draw = random.Random(f"{kind} {number}")
+        check(number, partial(make, draw), decoding=kind in ("image", "mask", "weights"))
     # Tests that ran before in this process may have taken more.
     assert peak_memory() <= max(before, MOST_MEMORY)
 
@@ -194,13 +196,13 @@ def a_prompt(draw: random.Random) -> None:
 
 def a_weights_file(draw: random.Random, original: Path, folder: Path) -> None:
     """Bytes that are damaged, or metadata that say something else; the file is opened and run."""
-    from picosam2.runtimes.onnx_file import with_metadata
-    from picosam2.runtimes.weights import load_runtime, read_facts
+    from picosam2.runtimes.weights import read_facts
 
     data, path = original.read_bytes(), folder / f"weights{original.suffix}"
-    if original.suffix == ".onnx" and draw.random() < 0.6:
+    if original.suffix != ".safetensors" and draw.random() < 0.6:
         try:
-            data = with_metadata(data, dict(json.loads(mutate_json(read_facts(original), draw))))
+            facts = dict(json.loads(mutate_json(read_facts(original), draw)))
+            data = sealed(original, facts)
         except (ValueError, TypeError):  # no longer JSON, or no document
             return
     else:
@@ -208,6 +210,31 @@ def a_weights_file(draw: random.Random, original: Path, folder: Path) -> None:
         if draw.random() < 0.2:
             data = data[: draw.randrange(len(data) + 1)]
     path.write_bytes(data)
+    use_weights(path)
+
+
+def sealed(original: Path, facts: dict[str, Any]) -> bytes:
+    """The bytes of a weights file with other metadata and the hash that belongs to it."""
+    from picosam2.runtimes.device_file import device_file, read_device_file
+    from picosam2.runtimes.onnx_file import with_metadata
+    from picosam2.runtimes.weights import DEVICE_FILES
+
+    if original.suffix == ".onnx":
+        return with_metadata(original.read_bytes(), facts)
+    model = read_device_file(original, DEVICE_FILES[original.suffix]).model
+    file = facts.pop("file", {})
+    return device_file(model, facts, file if isinstance(file, dict) else {"runtime": file})
+
+
+def use_weights(path: Path) -> None:
+    """Open and run a file; only read what it says of itself where its runtime is not installed."""
+    from picosam2.runtimes.protocol import RuntimeInfo
+    from picosam2.runtimes.weights import DEVICE_FILES, load_runtime, read_facts
+
+    runtime_name = DEVICE_FILES.get(path.suffix, "onnx")
+    if not find_spec(PACKAGES.get(runtime_name, "onnxruntime")):
+        RuntimeInfo.of_file(runtime_name, path, read_facts(path))
+        return
     runtime = load_runtime(path, threads=1)
     side = runtime.info.input_size
     logits = runtime(np.zeros((1, side, side, 3), np.uint8))
@@ -271,15 +298,12 @@ def client(tiny_onnx: Path) -> Iterator[Any]:
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "runtimes"
+PACKAGES = {"litert": "ai_edge_litert", "executorch": "executorch"}
 
 
 def all_weights(tiny_onnx: Path, tiny_safetensors: Path) -> list[Path]:
-    from importlib.util import find_spec
-
-    files = [tiny_onnx, tiny_safetensors]
-    if find_spec("ai_edge_litert"):
-        files.append(GOLDEN / "one-channel.tflite")
-    return files
+    device_files = (GOLDEN / f"one-channel{ending}" for ending in (".tflite", ".pte"))
+    return [tiny_onnx, tiny_safetensors, *device_files]
 
 
 def fuzz_weights(files: list[Path], folder: Path, count: int) -> None:

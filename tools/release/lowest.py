@@ -65,7 +65,7 @@ CHECKS = {
     "labelme": Check("tests/apps/test_labelme.py", "labelme.app osam", "train"),
     "supervision": Check("tests/io/test_formats.py", "supervision"),
     "parquet": Check("tests/tasks/test_batch.py", "pyarrow pandas", packages="pandas"),
-    "hub": Check("tests/runtimes/test_hub.py tests/export/test_hub.py", "huggingface_hub"),
+    "hub": Check("tests/runtimes/test_hub.py tests/export/test_hub.py", "huggingface_hub", "train"),
     "openvino": Check("tests/contract tests/runtimes", "openvino", "train"),
     "litert": Check("tests/contract tests/runtimes", "ai_edge_litert"),
     "export-litert": Check("tests/export/test_device.py tests/contract", "litert_torch"),

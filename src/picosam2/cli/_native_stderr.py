@@ -54,11 +54,11 @@ def native_stderr_bounded() -> Iterator[None]:
 
 
 def _show_first(pipe: int, stream: io.TextIOWrapper) -> None:
-    """Read a pipe to its end, and print its first line that says something."""
+    """Read a pipe to its end, and print its first line that says more than what was done."""
     with open(pipe, "rb") as lines:
         for line in iter(lambda: lines.readline(1 << 16), b""):
             text = " ".join(line.decode("utf-8", "backslashreplace").split())
-            if text:
+            if text and not text.startswith("INFO: "):  # LiteRT names its kernels so
                 shown = one_line(text[:_LONGEST])
                 rest = "what else libraries report is left out"
                 print(f"picosam2: a library reports: {shown} ({rest})", file=stream)

@@ -47,8 +47,9 @@ from picosam2.cli._native_stderr import native_stderr_bounded
 from picosam2.cli._text import one_line
 from picosam2.errors import PicoSAM2Error, PromptWarning
 
-_DECODING = ("segment", "everything", "track", "serve", "eval")
-"""Commands that decode a user's files, and start no programs whose stderr is of interest."""
+_DECODING = ("segment", "everything", "track", "serve", "eval", "clicks", "robustness", "info")
+"""Commands that decode a user's files or run its weights, and start no programs whose stderr is of
+interest."""
 
 _EXTRAS = {
     **dict.fromkeys(
