@@ -9,7 +9,10 @@ Parquet, too. Run again, it leaves out the keys that are in --out already.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+
+os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")  # or it reports to its makers
 
 import daft
 from daft import DataType

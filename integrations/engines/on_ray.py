@@ -9,7 +9,10 @@ Parquet, too. Run again after an interruption, it leaves out the keys that are i
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or it reports to its makers
 
 import pyarrow
 import pyarrow.compute

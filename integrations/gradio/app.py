@@ -6,7 +6,10 @@ python app.py
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # or it reports to its makers
 
 import gradio as gr
 import numpy as np

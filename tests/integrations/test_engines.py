@@ -26,8 +26,6 @@ def run(engine: str, source: Path, out: Path) -> None:
         **os.environ,
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "DAFT_ANALYTICS_ENABLED": "0",
     }
     ended = subprocess.run(
         [*command, "--input", source, "--out", out, "--workers", "2"],

@@ -1,4 +1,4 @@
-"""ONNX Runtime reports to nobody, unless the user says that it may."""
+"""ONNX Runtime, OpenVINO and others report to nobody, unless the user says that they may."""
 
 from __future__ import annotations
 
@@ -69,6 +69,24 @@ def test_who_allows_it_is_obeyed(tmp_path: Path) -> None:
     assert in_home(home, "-c", code, ORT_DISABLE_TELEMETRY="0").stdout == "0\n"
 
 
+OPENVINO = """
+import sys
+import picosam2
+from picosam2 import Predictor
+masks = Predictor(runtime="openvino")(picosam2.sample(), points=[(353, 349)])
+assert masks[0].area > 0
+assert not any("openvino_telemetry" in name for name in sys.modules)
+"""
+
+
+def test_openvino_leaves_the_home_folder_untouched(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    home = tmp_path / "home"
+    home.mkdir()
+    in_home(home, "-c", OPENVINO, CI="")  # it reports from no CI
+    assert list(home.rglob("*")) == []
+
+
 def test_everything_imports_it_in_one_place() -> None:
     found = {
         path.relative_to(SRC).as_posix()
@@ -78,3 +96,21 @@ def test_everything_imports_it_in_one_place() -> None:
     # The worker runs in the tools' own environment, without this package, and does the same.
     assert found == {"export/imx500/worker.py"}
     assert "ORT_DISABLE_TELEMETRY" in (SRC / "export/imx500/worker.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("program", "package", "variable"),
+    [
+        ("gradio/app.py", "gradio", "GRADIO_ANALYTICS_ENABLED"),
+        ("engines/on_ray.py", "ray", "RAY_USAGE_STATS_ENABLED"),
+        ("engines/on_daft.py", "daft", "DAFT_ANALYTICS_ENABLED"),
+    ],
+)
+def test_programs_beside_the_package_keep_others_from_reporting(
+    program: str, package: str, variable: str
+) -> None:
+    """The variable is set, unless the user has set it, before the package is imported."""
+    text = (SRC.parents[1] / "integrations" / program).read_text()
+    before, _, after = text.partition(f"\nimport {package}")
+    assert f'os.environ.setdefault("{variable}", ' in before
+    assert after

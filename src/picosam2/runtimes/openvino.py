@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,25 @@ from picosam2.runtimes.onnx import read_weights
 from picosam2.runtimes.protocol import GUIDANCE_PLANES, RuntimeInfo
 from picosam2.runtimes.reopen import OpenedFile
 from picosam2.runtimes.session_pool import Session, SessionPoolRuntime
+
+
+def import_openvino() -> ModuleType:
+    """The package `openvino`, without what it would send home.
+
+    When it is imported, it makes an identity in the home directory and reports to its makers, if
+    `openvino_telemetry` is there. Where a program has imported it before, nothing is changed.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    reporting = "openvino_telemetry"
+    if "openvino" in sys.modules or reporting in sys.modules:
+        return require("openvino", "openvino")
+    sys.modules[reporting] = None  # type: ignore[assignment]  # an import of it fails
+    try:
+        return require("openvino", "openvino")
+    finally:
+        del sys.modules[reporting]
 
 
 class OpenVinoRuntime(SessionPoolRuntime, OpenedFile):
@@ -33,7 +54,7 @@ class OpenVinoRuntime(SessionPoolRuntime, OpenedFile):
             WeightsError: missing, damaged, or not exported by this project.
             MissingExtraError: OpenVINO is not installed.
         """
-        openvino = require("openvino", "openvino")
+        openvino = import_openvino()
         path = Path(path)
         self._path, self._threads = path, threads
         _, info = read_weights(path, "openvino")
