@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ from helpers.fakes import FakeRuntime, disc, fixed_scores, reddish
 
 from picosam2 import geometry, masks
 from picosam2.errors import PromptError
-from picosam2.geometry import CLICK_HALVES
+from picosam2.geometry import CLICK_HALVES, Window
+from picosam2.guidance import DISK_RADIUS, MaskSoFar
+from picosam2.masks import Region
 from picosam2.predictor import MULTIMASKS, Predictor
 from picosam2.prompts import Box, Point, Prompt
+from picosam2.refine import obeyed
 
 HEIGHT, WIDTH = 240, 320
 COUNT = len(CLICK_HALVES)
@@ -270,3 +274,43 @@ def test_low_resolution_logits_are_fed_back_as_users_of_sam_2_write_it() -> None
     assert masks[0, 120, 90]
     assert not masks[0, 120, 110]
     assert (masks[0] & A).sum() > 0.8 * A.sum()
+
+
+def test_a_correction_on_a_large_image_takes_no_plane_of_its_size() -> None:
+    """A small object of an image of 12 megapixels: only its surroundings are drawn and pasted."""
+    small = photo(A)
+    image = np.zeros((3000, 4000, 3), np.uint8)
+    image[1000 : 1000 + small.shape[0], 2000 : 2000 + small.shape[1]] = small
+    predictor = Predictor(guided())
+    pyramid = geometry.Pyramid(image)
+    mask = MaskSoFar.of_region(Region(2040, 1080, np.full((70, 90), 3, np.float32)), 3000, 4000)
+    point = Point(ON_A[0] + 2000, ON_A[1] + 1000)
+    predictor.correct(pyramid, mask, [point])
+    tracemalloc.start()
+    found = predictor.correct(pyramid, mask, [point])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.region.area
+    assert peak < 4_000_000
+
+
+def test_a_click_is_obeyed_by_a_disk_of_its_own() -> None:
+    """The same as on the whole grid, also where the disk leaves the region."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (60, 80)).astype(np.float32)
+    region = Region(10, 20, logits)
+    window = Window(-300, 0, 700, 500)
+    points = [Point(11, 21), Point(89.5, 79.5, False), Point(40.25, 50.75), Point(45, 52, False)]
+    got = obeyed(region, window, points)
+    expected = logits.copy()
+    rows, columns = np.mgrid[20:80, 10:90] + 0.5
+    radius_x, radius_y = DISK_RADIUS * window.width, DISK_RADIUS * window.height
+    for p in points:
+        if (expected[int(p.y) - 20, int(p.x) - 10] > 0) == p.positive:
+            continue
+        disk = ((columns - p.x) / radius_x) ** 2 + ((rows - p.y) / radius_y) ** 2 <= 1
+        change = np.maximum if p.positive else np.minimum
+        expected[disk] = change(expected[disk], 1 if p.positive else -1)
+    assert not np.array_equal(expected, logits)
+    np.testing.assert_array_equal(got.logits, expected)
+    np.testing.assert_array_equal(region.logits, logits)

@@ -548,3 +548,90 @@ def test_impossible_windows(corners: tuple[float, ...], says: str) -> None:
 def test_a_window_without_a_size_is_refused() -> None:
     with pytest.raises(PromptError):
         geometry.point_window(Point(5, 5), 0)
+
+
+# --- large images -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometry, "MAX_AT_ONCE", 1000)
+
+
+@pytest.mark.parametrize(
+    "corners", [(10, 20, 260, 190), (-50, -70, 250.5, 400.25), (3, 4, 9, 220), (5, 6, 280, 11)]
+)
+def test_pasting_in_strips_gives_the_same(
+    corners: tuple[float, ...], in_strips: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (48, 48)).astype(np.float32)
+    strips = geometry.paste_region(logits, Window(*corners), 200, 300)
+    monkeypatch.undo()
+    whole = geometry.paste_region(logits, Window(*corners), 200, 300)
+    assert (strips.x, strips.y) == (whole.x, whole.y)
+    np.testing.assert_array_equal(strips.values, whole.values)
+
+
+@given(
+    st.integers(0, 99), coordinate, coordinate, side, side, st.integers(1, 90), st.integers(1, 90)
+)
+@settings(max_examples=60, deadline=None)
+def test_a_mask_lies_in_its_positive_columns(
+    seed: int, x: float, y: float, width: float, height: float, rows: int, columns: int
+) -> None:
+    """Pasting these columns alone gives the mask's box and the same logits."""
+    rng = np.random.default_rng(seed)
+    logits = np.where(rng.random((12, 12)) < 0.1, 3, -4).astype(np.float32)
+    window = Window(x / 4, y / 4, x / 4 + width, y / 4 + height)
+    whole = geometry.paste_region(logits, window, rows, columns)
+    some = geometry.positive_columns(logits, window, columns)
+    if some is None:
+        assert not whole.mask.any()
+        return
+    part = geometry.paste_region(logits, window, rows, columns, some)
+    assert part.box == whole.box
+    offset = part.x - whole.x
+    np.testing.assert_array_equal(
+        part.values, whole.values[:, offset : offset + part.values.shape[1]]
+    )
+
+
+def test_a_large_paste_takes_little_more_than_its_logits() -> None:
+    logits = np.full((96, 96), 3, np.float32)
+    tracemalloc.start()
+    region = geometry.paste_region(logits, Window(0, 0, 4000, 3000), 3000, 4000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert region.values.nbytes == 4 * 12_000_000
+    assert peak < 1.2 * region.values.nbytes
+
+
+def test_a_pyramid_gives_nearly_the_same_crops() -> None:
+    """Of a smooth image; windows that shrink it little come from the image itself."""
+    rows, columns = np.mgrid[:1501, :2001]
+    waves = 128 + 90 * np.sin(columns / 90) * np.cos(rows / 70)
+    image = np.stack((waves, 255 - waves, columns / 8), 2).astype(np.uint8)
+    pyramid = geometry.Pyramid(image)
+    for window in (Window(100, 50, 650, 600), Window(100, 50, 670, 1400)):
+        direct = geometry.crop(image, window, 96)
+        np.testing.assert_array_equal(geometry.crop(pyramid, window, 96), direct)
+    assert pyramid.level(Window(0, 0, 500, 500), 96)[0] is image
+    for window in (Window(-100, -50, 1500, 1500), Window(300, 200, 1500, 1500)):
+        direct, near = geometry.crop(image, window, 96), geometry.crop(pyramid, window, 96)
+        assert pyramid.level(window, 96)[0] is not image
+        difference = np.abs(direct.astype(int) - near)
+        assert difference.mean() < 0.5
+        # At the image's edge the padding is mixed in with another weight.
+        assert np.quantile(difference, 0.98) <= 2
+
+
+def test_the_levels_of_a_pyramid_are_means() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1031, 777, 3), dtype=np.uint8)
+    half, window = geometry.Pyramid(image).level(Window(0, 0, 400, 600), 64)
+    assert half.shape == (516, 389, 3)
+    assert window == Window(0, 0, 200, 300)
+    even = image[:1030, :776].reshape(515, 2, 388, 2, 3).astype(int).sum((1, 3))
+    np.testing.assert_array_equal(half[:515, :388], (even + 2) // 4)
+    np.testing.assert_array_equal(half[515, 388], image[1030, 776])
+    tiny = geometry.Pyramid(np.zeros((1, 3, 3), np.uint8))
+    assert geometry.crop(tiny, Window(-5000, -5000, 5000, 5000), 64).shape == (64, 64, 3)

@@ -5,7 +5,7 @@ import pytest
 
 from picosam2 import geometry, guidance
 from picosam2.geometry import Window
-from picosam2.masks import Region
+from picosam2.masks import Region, bbox
 from picosam2.prompts import Box, Point
 
 
@@ -54,6 +54,40 @@ def test_probabilities_of_logits() -> None:
     assert placed.shape == (6, 8)
     assert placed.sum() == 6 * 255
     assert (placed[1:3, 2:5] == 255).all()
+
+
+@pytest.mark.parametrize(
+    "window",
+    [Window(10, -20, 130, 80), Window(25.5, 20.25, 60, 70), Window(-500, -400, 900, 800),
+     Window(100, 90, 139, 99), Window(300, 300, 400, 400)],
+)  # fmt: skip
+def test_a_mask_so_far_stands_for_the_plane_of_the_whole_image(window: Window) -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (31, 47)).astype(np.float32)
+    region = Region(30, 20, logits)
+    kept = guidance.MaskSoFar.of_region(region, 100, 140)
+    full = guidance.whole(region, 100, 140)
+    assert full.shape == kept.shape == (100, 140)
+    np.testing.assert_array_equal(full[20:51, 30:77], guidance.probability(logits))
+    assert not full[:20].any()
+    assert not full[:, 77:].any()
+    points = [Point(40, 30), Point(60, 25, False)]
+    np.testing.assert_array_equal(
+        guidance.planes(window, 96, kept, points), guidance.planes(window, 96, full, points)
+    )
+    assert kept.box == Box(*(bbox(full > 127) or ()))
+
+
+def test_a_given_mask_keeps_what_is_not_zero() -> None:
+    mask = np.zeros((100, 140), np.float32)
+    mask[20:60, 30:90] = 0.7
+    mask[20, 30] = 0.003
+    kept = guidance.MaskSoFar.of_mask(mask)
+    assert kept.values.shape == (40, 60)
+    np.testing.assert_array_equal(kept[:100, :140], np.rint(mask * np.float32(255)))
+    assert kept.box == Box(30, 20, 90, 60)
+    same = guidance.MaskSoFar.of_mask(mask > 0.5)
+    np.testing.assert_array_equal(same[:100, :140], 255 * (mask > 0.5))
+    assert guidance.MaskSoFar.of_mask(np.zeros((5, 6), bool)).box is None
 
 
 def test_the_next_box_is_the_mask_where_all_clicks_are_in_it() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +39,12 @@ BOX_MAX_ASPECT = math.inf
 CLICK_HALVES = (0.02, 0.0375, 0.075, 0.15, 0.3, 0.5625)
 """Half-sizes of the windows tried for a click, as fractions of the image's long side."""
 
+MAX_AT_ONCE = 1 << 20
+"""Pixels of logits that are pasted in one piece; more are pasted strip by strip."""
+
 _RESAMPLE = Image.Resampling.BILINEAR
 _THINNEST = 2.0**-10  # Pillow keeps rectangles in single precision, and refuses empty ones
+_ROWS = 512  # of an image that are halved together
 _MAX_READ = 2 * MAX_PIXELS  # image and padding; only windows thousands of times the image pass it
 
 
@@ -185,10 +190,21 @@ class _Span:
         return slice(low, max(min(self.stop, self.limit), low))
 
 
+class Plane(Protocol):
+    """Pixels (H, W) or (H, W, 3) uint8 that can be cut: an array, or what stands for one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W) or (H, W, 3)."""
+
+    def __getitem__(self, part: tuple[slice, slice], /) -> npt.NDArray[np.uint8]:
+        """The pixels of some rows and columns."""
+
+
 def _resample(
-    plane: npt.NDArray[np.uint8], window: Window, size: int, fill: Sequence[int] | int
+    plane: Plane, window: Window, size: int, fill: tuple[int, ...] | int
 ) -> npt.NDArray[np.uint8]:
-    """`plane` (H, W) or (H, W, 3) uint8 seen through `window`, (size, size[, 3]) uint8."""
+    """`plane` seen through `window`, (size, size) or (size, size, 3) uint8."""
     height, width = plane.shape[:2]
     window = window.at_least(_THINNEST)
     across = _Span.of(window.x0, window.x1, size, width)
@@ -198,52 +214,101 @@ def _resample(
         out = np.empty((size, size, *plane.shape[2:]), np.uint8)
         out[...] = fill
         return out
+    image = Image.fromarray(np.ascontiguousarray(seen))
     # One axis at a time, the longer first: padding is then only ever laid along a strip, so that
     # a long, narrow image seen through a square window takes no more memory than it has itself.
-    for axis in (1, 0) if width >= height else (0, 1):
-        seen = _resample_axis(seen, axis, across if axis else down, size, fill)
-    return seen
+    for axis in (0, 1) if width >= height else (1, 0):
+        image = _resample_axis(image, axis, down if axis else across, size, fill)
+    return np.asarray(image)
 
 
 def _resample_axis(
-    plane: npt.NDArray[np.uint8], axis: int, span: _Span, size: int, fill: Sequence[int] | int
-) -> npt.NDArray[np.uint8]:
-    """The part of an image that `span` reads along `axis` (0 down, 1 across), `size` long."""
-    if plane.shape[1 - axis] * (span.stop - span.start) > _MAX_READ:
+    image: Image.Image, axis: int, span: _Span, size: int, fill: tuple[int, ...] | int
+) -> Image.Image:
+    """The part of an image that `span` reads along `axis` (0 across, 1 down), `size` long."""
+    if image.size[1 - axis] * (span.stop - span.start) > _MAX_READ:
         raise PromptError("the window is too large for the image: choose one nearer to its size")
-    read = _placed(plane, axis, span.inside.start - span.start, span.stop - span.start, fill)
-    shape, box = list(read.shape[:2]), [0.0, 0.0, read.shape[1], read.shape[0]]
+    read = _placed(image, axis, span.inside.start - span.start, span.stop - span.start, fill)
+    shape, box = list(read.size), [0.0, 0.0, *read.size]
     shape[axis] = span.last - span.first
-    box[1 - axis], box[3 - axis] = span.low, span.high
-    whole = Image.fromarray(np.ascontiguousarray(read))
-    small = np.asarray(whole.resize((shape[1], shape[0]), _RESAMPLE, box=tuple(box)))
+    box[axis], box[2 + axis] = span.low, span.high
+    small = read.resize((shape[0], shape[1]), _RESAMPLE, box=(box[0], box[1], box[2], box[3]))
     return _placed(small, axis, span.first, size, fill)
 
 
 def _placed(
-    plane: npt.NDArray[np.uint8], axis: int, start: int, length: int, fill: Sequence[int] | int
-) -> npt.NDArray[np.uint8]:
-    """`plane` from `start` on in an array `length` long along `axis`, filled elsewhere."""
-    if plane.shape[axis] == length:
-        return plane
-    shape = list(plane.shape)
-    shape[axis] = length
-    out = np.empty(shape, np.uint8)
-    out[...] = fill
-    place = slice(start, start + plane.shape[axis])
-    out[(place,) if axis == 0 else (slice(None), place)] = plane
+    image: Image.Image, axis: int, start: int, length: int, fill: tuple[int, ...] | int
+) -> Image.Image:
+    """An image from `start` on in one that is `length` long along `axis`, filled elsewhere."""
+    if image.size[axis] == length:
+        return image
+    shape, place = list(image.size), [0, 0]
+    shape[axis], place[axis] = length, start
+    out = Image.new(image.mode, (shape[0], shape[1]), fill)
+    out.paste(image, (place[0], place[1]))
     return out
 
 
-def crop(
-    image: npt.NDArray[np.uint8], window: Window, size: int = CROP_SIZE
-) -> npt.NDArray[np.uint8]:
+def crop(image: ImageOrPyramid, window: Window, size: int = CROP_SIZE) -> npt.NDArray[np.uint8]:
     """What the network sees: `image` (H, W, 3) RGB uint8 through `window`, (size, size, 3) uint8.
 
     Outside the image the crop holds `images.PAD_RGB`, which normalisation takes to about zero.
     Raises `PromptError` for a window thousands of times as large as the image.
     """
+    if isinstance(image, Pyramid):
+        image, window = image.level(window, size)
     return _resample(image, window, size, PAD_RGB)
+
+
+class Pyramid:
+    """An image in several sizes, so that a large window is cropped from a small copy.
+
+    Windows whose crop shrinks the image by less than `EXACT` come from the image itself; larger
+    ones come from a copy that is still `REST` times as fine as the crop. Copies are made when they
+    are needed, and kept. The page does the same.
+    """
+
+    REST = 3
+    EXACT = 2 * REST
+
+    def __init__(self, image: npt.NDArray[np.uint8]) -> None:
+        """Of an image (H, W, 3) RGB uint8."""
+        self._levels = [image]
+
+    @property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """The image itself."""
+        return self._levels[0]
+
+    def level(self, window: Window, size: int) -> tuple[npt.NDArray[np.uint8], Window]:
+        """The copy that a crop of that size comes from, and the window in its pixels."""
+        shrink = min(window.width, window.height) / size
+        wanted = 0 if shrink < self.EXACT else math.floor(math.log2(shrink / self.REST))
+        while len(self._levels) <= wanted and min(self._levels[-1].shape[:2]) > 1:
+            self._levels.append(_halved(self._levels[-1]))
+        level = min(wanted, len(self._levels) - 1)
+        step = 2**level
+        scaled = Window(*(edge / step for edge in (window.x0, window.y0, window.x1, window.y1)))
+        return self._levels[level], scaled if level else window
+
+
+ImageOrPyramid: TypeAlias = npt.NDArray[np.uint8] | Pyramid
+"""An image (H, W, 3) RGB uint8, or its pyramid."""
+
+
+def pixels_of(image: ImageOrPyramid) -> npt.NDArray[np.uint8]:
+    """The image itself, (H, W, 3) RGB uint8."""
+    return image.image if isinstance(image, Pyramid) else image
+
+
+def _halved(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The mean of 2x2 pixels, rounded; in a last odd row or column that of fewer."""
+    height, width = image.shape[:2]
+    out = np.empty(((height + 1) // 2, (width + 1) // 2, 3), np.uint8)
+    for top in range(0, height, _ROWS):
+        rows = Image.fromarray(image[top : top + _ROWS]).reduce(2)
+        out[top // 2 : top // 2 + rows.height] = np.asarray(rows)
+    return out
 
 
 def crop_mask(
@@ -253,30 +318,36 @@ def crop_mask(
     return crop_plane(mask.view(np.uint8) * np.uint8(255), window, size)
 
 
-def crop_plane(
-    plane: npt.NDArray[np.uint8], window: Window, size: int = CROP_SIZE
-) -> npt.NDArray[np.float32]:
+def crop_plane(plane: Plane, window: Window, size: int = CROP_SIZE) -> npt.NDArray[np.float32]:
     """`plane` (H, W) uint8 through `window`, zero outside the image: (size, size) float32, 0..1."""
     covered = _resample(plane, window, size, 0)
     return covered.astype(np.float32) / np.float32(255)
 
 
 def paste_region(
-    logits: npt.NDArray[np.float32], window: Window, height: int, width: int
+    logits: npt.NDArray[np.float32],
+    window: Window,
+    height: int,
+    width: int,
+    columns: slice | None = None,
 ) -> Region:
     """Logits (S, S) float32 of `window` back on the pixels of an image whose centres it covers.
 
     The inverse of `crop`: bilinear on the logits (antialiased where the image is coarser than the
-    crop). Only the window's part of the image is computed; thresholding comes after. A window
-    thinner than a pixel is pasted as if it were a pixel wide.
+    crop). Only the window's part of the image is computed, of it only some `columns` of the image
+    if they are given; thresholding comes after. A window thinner than a pixel is pasted as if it
+    were a pixel wide.
     """
     window = window.at_least(1.0)
     x0, x1 = _centres(window.x0, window.x1, width)
     y0, y1 = _centres(window.y0, window.y1, height)
-    if x1 <= x0 or y1 <= y0:
-        return Region(x0, y0, np.zeros((max(y1 - y0, 0), max(x1 - x0, 0)), np.float32))
-    rows, columns = logits.shape
-    step_x, step_y = columns / window.width, rows / window.height
+    left, right = x0, x1
+    if columns is not None:
+        left, right = max(columns.start, x0), min(columns.stop, x1)
+    if right <= left or y1 <= y0:
+        return Region(left, y0, np.zeros((max(y1 - y0, 0), max(right - left, 0)), np.float32))
+    rows_cells, columns_cells = logits.shape
+    step_x, step_y = columns_cells / window.width, rows_cells / window.height
     # A covered pixel may stick out of the window by half of itself, and the filter reaches one
     # more step: replicating the edge serves both.
     pad_x, pad_y = math.ceil(1.5 * step_x) + 1, math.ceil(1.5 * step_y) + 1
@@ -287,10 +358,37 @@ def paste_region(
         (x1 - window.x0) * step_x + pad_x,
         (y1 - window.y0) * step_y + pad_y,
     ).at_least(_THINNEST)
-    resized = Image.fromarray(padded).resize(
-        (x1 - x0, y1 - y0), _RESAMPLE, box=(box.x0, box.y0, box.x1, box.y1)
-    )
-    return Region(x0, y0, np.asarray(resized))
+    image = Image.fromarray(padded)
+    # Where the rows grow, Pillow resamples across first: then the columns can be chosen in between.
+    whole = columns is None and (x1 - x0) * (y1 - y0) <= MAX_AT_ONCE
+    if whole or y1 - y0 < image.height:
+        resized = image.resize((x1 - x0, y1 - y0), _RESAMPLE, box=(box.x0, box.y0, box.x1, box.y1))
+        return Region(left, y0, np.asarray(resized)[:, left - x0 : right - x0])
+    # The same in two steps, the second one strip by strip, so that its copies are small.
+    wide = image.resize((x1 - x0, image.height), _RESAMPLE, box=(box.x0, 0, box.x1, image.height))
+    out = np.empty((y1 - y0, right - left), np.float32)
+    strip = max(MAX_AT_ONCE // 4 // (y1 - y0), 1)
+    for start in range(left, right, strip):
+        stop = min(start + strip, right)
+        part = wide.crop((start - x0, 0, stop - x0, image.height))
+        tall = part.resize(
+            (stop - start, y1 - y0), _RESAMPLE, box=(0, box.y0, stop - start, box.y1)
+        )
+        out[:, start - left : stop - left] = np.asarray(tall)
+    return Region(left, y0, out)
+
+
+def positive_columns(logits: npt.NDArray[np.float32], window: Window, width: int) -> slice | None:
+    """The columns of an image in which the mask of pasted logits (S, S) can be; None for none."""
+    window = window.at_least(1.0)
+    cells = np.flatnonzero((logits > 0).any(0))
+    if not cells.size:
+        return None
+    step = logits.shape[1] / window.width
+    reach = max(step, 1) + 1
+    low = window.x0 + (cells[0] - reach) / step - 1
+    high = window.x0 + (cells[-1] + 1 + reach) / step + 1
+    return slice(max(math.floor(low), 0), max(min(math.ceil(high), width), 0))
 
 
 def paste(

@@ -8,13 +8,14 @@ zeros means that nothing is known but the window. Training and prediction both d
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry
 from picosam2.geometry import Window
-from picosam2.masks import Region
+from picosam2.masks import Region, bbox
 from picosam2.prompts import Box, Point
 
 PLANES = 3
@@ -43,20 +44,68 @@ def probability(logits: npt.NDArray[np.float32]) -> Plane:
 
 def whole(region: Region, height: int, width: int) -> Plane:
     """The probabilities of a region's logits on the whole image: (height, width) uint8 0..255."""
-    full = np.zeros((height, width), np.uint8)
-    full[region.rows, region.columns] = probability(region.logits)
-    return full
+    return MaskSoFar.of_region(region, height, width)[:height, :width]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskSoFar:
+    """A mask so far, kept on a part of its image; it is zero elsewhere.
+
+    It stands for the plane of the whole image: its `shape` is (H, W), and it can be cut.
+    """
+
+    shape: tuple[int, int]
+    """(H, W) of the image."""
+    x: int
+    y: int
+    values: Plane
+    """(h, w) uint8, 255 times the probability, from column `x` and row `y` of the image on."""
+
+    @classmethod
+    def of_region(cls, region: Region, height: int, width: int) -> MaskSoFar:
+        """Of a region's logits."""
+        return cls((height, width), region.x, region.y, probability(region.logits))
+
+    @classmethod
+    def of_mask(cls, mask: npt.NDArray[np.bool_] | npt.NDArray[np.float32]) -> MaskSoFar:
+        """Of a given mask (H, W), bool or a probability 0..1."""
+        height, width = mask.shape
+        x0, y0, x1, y1 = bbox(mask > 0) or (0, 0, 0, 0)
+        part = np.rint(mask[y0:y1, x0:x1] * np.float32(255)).astype(np.uint8)
+        return cls((height, width), x0, y0, part)
+
+    @property
+    def box(self) -> Box | None:
+        """The tight box around the mask, in pixels of the image; None if it is empty."""
+        return Region(self.x, self.y, self.values > 127).box
+
+    def __getitem__(self, part: tuple[slice, slice]) -> Plane:
+        """The plane (h, w) of some rows and columns of the image, each from a start to a stop."""
+        rows, columns = part
+        top, left = rows.start or 0, columns.start or 0
+        cut = np.zeros((rows.stop - top, columns.stop - left), np.uint8)
+        height, width = self.values.shape
+        y0, y1 = max(top, self.y), min(rows.stop, self.y + height)
+        x0, x1 = max(left, self.x), min(columns.stop, self.x + width)
+        if y0 < y1 and x0 < x1:
+            cut[y0 - top : y1 - top, x0 - left : x1 - left] = self.values[
+                y0 - self.y : y1 - self.y, x0 - self.x : x1 - self.x
+            ]
+        return cut
 
 
 def planes(
-    window: Window, size: int, mask: Plane | None = None, points: Iterable[Point] = ()
+    window: Window,
+    size: int,
+    mask: Plane | MaskSoFar | None = None,
+    points: Iterable[Point] = (),
 ) -> npt.NDArray[np.float32]:
     """The guidance of one crop: (3, size, size) float32, 0..1.
 
     Args:
         window: where the crop is.
         size: side of the crop, pixels.
-        mask: (H, W) uint8, the mask so far on the whole image: 255 times its probability.
+        mask: the mask so far, (H, W) uint8 on the whole image: 255 times its probability.
         points: clicks, in pixels of the image; those outside of the window are not drawn.
     """
     drawn = np.zeros((PLANES, size, size), np.float32)

@@ -13,16 +13,17 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from picosam2 import geometry, guidance
+from picosam2 import geometry
 from picosam2.errors import PromptError, WeightsError
-from picosam2.geometry import Window
+from picosam2.geometry import ImageOrPyramid, Pyramid, Window, pixels_of
+from picosam2.guidance import MaskSoFar
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import Region, bbox, stability
 from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_prompts, given_prompts
@@ -53,19 +54,67 @@ class Candidate:
     """One answer for a prompt: logits (h, w) on some pixels of the image, and the predicted IoU."""
 
     window: Window
-    region: Region
+    pasted: Region | None
+    """The logits; None if `make` makes them when they are needed."""
     score: float
     make: Callable[[], Region] | None = None
-    """Makes `region` anew from the network's own logits, which are small."""
+    """Makes the logits anew from the network's own, which are small."""
+
+    @cached_property
+    def region(self) -> Region:
+        """The logits on the image's pixels."""
+        return self.remake() if self.pasted is None else self.pasted
 
     @property
     def remake(self) -> Callable[[], Region]:
         """`make`, or what gives the region itself."""
         return self.make or partial(_same, self.region)
 
+    @cached_property
+    def box(self) -> Box | None:
+        """The tight box around the mask, in pixels of the image; None if the mask is empty."""
+        if self.pasted is None and isinstance(self.make, _Paste):
+            return self.make.box
+        return self.region.box
+
+    @property
+    def lean(self) -> Candidate:
+        """The candidate without its logits, if it can make them anew."""
+        return self if self.make is None else replace(self, pasted=None)
+
+    def part(self, columns: slice) -> Region:
+        """The logits on some columns of the image at least."""
+        if self.pasted is None and isinstance(self.make, _Paste):
+            return self.make.part(columns)
+        return self.region
+
     def mask(self, height: int, width: int) -> npt.NDArray[np.bool_]:
         """The mask on the whole image, (height, width) bool."""
         return self.region.on_image(height, width)
+
+
+@dataclass(frozen=True, eq=False)
+class _Paste:
+    """Pastes the logits (S, S) of a window on an image of (height, width) when it is called."""
+
+    logits: npt.NDArray[np.float32]
+    window: Window
+    height: int
+    width: int
+
+    def __call__(self) -> Region:
+        """All of the window's logits."""
+        return geometry.paste_region(self.logits, self.window, self.height, self.width)
+
+    def part(self, columns: slice) -> Region:
+        """The logits on some columns of the image."""
+        return geometry.paste_region(self.logits, self.window, self.height, self.width, columns)
+
+    @property
+    def box(self) -> Box | None:
+        """The tight box around the mask, in pixels of the image; None if it is empty."""
+        columns = geometry.positive_columns(self.logits, self.window, self.width)
+        return None if columns is None else self.part(columns).box
 
 
 class Predictor:
@@ -108,7 +157,7 @@ class Predictor:
                     f"the weights' scorer compares {scorer.candidates} windows where there are "
                     f"{count}: run `picosam2 calibrate` on them again"
                 )
-        self._image: npt.NDArray[np.uint8] | None = None
+        self._image: Pyramid | None = None
 
     @classmethod
     def from_pretrained(
@@ -183,14 +232,14 @@ class Predictor:
         listed = given_prompts(prompts)
         if points is not None or boxes is not None or prompts is None:
             listed += as_prompts(points, boxes)
-        groups = self._answers(pixels, listed, multimask)
+        groups = self._answers(Pyramid(pixels), listed, multimask)
         return [answer for group in groups for answer in group]
 
     def _answers(
-        self, image: npt.NDArray[np.uint8], prompts: Sequence[Prompt], multimask: bool
+        self, image: Pyramid, prompts: Sequence[Prompt], multimask: bool
     ) -> list[list[Segmentation]]:
         """The masks of each prompt: one, or up to `MULTIMASKS`; see `__call__`."""
-        height, width = image.shape[:2]
+        height, width = image.image.shape[:2]
         prompts = [prompt.within(height, width) for prompt in prompts]
         groups: list[list[Segmentation]] = []
         together = min(max(_MAX_PIXELS_TOGETHER // (height * width), 1), _TOGETHER)
@@ -200,14 +249,16 @@ class Predictor:
             for prompt in some:
                 several = multimask and prompt.box is None and prompt.mask is None
                 chosen = answers.pop(0)[: MULTIMASKS if several else 1]
-                groups.append([_segmentation(image, prompt, candidate) for candidate in chosen])
+                groups.append(
+                    [_segmentation(image.image, prompt, candidate) for candidate in chosen]
+                )
         return groups
 
     # -- SAM 2's way -------------------------------------------------------------------------
 
     def set_image(self, image: ImageSource) -> None:
         """Keep an image for the `predict` calls to come. `ImageError` if it cannot be read."""
-        self._image = load_image(image)
+        self._image = Pyramid(load_image(image))
 
     def reset_image(self) -> None:
         """Forget the image."""
@@ -246,7 +297,7 @@ class Predictor:
         """
         if self._image is None:
             raise PromptError("there is no image: call set_image first")
-        height, width = self._image.shape[:2]
+        height, width = self._image.image.shape[:2]
         scale = (1, 1) if normalize_coords else (width, height)
         prompts = _sam_prompts(point_coords, point_labels, box, mask_input, (height, width), scale)
         answers = self._answers(self._image, prompts, multimask_output)
@@ -265,30 +316,32 @@ class Predictor:
 
     def candidates(
         self,
-        image: npt.NDArray[np.uint8],
+        image: ImageOrPyramid,
         prompts: Sequence[Prompt],
         *,
         several: bool = False,
     ) -> list[list[Candidate]]:
         """The answers for each prompt, best first. Windows of all prompts share their batches.
 
-        `image` is (H, W, 3) RGB uint8; the prompts lie inside it. With `several` a first click has
-        an answer of each scale, and a corrected one up to `MULTIMASKS`; otherwise it has the best
-        one at least.
+        `image` is (H, W, 3) RGB uint8, or its pyramid; the prompts lie inside it. With `several` a
+        first click has an answer of each scale, and a corrected one up to `MULTIMASKS`; otherwise
+        it has the best one at least.
         """
-        height, width = image.shape[:2]
+        size = pixels_of(image).shape[:2]
         starts = [self._start(prompt) for prompt in prompts]
         firsts = [start.prompt for start in starts if start.prompt is not None]
         answered = iter(self._first_answers(image, firsts, several))
         answers = []
         for prompt, start in zip(prompts, starts, strict=True):
             if start.prompt is None:
-                answers.append([self._corrected(image, prompt, _mask_so_far(prompt), start)])
+                assert prompt.mask is not None
+                mask = MaskSoFar.of_mask(prompt.mask)
+                answers.append([self._corrected(image, prompt, mask, start)])
                 continue
             first = next(answered)
             if start.clicks:
                 first = [
-                    self._corrected(image, prompt, guidance.whole(c.region, height, width), start)
+                    self._corrected(image, prompt, MaskSoFar.of_region(c.region, *size), start)
                     for c in first[: MULTIMASKS if several else 1]
                 ]
             answers.append(first)
@@ -312,13 +365,13 @@ class Predictor:
         return _Start(Prompt((click,)), (click,), others)
 
     def _first_answers(
-        self, image: npt.NDArray[np.uint8], prompts: Sequence[Prompt], several: bool
+        self, image: ImageOrPyramid, prompts: Sequence[Prompt], several: bool
     ) -> list[list[Candidate]]:
         """The answers for each prompt of points and boxes, without guidance.
 
         Of a click it is the best one at least, with `several` one of each scale.
         """
-        height, width = image.shape[:2]
+        height, width = pixels_of(image).shape[:2]
         boxes = self.boxes(image, [p.box for p in prompts if p.box is not None])
         clicked = [point for prompt in prompts for point in prompt.points]
         spans = [_span(p) for p in prompts]
@@ -340,25 +393,25 @@ class Predictor:
 
     def _corrected(
         self,
-        image: npt.NDArray[np.uint8],
+        image: ImageOrPyramid,
         prompt: Prompt,
-        mask: npt.NDArray[np.uint8],
+        mask: MaskSoFar,
         start: _Start,
     ) -> Candidate:
         """The answer after the clicks that follow a start, one window each.
 
-        `mask` (H, W) uint8 is the start's answer, 255 times its probability.
+        `mask` is the start's answer.
         """
-        height, width = image.shape[:2]
+        height, width = mask.shape
         known = list(start.known)
         box = prompt.box
         for click in start.clicks:
             known.append(click)
-            if prompt.mask is not None and not (mask > 127).any():
+            if prompt.mask is not None and mask.box is None:
                 # Clicks have emptied the given mask: go on where it was.
                 box = prompt.box or _bounds(prompt)
             correction = self.correct(image, mask, known, box=box)
-            mask = guidance.whole(correction.region, height, width)
+            mask = MaskSoFar.of_region(correction.region, height, width)
         (score,) = self.box_scores(correction.logits[None], [correction.window], height, width)
         return Candidate(
             correction.window,
@@ -367,11 +420,11 @@ class Predictor:
             partial(_obeyed, correction.logits, correction.window, height, width, tuple(known)),
         )
 
-    def boxes(self, image: npt.NDArray[np.uint8], boxes: Sequence[Box]) -> list[Candidate]:
+    def boxes(self, image: ImageOrPyramid, boxes: Sequence[Box]) -> list[Candidate]:
         """One candidate for each box, from its window, in one batch."""
         if not boxes:
             return []
-        height, width = image.shape[:2]
+        height, width = pixels_of(image).shape[:2]
         windows = [self.box_window(box) for box in boxes]
         logits = self.window_logits(image, windows, BOX_CHANNEL)
         scores = self.box_scores(logits, windows, height, width)
@@ -382,7 +435,7 @@ class Predictor:
 
     def clicks(
         self,
-        image: npt.NDArray[np.uint8],
+        image: ImageOrPyramid,
         points: Sequence[Point],
         *,
         refine: int = 1,
@@ -396,7 +449,7 @@ class Predictor:
         `refine` of each click (all, if negative) get the second pass, through the box window of
         their mask.
         """
-        height, width = image.shape[:2]
+        height, width = pixels_of(image).shape[:2]
         scorer = self._click_scorer
         every = every or scorer is None or scorer.start is None
         ladders = [
@@ -410,9 +463,10 @@ class Predictor:
             self._look(image, ladders, [ladder.missing() for ladder in ladders])
             for ladder, order in zip(ladders, orders, strict=True):
                 order += [pair for pair in ladder.ranked() if pair[0] != order[0][0]]
+        paste = _pasted if every or not refine or self._native else _seen_first
         answers = [
             _empty_last(
-                _pasted(ladder.logits[place], ladder.windows[place], score, height, width)
+                paste(ladder.logits[place], ladder.windows[place], score, height, width)
                 for place, score in order
             )
             for ladder, order in zip(ladders, orders, strict=True)
@@ -429,7 +483,7 @@ class Predictor:
 
     def _look(
         self,
-        image: npt.NDArray[np.uint8],
+        image: ImageOrPyramid,
         ladders: Sequence[Ladder],
         places: Sequence[Sequence[int]],
     ) -> Sequence[Sequence[int]]:
@@ -484,11 +538,9 @@ class Predictor:
         measured = features(logits, windows, height, width)
         return rule_scores(measured) if self._click_scorer is None else self._click_scorer(measured)
 
-    def second_pass(
-        self, image: npt.NDArray[np.uint8], chosen: Sequence[Candidate]
-    ) -> list[Candidate]:
+    def second_pass(self, image: ImageOrPyramid, chosen: Sequence[Candidate]) -> list[Candidate]:
         """Each candidate again, through the box window of its mask, averaged with the first."""
-        boxes = [None if self._native else c.region.box for c in chosen]
+        boxes = [None if self._native else c.box for c in chosen]
         again = iter(self.boxes(image, [box for box in boxes if box is not None]))
         return [
             c if box is None else _blend(c, next(again))
@@ -497,8 +549,8 @@ class Predictor:
 
     def correct(
         self,
-        image: npt.NDArray[np.uint8],
-        mask: npt.NDArray[np.uint8] | None,
+        image: ImageOrPyramid,
+        mask: npt.NDArray[np.uint8] | MaskSoFar | None,
         points: Sequence[Point],
         *,
         box: Box | None = None,
@@ -515,7 +567,7 @@ class Predictor:
         )  # fmt: skip
 
     def window_logits(
-        self, image: npt.NDArray[np.uint8], windows: Sequence[Window], channel: int
+        self, image: ImageOrPyramid, windows: Sequence[Window], channel: int
     ) -> npt.NDArray[np.float32]:
         """Logits (N, S, S) float32 of any windows of an image, in one batch."""
         info = self.runtime.info
@@ -581,32 +633,46 @@ def _same(region: Region) -> Region:
 def _pasted(
     logits: npt.NDArray[np.float32], window: Window, score: float, height: int, width: int
 ) -> Candidate:
-    """The candidate of one window's logits (S, S)."""
-    remake = partial(geometry.paste_region, logits.copy(), window, height, width)
-    return _scored(window, remake, score)
+    """The candidate of one window's logits (S, S); its score is 0 if its mask is empty."""
+    make = _Paste(logits.copy(), window, height, width)
+    small = window.width * window.height < geometry.MAX_AT_ONCE
+    candidate = Candidate(window, make() if small else None, score, make)
+    return candidate if candidate.box is not None else replace(candidate, score=0.0)
 
 
-def _scored(window: Window, remake: Callable[[], Region], score: float) -> Candidate:
-    """A candidate, whose score is 0 if its mask is empty."""
-    region = remake()
-    return Candidate(window, region, score if region.mask.any() else 0.0, remake)
+def _seen_first(
+    logits: npt.NDArray[np.float32], window: Window, score: float, height: int, width: int
+) -> Candidate:
+    """Like `_pasted`, for a candidate that gets a second pass: few of its pixels will be needed."""
+    candidate = Candidate(window, None, score, _Paste(logits.copy(), window, height, width))
+    return candidate if candidate.box is not None else replace(candidate, score=0.0)
 
 
 def _blend(first: Candidate, second: Candidate) -> Candidate:
     """The mean of both passes; the first's score, which knows the scale."""
-    remake = partial(_mean, first.remake, second.remake)
-    return _scored(second.window, remake, first.score)
+    region = _mean(first, second)
+    score = first.score if region.mask.any() else 0.0
+    return Candidate(second.window, region, score, partial(_remade_mean, first.lean, second.lean))
 
 
-def _mean(first: Callable[[], Region], second: Callable[[], Region]) -> Region:
+def _remade_mean(first: Candidate, second: Candidate) -> Region:
+    """`_mean` of two candidates that hold no logits, and still hold none after it."""
+    return _mean(first.lean, second.lean)
+
+
+def _mean(first: Candidate, second: Candidate) -> Region:
     """The second region's logits, and their mean with the first's where both see."""
-    a, b = first(), second()
+    b = second.region
+    a = first.part(b.columns)
     x0, y0 = max(a.x, b.x), max(a.y, b.y)
     x1 = min(a.columns.stop, b.columns.stop)
     y1 = min(a.rows.stop, b.rows.stop)
-    logits = b.logits.copy()
+    logits = b.logits
+    if second.pasted is not None or not logits.flags.writeable:
+        logits = logits.copy()
     here = np.s_[y0 - b.y : y1 - b.y, x0 - b.x : x1 - b.x]
-    logits[here] = (logits[here] + a.logits[y0 - a.y : y1 - a.y, x0 - a.x : x1 - a.x]) / 2
+    logits[here] += a.logits[y0 - a.y : y1 - a.y, x0 - a.x : x1 - a.x]
+    logits[here] /= 2
     return Region(b.x, b.y, logits)
 
 
@@ -645,14 +711,6 @@ def _bounds(prompt: Prompt) -> Box | None:
     """The box of a prompt's mask, if it has one that is not empty."""
     bounds = None if prompt.mask is None else bbox(prompt.mask > 0.5)
     return None if bounds is None else Box(*bounds)
-
-
-def _mask_so_far(prompt: Prompt) -> npt.NDArray[np.uint8]:
-    """A prompt's mask, (H, W) uint8, 255 times its probability."""
-    assert prompt.mask is not None
-    if prompt.mask.dtype == np.bool_:
-        return prompt.mask.view(np.uint8) * np.uint8(255)
-    return np.rint(prompt.mask * np.float32(255)).astype(np.uint8)
 
 
 def _combine(

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from picosam2 import geometry, guidance
 from picosam2.errors import PromptError
-from picosam2.geometry import Window
-from picosam2.masks import Region, bbox
+from picosam2.geometry import ImageOrPyramid, Window, pixels_of
+from picosam2.guidance import MaskSoFar
+from picosam2.masks import Region
 from picosam2.prompts import Box, Point
 from picosam2.runtimes.protocol import Runtime
 
@@ -40,8 +41,8 @@ class Correction:
 
 def correct(
     runtime: Runtime,
-    image: npt.NDArray[np.uint8],
-    mask: npt.NDArray[np.uint8] | None,
+    image: ImageOrPyramid,
+    mask: npt.NDArray[np.uint8] | MaskSoFar | None,
     points: Sequence[Point],
     *,
     box: Box | None = None,
@@ -52,9 +53,9 @@ def correct(
 
     Args:
         runtime: weights with `info.guidance`.
-        image: (H, W, 3) RGB uint8.
-        mask: (H, W) uint8, the mask so far: 255 times its probability (`guidance.whole`, or a given
-            mask times 255); None if there is none.
+        image: (H, W, 3) RGB uint8, or its pyramid.
+        mask: the mask so far; None if there is none. An array is (H, W) uint8: 255 times the
+            probability.
         points: all clicks so far, in the order they were given.
         box: the box that the object was given with, if it was.
         growth, max_aspect: the weights' own rules for the window of a box.
@@ -62,7 +63,7 @@ def correct(
     Raises:
         PromptError: there is no mask, box or positive click to lay a window around.
     """
-    height, width = image.shape[:2]
+    height, width = pixels_of(image).shape[:2]
     around = guidance.following_box(_extent(mask, box), points, height, width)
     if around is None:
         raise PromptError("a correction needs a mask, a box or a click on the object")
@@ -84,7 +85,6 @@ def obeyed(region: Region, window: Window, points: Sequence[Point]) -> Region:
     logits = region.logits
     radius_x = max(guidance.DISK_RADIUS * window.width, 0.75)
     radius_y = max(guidance.DISK_RADIUS * window.height, 0.75)
-    rows, columns = np.ogrid[region.rows, region.columns]
     for point in points:
         x, y = int(point.x) - region.x, int(point.y) - region.y
         inside = 0 <= y < logits.shape[0] and 0 <= x < logits.shape[1]
@@ -92,23 +92,29 @@ def obeyed(region: Region, window: Window, points: Sequence[Point]) -> Region:
             continue
         if logits is region.logits:
             logits = logits.copy()
-        disk = ((columns + 0.5 - point.x) / radius_x) ** 2 + (
-            (rows + 0.5 - point.y) / radius_y
+        # Only the pixels that the disk can reach are looked at.
+        left, right = (int(point.x + way * radius_x) - region.x for way in (-1, 1))
+        top, bottom = (int(point.y + way * radius_y) - region.y for way in (-1, 1))
+        near = np.s_[max(top - 1, 0) : bottom + 2, max(left - 1, 0) : right + 2]
+        rows, columns = np.ogrid[near[0].start : near[0].stop, near[1].start : near[1].stop]
+        part = logits[near]
+        rows, columns = rows[: part.shape[0]], columns[:, : part.shape[1]]
+        disk = ((columns + region.x + 0.5 - point.x) / radius_x) ** 2 + (
+            (rows + region.y + 0.5 - point.y) / radius_y
         ) ** 2 <= 1
-        disk[y, x] = True
-        part = logits[disk]
-        logits[disk] = np.maximum(part, _GIVEN) if point.positive else np.minimum(part, -_GIVEN)
+        disk[y - near[0].start, x - near[1].start] = True
+        changed = np.maximum(part, _GIVEN) if point.positive else np.minimum(part, -_GIVEN)
+        part[disk] = changed[disk]
     return region if logits is region.logits else Region(region.x, region.y, logits)
 
 
-def _extent(mask: npt.NDArray[np.uint8] | None, box: Box | None) -> Box | None:
+def _extent(mask: npt.NDArray[np.uint8] | MaskSoFar | None, box: Box | None) -> Box | None:
     """The box around the mask so far and the box that was given."""
-    bounds = None if mask is None else bbox(mask > 127)
-    if bounds is None:
-        return box
-    extent = Box(*bounds)
-    if box is None:
-        return extent
+    if isinstance(mask, np.ndarray):
+        mask = MaskSoFar((mask.shape[0], mask.shape[1]), 0, 0, mask)
+    extent = None if mask is None else mask.box
+    if extent is None or box is None:
+        return extent or box
     return Box(
         min(extent.x0, box.x0),
         min(extent.y0, box.y0),

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from picosam2 import guidance, masks
+from picosam2 import masks
 from picosam2._progress import Progress
 from picosam2.data.coco import AnnotatedImage, EntryProblem
 from picosam2.errors import ConfigError
@@ -28,6 +28,7 @@ from picosam2.evaluation.boundary import deepest
 from picosam2.evaluation.loading import load_images
 from picosam2.evaluation.peers import Peer
 from picosam2.evaluation.protocols import inside_point
+from picosam2.guidance import MaskSoFar
 from picosam2.masks import Region
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Point, Prompt
@@ -88,7 +89,7 @@ class ClickedPredictor:
         height, width = image.shape[:2]
         return [
             self._predictor.correct(
-                image, guidance.whole(region, height, width), prompt.points, box=prompt.box
+                image, MaskSoFar.of_region(region, height, width), prompt.points, box=prompt.box
             ).region
             for prompt, region in zip(prompts, regions, strict=True)
         ]
