@@ -9,6 +9,7 @@ one mask. `training.scorers` fits them on validation images; they travel in the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,36 +61,42 @@ def _alone(
     logits: npt.NDArray[np.float32], windows: Sequence[Window], height: int, width: int
 ) -> npt.NDArray[np.float32]:
     """The features that are measured of each candidate alone: (N, `_ALONE`) float32."""
-    count, side, _ = logits.shape
+    rows = [_measure(*pair, height, width) for pair in zip(logits, windows, strict=True)]
+    return np.array(rows, np.float32)
+
+
+def _measure(
+    logits: npt.NDArray[np.float32], window: Window, height: int, width: int
+) -> tuple[float, ...]:
+    """The first features of one candidate's logits (S, S), in the order of `FEATURES`."""
+    side, cells, count = len(logits), logits.size, np.count_nonzero
     mask = logits > 0
+    on = int(count(mask))
+    off = cells - on
     probability = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-    area = mask.mean((1, 2))
-    inside = np.maximum(mask.sum((1, 2)), 1)
-    empty = np.maximum((~mask).sum((1, 2)), 1)
+    inside = float(probability.sum(where=mask))
+    outside = float((1 - probability).sum(where=~mask))
     middle = slice(side // 2 - 2, side // 2 + 2)
-    columns, rows = mask.any(1), mask.any(2)
-    spans = columns.mean(1), rows.mean(1)
-    out = np.empty((count, _ALONE), np.float32)
-    out[:, 0] = area
-    out[:, 1] = _stability(logits, 1.0)
-    out[:, 2] = _stability(logits, 3.0)
-    out[:, 3] = (probability * mask).sum((1, 2)) / inside
-    out[:, 4] = ((1 - probability) * ~mask).sum((1, 2)) / empty
-    out[:, 5] = (np.abs(logits) < 1).sum((1, 2)) / np.sqrt(inside * side)
-    out[:, 6] = np.tanh(logits[:, middle, middle].mean((1, 2)) / 4)
-    out[:, 7], out[:, 9] = mask[:, :, 0].mean(1), mask[:, :, -1].mean(1)
-    out[:, 8], out[:, 10] = mask[:, 0, :].mean(1), mask[:, -1, :].mean(1)
-    out[:, 11], out[:, 12] = spans
-    out[:, 13] = area / np.maximum(spans[0] * spans[1], 1e-6)
-    out[:, 14] = [_beyond(window, height, width) for window in windows]
-    return out
+    spans = int(count(mask.any(0))) / side, int(count(mask.any(1))) / side
+    return (
+        on / cells,
+        _stability(logits, 1.0),
+        _stability(logits, 3.0),
+        inside / max(on, 1),
+        outside / max(off, 1),
+        int(count(np.abs(logits) < 1)) / math.sqrt(max(on, 1) * side),
+        math.tanh(float(logits[middle, middle].mean()) / 4),
+        *(int(count(edge)) / side for edge in (mask[:, 0], mask[0], mask[:, -1], mask[-1])),
+        *spans,
+        on / cells / max(spans[0] * spans[1], 1e-6),
+        _beyond(window, height, width),
+    )
 
 
-def _stability(logits: npt.NDArray[np.float32], offset: float) -> npt.NDArray[np.float64]:
-    """IoU of the masks at logits above +offset and above -offset (N,): SAM's stability score."""
-    inner, outer = (logits > offset).sum((1, 2)), (logits > -offset).sum((1, 2))
-    share: npt.NDArray[np.float64] = inner / np.maximum(outer, 1)
-    return share
+def _stability(logits: npt.NDArray[np.float32], offset: float) -> float:
+    """IoU of the masks at logits above +offset and above -offset: SAM's stability score."""
+    inner, outer = np.count_nonzero(logits > offset), np.count_nonzero(logits > -offset)
+    return int(inner) / max(int(outer), 1)
 
 
 def _beyond(window: Window, height: int, width: int) -> float:
