@@ -3,18 +3,22 @@
     python on_daft.py --input photos.parquet --out masks/ --workers 8
 
 Each row has a key, an image (bytes or a path) and its boxes, points or prompts. The result is
-Parquet, too. Run again, it leaves out the keys that are in --out already.
+Parquet, too. Run again after an interruption, it leaves out the keys that are in --out already.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")  # or it reports to its makers
 
 import daft
+import pyarrow
+import pyarrow.parquet
 from daft import DataType
 
 from picosam2.tasks.batch import PROMPTS, RESULTS, BatchSegmenter
@@ -59,6 +63,25 @@ def segment(
     return rows.select(key, *(daft.col("result").get(name).alias(name) for name in RESULTS))
 
 
+def write(batches: Iterable[pyarrow.RecordBatch], folder: Path, rows: int) -> None:
+    """Write results as they come, in files of so many rows; each is either whole or not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting: list[pyarrow.RecordBatch] = []
+
+    def flush() -> None:
+        table = pyarrow.Table.from_batches(waiting)
+        pyarrow.parquet.write_table(table, folder / "unfinished")
+        (folder / "unfinished").replace(folder / f"{uuid.uuid4().hex}.parquet")
+        waiting.clear()
+
+    for batch in batches:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= rows:
+            flush()
+    if waiting:
+        flush()
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -67,6 +90,7 @@ def main() -> None:
     parser.add_argument("--key", default="key", help="the column that tells rows apart")
     parser.add_argument("--workers", type=int, default=2, help="processes, one core each")
     parser.add_argument("--weights", default="default")
+    parser.add_argument("--rows", type=int, default=256, help="of a file of results")
     options = parser.parse_args()
     BatchSegmenter(options.weights)  # says at once if there are no such weights
     rows = daft.read_parquet(options.input)
@@ -74,7 +98,7 @@ def main() -> None:
         done = daft.read_parquet(options.out).select(options.key)
         rows = rows.join(done, on=options.key, how="anti")
     results = segment(rows, key=options.key, workers=options.workers, weights=options.weights)
-    results.write_parquet(options.out)
+    write(results.to_arrow_iter(), Path(options.out), options.rows)
     print(f"segmented into {options.out}")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import uuid
 from pathlib import Path
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or it reports to its makers
@@ -22,9 +23,12 @@ import ray
 
 from picosam2.tasks.batch import BatchSegmenter
 
+BATCH = 16
+"""Images that a worker gets at a time."""
+
 
 def segment(
-    source: str, out: str, *, key: str, workers: int, weights: str = "default", rows: int = 16
+    source: str, out: str, *, key: str, workers: int, weights: str = "default", rows: int = 256
 ) -> None:
     """Segment the rows whose keys are not in `out` yet.
 
@@ -34,12 +38,12 @@ def segment(
         key: the column that tells rows apart.
         workers: processes, one core each.
         weights: a shipped name or a path.
-        rows: of a batch, and of a file of results.
+        rows: of a file of results. What is not in a file yet is done again after an interruption.
     """
     BatchSegmenter(weights)  # says at once if there are no such weights
     done = pyarrow.array(sorted(done_keys(Path(out), key)))
-    # Blocks are what workers share out, and what an interruption does not lose.
-    blocks = max(pyarrow.dataset.dataset(source).count_rows() // rows, workers)
+    # Blocks are what workers share out.
+    blocks = max(pyarrow.dataset.dataset(source).count_rows() // BATCH, workers)
     data = ray.data.read_parquet(source, override_num_blocks=blocks)
     if len(done):
 
@@ -48,15 +52,25 @@ def segment(
             return batch.filter(pyarrow.compute.invert(known))
 
         data = data.map_batches(left, batch_format="pyarrow", zero_copy_batch=True)
-    data.map_batches(
+    # By Ray's count of cores. One is left for the tasks that read, or they would wait for ever.
+    share = max(ray.cluster_resources()["CPU"] - 1, 0) / workers
+    results = data.map_batches(
         BatchSegmenter,
         fn_constructor_kwargs={"weights": weights, "keep": [key]},
         batch_format="pyarrow",
-        batch_size=rows,
+        batch_size=BATCH,
         compute=ray.data.ActorPoolStrategy(size=workers),
-        # By Ray's count: with a whole one each, nothing is left for reading and writing.
-        num_cpus=0.5,
-    ).write_parquet(out)
+        num_cpus=int(min(share, 1) * 100) / 100,
+    )
+    for table in results.iter_batches(batch_size=rows, batch_format="pyarrow"):
+        write(table, Path(out))
+
+
+def write(table: pyarrow.Table, folder: Path) -> None:
+    """Write a file of results, which is either whole or not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(table, folder / "unfinished")
+    (folder / "unfinished").replace(folder / f"{uuid.uuid4().hex}.parquet")
 
 
 def done_keys(folder: Path, key: str) -> set[object]:
@@ -78,6 +92,7 @@ def main() -> None:
     parser.add_argument("--key", default="key", help="the column that tells rows apart")
     parser.add_argument("--workers", type=int, default=2, help="processes, one core each")
     parser.add_argument("--weights", default="default")
+    parser.add_argument("--rows", type=int, default=256, help="of a file of results")
     options = parser.parse_args()
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     segment(
@@ -86,6 +101,7 @@ def main() -> None:
         key=options.key,
         workers=options.workers,
         weights=options.weights,
+        rows=options.rows,
     )
     print(f"segmented into {options.out}")
 

@@ -3,8 +3,7 @@
     spark-submit on_spark.py --input photos.parquet --out masks/
 
 Each row has a key, an image (bytes or a path) and its boxes, points or prompts. The result is
-Parquet, too. Run again, it leaves out the keys that are in --out already. Spark keeps the results
-of a run when all of it is done: give millions of images in several runs.
+Parquet, too. Run again after an interruption, it leaves out the keys that are in --out already.
 """
 
 from __future__ import annotations
@@ -43,21 +42,23 @@ def main() -> None:
     parser.add_argument("--input", required=True, help="a Parquet file, or a folder of them")
     parser.add_argument("--out", required=True, help="the folder of results")
     parser.add_argument("--key", default="key", help="the column that tells rows apart")
-    parser.add_argument("--workers", type=int, help="parts of the work; by default Spark's choice")
+    parser.add_argument("--workers", type=int, default=1, help="at least so many parts of the work")
     parser.add_argument("--weights", default="default")
+    parser.add_argument("--rows", type=int, default=256, help="of a part, a file of results")
     options = parser.parse_args()
     spark = (
         SparkSession.builder.appName("picosam2")
         # Batches of images: the default of 10,000 rows would fill the memory.
         .config("spark.sql.execution.arrow.maxRecordsPerBatch", "16")
+        # The results of a part are kept when it is done, and not only when all parts are.
+        .config("spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version", "2")
         .getOrCreate()
     )
     rows = spark.read.parquet(options.input)
-    if Path(options.out, "_SUCCESS").is_file():
+    if any(Path(options.out).glob("*.parquet")):
         done = spark.read.parquet(options.out).select(options.key)
         rows = rows.join(done, options.key, "left_anti")
-    if options.workers:
-        rows = rows.repartition(options.workers)
+    rows = rows.repartition(max(rows.count() // options.rows, options.workers))
     results = segment(rows, key=options.key, weights=options.weights)
     results.write.mode("append").parquet(options.out)
     spark.stop()

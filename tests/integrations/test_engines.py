@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +24,72 @@ PACKAGES = {"on_ray": "ray", "on_spark": "pyspark", "on_daft": "daft"}
 pytestmark = pytest.mark.slow
 
 
-def run(engine: str, source: Path, out: Path) -> None:
-    command = [sys.executable, ENGINES / f"{engine}.py"]
+@contextmanager
+def started(engine: str, folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """The program of an engine at work, from in.parquet to out/; nothing of it stays."""
     environment = {
         **os.environ,
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell",
     }
-    ended = subprocess.run(
-        [*command, "--input", source, "--out", out, "--workers", "2"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    command = [sys.executable, str(ENGINES / f"{engine}.py"), "--input", str(folder / "in.parquet")]
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(
+            [*command, "--out", str(folder / "out"), "--workers", "2", *options],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
-@pytest.mark.parametrize("engine", sorted(PACKAGES))
-def test_two_workers_give_the_masks_of_one_process_and_do_nothing_twice(
-    engine: str, tmp_path: Path
-) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+def run(engine: str, folder: Path, *options: str) -> None:
+    with started(engine, folder, *options) as process:
+        assert process.wait(900) == 0, (folder / "log").read_text()[-3000:]
+
+
+@pytest.fixture(params=sorted(PACKAGES))
+def engine(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip("pyarrow.parquet")
+    if importlib.util.find_spec(PACKAGES[request.param]) is None:
+        pytest.skip(f"the Python package {PACKAGES[request.param]} is not installed")
+    name: str = request.param
+    return name
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "in.parquet")
+
+
+def by_key(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    assert len(rows) == len({row["key"] for row in rows})
+    return {row["key"]: row for row in rows}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    import pyarrow.parquet
+
+    files = sorted((folder / "out").glob("*.parquet"))
+    return by_key([row for file in files for row in pyarrow.parquet.read_table(file).to_pylist()])
+
+
+def masks(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a single process gives."""
     import pyarrow
 
-    if importlib.util.find_spec(PACKAGES[engine]) is None:
-        pytest.skip(f"the Python package {PACKAGES[engine]} is not installed")
+    return by_key(BatchSegmenter(keep=["key"])(pyarrow.Table.from_pylist(rows)).to_pylist())
+
+
+def test_two_workers_give_the_masks_of_one_process(engine: str, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {
             "key": f"{number:03}",
@@ -54,19 +98,29 @@ def test_two_workers_give_the_masks_of_one_process_and_do_nothing_twice(
         }
         for number in range(6)
     ]
+    write(tmp_path, rows)
+    run(engine, tmp_path)
+    assert read(tmp_path) == masks(rows)
 
-    def read() -> dict[str, Any]:
-        table = parquet.read_table(tmp_path / "out")
-        assert len(table) == len(set(table["key"].to_pylist()))
-        return {row["key"]: row for row in table.to_pylist()}
 
-    expected = BatchSegmenter(keep=["key"])(pyarrow.Table.from_pylist(rows))
-    source = tmp_path / "in.parquet"
-    parquet.write_table(pyarrow.Table.from_pylist(rows[:4]), source)
-    run(engine, source, tmp_path / "out")
-    assert read() == {row["key"]: row for row in expected.to_pylist()[:4]}
-    written = set((tmp_path / "out").rglob("*.parquet"))
-    parquet.write_table(pyarrow.Table.from_pylist(rows), source)
-    run(engine, source, tmp_path / "out")
-    assert read() == {row["key"]: row for row in expected.to_pylist()}
-    assert written <= set((tmp_path / "out").rglob("*.parquet"))
+def test_a_killed_run_is_continued(engine: str, tmp_path: Path) -> None:
+    boxes = [[310.0, 303.0, 396.0, 394.0]] * 12
+    rows = [
+        {"key": f"{number:03}", "image": sample_bytes(), "boxes": [[n, 3.0, 90.0, 94.0], *boxes]}
+        for number, n in enumerate(map(float, range(96)))
+    ]
+    write(tmp_path, rows)
+    out = tmp_path / "out"
+    with started(engine, tmp_path, "--rows", "4") as process:
+        while not any(out.glob("*.parquet")):
+            assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    time.sleep(2)  # workers that are not in the group end by themselves
+    before = {path: path.read_bytes() for path in out.glob("*.parquet")}
+    done = read(tmp_path)
+    assert 0 < len(done) < len(rows), "it was not killed in the middle"
+    run(engine, tmp_path)
+    assert read(tmp_path) == masks(rows)
+    assert {path: path.read_bytes() for path in before} == before
