@@ -64,6 +64,7 @@ OPEN: dict[str, tuple[Callable[[Path], Runtime], str]] = {
     "openvino on one thread": (lambda path: OpenVinoRuntime(path, threads=1), "weights.onnx"),
     "litert": (LiteRtRuntime, "weights.tflite"),
     "litert on one thread": (lambda path: LiteRtRuntime(path, threads=1), "weights.tflite"),
+    "litert in integers": (LiteRtRuntime, "weights-int8.tflite"),
     "executorch": (ExecuTorchRuntime, "weights.pte"),
     "executorch on one thread": (lambda path: ExecuTorchRuntime(path, threads=1), "weights.pte"),
 }
@@ -84,6 +85,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     weights = folder / "weights.safetensors"
     for ending in (".safetensors", ".tflite", ".pte"):
         shutil.copy(golden(request.param, ending), weights.with_suffix(ending))
+    shutil.copy(golden(request.param, "-int8.tflite"), folder / "weights-int8.tflite")
     assert load_weights(weights).config == CONFIGS[request.param]
     export_onnx(load_weights(weights), folder / "weights.onnx", weights_facts(weights))
     write_int8(folder / "weights.onnx", folder / "weights-int8.onnx")
@@ -196,7 +198,7 @@ def test_it_says_what_it_runs(runtime: Runtime, folder: Path) -> None:
     assert info.channels == config.logits
     file = folder / f"weights{ENDINGS[info.name]}"
     if in_8_bits(runtime):
-        file = folder / "weights-int8.onnx"
+        file = file.with_stem("weights-int8")
     assert info.weights_sha256 == sha256_file(file)
     assert info.facts["name"] in CONFIGS
     assert tuple(info.facts["model"]["widths"]) == config.widths

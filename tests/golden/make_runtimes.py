@@ -1,5 +1,5 @@
 """Make the files of `golden/runtimes`: untrained weights of every kind of network, as safetensors,
-LiteRT and ExecuTorch files.
+LiteRT (also in integers) and ExecuTorch files.
 
     PYTHONPATH=tests python tests/golden/make_runtimes.py
 
@@ -9,14 +9,19 @@ that are there are kept, so that a new format of one file leaves the others as t
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from helpers.configs import CONFIGS, GOLDEN, golden
 
 from picosam2.export.executorch import export_executorch
 from picosam2.export.litert import export_litert
+from picosam2.export.litert_int8 import FILE, quantized
 from picosam2.export.onnx import weights_facts
 from picosam2.models.checkpoint import load_weights, save_weights
 from picosam2.models.network import PicoSAM2
+from picosam2.runtimes.device_file import device_file, read_device_file
 
 
 def main() -> None:
@@ -31,7 +36,17 @@ def main() -> None:
             save_weights(weights, model, {"name": name, "scorers": {}})
         facts = weights_facts(weights)
         print(export_litert(load_weights(weights), golden(name, ".tflite"), facts))
+        write_int8(golden(name, ".tflite"), golden(name, "-int8.tflite"), config.input_size)
         print(export_executorch(load_weights(weights), golden(name, ".pte"), facts))
+
+
+def write_int8(source: Path, target: Path, side: int) -> None:
+    """The same weights in integers, calibrated on the kind of noise that the tests show."""
+    plain = read_device_file(source, "litert")
+    crops = np.random.default_rng(5).integers(0, 256, (16, side, side, 3), np.uint8)
+    facts = {**plain.facts, "quantization": {"crops": "noise"}}
+    target.write_bytes(device_file(quantized(plain.model, crops), facts, FILE))
+    print(target, target.stat().st_size)
 
 
 if __name__ == "__main__":

@@ -104,10 +104,10 @@ def test_two_workers_give_the_masks_of_one_process(engine: str, tmp_path: Path) 
 
 
 def test_a_killed_run_is_continued(engine: str, tmp_path: Path) -> None:
-    boxes = [[310.0, 303.0, 396.0, 394.0]] * 12
+    boxes = [[310.0, 303.0, 396.0, 394.0]] * 6
     rows = [
         {"key": f"{number:03}", "image": sample_bytes(), "boxes": [[n, 3.0, 90.0, 94.0], *boxes]}
-        for number, n in enumerate(map(float, range(96)))
+        for number, n in enumerate(map(float, range(40)))
     ]
     write(tmp_path, rows)
     out = tmp_path / "out"

@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 from picosam2.cli._groups import EXPORT
 from picosam2.cli._options import Threads
 from picosam2.cli._targets import check_files, check_folders, check_sources
+from picosam2.errors import ConfigError
 
 if TYPE_CHECKING:
     from picosam2.export.imx500.check import Check
@@ -44,17 +45,51 @@ def litert(
     *,
     weights: Annotated[str, Parameter(metavar="FILE")],
     out: Annotated[Path, Parameter(metavar="FILE")],
+    int8: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    store: Annotated[Path | None, Parameter(metavar="STORE")] = None,
+    samples: Annotated[int, Parameter(validator=Number(gte=2))] = 256,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
 ) -> None:
     """Write weights for LiteRT (phones, boards), and prove that it gives the same logits.
 
     The file takes one crop as RGB pixels from 0 to 255, (1, S, S, 3) float32, and normalizes them
-    itself. Extras: `export-litert` here, `litert` to run the file.
+    itself. With --int8 everything in it is an integer, input and output too, as microcontrollers
+    and NPUs need it; it is compared by its masks. Extras: `export-litert` here, `litert` to run the
+    file.
 
     Args:
         weights: A safetensors file that `picosam2 train` wrote, or shipped weights by name.
         out: The file to write; it ends in .tflite.
+        int8: Only integers: pixels less 128 in, logits in int8 out.
+        store: With --int8: what `picosam2 data prepare` made; crops of its training images set the
+            ranges. Without it augmented crops of the bundled sample image do.
+        samples: With --int8: crops for the ranges.
+        seed: With --int8: chooses the crops.
     """
-    _export("litert", "a LiteRT", weights, out, {"litert_torch": "export-litert"})
+    if not int8:
+        if store is not None:
+            raise ConfigError("--store goes with --int8: floating point takes no calibration")
+        _export("litert", "a LiteRT", weights, out, {"litert_torch": "export-litert"})
+        return
+    path = _checked(
+        "litert",
+        "a LiteRT",
+        weights,
+        out,
+        {"pycocotools": "train", "litert_torch": "export-litert"},
+    )
+    from picosam2.cli._text import size
+    from picosam2.export.litert_int8 import LiteRtInt8Config, export_litert_int8
+    from picosam2.export.onnx import weights_facts
+    from picosam2.models.checkpoint import load_weights
+
+    config = LiteRtInt8Config(samples=samples, seed=seed)
+    made = export_litert_int8(load_weights(path), out, weights_facts(path), config, store=store)
+    print(
+        f"{out}: {size(made.bytes)}, ranges from {made.crops} crops; on others the masks differ "
+        f"from PyTorch's by {made.disagreement:.1%} of their union, the logits by "
+        f"{made.relative_error:.1%} of their spread"
+    )
 
 
 @app.command
@@ -81,24 +116,13 @@ def _export(
     """Write the file of a runtime; `converters` are the modules it takes and their extras."""
     from importlib import import_module
 
+    path = _checked(runtime, article, weights, out, converters)
     from picosam2.cli._text import size
-    from picosam2.errors import ConfigError, require
-    from picosam2.runtimes._silence import silenced
-    from picosam2.runtimes.weights import ENDINGS, FINDER, find_weights
-
-    if out.suffix.lower() != ENDINGS[runtime]:
-        raise ConfigError(f"{out} is no name for {article} file: end it in {ENDINGS[runtime]}")
-    check_files(out)
-    path = find_weights(weights, "torch")
-    needed = {"torch": "train", "safetensors": "train", "onnx": "train", **converters}
-    with silenced():
-        for module, extra in needed.items():
-            require(module, extra)
     from picosam2.export.onnx import Exported, export_finder, weights_facts
     from picosam2.models.checkpoint import load_finder, load_weights
+    from picosam2.runtimes.weights import FINDER
 
     made: Exported
-
     facts = weights_facts(path)
     if facts.get("kind") == FINDER:
         if runtime != "onnx":
@@ -109,6 +133,25 @@ def _export(
     export = getattr(import_module(f"picosam2.export.{runtime}"), f"export_{runtime}")
     made = export(load_weights(path), out, facts)
     print(f"{out}: {size(made.bytes)}, logits within {made.largest_difference:.1e} of PyTorch's")
+
+
+def _checked(
+    runtime: str, article: str, weights: str, out: Path, converters: Mapping[str, str]
+) -> Path:
+    """The safetensors file to export, after everything was checked that costs no time."""
+    from picosam2.errors import require
+    from picosam2.runtimes._silence import silenced
+    from picosam2.runtimes.weights import ENDINGS, find_weights
+
+    if out.suffix.lower() != ENDINGS[runtime]:
+        raise ConfigError(f"{out} is no name for {article} file: end it in {ENDINGS[runtime]}")
+    check_files(out)
+    path = find_weights(weights, "torch")
+    needed = {"torch": "train", "safetensors": "train", "onnx": "train", **converters}
+    with silenced():
+        for module, extra in needed.items():
+            require(module, extra)
+    return path
 
 
 @app.command
@@ -184,7 +227,7 @@ def imx500(
         tools: Where the tools' environment is kept; by default ~/.cache/picosam2.
     """
     from picosam2.cli._progress import progress
-    from picosam2.errors import ConfigError, require
+    from picosam2.errors import require
 
     require("onnx", "train")
     if check:
@@ -242,7 +285,7 @@ def imx500(
 
 def _check(weights: str, recipe: str | None, changes: list[str]) -> None:
     """Print what the sensor makes of a network. `ConvertError` if it does not take it."""
-    from picosam2.errors import ConfigError, require
+    from picosam2.errors import require
     from picosam2.export.imx500.check import check_file, mib, refuse
     from picosam2.runtimes.weights import find_weights
 

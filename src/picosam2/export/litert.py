@@ -34,11 +34,12 @@ def export_litert(
         ExportError: the file's logits differ from PyTorch's.
     """
     return export_device_file(
-        model, path, facts or {}, file=FILE, convert=_convert, open_it=LiteRtRuntime
+        model, path, facts or {}, file=FILE, convert=convert, open_it=LiteRtRuntime
     )
 
 
-def _convert(network: PixelNetwork) -> bytes:
+def convert(network: PixelNetwork) -> bytes:
+    """The network as a file of LiteRT in float32, without metadata."""
     with silenced():
         converter = require("litert_torch", "export-litert")
         side = network.network.config.input_size

@@ -17,7 +17,11 @@ from picosam2.runtimes.session_pool import Session, SessionPoolRuntime
 
 
 class LiteRtRuntime(SessionPoolRuntime, OpenedFile):
-    """LiteRT on the CPU, with its XNNPACK kernels."""
+    """LiteRT on the CPU, with its XNNPACK kernels.
+
+    Files of integers take a crop's pixels less 128; their logits are given as the numbers that they
+    stand for.
+    """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
         """Load a file that `picosam2 export litert` wrote.
@@ -51,17 +55,23 @@ class LiteRtRuntime(SessionPoolRuntime, OpenedFile):
                 expected.append((1, side, side, GUIDANCE_PLANES))
             fits = [tuple(tensor["shape"]) for tensor in inputs] == expected and len(outputs) == 1
             promised = (1, info.output_size, info.output_size, info.channels)
+            integers = inputs[0]["dtype"] == np.int8
+            if integers:
+                fits &= inputs[0]["quantization"] == (1.0, -128) and not info.guidance
+                fits &= outputs[0]["dtype"] == np.int8
             if not fits or tuple(outputs[0]["shape"]) != promised:
                 raise WeightsError(
                     f"{path} does not take crops of {side} pixels to logits, as it says: export "
                     "it again"
                 )
             target = outputs[0]["index"]
+            scale, zero = outputs[0]["quantization"]
 
             def run(
                 crop: npt.NDArray[np.uint8], guidance: npt.NDArray[np.float32] | None
             ) -> npt.NDArray[np.float32]:
-                interpreter.set_tensor(inputs[0]["index"], crop.astype(np.float32, "C"))
+                pixels = (crop ^ 128).view(np.int8) if integers else crop.astype(np.float32, "C")
+                interpreter.set_tensor(inputs[0]["index"], pixels)
                 if info.guidance:
                     planes = np.zeros(expected[1], np.float32)
                     if guidance is not None:
@@ -69,6 +79,8 @@ class LiteRtRuntime(SessionPoolRuntime, OpenedFile):
                     interpreter.set_tensor(inputs[1]["index"], planes)
                 interpreter.invoke()
                 logits: npt.NDArray[np.float32] = interpreter.get_tensor(target)[0]
+                if integers:
+                    logits = (logits.astype(np.float32) - zero) * np.float32(scale)
                 return logits.transpose(2, 0, 1)
 
             return run

@@ -159,14 +159,14 @@ def quantize(
             threads=threads,
             progress=progress,
         )
-        expected = _answers(before, held_out)
+        expected = answers(before, held_out)
         tried: dict[str, tuple[onnx.ModelProto, Compared]] = {}
         wanted = tuple(METHODS) if config.method == AUTO else (config.method,)
         for number, method in enumerate(wanted):
             graph = quantize_graph(model, ranges(histograms, method), crops)
             onnx.save(described(graph, facts, {}), temporary)
-            answers = _answers(OnnxRuntime(temporary, threads=threads), held_out)
-            tried[method] = graph, _compare(expected, answers)
+            logits = answers(OnnxRuntime(temporary, threads=threads), held_out)
+            tried[method] = graph, compare(expected, logits)
             if progress:
                 progress(number + 1, len(wanted), what="comparing")
         method = min(tried, key=lambda name: tried[name][1].disagreement)
@@ -352,14 +352,15 @@ def described(
     return graph
 
 
-def _answers(runtime: Runtime, crops: Crops) -> npt.NDArray[np.float32]:
+def answers(runtime: Runtime, crops: Crops) -> npt.NDArray[np.float32]:
     """The logits (N, S', S') of the channel that answers for each crop."""
     logits = runtime(crops.pixels, crops.planes(0, len(crops.pixels)))
-    answers: npt.NDArray[np.float32] = logits[np.arange(len(logits)), crops.channels]
-    return answers
+    answering: npt.NDArray[np.float32] = logits[np.arange(len(logits)), crops.channels]
+    return answering
 
 
-def _compare(expected: npt.NDArray[np.float32], actual: npt.NDArray[np.float32]) -> Compared:
+def compare(expected: npt.NDArray[np.float32], actual: npt.NDArray[np.float32]) -> Compared:
+    """Logits (N, S', S') of INT8 beside those of FP32."""
     error = float(np.sqrt(np.mean((expected - actual) ** 2, dtype=np.float64)))
     before, after = expected > 0, actual > 0
     both, either = (before & after).sum((1, 2)), (before | after).sum((1, 2))
