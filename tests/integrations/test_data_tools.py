@@ -81,7 +81,7 @@ def test_supervision_s_boxes_are_prompts_and_masks_come_back(masks: list[np.ndar
     results = Predictor("default-int8")(sample(), boxes=detections.xyxy)
     made = formats.detections(results)
     np.testing.assert_array_equal(made.mask, np.stack(masks))
-    np.testing.assert_array_equal(sv.mask_to_xyxy(made.mask) + [0, 0, 1, 1], made.xyxy)
+    np.testing.assert_array_equal(np.add(sv.mask_to_xyxy(made.mask), (0, 0, 1, 1)), made.xyxy)
 
 
 # --- datasets -----------------------------------------------------------------------------------
@@ -143,19 +143,16 @@ def test_fiftyone_reads_our_coco_file_and_we_read_its(
     detections = labels["segmentations"] if isinstance(labels, dict) else labels
     back = []
     for detection, mask in zip(detections.detections, masks, strict=True):
-        x, y, w, h = detection.bounding_box
+        x, y = detection.bounding_box[:2]
         left, top = round(x * width), round(y * height)
         whole = np.zeros((height, width), bool)
         part = detection.mask
         whole[top : top + part.shape[0], left : left + part.shape[1]] = part
         np.testing.assert_array_equal(whole, mask)
         theirs = importer_module.COCOObject.from_label(
-            detection, metadata, classes=[detection.label], iscrowd="iscrowd", tolerance=None
+            detection, metadata, image_id=1, category_id=1
         )
-        entry = theirs.to_anno_dict()
-        entry |= {"id": len(back) + 1, "image_id": 1, "category_id": 1}
-        back.append(entry)
-        assert (w > 0, h > 0) == (True, True)
+        back.append({**theirs.to_anno_dict(), "id": len(back) + 1})
     written = tmp_path / "back.json"
     images = [{"id": 1, "file_name": "apples.jpg", "height": height, "width": width}]
     categories = [{"id": 1, "name": document["categories"][0]["name"]}]
