@@ -35,8 +35,8 @@ def interact(predictor: Predictor, body: Any) -> dict[str, Any]:
 
     Args:
         predictor: what answers.
-        body: `image` (base64), `pos_points` and `neg_points` (lists of x, y in pixels), and
-            `obj_bbox` (two corners, or nothing).
+        body: `image` (base64, also in lines or as a data URL), `pos_points` and `neg_points` (lists
+            of x, y in pixels), and `obj_bbox` (two corners, or nothing).
 
     Raises:
         ValueError, PicoSAM2Error: the body is none of that.
@@ -45,8 +45,11 @@ def interact(predictor: Predictor, body: Any) -> dict[str, Any]:
         body = json.loads(body)
     if not isinstance(body, dict) or not isinstance(body.get("image"), str):
         raise ValueError("there is no image: send base64 in 'image'")
+    text = body["image"]
+    if text.startswith("data:"):  # a data URL
+        text = text.partition(";base64,")[2]
     try:
-        image = base64.b64decode("".join(body["image"].split()), validate=True)
+        image = base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error:
         raise ValueError("'image' is not base64") from None
     points = [

@@ -76,6 +76,18 @@ def test_prompts_become_a_mask(function: Any, context: Any, body: Any, prompt: P
     np.testing.assert_array_equal(mask_of(shape["points"], *expected.mask.shape), expected.mask)
 
 
+def test_base64_in_lines_and_as_a_data_url(function: Any, context: Any) -> None:
+    plain = base64.b64encode(sample_bytes()).decode()
+    lines = base64.encodebytes(sample_bytes()).decode()
+    assert "\n" in lines.strip()
+    answers = [
+        call(function, context, image=text, pos_points=[CLICK])
+        for text in (plain, lines, f"data:image/jpeg;base64,{plain}")
+    ]
+    assert answers[0][0] == 200
+    assert answers == [answers[0]] * 3
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_any_mask_is_written_exactly(function: Any, seed: int) -> None:
     mask = np.random.default_rng(seed).random((20, 30)) < (0.5, 0.01, 1)[seed]
@@ -91,6 +103,7 @@ def test_any_mask_is_written_exactly(function: Any, seed: int) -> None:
         ({"obj_bbox": [[1, 2]]}, "two corners"),
         ({"image": None}, "no image"),
         ({"image": "?", "pos_points": [CLICK]}, "not base64"),
+        ({"image": "data:image/png,x", "pos_points": [CLICK]}, "not an image"),
         ({"image": "aGFsbG8=", "pos_points": [CLICK]}, "not an image"),
     ],
 )

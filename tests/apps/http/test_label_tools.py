@@ -311,6 +311,28 @@ def test_a_request_without_tasks(client: TestClient) -> None:
         assert client.post("/predict", json=body).status_code == 400
 
 
+def in_lines() -> str:
+    lines = base64.encodebytes(image_bytes()).decode()
+    assert "\n" in lines.strip()
+    return lines
+
+
+def test_a_task_s_image_in_lines_of_base64(client: TestClient) -> None:
+    answers = [
+        ask(client, [rectangle()], image=url)
+        for url in (DATA_URL, "data:image/png;base64," + in_lines())
+    ]
+    assert answers[0].status_code == 200
+    assert masks_of(answers[0]) == masks_of(answers[1])
+
+
+def masks_of(answer: Any) -> list[Any]:
+    """The values of an answer's regions, without their random ids."""
+    (made,) = answer.json()["results"]
+    assert made["result"]
+    return [region["value"] for region in made["result"]]
+
+
 # -- X-AnyLabeling -------------------------------------------------------------------------------
 
 
@@ -340,6 +362,17 @@ def test_marks_give_shapes(client: TestClient, predictor: Predictor) -> None:
         assert shape["shape_type"] == "polygon"
         assert shape["points"][0] == shape["points"][-1]
         assert shape["score"] == pytest.approx(expected.score)
+
+
+def test_an_image_in_lines_of_base64_and_as_a_data_url(client: TestClient) -> None:
+    marks = [{"type": "rectangle", "data": [15, 10, 45, 30]}]
+    plain = base64.b64encode(image_bytes()).decode()
+    answers = [
+        predict(client, marks, image=text).json()["data"]
+        for text in (plain, DATA_URL, in_lines(), "data:image/png;base64," + in_lines())
+    ]
+    assert answers[0]["shapes"]
+    assert answers == [answers[0]] * 4
 
 
 def test_several_marks_are_corrections(guided_client: TestClient) -> None:
