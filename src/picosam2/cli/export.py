@@ -110,6 +110,42 @@ def executorch(
     _export("executorch", "an ExecuTorch", weights, out, {"executorch": "executorch"})
 
 
+@app.command
+def coreml(
+    *,
+    weights: Annotated[str, Parameter(metavar="NAME|FILE")] = "default",
+    out: Annotated[Path, Parameter(metavar="DIR")],
+) -> None:
+    """Write weights for Core ML (iPhone, iPad, Mac). It is made anywhere and runs on a Mac only.
+
+    The package takes one crop as an image and normalizes it itself. It is not compared with
+    PyTorch. The extra `coreml` makes it.
+
+    Args:
+        weights: A safetensors file that `picosam2 train` wrote, or shipped weights by name.
+        out: The package to write; it ends in .mlpackage. An earlier one is replaced.
+    """
+    from picosam2.cli._text import size
+    from picosam2.errors import require
+    from picosam2.runtimes._silence import silenced
+    from picosam2.runtimes.weights import find_weights
+
+    if out.suffix.lower() != ".mlpackage":
+        raise ConfigError(f"{out} is no name for a Core ML package: end it in .mlpackage")
+    check_folders(out)
+    path = find_weights(weights, "torch")
+    with silenced():
+        for module, extra in (("torch", "train"), ("coremltools", "coreml")):
+            require(module, extra)
+    from picosam2.export.coreml import export_coreml
+    from picosam2.export.onnx import weights_facts
+    from picosam2.models.checkpoint import load_weights
+
+    made = export_coreml(load_weights(path), out, weights_facts(path))
+    total = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
+    print(f"{out}: {size(total)}, float16; not compared with PyTorch: it runs on a Mac only")
+
+
 def _export(
     runtime: str, article: str, weights: str, out: Path, converters: Mapping[str, str]
 ) -> None:

@@ -67,6 +67,7 @@ _EXTRAS = {
     "openvino": "picosam2[openvino]",
     "ai_edge_litert": "picosam2[litert]",
     "litert_torch": "picosam2[export-litert]",
+    "coremltools": "picosam2[coreml]",
     "executorch": "picosam2[executorch]",
 }
 """The extra that brings a package which the base install lacks, by the package's name."""
