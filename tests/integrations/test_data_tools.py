@@ -130,6 +130,7 @@ def test_fiftyone_reads_our_coco_file_and_we_read_its(
     coco: Path, masks: list[np.ndarray], tmp_path: Path
 ) -> None:
     """By its importer and its COCO objects, which take no database."""
+    imported("pycocotools")
     importer_module = imported("fiftyone.utils.coco")
     height, width = sample().shape[:2]
     importer = importer_module.COCODetectionDatasetImporter(
