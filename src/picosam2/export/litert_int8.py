@@ -98,7 +98,7 @@ def export_litert_int8(
     model = without_guidance(model).eval()
     said = described(model, facts or {})
     said["preprocessing"] = {"order": "RGB", "range": [0, 255], "pad": PAD_RGB}
-    runtime = TorchRuntime(model, facts=facts or {})
+    runtime = TorchRuntime(model, facts=dict(facts or {}))
     predictor = Predictor(runtime)
     if store is None:
         crops = sample_crops(predictor, config.samples, config.seed)
