@@ -59,7 +59,9 @@ def export_coreml(
         coreml = require("coremltools", "coreml")
         example = torch.zeros(1, 3, side, side)
         with torch.inference_mode():
-            traced = torch.jit.trace(PixelNetwork(model), example)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                PixelNetwork(model), example
+            )
         made = coreml.convert(
             traced,
             inputs=[
