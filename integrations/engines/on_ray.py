@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--weights", default="default")
     parser.add_argument("--rows", type=int, default=256, help="of a file of results")
     options = parser.parse_args()
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
     segment(
         options.input,
         options.out,
