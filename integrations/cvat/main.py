@@ -48,6 +48,8 @@ def interact(predictor: Predictor, body: Any) -> dict[str, Any]:
     text = body["image"]
     if text.startswith("data:"):  # a data URL
         text = text.partition(";base64,")[2]
+    if not text:
+        raise ValueError("'image' is a data URL that is not base64, or empty")
     try:
         image = base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error:

@@ -103,7 +103,7 @@ def test_any_mask_is_written_exactly(function: Any, seed: int) -> None:
         ({"obj_bbox": [[1, 2]]}, "two corners"),
         ({"image": None}, "no image"),
         ({"image": "?", "pos_points": [CLICK]}, "not base64"),
-        ({"image": "data:image/png,x", "pos_points": [CLICK]}, "not an image"),
+        ({"image": "data:image/png,x", "pos_points": [CLICK]}, "not base64"),
         ({"image": "aGFsbG8=", "pos_points": [CLICK]}, "not an image"),
     ],
 )
