@@ -230,7 +230,7 @@ def test_a_peer_stands_beside_the_weights(with_peer: list[dict[str, Any]]) -> No
     assert "| weights, MB | 5.05 | 44.6 |" in block
     assert "picosam2 clicks --peer onnx:encoder.onnx,sam.onnx --start click" in block
     assert "strawberries on the plant" in block
-    assert "Of the 4 images of the sets 1 are in the training store" in block
+    assert "Of the 4 images of the sets 1 are among the training images" in block
     assert "docs/report/figures/beside-clicks.svg" in block
     markdown = to_markdown(report.blocks(found))
     assert markdown.index("Beside another model") < markdown.index("All weights, by every protocol")

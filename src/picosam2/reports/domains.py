@@ -130,12 +130,12 @@ def _leak_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     leaks = next((result["leaks"] for result in results if result["leaks"]), None)
     if leaks is None:
         return [
-            "Whether images of the sets are in the training store was not checked "
-            "(`--check-leak STORE`)."
+            "Whether images of the sets are among the training images was not checked "
+            "(`--check-leak DIR`)."
         ]
     checked = sum(leak["checked"] for leak in leaks.values())
     met = sum(leak["met"] for leak in leaks.values())
     return [
-        f"Of the {checked:,} images of the sets {met:,} are in the training store "
-        "(`--check-leak STORE`: the same number, or an image that looks the same)."
+        f"Of the {checked:,} images of the sets {met:,} are among the training images "
+        "(`--check-leak DIR`: the same number and name, or an image that looks the same)."
     ]
