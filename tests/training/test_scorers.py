@@ -117,6 +117,10 @@ def test_a_scorer_learns_what_is_different_here():
     as_it_was = other.ious[np.arange(120), known(other.features).argmax(1)].mean()
     assert adapted.chosen > as_it_was + 0.05
     assert adapted.scorer is not known
+    half = adapt(other, known, ScorerConfig(epochs=(400,)), averaging=0.5).scorer
+    whole = adapt(other, known, ScorerConfig(epochs=(400,))).scorer
+    assert half.hidden == pytest.approx((known.hidden + whole.hidden) / 2, abs=1e-6)
+    assert half.out_bias == pytest.approx((known.out_bias + whole.out_bias) / 2, abs=1e-6)
 
 
 def test_what_cannot_be_learned_is_not_claimed():

@@ -149,7 +149,7 @@ def finetune(
         trained = _train(recipe, run, own, init, until, resume, stop)
     facts = _facts(init, own, trained, config)
     with run.part("calibrating"):
-        facts |= _fit_scorers(trained.model, facts, own, files.work, threads)
+        facts |= _fit_scorers(trained.model, facts, own, run, threads)
     with run.part("exporting"):
         _export(trained.model, facts, files, own, threads)
     with run.part("measuring after"):
@@ -292,7 +292,7 @@ def _facts(init: Path, own: OwnImages, trained: Trained, config: FinetuneConfig)
 
 
 def _fit_scorers(
-    model: PicoSAM2, facts: dict[str, Any], own: OwnImages, work: Path, threads: int | None
+    model: PicoSAM2, facts: dict[str, Any], own: OwnImages, run: _Run, threads: int | None
 ) -> dict[str, Any]:
     """The scorers that choose better on the person's images: those of before, or fitted further.
 
@@ -302,7 +302,7 @@ def _fit_scorers(
     from picosam2.export.onnx import export_onnx
     from picosam2.training.scorers import ScorerConfig, adapt, collect, fit
 
-    file = work / "after.onnx"
+    file = run.files.work / "after.onnx"
     export_onnx(model, file, facts)
     predictor = _open(file, threads)
     config = ScorerConfig()
@@ -312,7 +312,9 @@ def _fit_scorers(
     fitted: dict[str, Fitted] = {}
     for kind, examples in zip(("click", "box"), collect(predictor, images, config), strict=True):
         fitted[kind] = (
-            adapt(examples, before[kind], config) if kind in before else fit(examples, config)
+            adapt(examples, before[kind], config, averaging=run.config.scorer_averaging)
+            if kind in before
+            else fit(examples, config)
         )
     return {
         "geometry": predictor.runtime.info.facts["geometry"],

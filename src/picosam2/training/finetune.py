@@ -72,8 +72,10 @@ class FinetuneConfig:
     """Train on so many samples, however long it takes; 0: as many as the time allows."""
     held_out: float = 0.2
     """About this share of the masks, whole images of them, is kept to measure on."""
-    averaging: float = 0.7
+    averaging: float = 0.5
     """Share of the new weights in the result; the rest are the weights before."""
+    scorer_averaging: float = 0.5
+    """The same of the scorers' numbers."""
     encoder_rate: float = 1.0
     """Learning rate of the encoder, as a multiple of the decoder's; 0 leaves it as it is."""
     measures: int = 3
@@ -93,8 +95,16 @@ class FinetuneConfig:
             )
         if min(self.samples, self.seed) < 0 or min(self.measures, self.measured) < 1:
             raise ConfigError("`samples` and `seed` must be 0 or more, the measures 1 or more")
-        if not (0 < self.held_out <= 0.6 and 0 <= self.averaging <= 1 and self.encoder_rate >= 0):
-            raise ConfigError("`held_out` must be in (0, 0.6], `averaging` in [0, 1]")
+        shares = (
+            min(self.averaging, self.scorer_averaging),
+            max(self.averaging, self.scorer_averaging),
+        )
+        if not (0 < self.held_out <= 0.6 and 0 <= shares[0] <= shares[1] <= 1):
+            raise ConfigError(
+                "`held_out` must be in (0, 0.6], `averaging` and `scorer_averaging` in [0, 1]"
+            )
+        if self.encoder_rate < 0:
+            raise ConfigError("`encoder_rate` must not be negative")
 
 
 class Clock:

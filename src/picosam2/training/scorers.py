@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -182,21 +182,38 @@ def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
     return max(tried, key=lambda fitted: fitted.chosen)
 
 
-def adapt(examples: Examples, scorer: Scorer, config: ScorerConfig | None = None) -> Fitted:
+def adapt(
+    examples: Examples,
+    scorer: Scorer,
+    config: ScorerConfig | None = None,
+    *,
+    averaging: float = 1.0,
+) -> Fitted:
     """`scorer` as it is, or fitted further on a few examples: what cross-validation finds better.
 
     Better is to choose better candidates, by more than `_MARGIN`; of those that choose alike, to be
     nearer to the true IoU.
+
+    Args:
+        averaging: share of the new numbers in a scorer that is fitted further; the rest are those
+            of `scorer`, so that it goes on choosing well elsewhere.
     """
     config = config or ScorerConfig()
-    tried = [_cross_validate(examples, config, epochs, scorer) for epochs in (0, *config.epochs)]
+    tried = [
+        _cross_validate(examples, config, epochs, scorer, averaging)
+        for epochs in (0, *config.epochs)
+    ]
     chosen = max(fitted.chosen for fitted in tried)
     alike = [fitted for fitted in tried if fitted.chosen >= chosen - _MARGIN]
     return min(alike, key=lambda fitted: fitted.calibration_error)
 
 
 def _cross_validate(
-    examples: Examples, config: ScorerConfig, epochs: int, further: Scorer | None = None
+    examples: Examples,
+    config: ScorerConfig,
+    epochs: int,
+    further: Scorer | None = None,
+    averaging: float = 1.0,
 ) -> Fitted:
     images = np.unique(examples.images)
     folds = np.random.default_rng(config.seed).permutation(len(images)) % config.folds
@@ -206,11 +223,12 @@ def _cross_validate(
     for index in range(config.folds):
         held = fold == index
         if held.any() and not held.all():
-            scorer = _fit(examples, ~held, config, epochs, further)
+            scorer = _mean(further, _fit(examples, ~held, config, epochs, further), averaging)
             choice[held], score[held], looks[held] = choose(scorer, examples.features[held])
     iou = examples.ious[np.arange(len(fold)), choice]
+    fitted = _fit(examples, np.ones(len(fold), bool), config, epochs, further)
     return Fitted(
-        scorer=_fit(examples, np.ones(len(fold), bool), config, epochs, further),
+        scorer=_mean(further, fitted, averaging),
         chosen=float(np.average(iou, weights=examples.weights)),
         looks=float(np.average(looks, weights=examples.weights)),
         best=float(np.average(examples.ious.max(1), weights=examples.weights)),
@@ -330,6 +348,19 @@ def _fit(
     assert scorer.out.shape == (width, candidates)
     assert x_EI.shape[1] == candidates * len(FEATURES)
     return scorer
+
+
+def _mean(before: Scorer | None, after: Scorer, share: float) -> Scorer:
+    """`share` of the numbers of `after` and the rest of those that it was fitted further from."""
+    if before is None or before is after or share == 1:
+        return after
+    numbers = {
+        name: ((1 - share) * getattr(before, name) + share * getattr(after, name)).astype(
+            np.float32
+        )
+        for name in ("mean", "scale", "hidden", "hidden_bias", "out", "out_bias")
+    }
+    return replace(after, **numbers)
 
 
 def _set(layer: nn.Module, weight_IO: Floats, bias_O: Floats) -> None:
