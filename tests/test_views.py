@@ -47,9 +47,10 @@ def test_the_parts_cover_the_image_and_overlap(height: int, width: int) -> None:
             assert end - start >= 0.2 * parts[0].width
 
 
-def test_four_parts_of_an_ordinary_image_and_more_of_a_panorama() -> None:
-    assert len(part_windows(480, 640)) == 4
-    assert len(part_windows(640, 640)) == 4
+def test_a_few_parts_of_an_ordinary_image_and_more_of_a_panorama() -> None:
+    assert len(part_windows(480, 640)) == 6
+    assert len(part_windows(640, 640)) == 9
+    assert len(part_windows(480, 640, 0.6)) == 4
     assert len(part_windows(800, 12000)) == 20
     assert part_windows(1, 1)
     assert len(part_windows(10, 100_000)) <= 32

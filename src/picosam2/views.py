@@ -27,7 +27,7 @@ REACH = 2.5
 OUTPUTS = 5
 """Numbers of a cell: objectness as a logit, then log-distances to left, top, right and bottom."""
 
-PART = 0.6
+PART = 0.45
 """Side of a part as a share of the image's long side, where the image is no panorama."""
 
 _OVERLAP = 0.25  # of neighboring parts, at least, as a share of their side
@@ -45,7 +45,7 @@ def whole_window(height: int, width: int) -> Window:
 
 
 def part_windows(height: int, width: int, share: float = PART) -> list[Window]:
-    """Squares that cover an image and overlap: four of most images, more of a panorama.
+    """Squares that cover an image and overlap: six of most images, more of a panorama.
 
     None if one of them would be the whole image.
     """

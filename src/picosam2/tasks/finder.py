@@ -110,5 +110,6 @@ def combined(objectness: float, predicted: float) -> float:
     """The expected IoU of a mask, from the objectness of its box and its predicted IoU.
 
     The one knows whether the box holds an object, and the other how good the mask is if it does.
+    Of the products of powers of both this one ranked held-out images best.
     """
-    return float((objectness * predicted) ** 0.5)
+    return float(objectness**0.5 * predicted)
