@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,19 @@ def test_flipping_flips_guidance_too(tmp_path: Path) -> None:
     expected = normalize(CROPS) + PLANES  # the network has no side, so the mean is one of them
     np.testing.assert_allclose(FlipAverage(runtime)(CROPS, PLANES), expected, atol=1e-5)
     assert json.dumps(runtime.info.facts["model"]) == '{"guidance": true}'
+
+
+def test_a_model_without_its_branch_takes_no_guidance_whatever_the_file_says() -> None:
+    pytest.importorskip("torch")
+    from helpers.configs import CONFIGS
+
+    from picosam2.models.network import PicoSAM2, without_guidance
+    from picosam2.runtimes.torch import TorchRuntime
+
+    model = PicoSAM2(replace(CONFIGS["half size"], guidance=True))
+    facts = {"model": asdict(model.config), "name": "a file's"}
+    runtime = TorchRuntime(without_guidance(model), facts=facts)
+    assert not runtime.info.guidance
+    assert runtime.info.facts["name"] == "a file's"
+    assert facts["model"]["guidance"]
+    assert TorchRuntime(model, facts=facts).info.guidance
