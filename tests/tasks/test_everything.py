@@ -114,7 +114,9 @@ def test_a_grid_for_each_size_of_window() -> None:
 
     def sides(**changes: int) -> list[tuple[float, int]]:
         """The widths of the windows, as shares of the long side, and the clicks along a side."""
-        clicks = click_grids(predictor, Everything(points_per_side=20, **changes), 240, 320)
+        clicks = click_grids(
+            predictor, Everything(method="grid", points_per_side=20, **changes), 240, 320
+        )
         for point, window in clicks:
             assert window.centre == pytest.approx((point.x, point.y))
             assert 0 < point.x < 320

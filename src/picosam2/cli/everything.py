@@ -22,7 +22,7 @@ Share = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 
 def everything(
     *images: Annotated[Path, Parameter(name="IMAGE", allow_leading_hyphen=True)],
-    method: Literal["finder", "grid"] = "grid",
+    method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
     max_boxes: Count = 150,
     points_per_side: Count = 24,
@@ -39,7 +39,7 @@ def everything(
     format: Annotated[OutputFormat | None, Parameter(name=["--format", "-f"])] = None,
     tolerance: Tolerance = 1.0,
     overwrite: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
-    weights: Weights = "default",
+    weights: Weights = "default-int8",
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
 ) -> int:
@@ -60,7 +60,7 @@ def everything(
             objects, and the time grows with the square.
         points_per_batch: Clicks or boxes that go through the network together; fewer take less
             memory.
-        pred_iou_thresh: Drop masks with a lower predicted IoU; by default 0.3, or 0.7 of the grid.
+        pred_iou_thresh: Drop masks with a lower predicted IoU; by default 0.4, or 0.7 of the grid.
         stability_score_thresh: Drop masks that depend more on their threshold.
         stability_score_offset: How far that score moves the threshold, in logits.
         box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.75, or 0.9 of

@@ -22,7 +22,7 @@ def proposals(
     annotations: Annotated[Path, Parameter(metavar="FILE")],
     dataset: Literal["coco", "lvis"] = "coco",
     weights: Weights = "default",
-    method: Literal["finder", "grid"] = "grid",
+    method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
     against: Annotated[Literal["finder", "grid"] | None, Parameter()] = None,
     max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 150,

@@ -24,7 +24,7 @@ from picosam2.tasks.finder import answers_by_finder
 Method: TypeAlias = Literal["finder", "grid"]
 METHODS: Final = get_args(Method)
 
-_PRED_IOU: Final[dict[str, float]] = {"finder": 0.3, "grid": 0.7}
+_PRED_IOU: Final[dict[str, float]] = {"finder": 0.4, "grid": 0.7}
 _BOX_NMS: Final[dict[str, float]] = {"finder": 0.75, "grid": 0.9}
 
 
@@ -32,7 +32,7 @@ _BOX_NMS: Final[dict[str, float]] = {"finder": 0.75, "grid": 0.9}
 class Everything:
     """Settings, named as in SAM's automatic mask generator. `ConfigError` if one is impossible."""
 
-    method: Method = "grid"
+    method: Method = "finder"
     """What finds objects: `finder`, a network that sees the whole image, or `grid`, clicks all over
     the image, each of which the segmenter answers."""
     finder: str = "finder"
