@@ -72,7 +72,7 @@ class FinetuneConfig:
     """Train on so many samples, however long it takes; 0: as many as the time allows."""
     held_out: float = 0.2
     """About this share of the masks, whole images of them, is kept to measure on."""
-    averaging: float = 0.5
+    averaging: float = 0.25
     """Share of the new weights in the result; the rest are the weights before."""
     scorer_averaging: float = 0.5
     """The same of the scorers' numbers."""
