@@ -23,9 +23,9 @@ from picosam2.export.int8.finder import quantize_finder, some_views  # noqa: E40
 from picosam2.export.onnx import TOLERANCE, export_finder  # noqa: E402
 from picosam2.models.checkpoint import save_weights  # noqa: E402
 from picosam2.models.finder import Finder, FinderConfig  # noqa: E402
+from picosam2.models.views import OUTPUTS, cell_count  # noqa: E402
 from picosam2.predictor import Predictor  # noqa: E402
 from picosam2.runtimes.finder import OnnxFinder, opened_finder  # noqa: E402
-from picosam2.views import OUTPUTS, cell_count  # noqa: E402
 
 SIZE = 64
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from picosam2 import masks
 from picosam2.images import PAD_RGB
-from picosam2.views import OUTPUTS, REACH, STRIDES, cell_centers, cell_count
+from picosam2.models.views import OUTPUTS, REACH, STRIDES, cell_centers, cell_count
 
 
 def cells_of(boxes: list[tuple[float, float, float, float]], size: int) -> np.ndarray:

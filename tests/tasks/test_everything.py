@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from picosam2 import masks
 from picosam2.errors import ConfigError
+from picosam2.models.views import thinned
 from picosam2.predictor import Predictor
 from picosam2.results import Segmentation
 from picosam2.tasks.click_grid import click_grids, grid
 from picosam2.tasks.everything import Everything, everything
-from picosam2.views import thinned
 
 PICTURE, TRUTH = flat_scene()
 SMALL = Everything(method="grid", points_per_side=12, pred_iou_thresh=0.2)

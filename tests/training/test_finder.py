@@ -25,6 +25,7 @@ from picosam2.errors import CheckpointError, ConfigError  # noqa: E402
 from picosam2.geometry import Window  # noqa: E402
 from picosam2.models.checkpoint import load_finder, load_weights  # noqa: E402
 from picosam2.models.finder import Finder, FinderConfig  # noqa: E402
+from picosam2.models.views import OUTPUTS, REACH, cell_centers, cell_count  # noqa: E402
 from picosam2.training.config import (  # noqa: E402
     FinderRecipe,
     TrainConfig,
@@ -41,7 +42,6 @@ from picosam2.training.finder_views import (  # noqa: E402
     targets,
     view_boxes,
 )
-from picosam2.views import OUTPUTS, REACH, cell_centers, cell_count  # noqa: E402
 
 SIZE = 64
 BOXES = st.lists(

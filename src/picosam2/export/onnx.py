@@ -28,11 +28,11 @@ from picosam2.images import MEAN, PAD_RGB, STD
 from picosam2.models.finder import Finder
 from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2
+from picosam2.models.views import REACH, STRIDES
 from picosam2.runtimes.metadata import METADATA_KEY, SCHEMA_VERSION
 from picosam2.runtimes.onnx_file import seal_onnx
 from picosam2.runtimes.ort import import_onnxruntime
 from picosam2.runtimes.weights import FINDER
-from picosam2.views import REACH, STRIDES
 
 OPSET = 17
 """Old enough for the runtimes in use on devices, new enough for everything the network has."""

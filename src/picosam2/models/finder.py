@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from picosam2.errors import ConfigError
 from picosam2.models.encoders import LITE0, lite_stages, load_imagenet
-from picosam2.views import OUTPUTS, STRIDES
+from picosam2.models.views import OUTPUTS, STRIDES
 
 _ENCODER = replace(LITE0, groups=(*LITE0.groups[:-1], (6, 5, 2, 192, 2)))
 _RARE = -4.0  # objectness at the start: few cells are of an object

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from picosam2._files import sha256_file
 from picosam2.errors import WeightsError
 from picosam2.images import check_crops, normalize
+from picosam2.models.views import OUTPUTS, cell_count
 from picosam2.runtimes.onnx import read_document, start_session
 from picosam2.runtimes.reopen import OpenedFile, PerProcess
 from picosam2.runtimes.weights import FINDER, finder_file
-from picosam2.views import OUTPUTS, cell_count
 
 _MAX_SIDE: Final = 4096
 

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from picosam2 import masks
 from picosam2._progress import Progress
 from picosam2.geometry import Window
+from picosam2.models.views import thinned
 from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
 from picosam2.prompts import Box, Point
 from picosam2.tasks.answers import Answer, Image, corners, cut_off, image_box, inside
-from picosam2.views import thinned
 
 if TYPE_CHECKING:
     from picosam2.tasks.everything import Everything

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from picosam2 import geometry, masks
 from picosam2._progress import Progress
+from picosam2.models.views import decode, part_windows, thinned, whole_window
 from picosam2.predictor import BOX_CHANNEL, Predictor
 from picosam2.prompts import Box
 from picosam2.runtimes.finder import BoxFinder
 from picosam2.tasks.answers import Answer, Image, image_box, inside
-from picosam2.views import decode, part_windows, thinned, whole_window
 
 if TYPE_CHECKING:
     from picosam2.tasks.everything import Everything

@@ -25,6 +25,7 @@ from picosam2.data.augment import _normalise
 from picosam2.data.image_store import ImageStore
 from picosam2.masks import box_iou
 from picosam2.models.finder import Finder
+from picosam2.models.views import REACH, cell_centers, decode, part_windows, thinned, whole_window
 from picosam2.training.config import FinderRecipe, Recipe
 from picosam2.training.finder_views import FinderBatch, FinderViews, boxes_by_image
 from picosam2.training.frozen import freeze_batchnorm
@@ -37,7 +38,6 @@ from picosam2.training.trainer import (
     learning_rate,
     memory_format,
 )
-from picosam2.views import REACH, cell_centers, decode, part_windows, thinned, whole_window
 
 _FROZEN = 2  # stages of the encoder: what edges and textures are does not change
 _LIMIT = 4.0  # of a log-distance

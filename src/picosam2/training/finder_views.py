@@ -22,7 +22,7 @@ from picosam2.data.augment import AugmentConfig, Draws, _normalise, _photometric
 from picosam2.data.image_store import ImageStore
 from picosam2.errors import ConfigError
 from picosam2.geometry import Window
-from picosam2.views import STRIDES, cell_centers, whole_window
+from picosam2.models.views import STRIDES, cell_centers, whole_window
 
 _Floats = npt.NDArray[np.float32]
 

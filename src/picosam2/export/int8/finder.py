@@ -24,9 +24,9 @@ from picosam2.export.int8.calibration import (
     ranges,
 )
 from picosam2.export.int8.onnx_int8 import QuantizeError, described, is_int8, quantize_graph
+from picosam2.models.views import part_windows, whole_window
 from picosam2.runtimes.finder import OnnxFinder
 from picosam2.runtimes.onnx_file import seal_onnx
-from picosam2.views import part_windows, whole_window
 
 _COUNTED = 0.1  # objectness from which on a cell is compared
 _TOLERANCE = 0.1  # of objectness, root mean square, at which a file is still written

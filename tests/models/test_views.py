@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picosam2.geometry import Window
-from picosam2.views import (
+from picosam2.models.views import (
     STRIDES,
     cell_centers,
     cell_count,
