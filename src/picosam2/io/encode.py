@@ -128,18 +128,20 @@ def encode(
             objects, image_name, height, width, tolerance=tolerance, labels=labels
         )
         return json_line(marked(document))
-    annotations = [
-        formats.coco_annotation(
-            segmentation,
-            id=number,
-            image_id=1,
-            polygons=format == "coco-polygons",
-            tolerance=tolerance,
-        )
-        for number, segmentation in enumerate(objects, 1)
-    ]
-    entry = {"id": 1, "file_name": image_name, "height": height, "width": width}
-    return json_line(marked(formats.coco_document([entry], annotations)))
+    if format in ("coco", "coco-polygons"):
+        annotations = [
+            formats.coco_annotation(
+                segmentation,
+                id=number,
+                image_id=1,
+                polygons=format == "coco-polygons",
+                tolerance=tolerance,
+            )
+            for number, segmentation in enumerate(objects, 1)
+        ]
+        entry = {"id": 1, "file_name": image_name, "height": height, "width": width}
+        return json_line(marked(formats.coco_document([entry], annotations)))
+    raise AssertionError(f"the format {format} has no case here")
 
 
 def json_line(document: Mapping[str, Any]) -> bytes:

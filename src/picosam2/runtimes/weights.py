@@ -134,7 +134,9 @@ def _open(path: Path, runtime: str, threads: int | None) -> Runtime:
         from picosam2.runtimes.executorch import ExecuTorchRuntime
 
         return ExecuTorchRuntime(path, threads=threads)
-    return OnnxRuntime(path, threads=threads)
+    if runtime == "onnx":
+        return OnnxRuntime(path, threads=threads)
+    raise AssertionError(f"the runtime {runtime} has no call here")
 
 
 def read_facts(path: Path) -> dict[str, Any]:
