@@ -229,7 +229,7 @@ def test_a_stopped_run_goes_on(own: OwnImages, init: Path, tmp_path: Path):
     stop = Stop()
 
     def progress(done: int, total: int | None = None, *, what=None, note: str = "") -> None:
-        stop.asked = done >= 2
+        stop.requested = done >= 2
 
     first = train_own(
         recipe(), SHORT, own, init, tmp_path, clock=Clock(), until=0, stop=stop, progress=progress
@@ -276,7 +276,7 @@ def test_ctrl_c_is_a_wish_once():
     stop = Stop()
     with stop.on_interrupt():
         signal.raise_signal(signal.SIGINT)
-        assert stop.asked
+        assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -318,8 +318,8 @@ def _fit_scorers(
         )
     return {
         "geometry": predictor.runtime.info.facts["geometry"],
-        "scorers": {kind: one.scorer.to_json() for kind, one in fitted.items()},
-        "calibration": {kind: one.report() for kind, one in fitted.items()},
+        "scorers": {kind: fit_result.scorer.to_json() for kind, fit_result in fitted.items()},
+        "calibration": {kind: fit_result.report() for kind, fit_result in fitted.items()},
     }
 
 

@@ -51,9 +51,9 @@ def export_coreml(
             f"{path} holds something else than a Core ML package: choose another name"
         )
     model = without_guidance(model).eval()
-    said = described(model, facts or {})
-    said["preprocessing"] = {"order": "RGB", "range": [0, 255], "pad": PAD_RGB}
-    said["file"] = FILE
+    metadata = described(model, facts or {})
+    metadata["preprocessing"] = {"order": "RGB", "range": [0, 255], "pad": PAD_RGB}
+    metadata["file"] = FILE
     side, output = model.config.input_size, model.config.output_size
     with silenced():
         coreml = require("coremltools", "coreml")
@@ -75,10 +75,10 @@ def export_coreml(
             convert_to="mlprogram",
             skip_model_load=True,
         )
-        made.user_defined_metadata[METADATA_KEY] = json.dumps(said, sort_keys=True)
+        made.user_defined_metadata[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
         description = made.get_spec().description
-        (given,), (answer,) = description.input, description.output
-        image, logits = given.type.imageType, tuple(answer.type.multiArrayType.shape)
+        (pixels,), (answer,) = description.input, description.output
+        image, logits = pixels.type.imageType, tuple(answer.type.multiArrayType.shape)
         if (image.height, image.width) != (side, side) or logits not in (
             (),
             (1, model.config.logits, output, output),

@@ -96,23 +96,23 @@ def export_litert_int8(
     config = config or LiteRtInt8Config()
     path = Path(path)
     model = without_guidance(model).eval()
-    said = described(model, facts or {})
-    said["preprocessing"] = {"order": "RGB", "range": [0, 255], "pad": PAD_RGB}
+    metadata = described(model, facts or {})
+    metadata["preprocessing"] = {"order": "RGB", "range": [0, 255], "pad": PAD_RGB}
     runtime = TorchRuntime(model, facts=dict(facts or {}))
     predictor = Predictor(runtime)
     if store is None:
         crops = sample_crops(predictor, config.samples, config.seed)
         held_out = sample_crops(predictor, config.samples, config.seed + 1)
-        said["quantization"] = {"crops": "the bundled sample image, augmented"}
+        metadata["quantization"] = {"crops": "the bundled sample image, augmented"}
     else:
         opened = Store(store)
         crops = choose_crops(opened, predictor, config.samples, config.seed)
         held_out = choose_crops(opened, predictor, config.samples, config.seed, held_out=True)
-        said["quantization"] = {"crops": "a store", "store": opened.fingerprint}
-    said["quantization"] |= {"samples": len(crops.pixels), "seed": config.seed}
+        metadata["quantization"] = {"crops": "a store", "store": opened.fingerprint}
+    metadata["quantization"] |= {"samples": len(crops.pixels), "seed": config.seed}
     with atomic_write(path) as temporary:
         made = quantized(convert(PixelNetwork(model)), crops.pixels)
-        data = device_file(made, said, FILE)
+        data = device_file(made, metadata, FILE)
         temporary.write_bytes(data)
         compared = compare(answers(runtime, held_out), answers(LiteRtRuntime(temporary), held_out))
         if not compared.relative_error <= TOLERANCE:

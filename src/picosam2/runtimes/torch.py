@@ -34,15 +34,17 @@ class TorchRuntime:
         self._model = model
         self._bf16 = precision == "bf16"
         config = model.config
-        said = {"model": asdict(config), **(facts or {})}
-        if said["model"].get("guidance") and not config.guidance:  # it was left out of the model
-            said["model"] = {**said["model"], "guidance": False}
+        metadata = {"model": asdict(config), **(facts or {})}
+        if (
+            metadata["model"].get("guidance") and not config.guidance
+        ):  # it was left out of the model
+            metadata["model"] = {**metadata["model"], "guidance": False}
         self._info = RuntimeInfo(
             name="torch",
             input_size=config.input_size,
             channels=config.logits,
             weights_sha256=weights_sha256,
-            facts=said,
+            facts=metadata,
             output_size=config.output_size,
         )
 

@@ -126,7 +126,7 @@ class Stop:
     """Whether the person wants to stop early; a second Ctrl-C is not waited for."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     @contextmanager
     def on_interrupt(self) -> Iterator[None]:
@@ -137,9 +137,9 @@ class Stop:
         before = signal.getsignal(signal.SIGINT)
 
         def ask(*_: object) -> None:
-            if self.asked:
+            if self.requested:
                 raise KeyboardInterrupt
-            self.asked = True
+            self.requested = True
 
         signal.signal(signal.SIGINT, ask)
         try:
@@ -462,8 +462,8 @@ def train_own(
     """Train the weights at `init` further until the clock shows `until` seconds.
 
     `folder` takes a checkpoint every half a minute and goes on from it with `resume`. `progress`
-    receives steps, and in `note` the scores so far. If `stop` is asked, what is there is measured
-    and the best is returned.
+    receives steps, and in `note` the scores so far. After a request to `stop`, what is
+    there is measured and the best is returned.
 
     Raises:
         CheckpointError: the checkpoint in `folder` is of other images, weights or settings.
@@ -510,7 +510,7 @@ def train_own(
         trainer.share = share_used()
         waiting = pool.submit(sessions.batch, trainer.step)
         # One step at least, however little time there is.
-        while (trainer.share < 1 or trainer.step == 0) and not stop.asked:
+        while (trainer.share < 1 or trainer.step == 0) and not stop.requested:
             step = trainer.step
             batch = waiting.result()
             waiting = pool.submit(sessions.batch, step + 1)
@@ -541,7 +541,7 @@ def train_own(
         kept_step=best.step,
         samples=steps * train.batch,
         samples_per_s=(steps - first) * train.batch / max(seconds, 1e-9),
-        stopped=stop.asked,
+        stopped=stop.requested,
         history=tuple(history),
     )
 
