@@ -131,6 +131,7 @@ describe.skipIf(why !== null)(`corrections${why ? ` (skipped: ${why})` : ""}`, (
     await openSample(page);
     await pages.click(...known("red book").point);
     await masked(page, 1);
+    await page.locator(".object.selected .scale").nth(1).waitFor(); // after the mask
     const labels = await page.locator(".object.selected .scale span").allTextContents();
     expect(labels).toContain("Object");
     expect(new Set([...labels, "Part", "Object", "Group"]).size).toBe(3);

@@ -177,6 +177,7 @@ describe.skipIf(why !== null)(`the page${why ? ` (skipped: ${why})` : ""}`, () =
     await masked(page, 2);
 
     const sizes = page.locator(".object.selected .scale");
+    await sizes.nth(1).waitFor(); // after the mask, where a click did not need all windows
     expect(await sizes.count()).toBeGreaterThan(1);
     await sizes.last().click();
     await page.waitForSelector(".object.selected .scale:last-child[aria-pressed=true]");
