@@ -163,5 +163,14 @@ describe.skipIf(why !== null)(`accessible${why ? ` (skipped: ${why})` : ""}`, ()
       const box = (await page.locator(`[data-tool=${tool}]`).boundingBox())!;
       expect(box.y + box.height).toBeLessThanOrEqual(height + 0.5);
     }
+    // Saving is within reach.
+    await pages.click(...known("apple").point);
+    await masked(page, 1);
+    await page.click("[data-action=go-save]");
+    const save = page.locator("[data-save=cutout]");
+    await expect.poll(async () => {
+      const box = (await save.boundingBox())!;
+      return box.y >= 0 && box.y + box.height <= height + 0.5;
+    }, { timeout: 30_000 }).toBe(true);
   });
 });

@@ -215,13 +215,23 @@ describe.skipIf(why !== null)(`nothing lost${why ? ` (skipped: ${why})` : ""}`, 
     ]);
   });
 
-  it("opens all files that are dropped together", async () => {
+  it.each(["chosen", "dropped"])("opens all files that are %s together", async (how) => {
     const page = await pages.open();
     await page.waitForSelector("body[data-model=ready]", { timeout: 90_000 });
-    await pages.choose(
+    const files = [
       png("1.png", disk(60, 40, GRAY, RED)), png("2.png", disk(60, 40, GRAY, RED)),
       png("3.png", Buffer.from("broken")), png("4.png", disk(60, 40, GRAY, RED)),
-    );
+    ];
+    if (how === "chosen") await pages.choose(...files);
+    else {
+      await page.evaluate((all) => {
+        const transfer = new DataTransfer();
+        for (const { name, data } of all) {
+          transfer.items.add(new File([Uint8Array.from(data)], name, { type: "image/png" }));
+        }
+        document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+      }, files.map(({ name, buffer }) => ({ name, data: [...buffer] })));
+    }
     await page.waitForFunction(() => document.querySelectorAll("#strip li").length === 3);
     await pages.toasted("not an image");
   });
