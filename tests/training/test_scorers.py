@@ -25,6 +25,7 @@ from picosam2.training.scorers import Examples, ScorerConfig, adapt, choose, col
 from tests.helpers.fakes import FakeRuntime, disc, random_scorer, reddish
 
 QUICK = ScorerConfig(epochs=(20, 60), clicks=2)
+FEW = replace(QUICK, few_windows=True)
 
 
 def examples(count: int, candidates: int, seed: int = 0) -> Examples:
@@ -41,7 +42,7 @@ def examples(count: int, candidates: int, seed: int = 0) -> Examples:
 
 def test_learns_to_choose_and_to_predict():
     some = examples(800, 3)
-    fitted = fit(some, QUICK)
+    fitted = fit(some, FEW)
     chance = 0.5
     assert fitted.best == pytest.approx(0.75, abs=0.03)  # the mean of the largest of three
     choice, _, looks = choose(replace(fitted.scorer, start=None), some.features)
@@ -60,15 +61,21 @@ def test_the_first_look_is_through_the_best_window_and_few_follow() -> None:
     same = examples(800, 3)
     ious = np.repeat(same.features[:, :1, 0], 3, 1) * np.float32(0.7) + np.float32([0, 0.2, 0])
     same.features[:, :, 0] = ious
-    fitted = fit(Examples(same.features, ious, same.images, same.weights), QUICK)
+    fitted = fit(Examples(same.features, ious, same.images, same.weights), FEW)
     assert fitted.scorer.start == 1
     assert fitted.looks < 1.2
     assert fitted.chosen == pytest.approx(fitted.best, abs=0.01)
     assert fitted.report()["looks"] == fitted.looks
 
 
+def test_all_windows_are_looked_through_unless_few_are_wanted() -> None:
+    fitted = fit(examples(200, 3), QUICK)
+    assert fitted.scorer.start is None
+    assert fitted.looks == 3
+
+
 def test_boxes_have_one_window_and_no_first_one() -> None:
-    fitted = fit(examples(80, 1), QUICK)
+    fitted = fit(examples(80, 1), FEW)
     assert fitted.scorer.start is None
     assert fitted.looks == 1
 

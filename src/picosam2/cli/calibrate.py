@@ -16,6 +16,7 @@ def calibrate(
     store: Annotated[Path, Parameter(metavar="STORE")],
     out: Annotated[Path, Parameter(metavar="FILE")],
     clicks: int = 3,
+    few_windows: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     half: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     threads: int | None = None,
 ) -> None:
@@ -31,6 +32,8 @@ def calibrate(
         out: The file to write: the same weights, with scorers.
         clicks: Clicks on each object: its centre point, then in turn random places near it and
             anywhere in it.
+        few_windows: Look through the windows of a click one by one, and stop when the best one
+            seems found: a click then takes about a third of them, and small objects lose a little.
         half: Keep the weights in 16 bits, which halves the file.
         threads: Threads of the network; by default as many as there are cores.
     """
@@ -51,7 +54,7 @@ def calibrate(
     from picosam2.runtimes.weights import find_weights
     from picosam2.training.scorers import ScorerConfig, collect, fit
 
-    config = ScorerConfig(clicks=clicks)
+    config = ScorerConfig(clicks=clicks, few_windows=few_windows)
     find_weights(weights, "torch")
     opened = ImageStore(store) if (store / "images.json").exists() else Store(store)
     images = opened.held_out()

@@ -55,9 +55,12 @@ class ScorerConfig:
     """Passes over the examples; of several, the one that chooses best in cross-validation."""
     weight_decay: float = 3e-3
     """AdamW's weight decay; the examples are few."""
+    few_windows: bool = False
+    """Fit a scorer of clicks that says which window to look through next and when to stop: a click
+    takes about a third of the windows, and small objects lose (docs/click.md)."""
     whole: float = 0.3
-    """Share of the clicks, drawn anew in each step, that are seen through all of their windows;
-    the others are seen through some."""
+    """With `few_windows`, the share of the clicks, drawn anew in each step, that are seen through
+    all of their windows; the others are seen through some."""
     folds: int = 5
     """Parts, by image, of the cross-validation that the report comes from."""
     seed: int = 0
@@ -305,7 +308,8 @@ def _fit(
         mean_I, scale_I = torch.from_numpy(further.mean), torch.from_numpy(further.scale)
     x_EI = (x_EI - mean_I) * scale_I
     candidates = iou_EN.shape[1]
-    partly = candidates > 1 and (further is None or further.start is not None)
+    few = config.few_windows if further is None else further.start is not None
+    partly = candidates > 1 and few
     width = config.hidden if further is None else len(further.hidden_bias)
     net = nn.Sequential(nn.Linear(x_EI.shape[1], width), nn.ReLU(), nn.Linear(width, candidates))
     if further is not None:
