@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,20 @@ def test_a_box_gets_the_mask_for_clear_prompts_of_decoders_that_choose_by_the_nu
     peer.boxes(image, [Box(20, 10, 60, 50)])
     peer.clicks(image, [Point(40, 30)])
     assert given == [labels, [1, -1]]
+
+
+def test_a_peer_is_given_the_mask_before(tmp_path: Path) -> None:
+    """The model of `helpers.sam_onnx` adds what it is given as a mask to its predicted IoU."""
+    model = open_sam(f"onnx:{write_sam_onnx(tmp_path / 'sam', masks=1)}", threads=1)
+    encoded = model.encode(np.zeros((32, 64, 3), np.uint8))
+    mask = np.zeros((32, 64), np.float32)
+    mask[:, 32:] = 1
+    click = Prompt((Point(8, 8),))
+    (without,), (given,) = (
+        model.decode(encoded, [prompt], several=False)
+        for prompt in (click, replace(click, mask=mask))
+    )
+    sure = np.log((1 - 1e-4) / 1e-4)
+    # A quarter of the square is on the object; the rest, with the half below the image, is off it.
+    expected = 1 + (0.25 - 0.75) * 16**2 * sure
+    assert given.scores_M[0] - without.scores_M[0] == pytest.approx(expected, rel=0.02)

@@ -29,6 +29,7 @@ ALLOWED = {
     ("cli/quantize.py", "photos"): "the option --photos",
     ("data/store.py", "_photos_per_shard"): "a key of the manifests of stores",
     ("data/store.py", "photos_per_shard"): "a key of the manifests of stores",
+    ("distillation/teach.py", "photos"): "a key of the shards of teacher caches",
     ("evaluation/analysis.py", "photo"): "a key of result files",
     ("evaluation/compare.py", "photos"): "a key of result files",
     ("export/int8/calibration.py", "photos"): "the option --photos sets it",

@@ -110,7 +110,7 @@ def test_programs_beside_the_package_keep_others_from_reporting(
     program: str, package: str, variable: str
 ) -> None:
     """The variable is set, unless the user has set it, before the package is imported."""
-    text = (SRC.parents[1] / "integrations" / program).read_text()
+    text = (Path(__file__).parents[2] / "integrations" / program).read_text()
     before, _, after = text.partition(f"\nimport {package}")
     assert f'os.environ.setdefault("{variable}", ' in before
     assert after

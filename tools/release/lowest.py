@@ -69,6 +69,7 @@ CHECKS = {
     "openvino": Check("tests/contract tests/runtimes", "openvino", "train"),
     "litert": Check("tests/contract tests/runtimes", "ai_edge_litert"),
     "export-litert": Check("tests/export/test_device.py tests/contract", "litert_torch"),
+    "coreml": Check("tests/export/test_coreml.py", "coremltools"),
     "executorch": Check("tests/export/test_device.py tests/contract", "executorch"),
     "docs": Check(commands=("python -m sphinx -W --keep-going -q docs {folder}/html",)),
     "dev": Check(

@@ -133,7 +133,7 @@ class _ImageCounter:
 class _Counted:
     """What is counted while a shard is taught."""
 
-    images: int = 0
+    photos: int = 0
     """Shown to the teacher."""
     instances: int = 0
     """That it was asked about."""
@@ -262,7 +262,7 @@ def _teach_image(
         Target(box=Box(*(masks.bbox(truth) or ())), point=masks.centre_point(truth), mask=truth)
         for truth in truths
     ]
-    shard.counted.images += 1
+    shard.counted.photos += 1
     answers = teacher(image, targets)
     for (_, row), answer, truth in zip(objects, answers, truths, strict=True):
         shard.put(row, answer, truth)

@@ -13,7 +13,7 @@ anew, and so do models of the SAM family, from their one encoding of the image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,7 +96,10 @@ class ClickedPredictor:
 
 
 class ClickedPeer:
-    """A model of the SAM family: all clicks of an object are its prompt."""
+    """A model of the SAM family: its prompt are all clicks of an object and the mask before.
+
+    ONNX models take the mask before; the others are asked by the clicks alone.
+    """
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -115,11 +118,19 @@ class ClickedPeer:
     def next(
         self, image: RgbImage, prompts: Sequence[Prompt], regions: Sequence[Region]
     ) -> list[Region]:
-        """The one mask of all clicks."""
-        del regions
-        return [
-            candidates[0].region for candidates in self._peer.answers(image, prompts, several=False)
+        """The one mask of all clicks, given the mask before."""
+        height, width = image.shape[:2]
+        corrected = [
+            replace(prompt, mask=_probability(region.logits_on_image(height, width)))
+            for prompt, region in zip(prompts, regions, strict=True)
         ]
+        answers = self._peer.answers(image, corrected, several=False)
+        return [candidates[0].region for candidates in answers]
+
+
+def _probability(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    share: npt.NDArray[np.float32] = 1 / (1 + np.exp(-np.clip(logits, -16, 16)))
+    return share
 
 
 @dataclass(frozen=True, kw_only=True)

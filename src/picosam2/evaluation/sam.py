@@ -384,6 +384,9 @@ def _hash_tensors(model: Any) -> str:
 # --- ONNX ---------------------------------------------------------------------------------------
 
 
+_SURE = 1e-4  # the probability that stands for none, whose logit is about -9
+
+
 class OnnxSam:
     """SAM as two ONNX files, in the layout of its authors' export script.
 
@@ -475,7 +478,7 @@ class OnnxSam:
     def decode(
         self, encoded: Encoded, prompts: Sequence[Prompt], *, several: bool
     ) -> list[Decoded]:
-        """The masks of each prompt."""
+        """The masks of each prompt; a prompt's mask is the earlier one that its points correct."""
         features, size = encoded.features
         side = self._mask_side or 4 * features.shape[-1]
         # A decoder that gives one mask chooses it by the number of points: of fewer than three it
@@ -490,8 +493,8 @@ class OnnxSam:
                     "image_embeddings": features,
                     "point_coords": coords,
                     "point_labels": labels,
-                    "mask_input": np.zeros((1, 1, side, side), np.float32),
-                    "has_mask_input": np.zeros(1, np.float32),
+                    "mask_input": _as_mask_input(prompt, side),
+                    "has_mask_input": np.array([prompt.mask is not None], np.float32),
                     "orig_im_size": size,
                 },
             )
@@ -518,6 +521,25 @@ def _as_points(
     places = np.concatenate([points, more, np.zeros((lacking, 2), np.float32)])
     kinds = [*labels.tolist(), *kinds, *[-1] * lacking]
     return places[None].astype(np.float32), np.array([kinds], np.float32)
+
+
+def _as_mask_input(prompt: Prompt, side: int) -> Floats:
+    """A prompt's mask as SAM's exported decoder takes it: logits (1, 1, side, side) float32.
+
+    The image's long side is `side`; below and at the right stands what the object is not. Zeros
+    where the prompt has no mask.
+    """
+    if prompt.mask is None:
+        return np.zeros((1, 1, side, side), np.float32)
+    share = np.clip(prompt.mask.astype(np.float32), _SURE, 1 - _SURE)
+    logits = np.log(share / (1 - share))
+    height, width = logits.shape
+    scale = side / max(height, width)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    small = Image.fromarray(logits).resize(size, Image.Resampling.BILINEAR)
+    placed = np.full((side, side), logits.dtype.type(np.log(_SURE)), np.float32)
+    placed[: size[1], : size[0]] = np.asarray(small)
+    return placed[None, None]
 
 
 def _session(file: Path, threads: int | None) -> Any:

@@ -275,8 +275,8 @@ def _notes(
     if entries[0]["clicks"]:
         notes.append(
             "NoC is the mean number of clicks to an IoU of 0.85 or 0.90, at most 10, with the "
-            "share of objects that never get there. Lower is better. The peer gets all clicks so "
-            "far, as its package does it, and the weights get the mask so far too."
+            "share of objects that never get there. Lower is better. Both get all clicks "
+            "so far and the mask before."
         )
     peer = entries[0]["peer"]["sha256"]
     run = next((each for each in times if peer in each["models"]), None)
