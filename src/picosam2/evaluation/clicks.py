@@ -129,8 +129,8 @@ class ClickedPeer:
 
 
 def _probability(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    share: npt.NDArray[np.float32] = 1 / (1 + np.exp(-np.clip(logits, -16, 16)))
-    return share
+    share = 1 / (1 + np.exp(-np.clip(logits, -16, 16)))
+    return share.astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
