@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -13,18 +12,6 @@ ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs" / "report" / "report.json"
 
 pytestmark = pytest.mark.skipif(not REPORT.is_file(), reason="needs the checkout")
-
-
-@pytest.fixture
-def render() -> ModuleType:
-    for module in ("torch", "matplotlib", "jinja2"):
-        pytest.importorskip(module, reason="reports need the extra train")
-    spec = importlib.util.spec_from_file_location("render", ROOT / "tools" / "docs" / "render.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_readme_says_what_the_report_measured() -> None:

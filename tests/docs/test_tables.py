@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -107,18 +106,6 @@ def tables(page: Path) -> Iterator[Found]:
 
 def all_tables() -> list[Found]:
     return [table for page in pages() for table in tables(page)]
-
-
-@pytest.fixture(scope="module")
-def render() -> ModuleType:
-    for module in ("torch", "matplotlib", "jinja2"):
-        pytest.importorskip(module, reason="reports need the extra train")
-    spec = importlib.util.spec_from_file_location("render", ROOT / "tools" / "docs" / "render.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_every_table_has_a_result_file_or_holds_no_measurement(render: ModuleType) -> None:
