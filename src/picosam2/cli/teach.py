@@ -1,4 +1,4 @@
-"""`picosam2 teach`: ask a teacher about every object of a store, once."""
+"""`picosam2 teach`: ask a teacher about every object of a store, or about what nobody annotated."""
 
 from __future__ import annotations
 
@@ -13,68 +13,126 @@ from picosam2.cli._options import Annotations, NamedAnnotations, given_sources
 from picosam2.cli._targets import check_folders
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from picosam2._progress import Progress
+    from picosam2.data.store import SourceFiles
+    from picosam2.distillation.protocol import TeacherConfig
 
 
 def teach(
     *,
     teacher: Annotated[str, Parameter(metavar="KIND:WHERE")],
-    store: Annotated[Path, Parameter(metavar="STORE")],
+    store: Annotated[Path | None, Parameter(metavar="STORE")] = None,
+    dense: bool = False,
     coco: Annotations | None = None,
     lvis: Annotations | None = None,
     source: NamedAnnotations | None = None,
-    out: Annotated[Path, Parameter(metavar="CACHE")],
+    images: Annotated[list[Path] | None, Parameter(negative=(), metavar="DIR")] = None,
+    exclude: Annotated[list[Path] | None, Parameter(negative=(), metavar="DIR")] = None,
+    out: Annotated[Path, Parameter(metavar="DIR")],
     prompt: Literal["box", "point", "both"] = "box",
     choose: Literal["predicted", "truth"] = "predicted",
     agree: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.5,
+    confidence: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.45,
+    boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 48,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["bf16", "fp32"] = "bf16",
     limit_shards: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
 ) -> None:
-    """Keep what a teacher says of every object of a store, for training to learn from.
+    """Keep what a teacher says, for training to learn from.
 
-    The teacher sees each whole image once, with all of its objects. The images and annotations are
-    those that `picosam2 data prepare` was given; the store keeps none of their paths. Run again
-    after an interruption, it keeps the parts that are finished. `torchrun --nproc-per-node 2 -m
-    picosam2 teach ...` shares the parts among processes.
+    With --store it is asked about every object of a store, and its logits become a cache. The
+    images and annotations are those that `picosam2 data prepare` was given; the store keeps none of
+    their paths.
+
+    With --dense it is asked about what nobody annotated: a finder proposes boxes in whole images,
+    and the masks that the teacher is sure of are written in COCO's format, for `picosam2 data
+    prepare`.
+
+    Either way an image is shown once, with all of its objects. Run again after an interruption, it
+    keeps the parts that are finished. `torchrun --nproc-per-node 2 -m picosam2 teach ...` shares
+    the parts among processes.
 
     Args:
         teacher: Who is asked: `sam2:FOLDER` or `sam2:HUB-ID` for SAM 2 (likewise sam, edgetam),
             `checkpoint:NAME|FILE` for weights of this project, `onnx:FOLDER` for SAM as
             encoder.onnx and decoder.onnx.
         store: What `picosam2 data prepare` made.
+        dense: Ask about what nobody annotated.
         coco: A COCO annotation file and its images. Repeatable.
         lvis: An LVIS annotation file and the folder with COCO's images. Repeatable.
         source: Any other file in COCO's format, with its name. Repeatable.
-        out: The folder of the cache.
+        images: With --dense: a folder of images without annotations. Repeatable.
+        exclude: With --dense: a folder with the images of an evaluated set. Images that look like
+            one of them are left out, and named. Repeatable.
+        out: The folder of the result.
         prompt: What the teacher is shown of an object.
         choose: Which of a teacher's several masks counts: the one it believes in most, or the one
             that is nearest to the truth.
-        agree: IoU with the truth below which the teacher is taken to have meant another object.
+        agree: With --store: IoU with the truth below which the teacher is taken to have meant
+            another object.
+        confidence: With --dense: masks of a lower confidence are left out.
+        boxes: With --dense: boxes that are looked at in an image, at most.
         device: Where the teacher runs; auto takes a GPU if there is one.
         precision: What the teacher computes with.
-        limit_shards: Stop after so many parts; the same command without it goes on.
+        limit_shards: With --store: stop after so many parts; the same command without it goes on.
     """
     from picosam2.cli._memory import keep_memory
-    from picosam2.cli._progress import progress
-    from picosam2.cli._text import name_problems
-    from picosam2.errors import require
+    from picosam2.distillation.protocol import TeacherConfig
+    from picosam2.errors import ConfigError, require
 
+    if dense == (store is not None):
+        raise ConfigError(
+            "give either --store STORE, to ask about its objects, or --dense, to ask about what "
+            "nobody annotated"
+        )
     for module in ("torch", "safetensors", "pycocotools", "matplotlib"):
         require(module, "train")
+    keep_memory()
+    config = TeacherConfig(prompt=prompt, choose=choose, device=device, precision=precision)
+    if store is not None:
+        if images or exclude:
+            raise ConfigError("--images and --exclude go with --dense: leave them out")
+        sources = given_sources(coco, lvis, source, to="teach about")
+        _teach_store(teacher, config, store, sources, out, agree, limit_shards)
+        return
+    if limit_shards is not None:
+        raise ConfigError("--limit-shards goes with --store: leave it out")
+    if config.prompt != "box" or config.choose != "predicted":
+        raise ConfigError("a dense teacher is asked by boxes, and knows no truth: leave --prompt "
+                          "and --choose out")  # fmt: skip
+    sources = []
+    if coco or lvis or source or not images:
+        sources = given_sources(coco, lvis, source, to="teach about")
+    _teach_dense(teacher, config, sources, images or (), exclude or (), out, confidence, boxes)
+
+
+def _processes() -> tuple[int, int]:
+    """This process's number and how many there are, from `torchrun`."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _teach_store(
+    teacher: str,
+    config: TeacherConfig,
+    store: Path,
+    sources: Sequence[SourceFiles],
+    out: Path,
+    agree: float,
+    limit_shards: int | None,
+) -> None:
+    from picosam2.cli._progress import progress
+    from picosam2.cli._text import name_problems
     from picosam2.data.store import Store
     from picosam2.distillation.cache import TeacherCache
-    from picosam2.distillation.protocol import TeacherConfig
     from picosam2.distillation.report import describe, write_report
     from picosam2.distillation.teach import teach as run
     from picosam2.distillation.teachers import open_teacher
 
-    keep_memory()
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    sources = given_sources(coco, lvis, source, to="teach about")
+    rank, world = _processes()
     check_folders(out)
     opened = Store(store)
-    config = TeacherConfig(prompt=prompt, choose=choose, device=device, precision=precision)
     opened_teacher = open_teacher(teacher, config)
     with progress("teaching", "images") as update:
         shown: Progress | None = update if rank == 0 else None
@@ -96,3 +154,53 @@ def teach(
     # The process that sees everything finished tells of it; one alone tells of what there is.
     if world == 1 or cache.done.all():
         print(describe(write_report(cache, opened)))
+
+
+def _teach_dense(
+    teacher: str,
+    config: TeacherConfig,
+    sources: Sequence[SourceFiles],
+    images: Sequence[Path],
+    exclude: Sequence[Path],
+    out: Path,
+    confidence: float,
+    boxes: int,
+) -> None:
+    from picosam2.cli._progress import progress
+    from picosam2.cli._text import name_problems
+    from picosam2.distillation.dense import DenseConfig, teach_dense
+    from picosam2.distillation.teachers import open_teacher
+    from picosam2.runtimes.finder import opened_finder
+
+    rank, world = _processes()
+    check_folders(out)
+    settings = DenseConfig(confidence=confidence, boxes=boxes)
+    finder = opened_finder()
+    opened_teacher = open_teacher(teacher, config)
+    with progress("teaching", "images") as update:
+        shown: Progress | None = update if rank == 0 else None
+        done = teach_dense(
+            opened_teacher,
+            finder,
+            sources,
+            images,
+            out,
+            settings,
+            finder_sha256=finder.info.weights_sha256,
+            exclude=exclude,
+            rank=rank,
+            world=world,
+            progress=shown,
+        )
+    problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
+    name_problems(problems, f"{len(problems):,} images were left out")
+    print(
+        f"{out}: {done.masks:,} new masks in {done.images:,} images; {done.written:,} parts "
+        f"written, {done.kept:,} were there already"
+    )
+    for file in done.files:
+        print(file)
+    if done.curve:
+        print("confidence  IoU with the annotation  masks (held-out images)")
+    for part in done.curve:
+        print(f"{part.confidence:10.2f}  {part.iou:23.3f}  {part.count:5d}")

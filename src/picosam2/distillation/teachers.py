@@ -65,7 +65,10 @@ class CheckpointTeacher:
         name = f"checkpoint:{weights}"
         if config.prompt != "box":
             raise ConfigError(f"{name} answers boxes: leave --prompt out, or say --prompt box")
-        path = find_weights(weights, "torch")
+        try:
+            path = find_weights(weights, "torch")
+        except WeightsError:  # weights in 8 bits come for ONNX Runtime only
+            path = find_weights(weights, "onnx")
         if path.suffix == ".onnx":
             return cls(OnnxRuntime(path), name=name)
         from picosam2.runtimes.torch import TorchRuntime
