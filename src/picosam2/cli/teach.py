@@ -29,6 +29,7 @@ def teach(
     lvis: Annotations | None = None,
     source: NamedAnnotations | None = None,
     images: Annotated[list[Path] | None, Parameter(negative=(), metavar="DIR")] = None,
+    only: Annotated[list[str] | None, Parameter(negative=(), metavar="SOURCE")] = None,
     exclude: Annotated[list[Path] | None, Parameter(negative=(), metavar="DIR")] = None,
     out: Annotated[Path, Parameter(metavar="DIR")],
     prompt: Literal["box", "point", "both"] = "box",
@@ -64,6 +65,8 @@ def teach(
         lvis: An LVIS annotation file and the folder with COCO's images. Repeatable.
         source: Any other file in COCO's format, with its name. Repeatable.
         images: With --dense: a folder of images without annotations. Repeatable.
+        only: With --dense: look only at images of this source, as the images' field `source` says,
+            or else the name of their annotation file. Repeatable.
         exclude: With --dense: a folder with the images of an evaluated set. Images that look like
             one of them are left out, and named. Repeatable.
         out: The folder of the result.
@@ -92,8 +95,8 @@ def teach(
     keep_memory()
     config = TeacherConfig(prompt=prompt, choose=choose, device=device, precision=precision)
     if store is not None:
-        if images or exclude:
-            raise ConfigError("--images and --exclude go with --dense: leave them out")
+        if images or only or exclude:
+            raise ConfigError("--images, --only and --exclude go with --dense: leave them out")
         sources = given_sources(coco, lvis, source, to="teach about")
         _teach_store(teacher, config, store, sources, out, agree, limit_shards)
         return
@@ -105,7 +108,9 @@ def teach(
     sources = []
     if coco or lvis or source or not images:
         sources = given_sources(coco, lvis, source, to="teach about")
-    _teach_dense(teacher, config, sources, images or (), exclude or (), out, confidence, boxes)
+    _teach_dense(
+        teacher, config, sources, images or (), only or (), exclude or (), out, confidence, boxes
+    )
 
 
 def _processes() -> tuple[int, int]:
@@ -161,6 +166,7 @@ def _teach_dense(
     config: TeacherConfig,
     sources: Sequence[SourceFiles],
     images: Sequence[Path],
+    only: Sequence[str],
     exclude: Sequence[Path],
     out: Path,
     confidence: float,
@@ -187,6 +193,7 @@ def _teach_dense(
             out,
             settings,
             finder_sha256=finder.info.weights_sha256,
+            only=only,
             exclude=exclude,
             rank=rank,
             world=world,

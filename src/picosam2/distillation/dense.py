@@ -210,6 +210,7 @@ def teach_dense(
     config: DenseConfig | None = None,
     *,
     finder_sha256: str = "",
+    only: Sequence[str] = (),
     exclude: Sequence[Path] = (),
     rank: int = 0,
     world: int = 1,
@@ -225,6 +226,8 @@ def teach_dense(
         out: the folder of the result; finished parts in it are kept.
         config: which masks are looked for and kept.
         finder_sha256: of the finder's weights, for the fingerprint.
+        only: the sources of the images that are looked at: what an image's field `source` says, or
+            else the name of its annotation file; empty for all.
         exclude: folders with the images of evaluated sets: an image that is in them, or looks like
             one of them, is left out.
         rank: this process writes the parts with these numbers, modulo `world`.
@@ -234,10 +237,17 @@ def teach_dense(
     Raises:
         StoreError: `out` holds something else, or the disk is full.
         DataError: there is no image, or an annotation file cannot be read.
-        ConfigError: two sources have the same name.
+        ConfigError: two sources have the same name, or no image has a source of `only`.
     """
     config = config or DenseConfig()
     images = _images(sources, folders)
+    if only:
+        known = sorted({image.annotated.source for image in images})
+        if unknown := set(only) - set(known):
+            raise ConfigError(
+                f"there is no image of the source {min(unknown)!r}; there are {', '.join(known)}"
+            )
+        images = [image for image in images if image.annotated.source in only]
     plan = _plan(teacher, finder_sha256, images, config)
     excluded = _hashes(exclude)
     with disk_errors(out):
