@@ -161,6 +161,14 @@ def test_big_endian_sixteen_bits() -> None:
     assert load_image(picture)[0, :, 0].tolist() == [0, 4, 255]
 
 
+@pytest.mark.parametrize("kind", [">u2", ">f4", ">f8", "<u2"])
+def test_arrays_of_either_byte_order(kind: str) -> None:
+    values = np.array([[0, 0.25, 1]]) * (65535 if kind.endswith("u2") else 1)
+    native = load_image(values.astype(kind[1:]))
+    np.testing.assert_array_equal(load_image(values.astype(kind)), native)
+    assert native[0, :, 0].tolist() == [0, 64, 255]
+
+
 def test_thirty_two_bit_greyscale() -> None:
     assert load_image(Image.new("I", (2, 2), 65535)).max() == 255
     assert load_image(Image.new("F", (2, 2), 0.5)).max() == 128

@@ -550,6 +550,26 @@ def test_sam_points_and_labels() -> None:
     assert not found[0][120, 165]
 
 
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int64"])
+def test_sam_tensors(kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    predictor = Predictor(FakeRuntime(reddish))
+    predictor.set_image(photo(A, B))
+    dtype = getattr(torch, kind)
+    grad = {"requires_grad": dtype.is_floating_point}
+    points = torch.tensor([[100, 120]], dtype=dtype, **grad)
+    expected = predictor.predict(point_coords=[[100, 120]])[0]
+    for given in (points, [points[0]]):
+        for labels in (torch.ones(1, dtype=dtype, **grad), [torch.ones((), dtype=dtype)]):
+            found, _, low = predictor.predict(point_coords=given, point_labels=labels)
+            np.testing.assert_array_equal(found, expected)
+    box = torch.tensor([71, 91, 131, 151], dtype=dtype, **grad)
+    mask = torch.from_numpy(low[:1]).to(dtype).requires_grad_(grad["requires_grad"])
+    np.testing.assert_array_equal(
+        predictor.predict(box=box, mask_input=mask)[0], predictor.predict(box=box.tolist())[0]
+    )
+
+
 def test_sam_batches_are_one_object_each() -> None:
     predictor = Predictor(FakeRuntime(reddish))
     predictor.set_image(photo(A, B))

@@ -432,6 +432,7 @@ def _from_array(values: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.
 
 
 def _to_8_bit(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.uint16:

@@ -26,7 +26,7 @@ from picosam2.geometry import ImageOrPyramid, Pyramid, Window, pixels_of
 from picosam2.guidance import MaskSoFar
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import Region, bbox, stability
-from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_prompts, given_prompts
+from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_array, as_prompts, given_prompts
 from picosam2.refine import Correction, correct, obeyed
 from picosam2.results import Segmentation
 from picosam2.runtimes.hub import pretrained
@@ -824,7 +824,7 @@ def _sam_prompts(
     count = counts.pop()
     points_BN2 = np.zeros((count, 0, 2)) if points_BN2 is None else points_BN2 * scale
     expected = points_BN2.shape[:2]
-    labels_BN = np.ones(expected) if point_labels is None else np.asarray(point_labels)
+    labels_BN = np.ones(expected) if point_labels is None else as_array(point_labels)
     if labels_BN.size != math.prod(expected):
         raise PromptError(f"{math.prod(expected)} points need as many labels, not {labels_BN.size}")
     labels_BN = labels_BN.reshape(expected)
@@ -851,7 +851,7 @@ def _numbers(
     if value is None:
         return None
     try:
-        array = np.asarray(value, float)
+        array = as_array(value).astype(float)
     except (TypeError, ValueError) as error:
         raise PromptError(wanted) from error
     if not array.size:

@@ -346,14 +346,25 @@ def _plain(value: Any) -> Any:
     return np.asarray(value).tolist() if hasattr(value, "__array__") else value
 
 
-def _as_mask(value: Any) -> NDArray[np.bool_] | NDArray[np.float32]:
-    """A prompt's mask, checked, as an array of its own that cannot be written to."""
+def as_array(value: Any) -> NDArray[Any]:
+    """An array of an array or tensor of any library, device and number format, or of their list.
+
+    Raises:
+        TypeError, ValueError: NumPy cannot make an array of it.
+    """
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        value = [as_array(part) if hasattr(part, "detach") else part for part in value]
     if hasattr(value, "detach"):  # a tensor
         value = value.detach().cpu()
         if value.is_floating_point():
             value = value.float()
+    return np.asarray(value)
+
+
+def _as_mask(value: Any) -> NDArray[np.bool_] | NDArray[np.float32]:
+    """A prompt's mask, checked, as an array of its own that cannot be written to."""
     try:
-        array: NDArray[Any] = np.asarray(value)
+        array = as_array(value)
     except (TypeError, ValueError) as error:
         raise PromptError(f"a prompt's mask must be an array (H, W): {error}") from error
     if array.ndim != 2 or not array.size:

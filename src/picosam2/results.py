@@ -143,7 +143,7 @@ class Segmentation:
             raise DataError(f"a mask of {(height, width)} does not fit an image of {image.shape}")
         self._mask = PackedMask.of(region)
         self._shape = height, width
-        self._score, self._prompt, self._window = score, prompt, window
+        self._score, self._prompt, self._window = float(score), prompt, window
         self._image, self._logits = image, logits
 
     @property

@@ -159,6 +159,43 @@ def test_yolo(found: list[np.ndarray]) -> None:
         assert one.label == ("first" if index == 0 else str(index))
 
 
+TWO_AND_ONE: dict[str, Any] = {
+    "array": np.array([2, 1]), "unsigned": np.array([2, 1], np.uint8),
+    "floats": [2.0, 1.0], "big-endian": np.array([2, 1], ">f4"), "generator": (n for n in (2, 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(TWO_AND_ONE))
+def test_class_numbers_of_any_kind(kind: str) -> None:
+    two = [made(np.ones((4, 6), bool))] * 2
+    text = formats.yolo(two, class_ids=TWO_AND_ONE[kind])
+    assert [line.split()[0] for line in text.splitlines()] == ["2", "1"]
+
+
+@pytest.mark.parametrize("bad", [[2.5, 1], [-1, 1], ["2", 1], [float("nan"), 1], [2]])
+def test_class_numbers_that_are_none(bad: list[Any]) -> None:
+    with pytest.raises(DataError, match="class number"):
+        formats.yolo([made(np.ones((4, 6), bool))] * 2, class_ids=bad)
+
+
+def test_numbers_and_names_of_numpy_in_documents() -> None:
+    one = Segmentation(
+        mask=np.ones((4, 6), bool),
+        score=np.float32(0.5),  # type: ignore[arg-type]
+        prompt=Prompt(box=Box(0, 0, 1, 1)),
+    )
+    assert type(one.score) is float
+    for number in (np.int64(2), np.float32(2), 2.0):
+        entry = formats.coco_annotation(one, id=number, image_id=number, category_id=number)  # type: ignore[arg-type]
+        assert json.dumps([entry["id"], entry["image_id"], entry["category_id"]]) == "[2, 2, 2]"
+    with pytest.raises(DataError, match="category_id is a whole number"):
+        formats.coco_annotation(one, id=1, image_id=1, category_id=1.5)  # type: ignore[arg-type]
+    names, height = np.array(["cat"]), np.int64(4)
+    document = formats.labelme([one], "a.jpg", height, 6, labels=names)  # type: ignore[arg-type]
+    back = json.loads(json.dumps(document))
+    assert (back["imageHeight"], back["shapes"][0]["label"]) == (4, "cat")
+
+
 @given(some_masks)
 @few
 def test_labelme(found: list[np.ndarray]) -> None:

@@ -25,7 +25,14 @@ from numpy.typing import NDArray
 from picosam2 import masks
 from picosam2.errors import DataError
 from picosam2.images import MAX_PIXELS
-from picosam2.io.formats.objects import DECIMALS, LABEL, EntryProblem, read_json, shorten
+from picosam2.io.formats.objects import (
+    DECIMALS,
+    LABEL,
+    EntryProblem,
+    read_json,
+    shorten,
+    whole_number,
+)
 from picosam2.io.formats.outlines import outlines
 from picosam2.masks import Mask
 from picosam2.prompts import Box
@@ -604,13 +611,16 @@ def coco_annotation(
         polygons: write the mask as a list of rings instead of compressed RLE. An empty mask has no
             ring, and is written as RLE, because pycocotools crashes on an empty list.
         tolerance: how far rings may be simplified, in pixels; 0 is exact.
+
+    Raises:
+        DataError: a number is not a whole number from 0 up.
     """
     rings = outlines(segmentation.mask, tolerance) if polygons else []
     box = segmentation.box
     return {
-        "id": id,
-        "image_id": image_id,
-        "category_id": category_id,
+        "id": whole_number(id, "an id"),
+        "image_id": whole_number(image_id, "an image_id"),
+        "category_id": whole_number(category_id, "a category_id"),
         "segmentation": [_plain_numbers(ring) for ring in rings] or segmentation.rle(),
         "bbox": _plain_numbers(np.array(box.as_xywh() if box else (0, 0, 0, 0))),
         "area": segmentation.area,

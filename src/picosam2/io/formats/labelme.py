@@ -75,8 +75,8 @@ def labelme(
         "shapes": shapes,
         "imagePath": image_path.replace("\\", "/"),
         "imageData": None,
-        "imageHeight": height,
-        "imageWidth": width,
+        "imageHeight": int(height),
+        "imageWidth": int(width),
     }
 
 

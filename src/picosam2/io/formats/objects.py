@@ -130,9 +130,10 @@ def check_labels(segmentations: Sequence[Segmentation], labels: Sequence[str] | 
     """
     if labels is None:
         return [LABEL] * len(segmentations)
-    if len(labels) != len(segmentations):
-        raise DataError(f"{len(segmentations)} objects need as many labels, not {len(labels)}")
-    return list(labels)
+    names = [str(label) for label in labels]  # also of NumPy's kind
+    if len(names) != len(segmentations):
+        raise DataError(f"{len(segmentations)} objects need as many labels, not {len(names)}")
+    return names
 
 
 def check_class_ids(count: int, class_ids: Sequence[Any] | None) -> list[int]:
@@ -145,19 +146,26 @@ def check_class_ids(count: int, class_ids: Sequence[Any] | None) -> list[int]:
     """
     if class_ids is None:
         return [0] * count
-    if len(class_ids) != count:
-        raise DataError(f"{count} objects need as many class numbers, not {len(class_ids)}")
-    numbers = []
-    for value in class_ids:
-        try:
-            number = int(value)
-            exact = number == value and number >= 0
-        except (TypeError, ValueError, OverflowError):
-            exact = False
-        if not exact:
-            raise DataError(f"a class number is a whole number from 0 up, not {value!r}")
-        numbers.append(number)
+    numbers = [whole_number(value, "a class number") for value in class_ids]
+    if len(numbers) != count:
+        raise DataError(f"{count} objects need as many class numbers, not {len(numbers)}")
     return numbers
+
+
+def whole_number(value: Any, what: str) -> int:
+    """A whole number from 0 up, also of NumPy, of a tensor, or with a point (2.0).
+
+    Raises:
+        DataError: `value` is none. `what` names it.
+    """
+    try:
+        number = int(value)
+        exact = number == value and number >= 0
+    except (TypeError, ValueError, OverflowError):
+        exact = False
+    if not exact:
+        raise DataError(f"{what} is a whole number from 0 up, not {value!r}")
+    return number
 
 
 def check_stated_size(stated: tuple[int, int], real: tuple[int, int]) -> None:
