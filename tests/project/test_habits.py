@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -125,3 +126,59 @@ def test_the_lowest_versions_of_every_extra_are_tested() -> None:
         for pattern in check.tests.split():
             assert list(ROOT.glob(pattern)), f"{name}: {pattern}"
     assert lowest.main(["nonsense"]) == 2
+
+
+def test_every_extra_says_the_lowest_versions_that_it_takes() -> None:
+    lowest = release_tool("lowest")
+    assert lowest.bounds(["base"])["onnxruntime"]
+    for name in lowest.declared():
+        assert lowest.bounds([name]), name
+
+
+@pytest.mark.parametrize(
+    ("allowed", "installed", "wide"),
+    [
+        ("2.0", "2.0.0", False),
+        ("2.0", "2.0.0+cpu", False),
+        ("2024.8.6", "2024.08.06", False),
+        ("13.0", "13.6.0", True),  # another package asks for more
+        ("3.9", "3.10.8", True),
+        ("2.0", None, True),
+    ],
+)
+def test_a_range_wider_than_what_is_tested_is_named(
+    allowed: str, installed: str | None, wide: bool
+) -> None:
+    lowest = release_tool("lowest")
+    found = {"other": "1"} if installed is None else {"thing": installed}
+    assert bool(lowest.untested({"thing": allowed}, found)) == wide
+
+
+def test_files_of_which_no_test_runs_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lowest = release_tool("lowest")
+    contents = {
+        "test_runs.py": "def test_it(): pass",
+        "test_parts.py": "import pytest\ndef test_it(): pass\ndef test_no(): pytest.skip('no')",
+        "test_class.py": "class TestIt:\n    def test_it(self): pass",
+        "test_skips.py": "import pytest\npytest.importorskip('nonsense')\ndef test_it(): pass",
+        "test_each_skips.py": "import pytest\ndef test_it(): pytest.skip('no')",
+        "below/test_skips.py": "import pytest\npytest.importorskip('nonsense')",
+        "below/test_is_slow.py": "import pytest\n@pytest.mark.slow\ndef test_it(): pass",
+    }
+    for name, text in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
+    report = tmp_path / "report.xml"
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "not slow", f"--junitxml={report}",
+         "--import-mode=importlib", "."],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    monkeypatch.setattr(lowest, "ROOT", tmp_path)
+    paths = [*sorted(path.name for path in tmp_path.glob("test_*.py")), "below"]
+    assert lowest.idle_files(paths, report) == [
+        "below/test_is_slow.py", "below/test_skips.py", "test_each_skips.py", "test_skips.py",
+    ]  # fmt: skip
