@@ -303,6 +303,21 @@ def test_saving_pictures(tmp_path: Path, name: str, format: Any, kind: str, mode
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_panorama_that_is_too_wide_for_jpeg(tmp_path: Path) -> None:
+    wide = Segmentation(
+        mask=np.ones((2, 65_501), bool),
+        score=0.5,
+        prompt=Prompt(box=Box(0, 0, 1, 1)),
+        image=np.zeros((2, 65_501, 3), np.uint8),
+    )
+    with pytest.raises(ConfigError, match=r"65501x2 pixels is too large for JPEG"):
+        wide.save(tmp_path / "a.jpg")
+    assert not list(tmp_path.iterdir())
+    wide.save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (65_501, 2)
+
+
 def test_saving_json(tmp_path: Path) -> None:
     make().save(tmp_path / "a.json")
     make().save(str(tmp_path / "b.json"), "json")

@@ -65,6 +65,7 @@ _HALO: Final = 0.45  # opacity of the dark rim that keeps white lines visible on
 
 _STEEPNESS: Final = 4.0  # of the sigmoid that makes the edge of a cutout
 _MAX_EDGE: Final = 12  # pixels on either side of a mask's border, at most
+_JPEG_SIDE: Final = 65_500  # pixels, the limit of libjpeg
 
 
 class Segmentation:
@@ -534,7 +535,16 @@ def encode_image(image: Image.Image, kind: str) -> bytes:
     """An image as the bytes of a file; `kind` is "PNG" or "JPEG".
 
     The image's color profile and resolution (`icc_profile` and `dpi` in its `info`) are kept.
+
+    Raises:
+        ConfigError: the image is larger than a file of that kind may be.
     """
+    if kind == "JPEG" and max(image.size) > _JPEG_SIDE:
+        width, height = image.size
+        raise ConfigError(
+            f"an image of {width}x{height} pixels is too large for JPEG, "
+            f"whose sides end at {_JPEG_SIDE:,}: write a PNG"
+        )
     buffer = io.BytesIO()
     kept = {key: image.info[key] for key in ("icc_profile", "dpi") if key in image.info}
     if kind == "JPEG":

@@ -1,7 +1,7 @@
 """A training of the tiny recipe in a process of its own, which may kill itself half-way.
 
 python train_tiny.py STORE OUT [--kill-at STEP] [--resume] [--samples N] [--batch-norm FILE]
-    [--slow-validation SECONDS]
+    [--slow-validation SECONDS | --no-validation | --failing-validation]
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tiny import tiny_recipe
 from torch import nn
 
 from picosam2.data.store import Store
+from picosam2.errors import DataError
 from picosam2.models.network import PicoSAM2
 from picosam2.training.syncbn import synchronize_batchnorm
 from picosam2.training.trainer import TrainingStep, processes, train
@@ -67,11 +68,17 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=48)
     parser.add_argument("--batch-norm", type=Path)
     parser.add_argument("--slow-validation", type=float, help="with a timeout of half as long")
+    parser.add_argument("--no-validation", action="store_true", help="where one is due")
+    parser.add_argument("--failing-validation", action="store_true")
     given = parser.parse_args()
     if given.batch_norm:
         check_batch_norm(given.batch_norm)
 
+    validates = given.slow_validation or given.failing_validation
+
     def validate(_model: PicoSAM2) -> dict[str, float]:
+        if given.failing_validation:
+            raise DataError("nothing to measure")
         time.sleep(given.slow_validation)
         return {"box_miou": 0.5}
 
@@ -84,12 +91,14 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     train(
-        tiny_recipe(samples=given.samples, validate_every=2 if given.slow_validation else 0),
+        tiny_recipe(
+            samples=given.samples, validate_every=2 if validates or given.no_validation else 0
+        ),
         Store(given.store),
         given.out,
         resume=given.resume,
         device="cpu",
-        validate=validate if given.slow_validation else None,
+        validate=validate if validates else None,
         on_step=on_step,
     )
 

@@ -559,6 +559,31 @@ def test_processes_wait_for_a_validation_longer_than_collectives_may_take(
     assert [line["step"] for line in lines(tmp_path / "run") if "validation" in line] == [2, 4]
 
 
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def test_processes_wait_for_a_validation_that_a_killed_run_owes(
+    store: Store, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = in_a_process(store.path, out, "--samples", 16, "--no-validation", launcher=TWO)
+    assert done.returncode == 0, done.stderr
+    done = in_a_process(
+        store.path, out, "--samples", 16, "--resume", "--slow-validation", 12, launcher=TWO
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in lines(out) if "validation" in line] == [2]
+
+
+def test_a_validation_that_fails_ends_every_process(store: Store, tmp_path: Path) -> None:
+    """None waits for the others without end; what was trained is kept."""
+    out = tmp_path / "run"
+    done = in_a_process(store.path, out, "--samples", 32, "--failing-validation", launcher=TWO)
+    assert done.returncode != 0
+    assert "nothing to measure" in done.stderr
+    assert read_tensors(out / "checkpoint.safetensors").info["step"] == 2
+
+
 def test_a_batch_that_cannot_be_shared(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
