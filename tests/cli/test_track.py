@@ -105,6 +105,21 @@ def test_json_has_the_form_of_coco_vid(cli, stdin, frames, tiny_onnx, tmp_path):
             assert rle_decode(rle).sum() == area
 
 
+def test_a_folder_of_frames_is_a_video(cli, stdin, frames, tiny_onnx, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, frame in enumerate(frames, 6):  # 10 comes after 9, not after 1
+        Image.fromarray(frame).save(folder / f"frame {number}.png")
+    words = ["--point", "70,60", "--rate", "10", "--weights", tiny_onnx]
+    made = []
+    for source, more in ((folder, []), ("-", ["--size", "161x120"])):
+        out = tmp_path / f"{len(made)}.json"
+        done = cli("track", source, *words, *more, "--out", out)
+        assert done.code == 0, done.err
+        made.append(json.loads(out.read_text())["annotations"])
+    assert made[0] == made[1]
+
+
 def test_only_so_many_frames(cli, video, tiny_onnx, tmp_path):
     words = ["--point", "70,60", "--weights", tiny_onnx, "--frames", "3"]
     assert cli("track", video, *words, "--out", tmp_path / "m").code == 0

@@ -259,6 +259,35 @@ def test_pycocotools_reads_both_forms() -> None:
         assert np.array_equal(drawn, mask)
 
 
+def test_an_empty_mask_has_no_outline_in_any_format() -> None:
+    """pycocotools crashes on a segmentation without rings, others on rings without points."""
+    empty = made(np.zeros((4, 6), bool))
+    for polygons in (False, True):
+        entry = through_json(formats.coco_annotation(empty, id=1, image_id=1, polygons=polygons))
+        assert (entry["area"], entry["bbox"]) == (0, [0, 0, 0, 0])
+        assert entry["segmentation"]["size"] == [4, 6]
+        assert not formats.coco_mask(entry, 4, 6).any()
+    assert formats.yolo([empty]) == ""
+    assert formats.labelme([empty], "a.jpg", 4, 6)["shapes"] == []
+    assert "points=" not in formats.svg([empty], 4, 6)
+    assert not formats.numbered([empty.mask]).any()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_pycocotools_reads_empty_masks() -> None:
+    tools = pytest.importorskip("pycocotools.mask")
+    empty = made(np.zeros((4, 6), bool))
+    for polygons in (False, True):
+        entry = formats.coco_annotation(empty, id=1, image_id=1, polygons=polygons)
+        assert not tools.decode(entry["segmentation"]).any()
+    full = made(np.ones((4, 6), bool))
+    entries = [
+        formats.coco_annotation(one, id=1, image_id=1, polygons=True, tolerance=0)["segmentation"]
+        for one in (full, empty)
+    ]
+    assert tools.area(tools.merge(tools.frPyObjects(entries[0], 4, 6))) == 24
+
+
 def test_indexed_png_has_colors() -> None:
     picture = Image.open(io.BytesIO(formats.indexed_png(discs())))
     assert picture.mode == "P"

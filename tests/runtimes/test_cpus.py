@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from picosam2.runtimes import cpus
+from picosam2.runtimes.ort import session_options
+
+SRC = Path(cpus.__file__).parents[1]
+UNLIMITED = re.compile(r"\.SessionOptions\(|ThreadPoolExecutor\((\)|thread)|os\.cpu_count")
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +79,26 @@ def test_a_process_pinned_to_one_processor_counts_one() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
+
+
+def test_sessions_run_on_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for comes first; else the limit, which ONNX Runtime does not know."""
+    for limit in ("3", "64"):
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        threads = [session_options(given).intra_op_num_threads for given in (None, 2)]
+        assert threads == [3 if limit == "3" else 0, 2]  # 0: as many as the machine has
+
+
+def test_every_session_has_these_options() -> None:
+    """Only files that run in another environment, without this package, make their own."""
+    own = [
+        path.relative_to(SRC).as_posix()
+        for path in SRC.rglob("*.py")
+        if UNLIMITED.search(path.read_text("utf-8"))
+    ]
+    assert sorted(own) == [
+        "evaluation/network_facts.py",  # names the machine
+        "export/imx500/worker.py",
+        "runtimes/cpus.py",
+        "runtimes/ort.py",
+    ]

@@ -21,6 +21,7 @@ from torch import Tensor
 from picosam2.data.augment import AugmentConfig, Batch, Draws, augment
 from picosam2.data.store import Store
 from picosam2.errors import ConfigError
+from picosam2.runtimes.cpus import allowed_cpus
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ class Resident:
             crops = torch.from_numpy(store.gather(rows[start : start + chunk]))
             self._crops_NCC4[start : start + chunk] = crops
 
-        with ThreadPoolExecutor(thread_name_prefix="picosam2-resident") as pool:
+        with ThreadPoolExecutor(allowed_cpus(), thread_name_prefix="picosam2-resident") as pool:
             list(pool.map(read, range(0, len(rows), chunk)))
 
     def gather(self, rows: npt.NDArray[np.int64]) -> Tensor:

@@ -37,7 +37,7 @@ from picosam2.errors import ConfigError, WeightsError, require
 from picosam2.geometry import Window
 from picosam2.images import normalize
 from picosam2.prompts import Prompt
-from picosam2.runtimes.ort import import_onnxruntime
+from picosam2.runtimes.ort import import_onnxruntime, session_options
 
 CHUNK = 32
 """Prompts in one pass of the mask decoder."""
@@ -543,12 +543,7 @@ def _as_mask_input(prompt: Prompt, side: int) -> Floats:
 
 
 def _session(file: Path, threads: int | None) -> Any:
-    onnxruntime = import_onnxruntime()
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    onnxruntime, options = import_onnxruntime(), session_options(threads)
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen private kinds

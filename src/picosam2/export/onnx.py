@@ -31,7 +31,7 @@ from picosam2.models.network import PicoSAM2
 from picosam2.models.views import REACH, STRIDES
 from picosam2.runtimes.metadata import METADATA_KEY, SCHEMA_VERSION
 from picosam2.runtimes.onnx_file import seal_onnx
-from picosam2.runtimes.ort import import_onnxruntime
+from picosam2.runtimes.ort import import_onnxruntime, session_options
 from picosam2.runtimes.weights import FINDER
 
 OPSET = 17
@@ -156,7 +156,9 @@ def write_graph(
         onnx.save(graph, temporary)
         temporary.write_bytes(seal_onnx(temporary.read_bytes()))
         onnxruntime = import_onnxruntime()
-        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            temporary, session_options(), providers=["CPUExecutionProvider"]
+        )
         got = session.run(names, {name: value.numpy() for name, value in examples.items()})
         differences = [
             float(np.abs(a - expected[name].numpy()).max())

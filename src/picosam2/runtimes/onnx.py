@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from picosam2.errors import WeightsError
 from picosam2.images import channels_first, normalize
-from picosam2.runtimes.cpus import default_threads
 from picosam2.runtimes.metadata import parse_document
 from picosam2.runtimes.onnx_file import HASH_KEY, read_onnx
-from picosam2.runtimes.ort import import_onnxruntime
+from picosam2.runtimes.ort import import_onnxruntime, session_options
 from picosam2.runtimes.protocol import (
     GUIDANCE_PLANES,
     RuntimeInfo,
@@ -111,14 +110,10 @@ def start_session(data: bytes, path: Path, threads: int | None, *, exact: bool =
         WeightsError: ONNX Runtime cannot run it.
     """
     onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options(threads)
     if _overflows():
         # INT8 weights only: exact sums there, at some cost in time.
         options.add_session_config_entry("session.x64quantprecision", "1")
-    threads = threads or default_threads()
-    if threads is not None:
-        options.intra_op_num_threads = threads
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 from types import ModuleType
+from typing import Any
+
+from picosam2.runtimes.cpus import default_threads
 
 
 def import_onnxruntime(submodule: str = "") -> ModuleType:
@@ -17,3 +20,13 @@ def import_onnxruntime(submodule: str = "") -> ModuleType:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     package = importlib.import_module("onnxruntime")
     return importlib.import_module(f"onnxruntime.{submodule}") if submodule else package
+
+
+def session_options(threads: int | None = None) -> Any:
+    """Options for a session on so many threads, by default on no more than this process may use."""
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = 3
+    threads = threads or default_threads()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options

@@ -26,7 +26,7 @@ from picosam2.images import normalize
 from picosam2.io.sample_image import sample, sample_objects
 from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Predictor
 from picosam2.prompts import Box, Point
-from picosam2.runtimes.ort import import_onnxruntime
+from picosam2.runtimes.ort import import_onnxruntime, session_options
 from picosam2.runtimes.protocol import Runtime
 
 AUTO = "auto"
@@ -339,13 +339,8 @@ def _session(model: onnx.ModelProto, names: Sequence[str], threads: int | None) 
     for name in names:
         if name not in known:
             open_model.graph.output.append(onnx.ValueInfoProto(name=name))
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(
-        open_model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    return import_onnxruntime().InferenceSession(
+        open_model.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"]
     )
 
 
