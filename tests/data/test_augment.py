@@ -17,8 +17,10 @@ from picosam2.data import augment as module
 from picosam2.data.augment import _QUANTIZATION, NO_AUGMENT, AugmentConfig, Draws, augment
 from picosam2.data.store import BOX, CLICK
 from picosam2.errors import ConfigError
+from picosam2.evaluation.protocols import make_item
 from picosam2.geometry import Window
 from picosam2.images import MEAN, PAD_RGB, STD
+from picosam2.prompts import Point
 
 CONTEXT, SIZE = 160, 96
 GEOMETRIC = AugmentConfig(color=0, gray=0, blur=0, jpeg=0, noise=0)
@@ -39,8 +41,12 @@ def run(
     half: tuple[float, float] = (80.0, 80.0),
     seed: int = 0,
     size: int = SIZE,
+    edges: tuple[float, float, float, float] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`augment` on contexts (B, C, C, 4) of one kind: levels (B, S, S, 3), coverage (B, S, S)."""
+    """`augment` on contexts (B, C, C, 4) of one kind: levels (B, S, S, 3), coverage (B, S, S).
+
+    `edges` are the image's, from the context's centre.
+    """
     count = len(context)
     image, target, _ = augment(
         torch.from_numpy(context),
@@ -49,6 +55,7 @@ def run(
         Draws.of(count, torch.Generator().manual_seed(seed)),
         config,
         size,
+        image_B4=None if edges is None else torch.tensor([edges] * count),
     )
     assert image.shape == (count, 3, size, size)
     assert target.shape == (count, size, size)
@@ -102,6 +109,57 @@ def test_a_click_without_augmentation_is_the_window_about_the_centre() -> None:
     cut = slice(32, 128)
     np.testing.assert_allclose(image.numpy(), colors[:, cut, cut], atol=0.02)
     np.testing.assert_allclose(target[0].numpy(), mask[cut, cut], atol=1e-4)
+
+
+def slope() -> tuple[np.ndarray, np.ndarray]:
+    """An image of 240x200 pixels that says where it is, and an object in the middle of it."""
+    y, x = np.mgrid[:200, :240].astype(np.uint8)
+    image = np.stack((x, y, np.full_like(x, 128)), 2)
+    return image, np.ones((200, 240), bool)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [(120, 100), (20, 100), (120, 18), (225, 100), (120, 190), (17, 185), (230, 17)]
+)
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_a_window_at_the_border_is_the_published_one(x: int, y: int, flip: float) -> None:
+    """Theirs are of whole pixels: half a pixel of difference is allowed for."""
+    image, mask = slope()
+    if flip:  # what is mirrored here is mirrored back by the augmentation
+        image, mask, x_context = image[:, ::-1], mask[:, ::-1], 240 - x
+    else:
+        x_context = x
+    context = geometry.point_window(Point(x_context, y), CONTEXT / 2)
+    colors = geometry.crop(np.ascontiguousarray(image), context, CONTEXT)
+    coverage = geometry.crop_mask(np.ascontiguousarray(mask), context, CONTEXT)
+    four = np.concatenate((colors, np.rint(coverage * 255).astype(np.uint8)[..., None]), 2)
+    config = replace(NO_AUGMENT, published_border=1.0, flip=flip)
+    edges = (-x_context, -y, 240 - x_context, 200 - y)
+    seen, target = run(four[None], CLICK, config, edges=edges)
+    window = make_item("paper-point", at(x, y)).window
+    assert window is not None
+    expected = geometry.crop(slope()[0], window)
+    np.testing.assert_allclose(seen[0].numpy()[2:-2, 2:-2], expected[2:-2, 2:-2], atol=1.6)
+    assert target[0, 2:-2, 2:-2].min() > 0.95  # there is no padding in it
+
+
+def at(x: int, y: int) -> np.ndarray:
+    """A mask of slope's size whose centre point is (x, y)."""
+    mask = np.zeros((200, 240), bool)
+    mask[y - 2 : y + 2, x - 2 : x + 2] = True
+    return mask
+
+
+def test_so_many_windows_at_the_border_are_the_published_ones() -> None:
+    contexts = np.repeat(with_mask(noise(), rectangle(60, 60, 100, 100)), 200, 0)
+    config = replace(NO_AUGMENT, published_border=0.4)
+    padded, _ = run(contexts, CLICK)
+    for edges, share in (((-20.0, -80.0, 80.0, 80.0), 0.4), ((-80.0, -80.0, 80.0, 80.0), 0.0)):
+        seen, _ = run(contexts, CLICK, config, edges=edges)
+        moved = (seen - padded).abs().amax((1, 2, 3)) > 0.5
+        assert abs(moved.float().mean().item() - share) < 0.1
+    boxes, _ = run(contexts, BOX, config, edges=(-20.0, -80.0, 80.0, 80.0))
+    torch.testing.assert_close(boxes, run(contexts, BOX)[0])
 
 
 def test_a_box_without_augmentation_is_the_box_window() -> None:
@@ -575,6 +633,7 @@ def test_only_a_share_is_changed(name: str) -> None:
         {"blur": -1}, {"jpeg": 1.01}, {"noise": float("nan")}, {"box_growth": float("nan")},
         {"click_spread": float("nan")}, {"rotate": float("nan")}, {"box_jitter": float("nan")},
         {"box_max_aspect": float("nan")}, {"neighbour": 1.5}, {"box_exact": -0.1},
+        {"published_border": 2},
     ],
 )  # fmt: skip
 def test_impossible_settings(change: dict[str, Any]) -> None:

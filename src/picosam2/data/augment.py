@@ -32,7 +32,9 @@ from picosam2.images import MEAN, PAD_RGB, STD
 
 _TRIES = 4  # places tried for a jittered click before it stays at the centre
 _UNIFORMS = 24
-_LATER_UNIFORMS = 4  # drawn last, so that the others stay what they were before there were these
+# Drawn last, so that the others stay what they were before there were these.
+_LATER_UNIFORMS = 4
+_LAST_UNIFORMS = 1
 _NORMALS = 2 * _TRIES
 _SURELY_NOT = -16.0  # the teacher's logit where it saw nothing
 _TILE = 128  # side of the noise field that samples take shifted copies of
@@ -60,6 +62,10 @@ class AugmentConfig:
     """Standard deviation of the click about the centre point, as a share of the object's reach."""
     click_scale: tuple[float, float] = (0.4, 0.9)
     """Half-size of a click's window over the context's, drawn log-uniformly."""
+    published_border: float = 0.0
+    """Share of the clicks' windows that leave the image which are treated as the paper's data set
+    does: moved back at the left and top, cut off at the right and bottom and then stretched. The
+    others are padded, as in prediction. See `evaluation.protocols`."""
     color: float = field(default=0.3, metadata={FORMER_NAME: "colour"})
     """Strength of brightness, contrast, saturation and white-balance changes, 0 to 1."""
     gray: float = field(default=0.05, metadata={FORMER_NAME: "grey"})
@@ -76,7 +82,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         shares = ("flip", "rotate_share", "box_exact", "gray", "blur", "jpeg", "noise", "neighbour")
-        for name in (*shares, "color"):
+        for name in (*shares, "color", "published_border"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be from 0 to 1")
         if not 0 <= self.rotate <= 90 or not 0 <= self.box_jitter < 0.5:
@@ -93,7 +99,7 @@ class AugmentConfig:
 
 NO_AUGMENT = AugmentConfig(
     flip=0, rotate=0, rotate_share=0, box_jitter=0, click_spread=0, click_scale=(0.6, 0.6),
-    color=0, gray=0, blur=0, jpeg=0, noise=0, neighbour=0,
+    color=0, gray=0, blur=0, jpeg=0, noise=0, neighbour=0, published_border=0,
 )  # fmt: skip
 """The plain windows: for validation on crops, and for the paper's recipe."""
 
@@ -144,7 +150,8 @@ class Draws:
         normal_BN = torch.randn((count, _NORMALS), generator=generator)
         tile_3TT = torch.randn((3, _TILE, _TILE), generator=generator)
         later_BU = torch.rand((count, _LATER_UNIFORMS), generator=generator)
-        uniform_BU = torch.cat((uniform_BU, later_BU), 1)
+        last_BU = torch.rand((count, _LAST_UNIFORMS), generator=generator)
+        uniform_BU = torch.cat((uniform_BU, later_BU, last_BU), 1)
         return Draws(uniform_BU, normal_BN, tile_3TT, uniform_BU.numpy())
 
     def part(self, start: int, stop: int) -> Draws:
@@ -190,6 +197,7 @@ def augment(
     config: AugmentConfig,
     size: int = CROP_SIZE,
     teacher_BCC: Tensor | None = None,
+    image_B4: Tensor | None = None,
 ) -> Cut:
     """Cut and change one batch.
 
@@ -201,6 +209,8 @@ def augment(
         config: how much to change.
         size: side of the crops.
         teacher_BCC: a teacher's logits on the contexts, float32, cut like the rest.
+        image_B4: the image's edges x0, y0, x1, y1 in image pixels from the context's centre,
+            float32; needed for `published_border`.
     """
     uniform = _Uniforms(draws)
     turn_B22 = _turns(uniform, config)
@@ -214,6 +224,9 @@ def augment(
     is_box_B1 = (kind_B == BOX)[:, None]
     centre_B2 = torch.where(is_box_B1, centre_B2, _apply(turn_B22, click_B2 * half_B2))
     window_B2 = torch.where(is_box_B1, window_B2, scale_B1 * half_B2)
+    if config.published_border and image_B4 is not None:
+        chosen_B1 = (draws.uniform_BU[:, -1:] < config.published_border) & ~is_box_B1
+        centre_B2, window_B2 = _published(chosen_B1, centre_B2, window_B2, turn_B22, image_B4)
 
     # Crop coordinates o in [-1, 1] to context coordinates: u = (turn^-1 (centre + window o)) / half
     back_B22 = turn_B22.transpose(1, 2) / half_B2[:, :, None]  # an isometry's inverse
@@ -358,6 +371,30 @@ def _click(
     good_BT = on_object_BT & fits_BT
     chosen_B2 = tries_BT2[sample_B1[:, 0], good_BT.to(torch.uint8).argmax(1)]
     return torch.where(good_BT.any(1, keepdim=True), chosen_B2, 0.0)
+
+
+def _published(
+    chosen_B1: Tensor, centre_B2: Tensor, window_B2: Tensor, turn_B22: Tensor, image_B4: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Centre and half-size (B, 2) of windows at the image's border, as the paper's data set has
+    them: moved back at the left and top, cut off at the right and bottom.
+
+    Turned images have no border that a window could be moved to: they are left as they are.
+    """
+    upright_B1 = turn_B22[:, 0, 1:].abs() < 1e-6
+    flip_B1 = turn_B22[:, 0, :1] < 0
+    first_B2, last_B2 = image_B4[:, :2], image_B4[:, 2:]
+    flipped_first_B2 = torch.cat((-last_B2[:, :1], first_B2[:, 1:]), 1)
+    flipped_last_B2 = torch.cat((-first_B2[:, :1], last_B2[:, 1:]), 1)
+    first_B2 = torch.where(flip_B1, flipped_first_B2, first_B2)
+    last_B2 = torch.where(flip_B1, flipped_last_B2, last_B2)
+    low_B2 = torch.maximum(centre_B2 - window_B2, first_B2)
+    high_B2 = torch.minimum(low_B2 + 2 * window_B2, last_B2)
+    chosen_B1 = chosen_B1 & upright_B1 & (high_B2 > low_B2).all(1, keepdim=True)
+    return (
+        torch.where(chosen_B1, (low_B2 + high_B2) / 2, centre_B2),
+        torch.where(chosen_B1, (high_B2 - low_B2) / 2, window_B2),
+    )
 
 
 def _photometric(

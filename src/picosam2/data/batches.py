@@ -203,8 +203,12 @@ class BatchLoader:
         count = len(rows)
         draws = Draws.of(count * self._world, generator)
         draws = draws.part(self._rank * count, (self._rank + 1) * count).to(self._device)
-        windows = self._store.records["window"][rows]
+        records = self._store.records[rows]
+        windows = records["window"]
         half = torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float()
+        centre = (windows[:, 2:] + windows[:, :2]) / 2
+        far = np.stack((records["width"], records["height"]), 1)
+        image = torch.from_numpy(np.concatenate((-centre, far - centre), 1)).float()
         kind = torch.from_numpy(self._store.kinds[rows]).to(self._device)
         if self._resident:
             context = self._resident.gather(rows)
@@ -214,6 +218,7 @@ class BatchLoader:
         cut = augment(
             context, half.to(self._device), kind, draws, self._config, self._size(step),
             None if targets is None else targets.logits_BCC.to(self._device, non_blocking=True),
+            image.to(self._device),
         )  # fmt: skip
         return Batch(
             image_B3SS=cut.image_B3SS, target_BSS=cut.target_BSS, teacher_BSS=cut.teacher_BSS,
