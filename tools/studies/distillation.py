@@ -5,7 +5,11 @@
 
 Each variant is trained with each of its seeds (`--only NAME` for one variant; a run goes on where
 it was stopped) and measured on COCO and LVIS. OUT/results.md compares it, object by object and with
-the intervals of `picosam2 compare`, with the variant `supervised`; OUT/results.svg shows the same.
+the intervals of `picosam2 compare`, with the variant `supervised`; OUT/results.svg shows the same,
+and OUT/hits.md compares the hit rates.
+
+A study may name the weights that all its runs start from (`init`), the `protocols` to measure by,
+and a teacher's `cache` for the variants that have `distill`.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from run import merged
 
@@ -26,11 +31,13 @@ from picosam2._files import atomic_write, sha256_file, write_json, write_text
 from picosam2.data.datasets import read_annotations
 from picosam2.data.store import Store
 from picosam2.distillation.cache import TeacherCache
+from picosam2.evaluation import metrics
 from picosam2.evaluation.compare import compare
 from picosam2.evaluation.run import evaluate
 from picosam2.models.checkpoint import load_weights, read_tensors
 from picosam2.predictor import Predictor
 from picosam2.runtimes.torch import TorchRuntime
+from picosam2.runtimes.weights import find_weights
 from picosam2.training.config import Recipe
 from picosam2.training.trainer import train
 
@@ -68,6 +75,7 @@ def main() -> None:
     }
     text = table(results)
     write_text(args.out / "results.md", text)
+    write_text(args.out / "hits.md", hits(results))
     plot(results, args.out / "results.svg")
     print(text)
 
@@ -88,13 +96,14 @@ def run(
     store = Store(stores / study["store"])
     cache = TeacherCache(stores / study["cache"], store) if "distill" in variant else None
     recipe = from_table(Recipe, table, where=folder.name)
-    train(recipe, store, folder, resume=True, teacher=cache)
+    init = find_weights(study["init"], "torch") if "init" in study else None
+    train(recipe, store, folder, resume=True, init=init, teacher=cache)
     facts = read_tensors(weights).info
     runtime = TorchRuntime(load_weights(weights), weights_sha256=sha256_file(weights), facts=facts)
     predictor = Predictor(runtime)
     results = {}
     for dataset, some in images.items():
-        for protocol in PROTOCOLS:
+        for protocol in study.get("protocols", PROTOCOLS):
             result = evaluate(predictor, some, protocol=protocol, dataset=dataset).to_json()
             results[f"{protocol} {dataset}"] = result
             print(folder.name, dataset, protocol, f"{result['miou']:.4f}", flush=True)
@@ -145,6 +154,39 @@ def table(results: Mapping[str, Any]) -> str:
                 row += ["", ""]
             lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
+
+
+def hits(results: Mapping[str, Any]) -> str:
+    """The hit rate by protocol, and its difference to the control with an interval over images."""
+    lines = [
+        "| protocol | data | variant | seeds | hit rate | against control | 95 % |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
+    control = results.get(CONTROL) or []
+    for key in next((list(runs[0]) for runs in results.values() if runs), []):
+        protocol, dataset = key.split()
+        for name, runs in results.items():
+            if not runs:
+                continue
+            row = [f"`{protocol}`", dataset.upper(), name, f"{len(runs)}",
+                   f"{100 * hit_shares(runs, key).mean():.2f}"]  # fmt: skip
+            same = control[: len(runs)]
+            if name != CONTROL and len(same) == len(runs):
+                change = hit_shares(runs, key) - hit_shares(same, key)
+                photos = np.array([item["photo"] for item in runs[0][key]["items"]])
+                low, high = metrics.interval(change, photos)
+                row += [f"{100 * change.mean():+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}"]
+            else:
+                row += ["", ""]
+            lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def hit_shares(runs: Iterable[Mapping[str, Any]], key: str) -> npt.NDArray[np.float64]:
+    """The hit rate (N,) of each object, a mean over the runs."""
+    ious = np.array([[item["iou"] for item in run[key]["items"]] for run in runs])
+    shares: npt.NDArray[np.float64] = (ious[..., None] >= metrics.THRESHOLDS).mean((0, 2))
+    return shares
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:
