@@ -186,7 +186,7 @@ def stay_silent(port: int, ready: Connection) -> None:
     head = "POST /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     starts = ["", head, f"{head}Content-Type: image/png\r\nContent-Length: 999\r\n\r\nabc"]
     open_now: list[socket.socket | None] = [None] * SILENT
-    said = False
+    opened = False
     while True:
         for number, connection in enumerate(open_now):
             if connection is None or is_closed(connection):
@@ -196,9 +196,9 @@ def stay_silent(port: int, ready: Connection) -> None:
                 connection.sendall(starts[number % 3].encode())
                 connection.setblocking(False)
                 open_now[number] = connection
-        if not said:
+        if not opened:
             ready.send("ready")
-            said = True
+            opened = True
         time.sleep(1)
 
 
@@ -267,12 +267,12 @@ def median_ratio(seconds: dict[str, list[float]], attack: str) -> float:
 
 def main() -> None:
     """Start a server, attack it, stop it."""
-    asked = parser(__doc__)
-    asked.add_argument("--weights", default="default")
-    asked.add_argument("--rounds", type=int, default=5)
-    asked.add_argument("--clicks", type=int, default=200, help="in each round")
-    asked.add_argument("--uploads", type=int, default=200)
-    options = asked.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--weights", default="default")
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--clicks", type=int, default=200, help="in each round")
+    command.add_argument("--uploads", type=int, default=200)
+    options = command.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is stopped, too
     target = Target(options.weights)
     try:
@@ -292,7 +292,7 @@ def main() -> None:
                 uploads[name] += sent
         cost = target.processor_seconds()
         target.times(20)
-        one = (target.processor_seconds() - cost) / 27
+        seconds_a_click = (target.processor_seconds() - cost) / 27
         numbers = {
             "a click's p99, quiet, ms": 1e3 * p99(clicks["quiet"]),
             "an upload's p99, quiet, ms": 1e3 * p99(uploads["quiet"]),
@@ -303,7 +303,7 @@ def main() -> None:
             "the same ratio of medians, 3 hostile images": median_ratio(clicks, "images"),
             "the same ratio of medians, 300 silent connections": median_ratio(clicks, "silence"),
             ABANDONED: abandon(target, 64),
-            "processor seconds for one click": one,
+            "processor seconds for one click": seconds_a_click,
             **upload(target, options.uploads, 19_000_000),
         }
     finally:

@@ -25,7 +25,7 @@ B = disc(HEIGHT, WIDTH, 165.5, 120.5, 28)
 ON_A, ON_B, OFF = (100.5, 120.5, 1), (165.5, 120.5, 1), (110.5, 120.5, 0)
 
 
-def photo(*objects: np.ndarray) -> np.ndarray:
+def pixels(*objects: np.ndarray) -> np.ndarray:
     """Red objects on black."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     for mask in objects:
@@ -60,8 +60,8 @@ def points_of(*points: tuple[float, float, int]) -> tuple[Point, ...]:
 def test_every_further_click_is_one_window_from_the_answer_before() -> None:
     runtime = guided()
     clicks = (ON_A, (200.5, 60.5, 1), (90.5, 120.5, 0))
-    (found,) = Predictor(runtime)(photo(A), prompts=[prompt(*clicks)])
-    first = Predictor(guided())(photo(A), points=[ON_A[:2]])[0]
+    (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(*clicks)])
+    first = Predictor(guided())(pixels(A), points=[ON_A[:2]])[0]
     assert [len(crops) for crops in runtime.asked] == [COUNT, 1, 1, 1]
     first_planes, second_planes = runtime.planes
     assert first_planes[0].any()
@@ -70,60 +70,60 @@ def test_every_further_click_is_one_window_from_the_answer_before() -> None:
     assert disk > 0
     for planes in runtime.planes:  # of two positive ones
         assert planes[1].sum() == pytest.approx(2 * disk, rel=0.3)
-    assert found.mask[60, 200]
-    assert not found.mask[120, 90]
-    assert masks.iou(found.mask, first.mask) > 0.85
+    assert segmentation.mask[60, 200]
+    assert not segmentation.mask[120, 90]
+    assert masks.iou(segmentation.mask, first.mask) > 0.85
     # The same by hand.
     predictor = Predictor(guided())
     points = points_of(*clicks)
     mask = np.where(first.logits > 0, 255, 0).astype(np.uint8)
-    by_hand = predictor.correct(photo(A), mask, points[:2])
-    assert by_hand.window != found.window
+    by_hand = predictor.correct(pixels(A), mask, points[:2])
+    assert by_hand.window != segmentation.window
     assert masks.iou(by_hand.region.on_image(HEIGHT, WIDTH), first.mask) > 0.9
 
 
 def test_the_first_positive_click_starts_and_earlier_negative_ones_correct() -> None:
     runtime = guided()
-    (found,) = Predictor(runtime)(photo(A), prompts=[prompt(OFF, ON_A)])
+    (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(OFF, ON_A)])
     assert [len(crops) for crops in runtime.asked] == [COUNT, 1, 1]
-    assert found.mask[120, 100]
-    assert not found.mask[120, 110]
-    assert found.prompt.points == points_of(OFF, ON_A)
+    assert segmentation.mask[120, 100]
+    assert not segmentation.mask[120, 110]
+    assert segmentation.prompt.points == points_of(OFF, ON_A)
 
 
 def test_a_box_is_answered_first_and_its_clicks_correct() -> None:
     runtime = guided()
     box = (71, 91, 131, 151)
-    (found,) = Predictor(runtime)(photo(A), prompts=[prompt(OFF, box=box)])
+    (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(OFF, box=box)])
     assert [len(crops) for crops in runtime.asked] == [1, 1]
     np.testing.assert_array_equal(
-        runtime.asked[0][0], geometry.crop(photo(A), geometry.box_window(Box(*box)))
+        runtime.asked[0][0], geometry.crop(pixels(A), geometry.box_window(Box(*box)))
     )
-    assert not found.mask[120, 110]
-    assert masks.iou(found.mask, A) > 0.9
+    assert not segmentation.mask[120, 110]
+    assert masks.iou(segmentation.mask, A) > 0.9
 
 
 def test_one_prompt_alone_is_what_it_is_without_guidance() -> None:
     plain, runtime = Predictor(FakeRuntime(reddish)), guided()
-    for asked in (prompt(ON_A), prompt(box=(71, 91, 131, 151))):
-        (one,), (other,) = (p(photo(A), prompts=[asked]) for p in (plain, Predictor(runtime)))
-        np.testing.assert_array_equal(one.logits, other.logits)
-        assert one.score == other.score
+    for request in (prompt(ON_A), prompt(box=(71, 91, 131, 151))):
+        (first,), (other,) = (p(pixels(A), prompts=[request]) for p in (plain, Predictor(runtime)))
+        np.testing.assert_array_equal(first.logits, other.logits)
+        assert first.score == other.score
     assert not runtime.planes
 
 
 def test_corrected_prompts_among_others_are_what_they_are_alone() -> None:
-    asked = [
+    requests = [
         prompt(ON_B), prompt(ON_A, (200.5, 60.5, 1)), prompt(box=(71, 91, 131, 151)),
         prompt(OFF, box=(71, 91, 131, 151)), prompt((9, 9, 1), mask=A),
     ]  # fmt: skip
     predictor = Predictor(guided())
-    together = predictor(photo(A, B), prompts=asked)
-    for one, each in zip(together, asked, strict=True):
-        (alone,) = predictor(photo(A, B), prompts=[each])
-        np.testing.assert_array_equal(one.logits, alone.logits)
-        assert one.prompt == each
-        assert one.score == alone.score
+    together = predictor(pixels(A, B), prompts=requests)
+    for item, each in zip(together, requests, strict=True):
+        (alone,) = predictor(pixels(A, B), prompts=[each])
+        np.testing.assert_array_equal(item.logits, alone.logits)
+        assert item.prompt == each
+        assert item.score == alone.score
 
 
 def test_a_mask_is_corrected_by_the_clicks_that_it_contradicts() -> None:
@@ -131,44 +131,44 @@ def test_a_mask_is_corrected_by_the_clicks_that_it_contradicts() -> None:
     for mask in (A, soft):
         runtime = guided()
         clicks = [ON_A, (10.5, 10.5, 0), ON_B, (100.5, 130.5, 1)]
-        (found,) = Predictor(runtime)(photo(), prompts=[prompt(*clicks, mask=mask)])
+        (segmentation,) = Predictor(runtime)(pixels(), prompts=[prompt(*clicks, mask=mask)])
         assert [len(crops) for crops in runtime.asked] == [1, 1]  # two are known already
         assert runtime.planes[0][0].max() == pytest.approx(float(mask.max()), abs=0.01)
-        assert found.mask[120, 165]
-        assert masks.iou(found.mask & A, A) > 0.9
+        assert segmentation.mask[120, 165]
+        assert masks.iou(segmentation.mask & A, A) > 0.9
     runtime = guided()
-    Predictor(runtime)(photo(), prompts=[prompt(ON_A, ON_A, mask=A)])
+    Predictor(runtime)(pixels(), prompts=[prompt(ON_A, ON_A, mask=A)])
     assert len(runtime.asked) == 1  # the last click counts in any case
 
 
 def test_a_mask_alone_is_its_box_and_so_is_any_mask_without_guidance() -> None:
     box = masks.bbox(A)
     for runtime in (guided(), FakeRuntime(reddish)):
-        (found,) = Predictor(runtime)(photo(A), prompts=[Prompt(mask=A)])
-        (boxed,) = Predictor(runtime)(photo(A), boxes=[box])
-        np.testing.assert_array_equal(found.logits, boxed.logits)
-        assert found.prompt == Prompt(mask=A)
+        (result,) = Predictor(runtime)(pixels(A), prompts=[Prompt(mask=A)])
+        (boxed,) = Predictor(runtime)(pixels(A), boxes=[box])
+        np.testing.assert_array_equal(result.logits, boxed.logits)
+        assert result.prompt == Prompt(mask=A)
     plain = Predictor(FakeRuntime(reddish))
-    (found,) = plain(photo(A | B), prompts=[prompt(ON_B, mask=A)])
-    (boxed,) = plain(photo(A | B), prompts=[prompt(ON_B, box=box)])
-    np.testing.assert_array_equal(found.mask, boxed.mask)
-    (given,) = plain(photo(A | B), prompts=[prompt(box=(140, 90, 190, 150), mask=A)])
-    (boxed,) = plain(photo(A | B), boxes=[(140, 90, 190, 150)])
+    (result,) = plain(pixels(A | B), prompts=[prompt(ON_B, mask=A)])
+    (boxed,) = plain(pixels(A | B), prompts=[prompt(ON_B, box=box)])
+    np.testing.assert_array_equal(result.mask, boxed.mask)
+    (given,) = plain(pixels(A | B), prompts=[prompt(box=(140, 90, 190, 150), mask=A)])
+    (boxed,) = plain(pixels(A | B), boxes=[(140, 90, 190, 150)])
     np.testing.assert_array_equal(given.mask, boxed.mask)
 
 
 def test_an_empty_mask_beside_a_click_is_no_mask() -> None:
     empty = np.zeros((HEIGHT, WIDTH), bool)
     for runtime in (guided(), FakeRuntime(reddish)):
-        (found,) = Predictor(runtime)(photo(A), prompts=[prompt(ON_A, mask=empty)])
-        (plain,) = Predictor(runtime)(photo(A), points=[ON_A[:2]])
-        np.testing.assert_array_equal(found.logits, plain.logits)
+        (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(ON_A, mask=empty)])
+        (plain,) = Predictor(runtime)(pixels(A), points=[ON_A[:2]])
+        np.testing.assert_array_equal(segmentation.logits, plain.logits)
 
 
 def test_a_mask_of_another_size_is_refused() -> None:
     for runtime in (guided(), FakeRuntime(reddish)):
         with pytest.raises(PromptError, match="the mask has 240 x 320 pixels and the image 320 x"):
-            Predictor(runtime)(photo(), prompts=[prompt(ON_A, mask=A.T)])
+            Predictor(runtime)(pixels(), prompts=[prompt(ON_A, mask=A.T)])
 
 
 def test_a_hundred_clicks() -> None:
@@ -176,30 +176,30 @@ def test_a_hundred_clicks() -> None:
     places = rng.permutation(HEIGHT * WIDTH)[:100]
     clicks = [(p % WIDTH + 0.5, p // WIDTH + 0.5, int(i % 2 == 0)) for i, p in enumerate(places)]
     runtime = guided()
-    (found,) = Predictor(runtime)(photo(A), prompts=[prompt(*clicks)])
+    (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(*clicks)])
     assert len(runtime.planes) == 99
     x, y, label = clicks[-1]
-    assert found.mask[int(y), int(x)] == bool(label)
+    assert segmentation.mask[int(y), int(x)] == bool(label)
 
 
 def test_three_masks_are_each_corrected() -> None:
     scores = np.linspace(0.2, 0.7, COUNT)
     runtime = guided(scorers={"click": fixed_scores(*scores), "box": fixed_scores(0.4)})
-    asked = prompt(ON_A, OFF)
-    found = Predictor(runtime)(photo(A), prompts=[asked], multimask=True)
-    assert len(found) == len(runtime.planes) == MULTIMASKS
-    (single,) = Predictor(runtime)(photo(A), prompts=[asked])
-    np.testing.assert_array_equal(found[0].mask, single.mask)
-    assert not any(one.mask[120, 110] for one in found)
+    request = prompt(ON_A, OFF)
+    segmentations = Predictor(runtime)(pixels(A), prompts=[request], multimask=True)
+    assert len(segmentations) == len(runtime.planes) == MULTIMASKS
+    (single,) = Predictor(runtime)(pixels(A), prompts=[request])
+    np.testing.assert_array_equal(segmentations[0].mask, single.mask)
+    assert not any(each.mask[120, 110] for each in segmentations)
 
 
 def test_the_score_is_that_of_the_corrected_mask() -> None:
     runtime = guided(scorers={"box": fixed_scores(0.37)})
-    (found,) = Predictor(runtime)(photo(A), prompts=[prompt(ON_A, OFF)])
-    assert found.score == pytest.approx(0.37)
+    (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(ON_A, OFF)])
+    assert segmentation.score == pytest.approx(0.37)
     runtime = guided(correct=flat(0.5))
-    (unsure,) = Predictor(runtime)(photo(A), prompts=[prompt(ON_A, OFF)])
-    (sure,) = Predictor(guided())(photo(A), prompts=[prompt(ON_A, OFF)])
+    (unsure,) = Predictor(runtime)(pixels(A), prompts=[prompt(ON_A, OFF)])
+    (sure,) = Predictor(guided())(pixels(A), prompts=[prompt(ON_A, OFF)])
     assert unsure.score == 0  # what `masks.stability` says of the answer
     assert sure.score == 1
 
@@ -212,17 +212,17 @@ def test_the_score_of_an_empty_mask_is_zero() -> None:
         FakeRuntime(flat(-9), scorers=scorers),
     ]
     for runtime in runtimes:
-        for asked in (
+        for request in (
             prompt(box=box), prompt(ON_A), prompt(ON_A, ON_B, OFF), prompt(OFF, box=box),
             Prompt(mask=A), prompt(box=box, mask=A),
         ):  # fmt: skip
-            for found in Predictor(runtime)(photo(), prompts=[asked], multimask=True):
-                assert (found.score == 0) == (found.area == 0) == (found.box is None)
+            for actual in Predictor(runtime)(pixels(), prompts=[request], multimask=True):
+                assert (actual.score == 0) == (actual.area == 0) == (actual.box is None)
         predictor = Predictor(runtime)
-        predictor.set_image(photo())
+        predictor.set_image(pixels())
         for given in ({"box": box}, {"point_coords": [ON_A[:2]]}):
-            found, scores, _ = predictor.predict(**given)
-            assert not found.any()
+            actual, scores, _ = predictor.predict(**given)
+            assert not actual.any()
             assert not scores.any()
 
 
@@ -235,12 +235,12 @@ def test_a_mask_that_a_click_empties_has_no_score_and_can_be_won_back() -> None:
 
     runtime = guided(correct=positive, scorers=scorers)
     for start in ({"mask": A}, {"box": (71, 91, 131, 151)}):
-        (emptied,) = Predictor(runtime)(photo(A), prompts=[prompt(OFF, **start)])
+        (emptied,) = Predictor(runtime)(pixels(A), prompts=[prompt(OFF, **start)])
         assert not emptied.area
         assert emptied.score == 0
-        (again,) = Predictor(runtime)(photo(A), prompts=[prompt(OFF, (90.5, 120.5, 0), **start)])
+        (again,) = Predictor(runtime)(pixels(A), prompts=[prompt(OFF, (90.5, 120.5, 0), **start)])
         assert again.score == 0
-        (back,) = Predictor(runtime)(photo(A), prompts=[prompt(OFF, (90.5, 125.5, 1), **start)])
+        (back,) = Predictor(runtime)(pixels(A), prompts=[prompt(OFF, (90.5, 125.5, 1), **start)])
         assert back.mask[125, 90]
         assert back.score == pytest.approx(0.9)
 
@@ -252,7 +252,7 @@ def test_a_second_pass_that_finds_nothing_has_no_score() -> None:
         return np.full((1, 96, 96), -99.0) if blind else reddish(crop)
 
     runtime = FakeRuntime(once, scorers={"click": fixed_scores(*[0.9] * COUNT)})
-    (candidates,) = Predictor(runtime).clicks(photo(A), [Point(*ON_A[:2])], refine=-1)
+    (candidates,) = Predictor(runtime).clicks(pixels(A), [Point(*ON_A[:2])], refine=-1)
     assert [c.score > 0 for c in candidates] == [True] * (COUNT - 1) + [False]
     assert [c.region.area > 0 for c in candidates] == [True] * (COUNT - 1) + [False]
 
@@ -260,7 +260,7 @@ def test_a_second_pass_that_finds_nothing_has_no_score() -> None:
 def test_low_resolution_logits_are_fed_back_as_users_of_sam_2_write_it() -> None:
     """The mask of a first call comes back through `mask_input`, with all clicks so far."""
     predictor = Predictor(guided())
-    predictor.set_image(photo(A))
+    predictor.set_image(pixels(A))
     _, scores, low = predictor.predict(point_coords=[ON_A[:2]], point_labels=[1])
     best = int(scores.argmax())
     masks, _, again = predictor.predict(
@@ -278,7 +278,7 @@ def test_low_resolution_logits_are_fed_back_as_users_of_sam_2_write_it() -> None
 
 def test_a_correction_on_a_large_image_takes_no_plane_of_its_size() -> None:
     """A small object of an image of 12 megapixels: only its surroundings are drawn and pasted."""
-    small = photo(A)
+    small = pixels(A)
     image = np.zeros((3000, 4000, 3), np.uint8)
     image[1000 : 1000 + small.shape[0], 2000 : 2000 + small.shape[1]] = small
     predictor = Predictor(guided())

@@ -36,11 +36,11 @@ def test_threads_never_see_another_umask(tmp_path: Path) -> None:
             return permissions(first), permissions(other)
 
         with ThreadPoolExecutor(8) as pool:
-            found = set(pool.map(write, range(1200)))
+            result = set(pool.map(write, range(1200)))
     finally:
         sys.setswitchinterval(interval)
         os.umask(umask)
-    assert found == {(0o640, 0o640)}
+    assert result == {(0o640, 0o640)}
 
 
 def test_threads_that_write_one_file_leave_one_whole_content(tmp_path: Path) -> None:

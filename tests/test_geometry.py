@@ -175,20 +175,18 @@ def test_crop_is_the_triangle_filter(window: Window, seed: int, tall: bool, size
 
 @settings(max_examples=40, deadline=None)
 @given(window=windows(), dx=st.integers(-40, 40), dy=st.integers(-40, 40))
-def test_moving_picture_and_window_together_changes_nothing(
-    window: Window, dx: int, dy: int
-) -> None:
+def test_moving_image_and_window_together_changes_nothing(window: Window, dx: int, dy: int) -> None:
     """The image lies on a canvas of padding; where on it does not matter to the crop."""
-    picture = noise(3, 30, 44)
+    image = noise(3, 30, 44)
     crops = []
     for x, y in ((50, 50), (50 + dx, 50 + dy)):
         canvas = np.empty((130, 144, 3), np.uint8)
         canvas[...] = PAD_RGB
-        canvas[y : y + 30, x : x + 44] = picture
+        canvas[y : y + 30, x : x + 44] = image
         moved = Window(window.x0 + x, window.y0 + y, window.x1 + x, window.y1 + y)
         crops.append(geometry.crop(canvas, moved, 24).astype(int))
     # The crop of the bare image: padding that is part of the image or not is the same.
-    crops.append(geometry.crop(picture, window, 24).astype(int))
+    crops.append(geometry.crop(image, window, 24).astype(int))
     for other in crops[1:]:
         assert np.abs(crops[0] - other).max() <= 1
 
@@ -214,7 +212,7 @@ def test_translation_by_whole_pixels_is_exact(
 
 @settings(max_examples=40, deadline=None)
 @given(window=windows(), vertical=st.booleans())
-def test_flipping_picture_and_window_flips_the_crop(window: Window, vertical: bool) -> None:
+def test_flipping_image_and_window_flips_the_crop(window: Window, vertical: bool) -> None:
     image = noise(9)
     height, width = image.shape[:2]
     if vertical:
@@ -291,7 +289,7 @@ def test_absurd_windows_take_little_memory(window: Window) -> None:
     assert peak < 40e6
 
 
-def test_a_long_narrow_picture_takes_its_own_memory() -> None:
+def test_a_long_narrow_image_takes_its_own_memory() -> None:
     image = np.zeros((60, 30_000, 3), np.uint8)
     tracemalloc.start()
     for window in geometry.click_windows(Point(15_000, 30), 60, 30_000):
@@ -302,7 +300,7 @@ def test_a_long_narrow_picture_takes_its_own_memory() -> None:
     assert peak < 20 * image.nbytes
 
 
-def test_a_window_millions_of_times_the_picture_is_refused() -> None:
+def test_a_window_millions_of_times_the_image_is_refused() -> None:
     with pytest.raises(PromptError, match="too large for the image"):
         geometry.crop(noise(0), Window(-1e12, -1e12, 1e12, 1e12))
 
@@ -374,7 +372,7 @@ def test_a_mask_survives_the_round_trip(seed: int, extent: float) -> None:
     assert masks.iou(mask, geometry.paste(logits, window, 300, 400) > 0) >= 0.98
 
 
-def test_a_round_trip_reaching_past_the_photo() -> None:
+def test_a_round_trip_reaching_past_the_image() -> None:
     """The window of an object at the border reaches past the image on two sides."""
     y, x = np.mgrid[:120, :160] + 0.5
     mask = (x - 150) ** 2 + (y - 4) ** 2 < 40**2
@@ -398,14 +396,14 @@ def test_logits_seen_through_their_own_window_are_the_same(
 
 
 @given(windows(), st.integers(0, 70), st.integers(0, 50), seeds)
-def test_a_target_of_whole_pixels_is_a_piece_of_the_photo(
+def test_a_target_of_whole_pixels_is_a_piece_of_the_image(
     source: Window, x: int, y: int, seed: int
 ) -> None:
     logits = np.random.default_rng(seed).normal(0, 8, (12, 17)).astype(np.float32)
     target = Window(x, y, x + 24, y + 24)
     seen = geometry.resample_logits(logits, source, target, 24, outside=-9)
-    photo = geometry.paste(logits, source, 90, 110, outside=-9)
-    np.testing.assert_allclose(seen, photo[y : y + 24, x : x + 24], atol=1e-2)
+    image = geometry.paste(logits, source, 90, 110, outside=-9)
+    np.testing.assert_allclose(seen, image[y : y + 24, x : x + 24], atol=1e-2)
 
 
 @given(windows(), windows(), st.integers(1, 30))
@@ -451,11 +449,11 @@ def test_shrinking_is_antialiased() -> None:
 
 
 @pytest.mark.parametrize("side", [96, 160])
-def test_a_shape_in_a_photos_logits_is_the_shape_in_the_crop(side: int) -> None:
+def test_a_shape_in_an_images_logits_is_the_shape_in_the_crop(side: int) -> None:
     rows, columns = np.mgrid[:240, :320] + 0.5
     distance = np.hypot(columns - 150, rows - 110)
-    photo, target = Window(0, 0, 320, 240), Window(60, 30, 260, 190)
-    seen = geometry.resample_logits((50 - distance).astype(np.float32), photo, target, side)
+    image, target = Window(0, 0, 320, 240), Window(60, 30, 260, 190)
+    seen = geometry.resample_logits((50 - distance).astype(np.float32), image, target, side)
     expected = geometry.crop_mask(distance < 50, target, side) > 0.5
     assert masks.iou(seen > 0, expected) > 0.99
 
@@ -464,10 +462,10 @@ def test_a_shape_in_a_photos_logits_is_the_shape_in_the_crop(side: int) -> None:
 def test_what_of_a_crop_is_inside(window: Window, height: int, width: int, size: int) -> None:
     rows, columns = geometry.inside(window, height, width, size)
     centres = window.to_image(np.stack([np.arange(size) + 0.5] * 2, 1), size)
-    for found, place, limit in ((columns, centres[:, 0], width), (rows, centres[:, 1], height)):
+    for actual, place, limit in ((columns, centres[:, 0], width), (rows, centres[:, 1], height)):
         expected = (place >= 0) & (place < limit)
         marked = np.zeros(size, bool)
-        marked[found] = True
+        marked[actual] = True
         sure = np.minimum(abs(place), abs(place - limit)) > 1e-6
         np.testing.assert_array_equal(marked[sure], expected[sure])
 
@@ -516,18 +514,18 @@ def test_a_sensor_window_lies_inside_and_keeps_centre_and_aspect(
         with pytest.raises(PromptError, match="must lie inside"):
             geometry.sensor_window(window, height, width)
         return
-    found = geometry.sensor_window(window, height, width)
+    result = geometry.sensor_window(window, height, width)
     slack = 1e-9 * max(width, height)
-    assert found.x0 >= -slack
-    assert found.y0 >= -slack
-    assert found.x1 <= width + slack
-    assert found.y1 <= height + slack
-    assert found.centre == pytest.approx((x, y))
-    assert found.width / found.height == pytest.approx(window.width / window.height)
-    assert found.width <= window.width + slack
-    shrunk = found.width < window.width * (1 - 1e-9)
-    touches = min(found.x0, found.y0, width - found.x1, height - found.y1) <= slack
-    assert touches if shrunk else found == window
+    assert result.x0 >= -slack
+    assert result.y0 >= -slack
+    assert result.x1 <= width + slack
+    assert result.y1 <= height + slack
+    assert result.centre == pytest.approx((x, y))
+    assert result.width / result.height == pytest.approx(window.width / window.height)
+    assert result.width <= window.width + slack
+    shrunk = result.width < window.width * (1 - 1e-9)
+    touches = min(result.x0, result.y0, width - result.x1, height - result.y1) <= slack
+    assert touches if shrunk else result == window
 
 
 @pytest.mark.parametrize(

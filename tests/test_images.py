@@ -45,9 +45,9 @@ def gradient(height: int = 12, width: int = 17) -> np.ndarray:
     return np.stack([rows * 20, columns * 15, (rows * columns) % 256], axis=-1).astype(np.uint8)
 
 
-def encode(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -73,13 +73,13 @@ def is_plain(pixels: np.ndarray) -> bool:
 
 def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
     expected = gradient()
-    picture = Image.fromarray(expected)
-    data = encode(picture)
+    image = Image.fromarray(expected)
+    data = encode(image)
     path = tmp_path / "photo.png"
     path.write_bytes(data)
     with path.open("rb") as stream:
         sources = [str(path), path, data, bytearray(data), memoryview(data), io.BytesIO(data)]
-        for source in [*sources, stream, picture, expected, Image.open(io.BytesIO(data))]:
+        for source in [*sources, stream, image, expected, Image.open(io.BytesIO(data))]:
             pixels = load_image(source)
             assert is_plain(pixels)
             np.testing.assert_array_equal(pixels, expected)
@@ -126,9 +126,9 @@ def test_lossless_formats(kind: str) -> None:
 def test_jpeg(mode: str) -> None:
     rows, columns = np.mgrid[:64, :48]
     smooth = np.stack([rows * 3, columns * 4, 255 - rows * 2], axis=-1).astype(np.uint8)
-    picture = Image.fromarray(smooth).convert(mode)
-    pixels = load_image(encode(picture, "JPEG", quality=95))
-    expected = np.asarray(picture.convert("RGB")).astype(int)
+    image = Image.fromarray(smooth).convert(mode)
+    pixels = load_image(encode(image, "JPEG", quality=95))
+    expected = np.asarray(image.convert("RGB")).astype(int)
     assert np.abs(pixels.astype(int) - expected).mean() < 4
 
 
@@ -157,8 +157,8 @@ def test_sixteen_bits_are_scaled_not_clipped(kind: str) -> None:
 
 def test_big_endian_sixteen_bits() -> None:
     values = np.array([[0, 1000, 65535]], ">u2")
-    picture = Image.frombytes("I;16B", (3, 1), values.tobytes())
-    assert load_image(picture)[0, :, 0].tolist() == [0, 4, 255]
+    image = Image.frombytes("I;16B", (3, 1), values.tobytes())
+    assert load_image(image)[0, :, 0].tolist() == [0, 4, 255]
 
 
 @pytest.mark.parametrize("kind", [">u2", ">f4", ">f8", "<u2"])
@@ -218,11 +218,11 @@ UPRIGHT = {
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(kind: str, orientation: int) -> None:
     stored = np.array([list(b"abc"), list(b"def")], np.uint8)
-    picture = Image.fromarray(np.repeat(stored[:, :, None], 3, axis=2))
+    image = Image.fromarray(np.repeat(stored[:, :, None], 3, axis=2))
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
-    data = encode(picture, kind, exif=exif, **options)
+    data = encode(image, kind, exif=exif, **options)
     pixels = load_image(data)
     assert is_plain(pixels)
     assert [bytes(row).decode() for row in pixels[:, :, 0]] == UPRIGHT[orientation]

@@ -160,14 +160,14 @@ def test_a_mask_is_a_prompt(mask: np.ndarray) -> None:
 
 def test_prompts_with_masks_are_values_too() -> None:
     soft = np.where(MASK, 0.7, 0.2)
-    one, same, other = Prompt(mask=MASK), Prompt(mask=MASK.copy()), Prompt(mask=~MASK)
-    assert one == same
-    assert hash(one) == hash(same)
-    assert one != other
-    assert one != Prompt(mask=MASK * 1.0)
+    first, same, other = Prompt(mask=MASK), Prompt(mask=MASK.copy()), Prompt(mask=~MASK)
+    assert first == same
+    assert hash(first) == hash(same)
+    assert first != other
+    assert first != Prompt(mask=MASK * 1.0)
     assert Prompt(mask=soft) == Prompt(mask=soft.astype(np.float32))
     assert Prompt(points=[(1, 1)], mask=MASK) != Prompt(points=[(1, 1)])  # type: ignore[arg-type]
-    assert one != "mask"
+    assert first != "mask"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_json_that_is_no_prompt(value: Any, message: str) -> None:
         Prompt.from_json(value)
 
 
-def test_points_within_the_picture() -> None:
+def test_points_within_the_image() -> None:
     inside = Prompt(points=(Point(0, 0), Point(639.99, 479.5)))
     assert inside.within(480, 640) is inside
     for x, y in [(640, 1), (-0.1, 1), (1, 480), (1, -3)]:
@@ -263,7 +263,7 @@ def test_points_within_the_picture() -> None:
             Prompt(points=(Point(1, 1), Point(x, y, positive=False))).within(480, 640)
 
 
-def test_boxes_within_the_picture() -> None:
+def test_boxes_within_the_image() -> None:
     inside = Prompt(box=Box(0, 0, 640, 480))
     assert inside.within(480, 640) is inside
     for corners in [(640, 0, 700, 9), (-9, 0, 0, 9), (0, 480, 9, 500), (0, -9, 9, 0)]:
@@ -298,7 +298,7 @@ def test_clipping_in_threads_leaves_the_warning_filters_alone() -> None:
     assert warnings.filters == filters
 
 
-def test_rounding_past_the_picture_is_cut_without_a_word() -> None:
+def test_rounding_past_the_image_is_cut_without_a_word() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Prompt(box=Box(-0.4, 0, 640.01, 9)).within(480, 640).box == Box(0, 0, 640, 9)

@@ -135,7 +135,7 @@ def test_the_sample():
 
 
 def test_segment_in_one_call(tiny_onnx):
-    found = picosam2.segment(picosam2.sample(), points=[(353, 349)], weights=tiny_onnx)
-    assert len(found) == 1
-    assert found[0].mask.shape == (480, 640)
-    assert found[0].prompt.points == (Point(353, 349),)
+    segmentation = picosam2.segment(picosam2.sample(), points=[(353, 349)], weights=tiny_onnx)
+    assert len(segmentation) == 1
+    assert segmentation[0].mask.shape == (480, 640)
+    assert segmentation[0].prompt.points == (Point(353, 349),)

@@ -121,9 +121,9 @@ def test_polygons_and_rle_are_those_of_the_mask() -> None:
 
 
 def test_mask_image() -> None:
-    picture = make().mask_image()
-    assert picture.mode == "L"
-    np.testing.assert_array_equal(np.asarray(picture), np.where(make().mask, 255, 0))
+    image = make().mask_image()
+    assert image.mode == "L"
+    np.testing.assert_array_equal(np.asarray(image), np.where(make().mask, 255, 0))
 
 
 # --- overlay
@@ -214,7 +214,7 @@ def test_small_objects_lie_on_top() -> None:
         assert drawn[60, 80].tolist() == [255, 0, 0]
 
 
-def test_overlay_reads_pictures_and_checks_them(tmp_path: Path) -> None:
+def test_overlay_reads_images_and_checks_them(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     Image.new("RGB", (WIDTH, HEIGHT)).save(path)
     assert overlay(path, [make(image=None)]).size == (WIDTH, HEIGHT)
@@ -226,7 +226,7 @@ def test_overlay_reads_pictures_and_checks_them(tmp_path: Path) -> None:
         overlay(path, [make()], colors=[])
 
 
-def test_without_a_picture() -> None:
+def test_without_an_image() -> None:
     bare = make(image=None)
     for draw in (bare.overlay, bare.cutout):
         with pytest.raises(ImageError, match="holds no image"):
@@ -295,11 +295,11 @@ def test_cutout_without_logits_is_the_mask() -> None:
         ("a.png", "cutout", "PNG", "RGBA"),
     ],
 )
-def test_saving_pictures(tmp_path: Path, name: str, format: Any, kind: str, mode: str) -> None:
+def test_saving_images(tmp_path: Path, name: str, format: Any, kind: str, mode: str) -> None:
     path = tmp_path / "new" / name
     make().save(path, format)
-    with Image.open(path) as picture:
-        assert (picture.format, picture.mode, picture.size) == (kind, mode, (WIDTH, HEIGHT))
+    with Image.open(path) as image:
+        assert (image.format, image.mode, image.size) == (kind, mode, (WIDTH, HEIGHT))
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -363,7 +363,7 @@ def test_every_format_is_written(tmp_path: Path) -> None:
             assert (tmp_path / f"{format}{ending}").stat().st_size > 50
 
 
-def test_notebooks_show_a_picture() -> None:
+def test_notebooks_show_an_image() -> None:
     for result, mode in [(make(), "RGB"), (make(image=None), "L")]:
         assert Image.open(io.BytesIO(result._repr_png_())).mode == mode
 

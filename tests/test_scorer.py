@@ -31,41 +31,41 @@ def hill(radius: float, x: float = SIZE / 2, y: float = SIZE / 2, steep: float =
 
 def named(logits: np.ndarray, windows: list[Window], height: int = 300, width: int = 400) -> Any:
     """The features by name, each (N,)."""
-    found = features(logits, windows, height, width)
-    assert found.shape == (len(windows), len(FEATURES))
-    assert found.dtype == np.float32
-    assert np.isfinite(found).all()
-    return dict(zip(FEATURES, found.T, strict=True))
+    measured = features(logits, windows, height, width)
+    assert measured.shape == (len(windows), len(FEATURES))
+    assert measured.dtype == np.float32
+    assert np.isfinite(measured).all()
+    return dict(zip(FEATURES, measured.T, strict=True))
 
 
 def test_area_and_spans() -> None:
-    found = named(hill(20)[None], ladder(60))
+    by_name = named(hill(20)[None], ladder(60))
     mask = hill(20) > 0
-    assert found["area"][0] == pytest.approx(mask.mean())
-    assert found["width"][0] == pytest.approx(40 / 96)
-    assert found["height"][0] == pytest.approx(40 / 96)
-    assert found["fill"][0] == pytest.approx(mask.sum() / 40**2)  # about pi / 4
+    assert by_name["area"][0] == pytest.approx(mask.mean())
+    assert by_name["width"][0] == pytest.approx(40 / 96)
+    assert by_name["height"][0] == pytest.approx(40 / 96)
+    assert by_name["fill"][0] == pytest.approx(mask.sum() / 40**2)  # about pi / 4
 
 
 def test_stability_is_that_of_masks() -> None:
     logits = hill(20, steep=0.7)
-    found = named(logits[None], ladder(60))
-    assert found["stability"][0] == pytest.approx(masks.stability(logits, 1.0))
-    assert found["loose_stability"][0] == pytest.approx(masks.stability(logits, 3.0))
+    by_name = named(logits[None], ladder(60))
+    assert by_name["stability"][0] == pytest.approx(masks.stability(logits, 1.0))
+    assert by_name["loose_stability"][0] == pytest.approx(masks.stability(logits, 3.0))
     steep = named(hill(20, steep=5)[None], ladder(60))
-    assert steep["stability"][0] > found["stability"][0]
-    assert steep["edge_share"][0] < found["edge_share"][0]
-    assert steep["inside"][0] > found["inside"][0]
-    assert steep["outside"][0] > found["outside"][0]  # how sure it is that nothing is there
+    assert steep["stability"][0] > by_name["stability"][0]
+    assert steep["edge_share"][0] < by_name["edge_share"][0]
+    assert steep["inside"][0] > by_name["inside"][0]
+    assert steep["outside"][0] > by_name["outside"][0]  # how sure it is that nothing is there
 
 
 def test_contact_with_each_border() -> None:
     places = {"left": (0, 48), "right": (96, 48), "top": (48, 0), "bottom": (48, 96)}
     for side, place in places.items():
-        found = named(hill(20, *place)[None], ladder(60))
+        by_name = named(hill(20, *place)[None], ladder(60))
         for other in places:
-            assert (found[other][0] > 0) == (other == side), (side, other)
-        assert found[side][0] == pytest.approx(40 / 96, abs=0.02)
+            assert (by_name[other][0] > 0) == (other == side), (side, other)
+        assert by_name[side][0] == pytest.approx(40 / 96, abs=0.02)
 
 
 def test_the_centre_says_whether_the_click_is_on_the_mask() -> None:
@@ -73,7 +73,7 @@ def test_the_centre_says_whether_the_click_is_on_the_mask() -> None:
     assert named(hill(20, 10, 10)[None], ladder(60))["centre"][0] < -0.9
 
 
-def test_beyond_is_the_share_outside_the_photo() -> None:
+def test_beyond_is_the_share_outside_the_image() -> None:
     windows = [Window(-50, 10, 50, 110), Window(100, 50, 200, 150), Window(380, 280, 420, 320)]
     for window, share in zip(windows, (0.5, 0.0, 0.75), strict=True):
         assert named(hill(20)[None], [window])["beyond"][0] == pytest.approx(share)
@@ -84,36 +84,36 @@ def test_scales_that_see_the_same_object_agree() -> None:
     """A disc of 20 px seen through windows of 40, 80 and 160 px."""
     windows = ladder(20, 40, 80)
     same = np.stack([hill(48 * 10 / w.width * 2) for w in windows])
-    found = named(same, windows)
-    assert found["agree_larger"][:2].min() > 0.8
-    np.testing.assert_array_equal(found["agree_larger"][:2], found["agree_smaller"][1:])
-    assert found["agree_larger"][2] == found["agree_smaller"][0] == 0  # there is no other
+    by_name = named(same, windows)
+    assert by_name["agree_larger"][:2].min() > 0.8
+    np.testing.assert_array_equal(by_name["agree_larger"][:2], by_name["agree_smaller"][1:])
+    assert by_name["agree_larger"][2] == by_name["agree_smaller"][0] == 0  # there is no other
     # What is measured of the larger window's area is inside the smaller one's.
-    np.testing.assert_allclose(found["grows"][:2], 1, atol=0.1)
+    np.testing.assert_allclose(by_name["grows"][:2], 1, atol=0.1)
     other = named(np.stack((hill(12), hill(40), hill(10))), windows)
     assert other["agree_larger"][0] < 0.6
 
 
 def test_empty_and_full_masks_have_features() -> None:
     logits = np.stack((np.full((SIZE, SIZE), -40, np.float32), np.full((SIZE, SIZE), 40.0)))
-    found = named(logits.astype(np.float32), ladder(20, 40))
-    assert found["area"].tolist() == [0, 1]
+    by_name = named(logits.astype(np.float32), ladder(20, 40))
+    assert by_name["area"].tolist() == [0, 1]
     named(np.full((3, SIZE, SIZE), np.float32(1e30)), ladder(1, 2, 3))
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_photo_of_one_pixel(size: int) -> None:
+def test_an_image_of_one_pixel(size: int) -> None:
     windows = geometry.click_windows(Point(0.5, 0.5), 1, 1)[:size]
     named(np.stack([hill(20)] * size), list(windows), 1, 1)
 
 
 def test_it_is_a_perceptron_with_one_hidden_layer() -> None:
     scorer = random_scorer()
-    found = np.random.default_rng(1).normal(0, 1, (5, 3, len(FEATURES))).astype(np.float32)
-    scores = scorer(found)
+    values = np.random.default_rng(1).normal(0, 1, (5, 3, len(FEATURES))).astype(np.float32)
+    scores = scorer(values)
     assert scores.shape == (5, 3)
-    for one, got in zip(found, scores, strict=True):
-        x = [(v - m) * s for v, m, s in zip(one.ravel(), scorer.mean, scorer.scale, strict=True)]
+    for each, got in zip(values, scores, strict=True):
+        x = [(v - m) * s for v, m, s in zip(each.ravel(), scorer.mean, scorer.scale, strict=True)]
         hidden = [
             max(sum(a * b for a, b in zip(x, column, strict=True)) + bias, 0)
             for column, bias in zip(scorer.hidden.T, scorer.hidden_bias, strict=True)
@@ -121,20 +121,20 @@ def test_it_is_a_perceptron_with_one_hidden_layer() -> None:
         for column, bias, score in zip(scorer.out.T, scorer.out_bias, got, strict=True):
             raw = sum(a * b for a, b in zip(hidden, column, strict=True)) + bias
             assert score == pytest.approx(1 / (1 + np.exp(-raw)), abs=1e-5)
-    np.testing.assert_allclose(scorer(found[0]), scores[0], atol=1e-6)
+    np.testing.assert_allclose(scorer(values[0]), scores[0], atol=1e-6)
 
 
 def test_it_survives_json() -> None:
     scorer = random_scorer()
     copy = Scorer.from_json(json.loads(json.dumps(scorer.to_json(), allow_nan=False)))
-    found = np.random.default_rng(1).normal(0, 1, (5, 3, len(FEATURES))).astype(np.float32)
-    np.testing.assert_allclose(copy(found), scorer(found), atol=1e-4)
+    values = np.random.default_rng(1).normal(0, 1, (5, 3, len(FEATURES))).astype(np.float32)
+    np.testing.assert_allclose(copy(values), scorer(values), atol=1e-4)
     assert copy.candidates == 3
 
 
 def test_scores_stay_within_zero_and_one() -> None:
-    found = np.full((2, 3, len(FEATURES)), 1e20, np.float32)
-    scores = random_scorer()(found)
+    values = np.full((2, 3, len(FEATURES)), 1e20, np.float32)
+    scores = random_scorer()(values)
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
@@ -168,11 +168,11 @@ def test_foreign_scorers_are_refused(change: dict[str, Any]) -> None:
 
 def test_features_that_are_not_known_count_as_their_mean() -> None:
     scorer = random_scorer()
-    found = np.random.default_rng(1).normal(0, 1, (3, len(FEATURES))).astype(np.float32)
-    filled = found.copy()
-    found[1, 4:] = np.nan
+    values = np.random.default_rng(1).normal(0, 1, (3, len(FEATURES))).astype(np.float32)
+    filled = values.copy()
+    values[1, 4:] = np.nan
     filled[1, 4:] = scorer.mean.reshape(3, -1)[1, 4:]
-    np.testing.assert_allclose(scorer(found), scorer(filled), atol=1e-6)
+    np.testing.assert_allclose(scorer(values), scorer(filled), atol=1e-6)
 
 
 def test_a_start_survives_json() -> None:

@@ -221,9 +221,9 @@ def test_the_pages_reference_answers_are_the_packages(name: str) -> None:
 @pytest.mark.skipif(not WEB.is_dir(), reason="the page's source is not beside the package")
 def test_page_and_server_have_one_policy() -> None:
     source = (WEB / "app" / "vite.config.ts").read_text()
-    said = HEADERS["Content-Security-Policy"].split("; ")
-    said.remove("frame-ancestors 'none'")  # has no effect in a page, only in a header
-    for directive in said:
+    directives = HEADERS["Content-Security-Policy"].split("; ")
+    directives.remove("frame-ancestors 'none'")  # has no effect in a page, only in a header
+    for directive in directives:
         assert f'"{directive}"' in source
 
 

@@ -60,16 +60,16 @@ def test_osam_gets_the_predictor_s_masks(osam, tiny_onnx: Path, points, labels, 
     from picosam2.apps.labelme import NAME, register
 
     register(tiny_onnx, threads=1)
-    asked = osam.types.Prompt(points=np.array(points, float), point_labels=np.array(labels))
-    request = osam.types.GenerateRequest(model=NAME, image=sample(), prompt=asked)
+    requested = osam.types.Prompt(points=np.array(points, float), point_labels=np.array(labels))
+    request = osam.types.GenerateRequest(model=NAME, image=sample(), prompt=requested)
     response = osam.apis.generate(request)
-    (found,) = Predictor(tiny_onnx, threads=1)(sample(), prompts=[prompt])
-    if found.box is None:
+    (segmentation,) = Predictor(tiny_onnx, threads=1)(sample(), prompts=[prompt])
+    if segmentation.box is None:
         assert response.annotations == []
     else:
         (annotation,) = response.annotations
-        assert np.array_equal(whole(annotation, sample().shape), found.mask)
-        assert annotation.score == pytest.approx(found.score)
+        assert np.array_equal(whole(annotation, sample().shape), segmentation.mask)
+        assert annotation.score == pytest.approx(segmentation.score)
 
 
 @pytest.fixture
@@ -172,8 +172,8 @@ def test_labelme_s_own_session_gets_a_mask(labelme_app, tiny_onnx: Path):
         points=np.array([[310.0, 303.0], [640.0, 480.0]]),
         point_labels=np.array([2, 3]),
     )
-    (found,) = Predictor(tiny_onnx, threads=1)(sample(), boxes=[(310, 303, 640, 480)])
-    assert sum(a.mask.sum() for a in response.annotations) == found.area
+    (segmentation,) = Predictor(tiny_onnx, threads=1)(sample(), boxes=[(310, 303, 640, 480)])
+    assert sum(a.mask.sum() for a in response.annotations) == segmentation.area
 
 
 def test_labelme_s_window_offers_it_and_has_chosen_it(labelme_app, tiny_onnx: Path):

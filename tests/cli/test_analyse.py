@@ -29,7 +29,7 @@ def given(tmp_path: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("protocol", ["box", "click"])
-def test_a_page_with_its_pictures(cli, given, tmp_path, protocol):
+def test_a_page_with_its_images(cli, given, tmp_path, protocol):
     out, numbers = tmp_path / "pages" / "errors.md", tmp_path / "errors.json"
     done = cli("analyse", *given, "--protocol", protocol, "--out", out, "--json", numbers)
     assert done.code == 0, done.err
@@ -44,19 +44,21 @@ def test_a_page_with_its_pictures(cli, given, tmp_path, protocol):
     assert str(tmp_path) not in page + names[2].read_text()
     for link in re.findall(r"\]\((.+?)\)", page):
         assert (out.parent / link).is_file()
-    found = json.loads(numbers.read_text())
-    assert found["kind"] == "analysis"
-    assert found["protocol"] == protocol
-    assert found["n"] == len(found["items"]) == sum(row["n"] for row in found["causes"])
-    assert f"| 1 | shapes | {min(found['items'], key=lambda one: one['iou'])['file']} |" in page
+    document = json.loads(numbers.read_text())
+    assert document["kind"] == "analysis"
+    assert document["protocol"] == protocol
+    assert document["n"] == len(document["items"]) == sum(row["n"] for row in document["causes"])
+    assert (
+        f"| 1 | shapes | {min(document['items'], key=lambda item: item['iou'])['file']} |" in page
+    )
     with Image.open(names[1]) as sheet:
         assert sheet.format == "JPEG"
 
 
-def test_a_page_for_others_shows_no_photos(cli, given, tmp_path):
+def test_a_page_for_others_shows_no_images(cli, given, tmp_path):
     out = tmp_path / "pages" / "errors.md"
     assert cli("analyse", *given, "--limit", 2, "--no-sheet", "--out", out).code == 0
-    assert sorted(one.name for one in out.parent.iterdir()) == ["errors-classes.svg", "errors.md"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["errors-classes.svg", "errors.md"]
     assert "--no-sheet" in out.read_text()
     assert "worst.jpg" not in out.read_text()
 
@@ -65,8 +67,8 @@ def test_the_same_page_again(cli, given, tmp_path):
     for folder in ("a", "b"):
         words = ("--limit", 2, "--out", tmp_path / folder / "errors.md")
         assert cli("analyse", *given, *words).code == 0
-    for one in (tmp_path / "a").iterdir():
-        assert one.read_bytes() == (tmp_path / "b" / one.name).read_bytes()
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
     assert "--limit 2" in (tmp_path / "a" / "errors.md").read_text()
 
 
@@ -78,6 +80,6 @@ def test_what_cannot_be_analysed(refused, given, tmp_path):
     assert "no.onnx" in refused("analyse", *store, "--weights", tmp_path / "no.onnx", *out)
     source = write_coco(tmp_path / "more", 2)
     prepare([source], tmp_path / "none", StoreConfig(context=64, validation=0), workers=1)
-    said = refused("analyse", "--store", tmp_path / "none", *weights, *out)
-    assert "keeps no images for validation" in said
+    message = refused("analyse", "--store", tmp_path / "none", *weights, *out)
+    assert "keeps no images for validation" in message
     assert not (tmp_path / "errors.md").exists()

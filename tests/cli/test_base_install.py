@@ -25,7 +25,7 @@ def _run(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     source = write_coco(tmp_path_factory.mktemp("photos"), 2)
     return ("--images", source.images, "--annotations", source.annotations, "--threads", 1)
 
@@ -40,8 +40,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     ],
     ids=lambda words: " ".join(map(str, words)),
 )
-def test_measuring_needs_no_extra(photos, words, tmp_path):
-    done = _run(*words, *photos, "--json", tmp_path / "result.json")
+def test_measuring_needs_no_extra(images, words, tmp_path):
+    done = _run(*words, *images, "--json", tmp_path / "result.json")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "result.json").is_file()
 
@@ -57,8 +57,8 @@ def test_measuring_needs_no_extra(photos, words, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
-def test_the_extra_is_named(photos, words, package, extra):
-    _refused(_run(*words, *photos), package, extra)
+def test_the_extra_is_named(images, words, package, extra):
+    _refused(_run(*words, *images), package, extra)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_extra_is_named(photos, words, package, extra):
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else value,
 )
-def test_the_extra_is_named_by_commands_without_photos(words, package):
+def test_the_extra_is_named_by_commands_without_images(words, package):
     _refused(_run(*words), package, "train")
 
 

@@ -32,7 +32,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def annotated(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     for name in ("a.png", "b.png", "sub/c.png"):
@@ -45,7 +45,7 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def asked(*images: str) -> list[dict[str, Any]]:
+def prompts_for(*images: str) -> list[dict[str, Any]]:
     return [
         {"image": image, "points": [point], "class": name}
         for image in images
@@ -80,55 +80,55 @@ def detections() -> dict[str, Any]:
 
 def coco_masks(path: Path) -> dict[str, list[np.ndarray]]:
     document = json.loads(path.read_text())
-    names = {one["id"]: one["file_name"] for one in document["images"]}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names.values()}
-    for one in document["annotations"]:
-        found[names[one["image_id"]]].append(formats.coco_mask(one, 240, 320))
-    return found
+    names = {entry["id"]: entry["file_name"] for entry in document["images"]}
+    collected: dict[str, list[np.ndarray]] = {name: [] for name in names.values()}
+    for entry in document["annotations"]:
+        collected[names[entry["image_id"]]].append(formats.coco_mask(entry, 240, 320))
+    return collected
 
 
-def test_boxes_become_masks(tmp_path: Path, photos: Path, weights: Path) -> None:
+def test_boxes_become_masks(tmp_path: Path, annotated: Path, weights: Path) -> None:
     boxes, out = write(tmp_path / "detections.json", detections()), tmp_path / "masks.json"
     assert run([
-        "segment", str(photos), "--boxes", str(boxes), "--format", "coco", "--out", str(out),
+        "segment", str(annotated), "--boxes", str(boxes), "--format", "coco", "--out", str(out),
         "--weights", str(weights),
     ]) == 0  # fmt: skip
     document = json.loads(out.read_text())
-    assert [one["id"] for one in document["images"]] == [40, 90]
-    assert [one["file_name"] for one in document["images"]] == ["a.png", "sub/c.png"]
-    assert [one["id"] for one in document["annotations"]] == [100, 101, 102, 103]
-    assert [one["category_id"] for one in document["annotations"]] == [7, 9, 9, 7]
-    assert all(one["prompt_score"] == 0.5 for one in document["annotations"])
+    assert [entry["id"] for entry in document["images"]] == [40, 90]
+    assert [entry["file_name"] for entry in document["images"]] == ["a.png", "sub/c.png"]
+    assert [entry["id"] for entry in document["annotations"]] == [100, 101, 102, 103]
+    assert [entry["category_id"] for entry in document["annotations"]] == [7, 9, 9, 7]
+    assert all(entry["prompt_score"] == 0.5 for entry in document["annotations"])
     for mask, truth in zip(coco_masks(out)["a.png"], TRUTH.values(), strict=True):
         assert masks.iou(mask, truth) > 0.9
     assert not out.with_name("masks.json.part").exists()
 
 
 @pytest.mark.parametrize("kind", ["json", "csv"])
-def test_prompt_files(tmp_path: Path, photos: Path, weights: Path, kind: str) -> None:
-    entries = asked("a.png", "sub/c.png")
+def test_prompt_files(tmp_path: Path, annotated: Path, weights: Path, kind: str) -> None:
+    entries = prompts_for("a.png", "sub/c.png")
     rows = [f"{e['image']},{e['points'][0][0]},{e['points'][0][1]}" for e in entries]
     content = entries if kind == "json" else "\n".join(["image,x,y", *rows])
     prompts, out = write(tmp_path / f"p.{kind}", content), tmp_path / "out"
     command = [
-        "segment", str(photos), "--prompts", str(prompts), "--out", str(out), "--format", "ids",
+        "segment", str(annotated), "--prompts", str(prompts), "--out", str(out), "--format", "ids",
         "--weights", str(weights),
     ]  # fmt: skip
     assert run(command) == 0
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png")) == [
         "a-ids.png", "sub/c-ids.png",
     ]  # fmt: skip
-    found = formats.read_ids_png((out / "a-ids.png").read_bytes())
-    for mask, truth in zip(found, TRUTH.values(), strict=True):
+    read_back = formats.read_ids_png((out / "a-ids.png").read_bytes())
+    for mask, truth in zip(read_back, TRUTH.values(), strict=True):
         assert masks.iou(mask, truth) > 0.8
 
 
 def test_what_is_done_is_left_out(
-    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, annotated: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prompts = write(tmp_path / "p.json", asked("a.png", "b.png"))
+    prompts = write(tmp_path / "p.json", prompts_for("a.png", "b.png"))
     command = [
-        "segment", str(photos), "--prompts", str(prompts), "--out", str(tmp_path / "out"),
+        "segment", str(annotated), "--prompts", str(prompts), "--out", str(tmp_path / "out"),
         "--weights", str(weights),
     ]  # fmt: skip
     assert run(command) == 0
@@ -142,11 +142,11 @@ def test_what_is_done_is_left_out(
     assert (tmp_path / "out/a-overlay.png").stat().st_mtime_ns > first
 
 
-def test_pictures_written_among_the_photos_are_none_of_them(
-    photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+def test_images_written_among_the_images_are_none_of_them(
+    annotated: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [
-        "segment", str(photos), "--point", "80,84", "--out", str(photos / "masks"),
+        "segment", str(annotated), "--point", "80,84", "--out", str(annotated / "masks"),
         "--weights", str(weights),
     ]  # fmt: skip
     assert run(command) == 0
@@ -155,11 +155,14 @@ def test_pictures_written_among_the_photos_are_none_of_them(
 
 
 def test_a_stopped_run_goes_on(
-    tmp_path: Path, photos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, annotated: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts, out = write(tmp_path / "p.json", asked("a.png", "b.png", "sub/c.png")), "masks.json"
+    prompts, out = (
+        write(tmp_path / "p.json", prompts_for("a.png", "b.png", "sub/c.png")),
+        "masks.json",
+    )
     command = [
-        "segment", str(photos), "--prompts", str(prompts), "--out", str(tmp_path / out),
+        "segment", str(annotated), "--prompts", str(prompts), "--out", str(tmp_path / out),
         "--weights", str(weights), "--threads", "1",
     ]  # fmt: skip
     real = _Work.segment
@@ -193,10 +196,10 @@ def test_a_stopped_run_goes_on(
 
 
 def test_another_run_does_not_mix_in(
-    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, annotated: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "masks.json"
-    command = ["segment", str(photos), "--out", str(out), "--weights", str(weights)]
+    command = ["segment", str(annotated), "--out", str(out), "--weights", str(weights)]
     assert run([*command, "--point", "80,84"]) == 0
     assert run([*command, "--point", "224,72"]) == 2
     assert "other prompts" in capsys.readouterr().err
@@ -208,30 +211,33 @@ def test_another_run_does_not_mix_in(
     assert "no result of this command" in capsys.readouterr().err
 
 
-def test_bad_photos_and_prompts_are_named_at_the_end(
-    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+def test_bad_images_and_prompts_are_named_at_the_end(
+    tmp_path: Path, annotated: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "broken.jpg").write_bytes(b"no image")
+    (annotated / "broken.jpg").write_bytes(b"no image")
     entries = [
-        *asked("a.png", "broken.jpg", "gone.png"),
+        *prompts_for("a.png", "broken.jpg", "gone.png"),
         {"image": "b.png", "points": [[9999, 5]], "object": "far"},
         {"image": "b.png", "box": [200, 20, 700, 130]},
     ]
     prompts = write(tmp_path / "p.json", entries)
     out = tmp_path / "masks.json"
     assert run([
-        "segment", str(photos), "--prompts", str(prompts), "--out", str(out),
+        "segment", str(annotated), "--prompts", str(prompts), "--out", str(out),
         "--weights", str(weights),
     ]) == 2  # fmt: skip
-    said = capsys.readouterr().err
-    assert "3 were left out" in said
+    printed = capsys.readouterr().err
+    assert "3 were left out" in printed
     for text in (
         "broken.jpg: ",
         "gone.png: there is no such image",
         "b.png, object far: the point",
     ):
-        assert text in said
-    assert {name: len(found) for name, found in coco_masks(out).items()} == {"a.png": 3, "b.png": 1}
+        assert text in printed
+    assert {name: len(actual) for name, actual in coco_masks(out).items()} == {
+        "a.png": 3,
+        "b.png": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -249,11 +255,11 @@ def test_bad_photos_and_prompts_are_named_at_the_end(
     ],
 )
 def test_every_format(
-    tmp_path: Path, photos: Path, weights: Path, form: str, files: list[str]
+    tmp_path: Path, annotated: Path, weights: Path, form: str, files: list[str]
 ) -> None:
-    prompts = write(tmp_path / "p.json", asked("a.png"))
+    prompts = write(tmp_path / "p.json", prompts_for("a.png"))
     command = [
-        "segment", str(photos), "--prompts", str(prompts), "--out", str(tmp_path / "out"),
+        "segment", str(annotated), "--prompts", str(prompts), "--out", str(tmp_path / "out"),
         "--format", form, "--weights", str(weights), "--tolerance", "0",
     ]  # fmt: skip
     assert run(command) == 0
@@ -262,35 +268,37 @@ def test_every_format(
     journal = [] if form == "coco-polygons" else [JOURNAL]
     assert sorted(path.name for path in out.iterdir()) == [*journal, *files]
     if form == "yolo":
-        found = formats.read_yolo((out / "a.txt").read_text(), 240, 320)
-        assert [one.label for one in found] == ["1", "2", "0"]
+        read_back = formats.read_yolo((out / "a.txt").read_text(), 240, 320)
+        assert [each.label for each in read_back] == ["1", "2", "0"]
         assert (out / "classes.txt").read_text().split() == ["bar", "disc", "square"]
     elif form == "labelme":
         document = json.loads((out / "a.json").read_text())
         assert document["imagePath"] == "../photos/a.png"
-        assert [one.label for one in formats.read_labelme(document)] == list(TRUTH)
+        assert [each.label for each in formats.read_labelme(document)] == list(TRUTH)
     elif form == "coco-polygons":
         assert masks.iou(coco_masks(out / files[0])["a.png"][0], TRUTH["disc"]) > 0.8
 
 
-def test_round_trip_through_labelme_and_yolo(tmp_path: Path, photos: Path, weights: Path) -> None:
+def test_round_trip_through_labelme_and_yolo(
+    tmp_path: Path, annotated: Path, weights: Path
+) -> None:
     """What one run writes another takes for boxes."""
-    prompts = write(tmp_path / "p.json", asked("a.png", "b.png"))
+    prompts = write(tmp_path / "p.json", prompts_for("a.png", "b.png"))
     for form in ("labelme", "yolo"):
         folder = tmp_path / form
-        common = ["segment", str(photos), "--weights", str(weights)]
+        common = ["segment", str(annotated), "--weights", str(weights)]
         assert (
             run([*common, "--prompts", str(prompts), "--out", str(folder), "--format", form]) == 0
         )
         out = tmp_path / f"{form}.json"
         assert run([*common, "--boxes", str(folder), "--out", str(out)]) == 0
-        names = {one["name"] for one in json.loads(out.read_text())["categories"]}
+        names = {entry["name"] for entry in json.loads(out.read_text())["categories"]}
         assert names == {"bar", "disc", "square"}
         assert len(coco_masks(out)["b.png"]) == 3
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--prompts", "p.json", "--boxes", "p.json"], "not both"),
         (["--prompts", "p.json", "--point", "1,2"], "not several"),
@@ -305,33 +313,33 @@ def test_round_trip_through_labelme_and_yolo(tmp_path: Path, photos: Path, weigh
 )
 def test_mistakes(
     tmp_path: Path,
-    photos: Path,
+    annotated: Path,
     weights: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     options: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "p.json", asked("a.png"))
-    write(tmp_path / "elsewhere.json", asked("z.png"))
+    write(tmp_path / "p.json", prompts_for("a.png"))
+    write(tmp_path / "elsewhere.json", prompts_for("z.png"))
     assert run(["segment", "photos", "--weights", str(weights), *options]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_photos_without_a_folder_and_names_that_clash(
-    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+def test_images_without_a_folder_and_names_that_clash(
+    tmp_path: Path, annotated: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prompts = write(tmp_path / "p.json", asked("a.png"))
+    prompts = write(tmp_path / "p.json", prompts_for("a.png"))
     tail = ["--prompts", str(prompts), "--weights", str(weights), "--out", str(tmp_path / "o")]
-    assert run(["segment", str(photos / "a.png"), *tail]) == 0
-    assert run(["segment", str(photos / "no.png"), *tail]) == 2
+    assert run(["segment", str(annotated / "a.png"), *tail]) == 0
+    assert run(["segment", str(annotated / "no.png"), *tail]) == 2
     (tmp_path / "empty").mkdir()
     assert run(["segment", str(tmp_path / "empty"), *tail]) == 2
-    assert run(["segment", str(photos), str(photos / "a.png"), *tail]) == 2
-    Image.fromarray(PICTURE).save(photos / "a.jpg")
-    assert run(["segment", str(photos), *tail]) == 2
-    said = capsys.readouterr().err
-    assert "no image in" in said
-    assert "have one name" in said
-    assert "would both be written" in said
+    assert run(["segment", str(annotated), str(annotated / "a.png"), *tail]) == 2
+    Image.fromarray(PICTURE).save(annotated / "a.jpg")
+    assert run(["segment", str(annotated), *tail]) == 2
+    printed = capsys.readouterr().err
+    assert "no image in" in printed
+    assert "have one name" in printed
+    assert "would both be written" in printed

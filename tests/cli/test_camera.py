@@ -19,28 +19,28 @@ SHORT = ["--no-page", "--frames", "12"]
 
 
 @pytest.fixture
-def photo(tmp_path) -> Path:
-    picture = np.full((150, 220, 3), (90, 140, 90), np.uint8)
-    picture[50:100, 80:140] = 200, 30, 30
+def image(tmp_path) -> Path:
+    pixels = np.full((150, 220, 3), (90, 140, 90), np.uint8)
+    pixels[50:100, 80:140] = 200, 30, 30
     path = tmp_path / "photo.png"
-    Image.fromarray(picture).save(path)
+    Image.fromarray(pixels).save(path)
     return path
 
 
-def test_a_photo_is_looked_at(cli, photo, tiny_onnx):
-    words = ["--simulate", photo, "--box", "200,150,400,350", "--weights", tiny_onnx]
+def test_an_image_is_looked_at(cli, image, tiny_onnx):
+    words = ["--simulate", image, "--box", "200,150,400,350", "--weights", tiny_onnx]
     done = cli("camera", *words, *SHORT)
     assert done.code == 0, done.err
     assert re.match(r"12 frames, \d+ answers; found in \d+, lost in \d+; network ", done.out)
     assert "on this computer, simulated" in done.out
 
 
-def test_what_is_shown_is_recorded(cli, photo, tiny_onnx, tmp_path):
+def test_what_is_shown_is_recorded(cli, image, tiny_onnx, tmp_path):
     pytest.importorskip("av", reason="video files need PyAV")
     from picosam2.io.video_files import open_frames
 
     out = tmp_path / "out.mp4"
-    words = ["--simulate", photo, "--point", "300,200", "--scale", "3", "--weights", tiny_onnx]
+    words = ["--simulate", image, "--point", "300,200", "--scale", "3", "--weights", tiny_onnx]
     done = cli("camera", *words, *SHORT, "--size", "320x240", "--rate", "25", "--record", out)
     assert done.code == 0, done.err
     assert done.out.startswith(f"{out}: 12 frames")
@@ -54,14 +54,14 @@ def test_what_is_shown_is_recorded(cli, photo, tiny_onnx, tmp_path):
     assert again.out.startswith("30 frames")
 
 
-def test_a_click_that_finds_nothing_is_told(cli, photo, tiny_onnx):
-    words = ["--simulate", photo, "--point", "2,2", "--weights", tiny_onnx]
+def test_a_click_that_finds_nothing_is_told(cli, image, tiny_onnx):
+    words = ["--simulate", image, "--point", "2,2", "--weights", tiny_onnx]
     done = cli("camera", *words, *SHORT)
     assert "too near the edge" in done.err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "name the network for the sensor"),
         (["net.rpk", "--simulate", "sample"], "name the network for the sensor"),
@@ -82,11 +82,11 @@ def test_a_click_that_finds_nothing_is_told(cli, photo, tiny_onnx):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bad_input(refused, words, said, tiny_onnx, monkeypatch):
+def test_bad_input(refused, words, message, tiny_onnx, monkeypatch):
     monkeypatch.setitem(sys.modules, "picamera2", None)
     if "--simulate" in words and "--weights" not in words:
         words = [*words, "--weights", tiny_onnx]
-    assert said in refused("camera", *words)
+    assert message in refused("camera", *words)
 
 
 def test_nothing_is_left_of_a_recording_that_failed(refused, tiny_onnx, tmp_path):
@@ -97,12 +97,12 @@ def test_nothing_is_left_of_a_recording_that_failed(refused, tiny_onnx, tmp_path
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".mp4"]
 
 
-def test_the_page_is_served_until_ctrl_c(photo, tmp_path):
+def test_the_page_is_served_until_ctrl_c(image, tmp_path):
     pytest.importorskip("uvicorn", reason="the page is an extra")
     pytest.importorskip("av", reason="video files need PyAV")
     out = tmp_path / "out.mp4"
     # The shipped weights: random ones would say, now and then, that they found nothing in the box.
-    words = ["camera", "--simulate", photo, "--port", "0", "--record", out]
+    words = ["camera", "--simulate", image, "--port", "0", "--record", out]
     process = subprocess.Popen(
         [sys.executable, "-m", "picosam2", *map(str, words)],
         stdout=subprocess.PIPE,
@@ -130,11 +130,11 @@ def test_the_page_is_served_until_ctrl_c(photo, tmp_path):
         with urllib.request.urlopen(f"{address}/stream", timeout=10) as stream:
             assert b"image/jpeg" in stream.read(200)
         process.send_signal(signal.SIGINT)
-        told, problems = process.communicate(timeout=20)
+        output, problems = process.communicate(timeout=20)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 0, problems
     assert problems == ""
-    assert f"{out}: " in told
+    assert f"{out}: " in output
     assert out.is_file()

@@ -47,8 +47,8 @@ def test_from_measurements_to_a_report(cli, given, tmp_path):
     assert "--first 3" in page
     assert str(tmp_path) not in page + (tmp_path / "r" / "report.json").read_text()
     assert "color" in readme.read_text()
-    photos = given[:4]
-    done = cli("report", box, "--out", tmp_path / "p", *photos)
+    images = given[:4]
+    done = cli("report", box, "--out", tmp_path / "p", *images)
     assert done.code == 0, done.err
     assert "Objects of COCO" in (tmp_path / "p" / "report.md").read_text()
 
@@ -92,22 +92,22 @@ def test_clicks_at_a_peer_are_compared_with_clicks_at_weights(cli, given, refuse
     done = cli("compare", theirs, ours, "--json", tmp_path / "c.json")
     assert done.code == 0, done.err
     assert "clicks from click: 4 objects on 4 images" in done.out
-    found = json.loads((tmp_path / "c.json").read_text())
+    document = json.loads((tmp_path / "c.json").read_text())
     mine = json.loads(ours.read_text())
     for count in range(3):
-        assert found["miou"][count]["a"] == pytest.approx(peer["miou"][count], abs=1e-4)
-        assert found["miou"][count]["b"] == pytest.approx(mine["miou"][count], abs=1e-4)
-    assert found["noc"]["85"]["b"] == mine["noc"]["85"]["clicks"]
+        assert document["miou"][count]["a"] == pytest.approx(peer["miou"][count], abs=1e-4)
+        assert document["miou"][count]["b"] == pytest.approx(mine["miou"][count], abs=1e-4)
+    assert document["noc"]["85"]["b"] == mine["noc"]["85"]["clicks"]
     assert cli(*words, other, "--start", "box").code == 0
     assert "the same --start" in refused("compare", ours, other)
     assert cli("eval", *given, "--json", other).code == 0
     assert "no scores of objects" in refused("compare", ours, other)
 
 
-def test_pictures_of_photos_need_both(cli, given, refused, tmp_path):
+def test_images_of_images_need_both(cli, given, refused, tmp_path):
     assert cli("eval", *given, "--json", tmp_path / "a.json").code == 0
-    said = refused("report", tmp_path / "a.json", "--out", tmp_path / "r", "--images", tmp_path)
-    assert "both --images and --annotations" in said
+    message = refused("report", tmp_path / "a.json", "--out", tmp_path / "r", "--images", tmp_path)
+    assert "both --images and --annotations" in message
 
 
 def test_domains_give_a_table_numbers_and_a_drawing(cli, given, refused, tmp_path):
@@ -121,9 +121,9 @@ def test_domains_give_a_table_numbers_and_a_drawing(cli, given, refused, tmp_pat
     done = cli(*words, "--json", out, "--plot", svg)
     assert done.code == 0, done.err
     assert "mean over sets" in done.out
-    found = json.loads(out.read_text())
-    assert found["kind"] == "domains"
-    assert found["peak_memory_mb"] > 10
+    document = json.loads(out.read_text())
+    assert document["kind"] == "domains"
+    assert document["peak_memory_mb"] > 10
     assert "best guess without pixels" in svg.read_text()
     done = cli("compare", out, out, "--json", tmp_path / "c.json")
     assert done.code == 0

@@ -63,8 +63,8 @@ def test_command_lines_that_make_no_sense(words, says, refused):
 def test_what_is_no_store(refused, tiny_safetensors, tmp_path):
     pytest.importorskip("torch")
     words = ("--weights", tiny_safetensors, "--store", tmp_path, "--out", tmp_path / "out")
-    said = refused("export", "imx500", *words)
-    assert "Java" in said or "is not a crop store" in said
+    message = refused("export", "imx500", *words)
+    assert "Java" in message or "is not a crop store" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,10 +78,10 @@ def test_an_export_prints_what_matters(cli, tiny_safetensors, tmp_path, monkeypa
     pytest.importorskip("torch")
     from picosam2.export.imx500 import export as module
 
-    asked = {}
+    request = {}
 
     def export(weights, store, out, config, **options):
-        asked.update(options, weights=weights, store=store, config=config)
+        request.update(options, weights=weights, store=store, config=config)
         options["progress"](3, 3, what="calibrating")
         measured = {"protocol": "box", "dataset": "coco", "int8": 0.7654, "difference": -0.0012}
         report = {
@@ -103,13 +103,13 @@ def test_an_export_prints_what_matters(cli, tiny_safetensors, tmp_path, monkeypa
     assert first == f"{zip_file}: 3.56 of 8.00 MiB, about 13.8 ms a crop (estimated)"
     assert second == "box, coco: mIoU 0.7654, -0.12 points against FP32"
     assert third == f"more in {tmp_path / 'out' / 'report.md'}"
-    assert asked["store"] == tmp_path
-    config = asked["config"]
+    assert request["store"] == tmp_path
+    config = request["config"]
     assert (config.gptq, config.weights_share, config.samples, config.seed) == (5, 0.5, 64, 3)
-    assert asked["weights"] == tiny_safetensors
-    assert asked["tools"] == tmp_path
+    assert request["weights"] == tiny_safetensors
+    assert request["tools"] == tmp_path
     without = cli("export", "imx500", "--weights", tiny_safetensors, "--out", tmp_path / "out")
-    assert asked["store"] is None
+    assert request["store"] is None
     assert without.out.splitlines()[1] == (
         "calibrated with 256 augmented crops of the bundled sample image: give --store to "
         "calibrate with training images"

@@ -36,11 +36,11 @@ def test_the_network_of_a_recipe(cli, refused):
 
 def test_weights_say_what_they_are(cli, tiny_onnx, tiny_safetensors):
     for path in (tiny_onnx, tiny_safetensors):
-        said = cli("info", "--weights", path).out
-        assert said.startswith(f"{path.name}\n  size: 0.0")
-        assert re.search(r"sha256: [0-9a-f]{64}", said)
-        assert "widths: [4, 6]" in said
-        assert re.search(r"head +2x96x96 +10 ", said)
+        printed = cli("info", "--weights", path).out
+        assert printed.startswith(f"{path.name}\n  size: 0.0")
+        assert re.search(r"sha256: [0-9a-f]{64}", printed)
+        assert "widths: [4, 6]" in printed
+        assert re.search(r"head +2x96x96 +10 ", printed)
 
 
 def test_without_torch_weights_still_say_what_they_are(
@@ -70,8 +70,8 @@ def test_long_facts_are_taken_apart_or_counted(capsys):
 
 
 def test_one_network_at_a_time(refused, tiny_onnx):
-    said = refused("info", "--weights", tiny_onnx, "--recipe", "debug")
-    assert "give --weights or --recipe, not both" in said
+    message = refused("info", "--weights", tiny_onnx, "--recipe", "debug")
+    assert "give --weights or --recipe, not both" in message
 
 
 def test_what_is_shipped(cli, monkeypatch, tmp_path, tiny_onnx):
@@ -81,6 +81,6 @@ def test_what_is_shipped(cli, monkeypatch, tmp_path, tiny_onnx):
     assert "no weights come with this build" in cli("weights").out
     monkeypatch.setattr(weights, "shipped", lambda: ["tiny"])
     monkeypatch.setattr(weights, "shipped_files", lambda name: {"onnx": tiny_onnx})
-    said = cli("weights").out
-    assert said.splitlines()[0].split() == ["name", "runtime", "sha256", "size"]
-    assert re.search(r"tiny +onnx +[0-9a-f]{64} +0\.0\d MB", said)
+    printed = cli("weights").out
+    assert printed.splitlines()[0].split() == ["name", "runtime", "sha256", "size"]
+    assert re.search(r"tiny +onnx +[0-9a-f]{64} +0\.0\d MB", printed)

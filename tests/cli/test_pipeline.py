@@ -83,8 +83,8 @@ def test_preparing_names_what_it_leaves_out(cli, folder, store):
 
 def test_a_store_is_not_overwritten_by_another(refused, folder, store):
     given = ("--coco", folder / "shapes.json", folder / "shapes-images")
-    said = refused("data", "prepare", *given, "--out", store)
-    assert "holds a store made from other sources or settings" in said
+    message = refused("data", "prepare", *given, "--out", store)
+    assert "holds a store made from other sources or settings" in message
 
 
 def test_preparing_nothing(refused, tmp_path):
@@ -94,10 +94,10 @@ def test_preparing_nothing(refused, tmp_path):
 def test_fetching_a_data_set(cli, monkeypatch, tmp_path):
     from picosam2.data import download
 
-    asked = {}
+    request = {}
 
     def fetch(dataset, out, *, progress, **options):
-        asked.update(options, dataset=dataset, out=out)
+        request.update(options, dataset=dataset, out=out)
         progress(5_000_000, 5_000_000, what="val2017.zip")
         return (download.Fetched(part="val", url="http://x", sha256="ab", folder=out, files=5000),)
 
@@ -107,15 +107,15 @@ def test_fetching_a_data_set(cli, monkeypatch, tmp_path):
     assert done.code == 0
     assert done.out == f"val: 5,000 files in {tmp_path}, sha256 ab\n"
     assert done.err == "val2017.zip: 5.0/5.0 MB\n"
-    assert asked == {
+    assert request == {
         "dataset": "coco", "out": tmp_path, "parts": ["val", "annotations"],
         "base_url": "http://x", "keep_archives": False,
     }  # fmt: skip
 
 
 def test_a_part_that_does_not_exist(refused, tmp_path):
-    said = refused("data", "download", "lvis", "--out", tmp_path, "--part", "test")
-    assert "lvis has no part 'test'" in said
+    message = refused("data", "download", "lvis", "--out", tmp_path, "--part", "test")
+    assert "lvis has no part 'test'" in message
 
 
 def test_checking_a_store(cli, store):
@@ -151,10 +151,10 @@ def test_what_a_training_leaves(trained):
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     validations = [line["validation"] for line in lines if "validation" in line]
     assert len(validations) == 2
-    for found in validations:
-        assert found["photos"] == 2
-        assert 0 <= found["box_miou"] <= 1
-        assert 0 <= found["click_miou"] <= found["click_best"] <= 1
+    for actual in validations:
+        assert actual["photos"] == 2
+        assert 0 <= actual["box_miou"] <= 1
+        assert 0 <= actual["click_miou"] <= actual["click_best"] <= 1
     with Image.open(trained / "curves.png") as curves, Image.open(trained / "validation.png") as v:
         assert curves.size == (1000, 400)
         assert np.asarray(v).std() > 10
@@ -172,8 +172,8 @@ def test_a_damaged_checkpoint(refused, store, trained, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "run")
     checkpoint = copy / "checkpoint.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    said = refused(*TRAINING, "--store", store, "--out", copy, "--resume")
-    assert "checkpoint.safetensors is damaged" in said
+    message = refused(*TRAINING, "--store", store, "--out", copy, "--resume")
+    assert "checkpoint.safetensors is damaged" in message
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_recipe_with_unknown_keys(refused, store, tmp_path):
     assert "cannot be read" in refused("train", *words, tmp_path / "gone.toml")
 
 
-def test_a_store_without_validation_photos_trains_all_the_same(cli, folder, tmp_path):
+def test_a_store_without_validation_images_trains_all_the_same(cli, folder, tmp_path):
     given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
     words = ("--context", 64, "--validation", 0, "--workers", 1, "--out", tmp_path / "store")
     assert cli("data", "prepare", *given, *words).code == 0
@@ -244,10 +244,10 @@ def test_measuring(cli, folder, onnx, tmp_path, protocol):
     assert "9 in 9 images" in done.out
     assert "baseline ellipse" in done.out
     assert "image 003.png" in done.err
-    found = json.loads(out.read_text())
-    assert set(found) >= FIELDS
-    assert (found["protocol"], found["n"]) == (protocol, 9)
-    assert found["problems"][0].startswith("image 003.png")
+    document = json.loads(out.read_text())
+    assert set(document) >= FIELDS
+    assert (document["protocol"], document["n"]) == (protocol, 9)
+    assert document["problems"][0].startswith("image 003.png")
 
 
 def test_measuring_the_first_objects(cli, folder, onnx):
@@ -292,8 +292,8 @@ def test_exporting_what_is_no_weights(refused, trained, tmp_path):
 
 
 def test_segmenting_with_the_weights(cli, folder, onnx, tmp_path):
-    photo = folder / "shapes-images" / "000.png"
-    done = cli("segment", photo, "--point", "48,36", "--weights", onnx, "--out", tmp_path)
+    image = folder / "shapes-images" / "000.png"
+    done = cli("segment", image, "--point", "48,36", "--weights", onnx, "--out", tmp_path)
     assert done.code == 0
     assert (tmp_path / "000-overlay.png").exists()
 
@@ -307,9 +307,9 @@ def test_calibrating(cli, folder, store, trained, tmp_path):
     assert "box: mIoU" in done.out
     from picosam2.predictor import Predictor
 
-    said = Predictor(out).runtime.info.facts
-    assert set(said["scorers"]) == {"click", "box"}
-    assert said["calibration"]["click"]["best"] >= said["calibration"]["click"]["chosen"]
+    facts = Predictor(out).runtime.info.facts
+    assert set(facts["scorers"]) == {"click", "box"}
+    assert facts["calibration"]["click"]["best"] >= facts["calibration"]["click"]["chosen"]
 
 
 def test_calibrating_without_a_store(refused, trained, tmp_path):
@@ -402,8 +402,8 @@ def test_training_corrections_from_simulated_clicks(cli, image_store, unguided, 
     ],
 )
 def test_a_guided_recipe_says_what_it_needs(refused, tmp_path, words, message):
-    asked = ("train", "--recipe", "default-guided", *words, "--out", tmp_path / "run")
-    assert message in refused(*asked)
+    command = ("train", "--recipe", "default-guided", *words, "--out", tmp_path / "run")
+    assert message in refused(*command)
 
 
 def test_a_recipe_of_crops_takes_no_images(refused, tmp_path):

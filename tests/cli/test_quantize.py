@@ -67,8 +67,8 @@ def test_safetensors_too(cli, folder, tiny_safetensors, int8, tmp_path):
 
 
 def test_other_commands_take_the_file(cli, folder, int8, tmp_path):
-    photo = folder / "shapes-images" / "000.png"
-    done = cli("segment", photo, "--point", "48,36", "--weights", int8, "--out", tmp_path)
+    image = folder / "shapes-images" / "000.png"
+    done = cli("segment", image, "--point", "48,36", "--weights", int8, "--out", tmp_path)
     assert done.code == 0
     assert (tmp_path / "000-overlay.png").exists()
     assert '"method": ' in cli("info", "--weights", int8).out.replace("method:", '"method": ')
@@ -93,8 +93,8 @@ def test_shipped_by_a_name(cli, refused, int8, tiny_safetensors, monkeypatch, tm
     lines = cli("weights").out.splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["default-int8", "onnx"]]
     assert weights.find_weights("default-int8") == folder / "default-int8.onnx"
-    said = refused("export", "onnx", "--weights", "default-int8", "--out", tmp_path / "x.onnx")
-    assert "default-int8 do not come for torch: use the runtime onnx" in said
+    message = refused("export", "onnx", "--weights", "default-int8", "--out", tmp_path / "x.onnx")
+    assert "default-int8 do not come for torch: use the runtime onnx" in message
 
 
 def test_what_cannot_be_quantized(refused, folder, int8, tiny_onnx, tmp_path):
@@ -119,9 +119,9 @@ def test_stores_that_will_not_do(refused, tiny_onnx, tmp_path):
     words = ("quantize", "--weights", tiny_onnx, "--out", tmp_path / "x.onnx", "--store")
     assert "is not a crop store" in refused(*words, tmp_path)
     make_store(tmp_path, 8, replace(SMALL_STORE, views=("box",)))
-    said = refused(*words, tmp_path / "store")
-    assert "lacks the view click-near" in said
-    assert "--views box,click-near" in said
+    message = refused(*words, tmp_path / "store")
+    assert "lacks the view click-near" in message
+    assert "--views box,click-near" in message
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def photo(here):
+def image(here):
     """An image of 40 x 30 pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     Image.fromarray(pixels).save(here / "photo.png")
@@ -98,13 +98,13 @@ def test_one_object_has_one_box():
         ((), "nothing is pointed at"),
     ],
 )
-def test_a_prompt_that_makes_no_sense(refuses, photo, here, prompt, message):
-    assert message in refuses(photo, *prompt)
-    assert names(here) == [photo]
+def test_a_prompt_that_makes_no_sense(refuses, image, here, prompt, message):
+    assert message in refuses(image, *prompt)
+    assert names(here) == [image]
 
 
-def test_a_box_partly_outside_is_cut_with_a_warning(segment, photo):
-    done = segment(photo, "--box", "-5,-5,20,20", "--format", "json")
+def test_a_box_partly_outside_is_cut_with_a_warning(segment, image):
+    done = segment(image, "--box", "-5,-5,20,20", "--format", "json")
     assert done.code == 0
     assert done.err == (
         "picosam2: the box -5,-5,20,20 reaches past the image of 40 x 30: cut to 0,0,20,20\n"
@@ -114,8 +114,8 @@ def test_a_box_partly_outside_is_cut_with_a_warning(segment, photo):
 # Formats and places
 
 
-def test_an_overlay_of_all_objects_by_default(segment, photo, here):
-    done = segment(photo, "--point", "20,10", "--box", "5,5,30,25")
+def test_an_overlay_of_all_objects_by_default(segment, image, here):
+    done = segment(image, "--point", "20,10", "--box", "5,5,30,25")
     assert done.code == 0
     assert done.err == ""
     assert done.out.startswith("photo-overlay.png: 2 masks, scores ")
@@ -123,9 +123,9 @@ def test_an_overlay_of_all_objects_by_default(segment, photo, here):
         assert (drawn.size, drawn.mode) == ((40, 30), "RGB")
 
 
-def test_one_mask_and_several(segment, photo, here):
-    assert segment(photo, *CLICK, "--format", "mask").code == 0
-    assert segment(photo, *CLICK, "--point", "5,5", "-f", "mask", "-o", "masks").code == 0
+def test_one_mask_and_several(segment, image, here):
+    assert segment(image, *CLICK, "--format", "mask").code == 0
+    assert segment(image, *CLICK, "--point", "5,5", "-f", "mask", "-o", "masks").code == 0
     assert names(here) == ["masks", "photo-mask.png", "photo.png"]
     assert names(here / "masks") == ["photo-mask-1.png", "photo-mask-2.png"]
     with Image.open(here / "photo-mask.png") as mask:
@@ -133,25 +133,25 @@ def test_one_mask_and_several(segment, photo, here):
         assert set(np.unique(np.asarray(mask))) <= {0, 255}
 
 
-def test_a_cutout_into_a_file(segment, photo, here):
-    assert segment(photo, *CLICK, "-f", "cutout", "-o", here / "new" / "cut.png").code == 0
+def test_a_cutout_into_a_file(segment, image, here):
+    assert segment(image, *CLICK, "-f", "cutout", "-o", here / "new" / "cut.png").code == 0
     with Image.open(here / "new" / "cut.png") as cut:
         assert cut.mode == "RGBA"
 
 
-def test_multimask_gives_three_pictures(segment, photo, here):
-    done = segment(photo, *CLICK, "--multimask", "--out", "m.jpg")
+def test_multimask_gives_three_images(segment, image, here):
+    done = segment(image, *CLICK, "--multimask", "--out", "m.jpg")
     assert len(done.out.splitlines()) == 3
     assert names(here) == ["m-1.jpg", "m-2.jpg", "m-3.jpg", "photo.png"]
     with Image.open(here / "m-1.jpg") as drawn:
         assert drawn.format == "JPEG"
 
 
-def test_json_has_everything(segment, photo, here, tiny_onnx):
-    assert segment(photo, *CLICK, "--box", "5,5,30,25", "--out", "result.json").code == 0
+def test_json_has_everything(segment, image, here, tiny_onnx):
+    assert segment(image, *CLICK, "--box", "5,5,30,25", "--out", "result.json").code == 0
     document = json.loads((here / "result.json").read_text())
     assert list(document) == ["image", "size", "weights", "masks", "picosam2"]
-    assert document["image"] == photo
+    assert document["image"] == image
     assert document["size"] == [30, 40]
     assert document["weights"]["name"] == str(tiny_onnx)
     assert len(document["weights"]["sha256"]) == 64
@@ -176,18 +176,18 @@ def test_the_word_sample(segment, here):
     assert json.loads((here / "sample.json").read_text())["size"] == [480, 640]
 
 
-def test_a_file_called_sample_comes_first(segment, photo, here):
-    (here / photo).rename(here / "sample")
+def test_a_file_called_sample_comes_first(segment, image, here):
+    (here / image).rename(here / "sample")
     assert segment("sample", *CLICK, "-f", "json").code == 0
     assert json.loads((here / "sample.json").read_text())["size"] == [30, 40]
 
 
-def test_torch_gives_the_same_mask(cli, photo, here, tiny_onnx, tiny_safetensors):
+def test_torch_gives_the_same_mask(cli, image, here, tiny_onnx, tiny_safetensors):
     for weights, runtime in ((tiny_onnx, "onnx"), (tiny_safetensors, "torch")):
         words = ("--weights", weights, "--runtime", runtime, "--out", f"{runtime}.json")
-        assert cli("segment", photo, *CLICK, *words).code == 0
-    one, other = (json.loads((here / f"{r}.json").read_text()) for r in ("onnx", "torch"))
-    assert one["masks"][0]["rle"] == other["masks"][0]["rle"]
+        assert cli("segment", image, *CLICK, *words).code == 0
+    first, other = (json.loads((here / f"{r}.json").read_text()) for r in ("onnx", "torch"))
+    assert first["masks"][0]["rle"] == other["masks"][0]["rle"]
 
 
 @pytest.mark.parametrize(
@@ -203,17 +203,17 @@ def test_torch_gives_the_same_mask(cli, photo, here, tiny_onnx, tiny_safetensors
         (("--threads", "0"), "Must be >= 1"),
     ],
 )
-def test_a_mistake_is_one_sentence(refused, photo, here, tiny_onnx, words, message):
+def test_a_mistake_is_one_sentence(refused, image, here, tiny_onnx, words, message):
     given = () if "--weights" in words else ("--weights", tiny_onnx)
-    assert message in refused("segment", photo, *CLICK, *words, *given)
-    assert names(here) == [photo]
+    assert message in refused("segment", image, *CLICK, *words, *given)
+    assert names(here) == [image]
 
 
-def test_weights_by_a_name_that_is_not_shipped(refused, photo):
-    assert "no weights named giant" in refused("segment", photo, *CLICK, "--weights", "giant")
+def test_weights_by_a_name_that_is_not_shipped(refused, image):
+    assert "no weights named giant" in refused("segment", image, *CLICK, "--weights", "giant")
 
 
-def test_foreign_weights(refused, photo, here, tiny_onnx, tiny_safetensors):
+def test_foreign_weights(refused, image, here, tiny_onnx, tiny_safetensors):
     onnx = pytest.importorskip("onnx")
     (here / "text.onnx").write_text("not a network")
     (here / "short.onnx").write_bytes(tiny_onnx.read_bytes()[:3000])
@@ -232,17 +232,17 @@ def test_foreign_weights(refused, photo, here, tiny_onnx, tiny_safetensors):
         "text.safetensors": "holds no PicoSAM2 weights",
         "short.safetensors": "holds no PicoSAM2 weights",
     }.items():
-        assert message in refused("segment", photo, *CLICK, "--weights", name)
-    said = refused("segment", photo, *CLICK, "--weights", tiny_onnx, "--runtime", "torch")
-    assert "torch runs no .onnx file" in said
+        assert message in refused("segment", image, *CLICK, "--weights", name)
+    refusal = refused("segment", image, *CLICK, "--weights", tiny_onnx, "--runtime", "torch")
+    assert "torch runs no .onnx file" in refusal
 
 
 # Several images
 
 
-def test_it_goes_on_after_a_bad_photo(segment, photo, here):
+def test_it_goes_on_after_a_bad_image(segment, image, here):
     (here / "notes.txt").write_text("not an image")
-    done = segment("notes.txt", photo, "gone.jpg", *CLICK, "--out", "out")
+    done = segment("notes.txt", image, "gone.jpg", *CLICK, "--out", "out")
     assert done.code == 2
     assert names(here / "out") == ["photo-overlay.png"]
     first, *skipped = done.err.splitlines()
@@ -250,30 +250,30 @@ def test_it_goes_on_after_a_bad_photo(segment, photo, here):
     assert [line.split(":")[0].strip() for line in skipped] == ["notes.txt", "gone.jpg"]
 
 
-def test_a_point_outside_one_of_the_photos(segment, photo, here):
+def test_a_point_outside_one_of_the_images(segment, image, here):
     Image.new("RGB", (8, 8)).save(here / "small.png")
-    done = segment("small.png", photo, *CLICK, "-f", "json")
+    done = segment("small.png", image, *CLICK, "-f", "json")
     assert done.code == 2
     assert "small.png: the point 20,10 lies outside the image" in done.err
     assert names(here) == ["photo.json", "photo.png", "small.png"]
 
 
-def test_two_photos_never_go_to_one_file(refuses, photo, here):
+def test_two_images_never_go_to_one_file(refuses, image, here):
     (here / "other").mkdir()
-    (here / "other" / photo).write_bytes((here / photo).read_bytes())
-    said = refuses(photo, f"other/{photo}", *CLICK)
-    assert f"{photo} and other/{photo} would both be written to photo-overlay.png" in said
-    assert "named twice" in refuses(photo, photo, *CLICK)
-    assert "give --out a folder" in refuses(photo, "b.png", *CLICK, "--out", "one.png")
+    (here / "other" / image).write_bytes((here / image).read_bytes())
+    message = refuses(image, f"other/{image}", *CLICK)
+    assert f"{image} and other/{image} would both be written to photo-overlay.png" in message
+    assert "named twice" in refuses(image, image, *CLICK)
+    assert "give --out a folder" in refuses(image, "b.png", *CLICK, "--out", "one.png")
 
 
-def test_no_photo(refuses):
+def test_no_image(refuses):
     assert "there is no image" in refuses(*CLICK)
 
 
 def test_a_web_address(refuses):
-    said = refuses("https://example.org/cat.jpg", *CLICK)
-    assert "https://example.org/cat.jpg is a web address: download the image" in said
+    message = refuses("https://example.org/cat.jpg", *CLICK)
+    assert "https://example.org/cat.jpg is a web address: download the image" in message
 
 
 # Streams
@@ -285,21 +285,21 @@ def picosam2(*words, **options):
     )
 
 
-def test_from_standard_input_to_standard_output(photo, here, tiny_onnx):
+def test_from_standard_input_to_standard_output(image, here, tiny_onnx):
     process = picosam2(
         "segment", "-", *CLICK, "-f", "mask", "-o", "-", "--weights", tiny_onnx,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
-    out, err = process.communicate((here / photo).read_bytes())
+    out, err = process.communicate((here / image).read_bytes())
     assert (process.returncode, err) == (0, b"")
     with Image.open(io.BytesIO(out)) as mask:
         assert (mask.format, mask.size, mask.mode) == ("PNG", (40, 30), "L")
-    assert names(here) == [photo]
+    assert names(here) == [image]
 
 
-def test_a_reader_that_goes_away_is_no_error(photo, tiny_onnx):
+def test_a_reader_that_goes_away_is_no_error(image, tiny_onnx):
     process = picosam2(
-        "segment", photo, *CLICK, "-f", "json", "-o", "-", "--weights", tiny_onnx,
+        "segment", image, *CLICK, "-f", "json", "-o", "-", "--weights", tiny_onnx,
         stdout=subprocess.PIPE,
     )  # fmt: skip
     process.stdout.close()
@@ -308,21 +308,21 @@ def test_a_reader_that_goes_away_is_no_error(photo, tiny_onnx):
     process.stderr.close()
 
 
-def test_json_of_several_photos_is_a_line_each(segment, photo):
-    done = segment(photo, "sample", *CLICK, "-f", "json", "-o", "-")
-    assert [json.loads(line)["image"] for line in done.out.splitlines()] == [photo, "sample"]
+def test_json_of_several_images_is_a_line_each(segment, image):
+    done = segment(image, "sample", *CLICK, "-f", "json", "-o", "-")
+    assert [json.loads(line)["image"] for line in done.out.splitlines()] == [image, "sample"]
 
 
-def test_standard_output_takes_one_picture(refuses, photo):
-    assert "takes one image" in refuses(photo, "sample", *CLICK, "-o", "-")
-    said = refuses(photo, *CLICK, "--point", "1,1", "-f", "mask", "-o", "-")
-    assert "takes one image, not 2" in said
+def test_standard_output_takes_one_image(refuses, image):
+    assert "takes one image" in refuses(image, "sample", *CLICK, "-o", "-")
+    message = refuses(image, *CLICK, "--point", "1,1", "-f", "mask", "-o", "-")
+    assert "takes one image, not 2" in message
 
 
-def test_a_picture_is_not_shown_on_a_terminal(refused, photo, tiny_onnx, monkeypatch):
+def test_an_image_is_not_shown_on_a_terminal(refused, image, tiny_onnx, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    said = refused("segment", photo, *CLICK, "-o", "-", "--weights", tiny_onnx)
-    assert "a terminal shows no image" in said
+    message = refused("segment", image, *CLICK, "-o", "-", "--weights", tiny_onnx)
+    assert "a terminal shows no image" in message
 
 
 def test_interrupted(cli, tiny_onnx, monkeypatch):
@@ -365,18 +365,18 @@ def jpeg():
     ],
     ids=["text", "cut", "empty", "bomb"],
 )
-def test_what_is_no_picture(refuses, here, name, data, message):
+def test_what_is_no_image(refuses, here, name, data, message):
     (here / name).write_bytes(data)
-    said = refuses(name, "--point", "1,1")
-    assert message in said
+    refusal = refuses(name, "--point", "1,1")
+    assert message in refusal
     assert names(here) == [name]
 
 
-def test_a_missing_photo(refuses):
+def test_a_missing_image(refuses):
     assert "gone.jpg does not exist" in refuses("gone.jpg", *CLICK)
 
 
-def odd_pictures():
+def odd_images():
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (20, 30), np.uint8)
     color = rng.integers(0, 256, (20, 30, 3), np.uint8)
@@ -393,10 +393,10 @@ def odd_pictures():
     }
 
 
-@pytest.mark.parametrize("name", odd_pictures())
-def test_odd_pictures_work(segment, here, name):
-    picture, options, size = odd_pictures()[name]
-    picture.save(here / name, **options)
+@pytest.mark.parametrize("name", odd_images())
+def test_odd_images_work(segment, here, name):
+    pixels, options, size = odd_images()[name]
+    pixels.save(here / name, **options)
     done = segment(name, "--point", "0.5,0.5", "--out", "result.json")
     assert (done.code, done.err) == (0, "")
     document = json.loads((here / "result.json").read_text())
@@ -408,32 +408,32 @@ def test_odd_pictures_work(segment, here, name):
 
 
 @pytest.mark.parametrize("form", ["json", "coco", "coco-polygons", "labelme"])
-def test_a_document_made_by_hand_is_not_replaced(segment, refuses, photo, here, form):
+def test_a_document_made_by_hand_is_not_replaced(segment, refuses, image, here, form):
     by_hand = here / "photo.json"
     by_hand.write_text('{"shapes": []}')
-    assert "photo.json is there" in refuses(photo, *CLICK, "--format", form)
+    assert "photo.json is there" in refuses(image, *CLICK, "--format", form)
     assert by_hand.read_text() == '{"shapes": []}'
-    assert segment(photo, *CLICK, "--format", form, "--overwrite").code == 0
+    assert segment(image, *CLICK, "--format", form, "--overwrite").code == 0
     # Its own result it replaces, until somebody has edited that.
-    assert segment(photo, "--point", "5,5", "--format", form).code == 0
+    assert segment(image, "--point", "5,5", "--format", form).code == 0
     document = json.loads(by_hand.read_text())
     document["mine"] = True
     by_hand.write_text(json.dumps(document))
-    assert "was changed since" in refuses(photo, *CLICK, "--format", form)
+    assert "was changed since" in refuses(image, *CLICK, "--format", form)
 
 
 @pytest.mark.parametrize(("form", "name"), [("svg", "photo.svg"), ("yolo", "photo.txt")])
-def test_other_labels_are_not_replaced(segment, refuses, photo, here, form, name):
+def test_other_labels_are_not_replaced(segment, refuses, image, here, form, name):
     (here / name).write_text("by hand")
-    assert f"{name} is there" in refuses(photo, *CLICK, "--format", form)
+    assert f"{name} is there" in refuses(image, *CLICK, "--format", form)
     assert (here / name).read_text() == "by hand"
-    assert segment(photo, *CLICK, "--format", form, "--overwrite").code == 0
+    assert segment(image, *CLICK, "--format", form, "--overwrite").code == 0
 
 
-def test_a_labelme_file_elsewhere_names_its_image(segment, photo, here):
-    assert segment(photo, *CLICK, "--format", "labelme", "--out", "labels/").code == 0
+def test_a_labelme_file_elsewhere_names_its_image(segment, image, here):
+    assert segment(image, *CLICK, "--format", "labelme", "--out", "labels/").code == 0
     assert json.loads((here / "labels/photo.json").read_text())["imagePath"] == "../photo.png"
-    assert segment(photo, *CLICK, "--format", "labelme").code == 0
+    assert segment(image, *CLICK, "--format", "labelme").code == 0
     assert json.loads((here / "photo.json").read_text())["imagePath"] == "photo.png"
 
 

@@ -68,10 +68,10 @@ def test_from_sam2_to_a_cache(cli: Any, folder: Path, sam2: Path, tmp_path: Path
     report = json.loads((out / "report.json").read_text())
     assert report["objects"] == 6
     assert {path.stem for path in out.glob("*.png")} == {"histogram", "best", "worst", "disputed"}
-    said = cli(*words(folder, f"sam2:{sam2}", out, "--choose", "truth", "--agree", 0.3))
-    assert said.code == 2
-    assert "(both, truth; " in said.err
-    assert "(box, truth; " in said.err
+    refusal = cli(*words(folder, f"sam2:{sam2}", out, "--choose", "truth", "--agree", 0.3))
+    assert refusal.code == 2
+    assert "(both, truth; " in refusal.err
+    assert "(box, truth; " in refusal.err
 
 
 def test_from_sam2_to_a_student(cli: Any, folder: Path, sam2: Path, tmp_path: Path) -> None:
@@ -87,14 +87,14 @@ def test_from_sam2_to_a_student(cli: Any, folder: Path, sam2: Path, tmp_path: Pa
     )  # fmt: skip
     done = cli(*training, "--teacher", cache)
     assert done.code == 0, done.err
-    told = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert len(told) == 4
-    assert all(line["teacher"] > 0 for line in told)
-    assert all(0 < line["teacher_weight"] < 1 for line in told)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    assert all(line["teacher"] > 0 for line in rows)
+    assert all(0 < line["teacher_weight"] < 1 for line in rows)
     weights = out / "weights.safetensors"
     assert read_tensors(weights).info["teacher"]["prompt"] == "box"
-    photo = folder / "shapes-images" / "000.png"
-    made = cli("segment", photo, "--box", "20,20,70,60", "--weights", weights, "--out", tmp_path)
+    image = folder / "shapes-images" / "000.png"
+    made = cli("segment", image, "--box", "20,20,70,60", "--weights", weights, "--out", tmp_path)
     assert made.code == 0, made.err
     assert (tmp_path / "000-overlay.png").exists()
     again = cli(*training, "--resume")
@@ -117,17 +117,17 @@ def test_a_checkpoint_teaches(
 def test_processes_of_torchrun(
     cli: Any, folder: Path, tiny_safetensors: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    said = []
+    runs = []
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        said.append(cli(*words(folder, f"checkpoint:{tiny_safetensors}", tmp_path / "cache")))
-    assert [done.code for done in said] == [0, 0]
-    assert "1 parts written" in said[0].out
-    assert "objects of" not in said[0].out
-    assert "2 of 2 parts" in said[1].out
-    assert "3/3 images" in said[0].err
-    assert said[1].err == ""  # one speaks
+        runs.append(cli(*words(folder, f"checkpoint:{tiny_safetensors}", tmp_path / "cache")))
+    assert [done.code for done in runs] == [0, 0]
+    assert "1 parts written" in runs[0].out
+    assert "objects of" not in runs[0].out
+    assert "2 of 2 parts" in runs[1].out
+    assert "3/3 images" in runs[0].err
+    assert runs[1].err == ""  # one speaks
 
 
 def test_problems_are_named(cli: Any, tiny_safetensors: Path, tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_what_is_refused(
 
 
 def test_a_model_of_the_wrong_kind(refused: Any, folder: Path, sam2: Path, tmp_path: Path) -> None:
-    said = refused(*words(folder, f"sam:{sam2}", tmp_path / "cache"))
-    assert f"holds a model of type sam2: say sam2:{sam2}" in said
+    message = refused(*words(folder, f"sam:{sam2}", tmp_path / "cache"))
+    assert f"holds a model of type sam2: say sam2:{sam2}" in message
     assert "holds no model" in refused(*words(folder, f"sam2:{folder}", tmp_path / "cache"))
 
 
@@ -168,5 +168,5 @@ def test_without_a_network(
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    said = refused(*words(folder, "sam2:facebook/sam2.1-hiera-tiny", tmp_path / "cache"))
-    assert "there is no folder facebook/sam2.1-hiera-tiny, and no model of that name" in said
+    message = refused(*words(folder, "sam2:facebook/sam2.1-hiera-tiny", tmp_path / "cache"))
+    assert "there is no folder facebook/sam2.1-hiera-tiny, and no model of that name" in message

@@ -97,8 +97,8 @@ def write_int8(source: Path, target: Path) -> None:
     runtime, graph = OnnxRuntime(source), onnx.load(source)
     pixels = crops_for(runtime, 16, seed=5)
     crops = Crops(pixels=pixels, channels=np.zeros(len(pixels), np.int64))
-    found = ranges(observe(graph, crops), "minmax")
-    rounded = quantize_graph(graph, found, crops)
+    limits = ranges(observe(graph, crops), "minmax")
+    rounded = quantize_graph(graph, limits, crops)
     onnx.save(described(rounded, runtime.info.facts, {"method": "minmax"}), target)
 
 
@@ -106,12 +106,12 @@ def in_8_bits(runtime: Runtime) -> bool:
     return "quantization" in runtime.info.facts
 
 
-def assert_near(found: np.ndarray, expected: np.ndarray, runtime: Runtime) -> None:
+def assert_near(actual: np.ndarray, expected: np.ndarray, runtime: Runtime) -> None:
     """Equal to 1e-4; in 8 bits, to a sixth of what the logits spread."""
     if in_8_bits(runtime):
-        assert np.sqrt(((found - expected) ** 2).mean()) < expected.std() / 6
+        assert np.sqrt(((actual - expected) ** 2).mean()) < expected.std() / 6
     else:
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 @pytest.fixture(params=sorted(OPEN))
@@ -220,17 +220,17 @@ def test_runtimes_agree(runtime: Runtime, folder: Path) -> None:
 def test_threads_do_not_disturb_each_other(runtime: Runtime) -> None:
     crops = crops_for(runtime, 12, seed=4)
     expected = runtime(crops)
-    found: list[np.ndarray | None] = [None] * 4
+    actual: list[np.ndarray | None] = [None] * 4
 
     def work(number: int) -> None:
-        found[number] = np.concatenate([runtime(crops[i : i + 2]) for i in range(0, 12, 2)])
+        actual[number] = np.concatenate([runtime(crops[i : i + 2]) for i in range(0, 12, 2)])
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(found))]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(actual))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for logits in found:
+    for logits in actual:
         assert logits is not None
         np.testing.assert_allclose(logits, expected, atol=1e-4)
 
@@ -247,9 +247,9 @@ def plain_numbers(weights: Path, path: Path, **facts: Any) -> Path:
             dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
         )  # fmt: skip
     model = onnx.load(path)
-    said = {**said_of(raw.network, {}), **facts}
-    said["preprocessing"] = {**said["preprocessing"], "inside": True}
-    helper.set_model_props(model, {METADATA_KEY: json.dumps(said)})
+    stated = {**said_of(raw.network, {}), **facts}
+    stated["preprocessing"] = {**stated["preprocessing"], "inside": True}
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(stated)})
     onnx.save(model, path)
     return path
 
@@ -297,9 +297,9 @@ def test_an_int8_file_in_openvino(folder: Path, tmp_path: Path) -> None:
     path = quantized(folder / "weights.onnx", tmp_path / "int8.onnx")
     first, second = OnnxRuntime(path), OpenVinoRuntime(path)
     crops = crops_for(first, 4, seed=5)
-    expected, found = first(crops), second(crops)
+    expected, actual = first(crops), second(crops)
     spread = float(expected.std())
-    assert np.abs(found - expected).mean() < 0.02 * spread
+    assert np.abs(actual - expected).mean() < 0.02 * spread
     unlike = np.abs(expected - OnnxRuntime(folder / "weights.onnx")(crops)).mean()
     assert 1e-4 * spread < unlike < 0.3 * spread  # it is another file, of the same network
 
@@ -321,8 +321,8 @@ def quantized(source: Path, path: Path) -> Path:
     model = onnx.load(path)
     assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
     if METADATA_KEY not in {entry.key for entry in model.metadata_props}:
-        said = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
-        helper.set_model_props(model, said)
+        stated = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
+        helper.set_model_props(model, stated)
     # Another tool has changed the graph, so the hash of the old one must go.
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
@@ -484,7 +484,7 @@ def test_damaged_and_missing_onnx_files(name: str, folder: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("line", "expected"),
     [
         ("flags : sse2 avx avx2 fma", True),
         ("flags : avx2 avx512f", True),
@@ -496,11 +496,15 @@ def test_damaged_and_missing_onnx_files(name: str, folder: Path, tmp_path: Path)
     ],
 )
 def test_processors_whose_sums_overflow(
-    said: str | None, expected: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str | None,
+    expected: bool,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "cpuinfo"
-    if said is not None:
-        file.write_text(f"processor : 0\n{said}\n")
+    if line is not None:
+        file.write_text(f"processor : 0\n{line}\n")
     assert _overflows(file) == expected
     if expected:  # the exact way gives what a processor gives whose sums are exact anyhow
         crops = crops_for(OnnxRuntime(folder / "weights-int8.onnx"), 3)
@@ -593,12 +597,12 @@ def test_shipped_int8_is_the_shipped_network(name: str) -> None:
         f"{small.name} was made from other weights: run `picosam2 quantize` again"
     )
     assert small.stat().st_size <= 1_400_000
-    one, other = Predictor(small, threads=1), Predictor(whole, threads=1)
-    facts = dict(one.runtime.info.facts)
+    first, other = Predictor(small, threads=1), Predictor(whole, threads=1)
+    facts = dict(first.runtime.info.facts)
     del facts["quantization"]
     assert facts == other.runtime.info.facts
-    prompts = [Prompt(box=found.box) for found in sample_objects()]
-    masks = [predictor(sample(), prompts=prompts) for predictor in (one, other)]
+    prompts = [Prompt(box=thing.box) for thing in sample_objects()]
+    masks = [predictor(sample(), prompts=prompts) for predictor in (first, other)]
     for a, b in zip(*masks, strict=True):
         assert (a.mask & b.mask).sum() > 0.9 * (a.mask | b.mask).sum()
 

@@ -278,9 +278,9 @@ def test_the_box_of_a_turned_object_is_the_fixed_rectangle() -> None:
     for half in ((80.0, 80.0), (80.0, 50.0)):
         for mask in (ellipse(30, 15, 0.3), rectangle(60, 70, 100, 85), ellipse(20, 20)):
             _, target = run(of_mask(mask, 24), BOX, config, half=half)
-            for one in target.numpy():
+            for each in target.numpy():
                 for axis in (0, 1):
-                    seen = np.flatnonzero(one.max(axis) > 0.5)
+                    seen = np.flatnonzero(each.max(axis) > 0.5)
                     assert seen[0] == pytest.approx(8, abs=3.5)
                     assert seen[-1] + 1 == pytest.approx(88, abs=3.5)
 
@@ -291,8 +291,8 @@ def test_rotation_turns_by_up_to_so_many_degrees() -> None:
     _, target = run(of_mask(ellipse(40, 8), 150), CLICK, config)
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5 - SIZE / 2
     angles = []
-    for one in target.numpy():
-        xx, yy, xy = (one * x * x).sum(), (one * y * y).sum(), (one * x * y).sum()
+    for each in target.numpy():
+        xx, yy, xy = (each * x * x).sum(), (each * y * y).sum(), (each * x * y).sum()
         angles.append(np.degrees(0.5 * np.arctan2(2 * xy, xx - yy)))
     turned = np.abs(angles) > 0.5
     assert 0.35 < turned.mean() < 0.65
@@ -305,8 +305,8 @@ def test_box_jitter_moves_each_edge_by_up_to_its_share() -> None:
     config = replace(NO_AUGMENT, box_jitter=0.2)
     _, target = run(of_mask(rectangle(50, 60, 110, 100), 200), BOX, config)
     edges = []
-    for one in target.numpy():
-        columns, rows = (np.flatnonzero(one.max(axis) > 0.5) for axis in (0, 1))
+    for each in target.numpy():
+        columns, rows = (np.flatnonzero(each.max(axis) > 0.5) for axis in (0, 1))
         edges.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     spread = np.array(edges) / SIZE
     # Without jitter the object is at 1/12 .. 11/12 of the crop. An edge of the box that moves out
@@ -443,15 +443,15 @@ def mixed(count: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_a_process_gets_its_share_of_the_very_same_batch() -> None:
     context, half, kind = mixed(12)
     draws = Draws.of(12, torch.Generator().manual_seed(5))
-    said = torch.randn((12, CONTEXT, CONTEXT), generator=torch.Generator().manual_seed(6))
-    whole = augment(context, half, kind, draws, STRONG, teacher_BCC=said)
+    logits = torch.randn((12, CONTEXT, CONTEXT), generator=torch.Generator().manual_seed(6))
+    whole = augment(context, half, kind, draws, STRONG, teacher_BCC=logits)
     for part in (slice(0, 4), slice(4, 8), slice(8, 12)):
         share = augment(
             context[part], half[part], kind[part], draws.part(part.start, part.stop), STRONG,
-            teacher_BCC=said[part],
+            teacher_BCC=logits[part],
         )  # fmt: skip
-        for one, all_of_them in zip(share, whole, strict=True):
-            torch.testing.assert_close(one, all_of_them[part], rtol=1e-4, atol=1e-4)
+        for each, all_of_them in zip(share, whole, strict=True):
+            torch.testing.assert_close(each, all_of_them[part], rtol=1e-4, atol=1e-4)
 
 
 def test_the_teachers_logits_are_cut_like_the_mask(finely: None) -> None:
@@ -515,8 +515,8 @@ def test_everything_at_once_stays_finite_and_in_range() -> None:
 def smooth(count: int = 1) -> np.ndarray:
     """Contexts without sharp edges."""
     coarse = np.random.default_rng(4).integers(30, 226, (8, 8, 3), np.uint8)
-    picture = Image.fromarray(coarse).resize((CONTEXT, CONTEXT), Image.Resampling.BICUBIC)
-    return np.repeat(np.asarray(picture)[None], count, 0)
+    image = Image.fromarray(coarse).resize((CONTEXT, CONTEXT), Image.Resampling.BICUBIC)
+    return np.repeat(np.asarray(image)[None], count, 0)
 
 
 def changed(config: AugmentConfig, colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -533,7 +533,7 @@ def test_without_color_nothing_is_changed() -> None:
     np.testing.assert_array_equal(plain, image)
 
 
-def test_color_changes_brightness_both_ways_and_keeps_the_picture() -> None:
+def test_color_changes_brightness_both_ways_and_keeps_the_image() -> None:
     plain, image = changed(replace(NO_AUGMENT, color=0.3), smooth(60))
     ratio = image.mean((1, 2, 3)) / plain.mean((1, 2, 3))
     assert ratio.min() < 0.85
@@ -552,13 +552,13 @@ def test_gray_is_gray() -> None:
     assert 0.17 < gray.mean() < 0.43
 
 
-def gaussian(picture: np.ndarray, sigma: float) -> np.ndarray:
+def gaussian(image: np.ndarray, sigma: float) -> np.ndarray:
     """A Gaussian blur of (S, S, 3), column by column and row by row."""
-    place = np.arange(len(picture))
+    place = np.arange(len(image))
     kernel = np.exp(-((place[:, None] - place[None, :]) ** 2) / (2 * sigma**2))
     kernel[np.abs(place[:, None] - place[None, :]) > 3] = 0
     kernel /= kernel.sum(1, keepdims=True)
-    return np.einsum("ij,kl,jlc->ikc", kernel, kernel, picture, optimize=True)
+    return np.einsum("ij,kl,jlc->ikc", kernel, kernel, image, optimize=True)
 
 
 def test_blur_is_gaussian() -> None:
@@ -570,7 +570,7 @@ def test_blur_is_gaussian() -> None:
     assert image.std() < 0.8 * plain.std()
 
 
-def test_blur_leaves_a_flat_picture_alone() -> None:
+def test_blur_leaves_a_flat_image_alone() -> None:
     plain, image = changed(replace(NO_AUGMENT, blur=1.0), np.full((2, 160, 160, 3), 77, np.uint8))
     np.testing.assert_allclose(plain, image, atol=0.01)
 

@@ -26,10 +26,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("batches")
     sources = [write_coco(folder, 9, name="many"), write_coco(folder, 3, start=40, name="few")]
     prepare(sources, folder / "store", SMALL_STORE, workers=1)
-    found = Store(folder / "store")
-    assert found.source_names == ("few", "many")
-    assert 0 < found.records["validation"].sum() < len(found) / 2
-    return found
+    opened = Store(folder / "store")
+    assert opened.source_names == ("few", "many")
+    assert 0 < opened.records["validation"].sum() < len(opened) / 2
+    return opened
 
 
 def drawn(sampler: Sampler, steps: int = 200) -> np.ndarray:
@@ -63,8 +63,8 @@ def test_views_are_drawn_equally_or_as_asked(store: Store) -> None:
         return np.bincount(store.records["view"][rows], minlength=3) / len(rows)
 
     np.testing.assert_allclose(shares(), [1 / 3] * 3, atol=0.02)
-    asked = {"box": 0.5, "click-near": 0.3, "click-far": 0.2}
-    np.testing.assert_allclose(shares(views=asked), [0.5, 0.3, 0.2], atol=0.02)
+    wanted = {"box": 0.5, "click-near": 0.3, "click-far": 0.2}
+    np.testing.assert_allclose(shares(views=wanted), [0.5, 0.3, 0.2], atol=0.02)
     np.testing.assert_allclose(shares(views={"box": 3, "click-far": 1}), [0.75, 0, 0.25], atol=0.02)
 
 
@@ -159,19 +159,19 @@ def test_the_size_may_change_from_step_to_step(store: Store) -> None:
 def test_starting_later_gives_the_same_batches(store: Store) -> None:
     whole = list(feed(store, stop=4))
     late = list(feed(store, start=2, stop=4))
-    for one, other in zip(whole[2:], late, strict=True):
-        assert torch.equal(one.image_B3SS, other.image_B3SS)
-        assert torch.equal(one.target_BSS, other.target_BSS)
+    for first, other in zip(whole[2:], late, strict=True):
+        assert torch.equal(first.image_B3SS, other.image_B3SS)
+        assert torch.equal(first.target_BSS, other.target_BSS)
 
 
 def test_processes_share_the_batch_of_one(store: Store) -> None:
     whole = list(feed(store))
     parts = [list(feed(store, rank=rank, world=2)) for rank in (0, 1)]
-    for one, first, second in zip(whole, *parts, strict=True):
+    for each, first, second in zip(whole, *parts, strict=True):
         for name in ("image_B3SS", "target_BSS", "kind_B"):
             joined = torch.cat((getattr(first, name), getattr(second, name)))
-            torch.testing.assert_close(joined, getattr(one, name), rtol=1e-4, atol=1e-4)
-        np.testing.assert_array_equal(np.concatenate((first.row_B, second.row_B)), one.row_B)
+            torch.testing.assert_close(joined, getattr(each, name), rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(np.concatenate((first.row_B, second.row_B)), each.row_B)
 
 
 def test_resident_crops_give_the_same_batches(store: Store) -> None:
@@ -180,9 +180,9 @@ def test_resident_crops_give_the_same_batches(store: Store) -> None:
     assert (np.diff(known) > 0).all()
     kept = Resident(store, known, torch.device("cpu"))
     np.testing.assert_array_equal(kept.gather(known[::-3]).numpy(), store.gather(known[::-3]))
-    for one, other in zip(feed(store), feed(store, resident=True), strict=True):
+    for first, other in zip(feed(store), feed(store, resident=True), strict=True):
         for name in ("image_B3SS", "target_BSS", "kind_B"):
-            assert torch.equal(getattr(one, name), getattr(other, name))
+            assert torch.equal(getattr(first, name), getattr(other, name))
 
 
 def test_more_crops_than_the_memory_holds(store: Store) -> None:
@@ -193,8 +193,8 @@ def test_more_crops_than_the_memory_holds(store: Store) -> None:
 
 
 def test_another_seed_is_another_augmentation(store: Store) -> None:
-    one, other = next(iter(feed(store))), next(iter(feed(store, seed=1)))
-    assert not torch.equal(one.image_B3SS, other.image_B3SS)
+    first, other = next(iter(feed(store))), next(iter(feed(store, seed=1)))
+    assert not torch.equal(first.image_B3SS, other.image_B3SS)
 
 
 def test_nothing_to_do(store: Store) -> None:

@@ -35,21 +35,21 @@ def a_document(**changes: Any) -> dict[str, Any]:
     runs = [20 * HEIGHT + 3] + [6, HEIGHT - 6] * 10 + [6]
     runs.append(HEIGHT * WIDTH - sum(runs))
     size = [HEIGHT, WIDTH]
-    one = {"image_id": 1, "category_id": 7, "iscrowd": 0, "area": 100.5, "bbox": [5, 5, 10, 10]}
+    common = {"image_id": 1, "category_id": 7, "iscrowd": 0, "area": 100.5, "bbox": [5, 5, 10, 10]}
     document = {
         "images": [
             {"id": 1, "file_name": "one.jpg", "height": HEIGHT, "width": WIDTH},
             {"id": 2, "file_name": "two.jpg", "height": 9, "width": 8, "source": "elsewhere"},
         ],
         "annotations": [
-            {**one, "id": 10, "segmentation": [SQUARE, [20, 20, 30, 20, 30, 28]]},
+            {**common, "id": 10, "segmentation": [SQUARE, [20, 20, 30, 20, 30, 28]]},
             {
-                **one,
+                **common,
                 "id": 11,
                 "segmentation": {"size": size, "counts": compressed["counts"].decode()},
             },
-            {**one, "id": 12, "segmentation": {"size": size, "counts": runs}},
-            {**one, "id": 13, "segmentation": {"size": size, "counts": runs}, "iscrowd": 1},
+            {**common, "id": 12, "segmentation": {"size": size, "counts": runs}},
+            {**common, "id": 13, "segmentation": {"size": size, "counts": runs}, "iscrowd": 1},
         ],
         "categories": [{"id": 7, "name": "thing"}],
     }
@@ -240,7 +240,7 @@ def test_duplicate_ids_keep_the_first(tmp_path: Path) -> None:
         ({"height": 10**6, "width": 10**6}, "larger than"),
     ],
 )
-def test_a_broken_photo_is_left_out_with_its_annotations(
+def test_a_broken_image_is_left_out_with_its_annotations(
     tmp_path: Path, changes: dict[str, Any], what: str
 ) -> None:
     result = read(tmp_path, with_image(**changes))
@@ -249,7 +249,7 @@ def test_a_broken_photo_is_left_out_with_its_annotations(
     assert what in problem.what
     assert "3 annotations are left out" in problem.what
     assert len(problem.what) < 250
-    assert [photo.id for photo in result.images] == [2]
+    assert [image.id for image in result.images] == [2]
     assert result.crowds == 1
 
 
@@ -264,7 +264,7 @@ def test_entries_that_are_no_objects(tmp_path: Path) -> None:
     assert result.images == ()
 
 
-def test_a_photo_in_a_folder_below(tmp_path: Path) -> None:
+def test_an_image_in_a_folder_below(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "one.jpg").touch()
     result = read(tmp_path, with_image(file_name="deep/er/one.jpg"))
@@ -439,18 +439,18 @@ def test_mutated_documents_raise_nothing_but_our_error(data: st.DataObject) -> N
             result = read(Path(folder), json.dumps(document))
         except DataError:
             return
-    for photo in result.images:
-        for instance in photo.instances:
+    for image in result.images:
+        for instance in image.instances:
             try:
                 mask = instance.mask()
             except DataError:
                 continue
-            assert mask.shape == (photo.height, photo.width)
+            assert mask.shape == (image.height, image.width)
 
 
 @needs_shared
 @pytest.mark.parametrize(
-    ("annotations", "images", "photos", "instances", "crowds"),
+    ("annotations", "images", "annotated", "instances", "crowds"),
     [
         ("coco/annotations/instances_val2017.json", "coco/val2017", 124, 961, 10),
         ("coco/annotations/instances_train2017.json", "coco/train2017", 489, 5433, 77),
@@ -458,15 +458,15 @@ def test_mutated_documents_raise_nothing_but_our_error(data: st.DataObject) -> N
     ],
 )
 def test_counts_of_the_real_files(
-    annotations: str, images: str, photos: int, instances: int, crowds: int
+    annotations: str, images: str, annotated: int, instances: int, crowds: int
 ) -> None:
     result = read_coco(SHARED / annotations, SHARED / images)
     assert result.problems == ()
-    assert len(result.images) == photos
-    assert sum(len(photo.instances) for photo in result.images) == instances
+    assert len(result.images) == annotated
+    assert sum(len(image.instances) for image in result.images) == instances
     assert result.crowds == crowds
     if annotations.startswith("objects"):
-        sources = Counter(photo.source for photo in result.images)
+        sources = Counter(image.source for image in result.images)
         assert (sources["minto"], sources["CCP"], sources["camvid"]) == (949, 1003, 350)
 
 
@@ -474,8 +474,8 @@ def test_counts_of_the_real_files(
 def test_real_masks_have_the_stated_area_and_box() -> None:
     path = SHARED / "coco/annotations/instances_val2017.json"
     boxes = {a["id"]: a["bbox"] for a in json.loads(path.read_text())["annotations"]}
-    for photo in read_coco(path, SHARED / "coco/val2017").images[:30]:
-        for instance in photo.instances:
+    for image in read_coco(path, SHARED / "coco/val2017").images[:30]:
+        for instance in image.instances:
             mask = instance.mask()
             assert mask.sum() == pytest.approx(instance.area, rel=0.2, abs=12)
             rows, columns = np.nonzero(mask)

@@ -37,11 +37,11 @@ def test_a_sheet_tints_the_masks(tmp_path):
 
 def test_the_seed_chooses(tmp_path):
     store = make_store(tmp_path, 4)
-    pictures = []
+    images = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         contact_sheet(store, tmp_path / f"{name}.png", count=3, seed=seed)
-        pictures.append((tmp_path / f"{name}.png").read_bytes())
-    assert pictures[0] == pictures[1] != pictures[2]
+        images.append((tmp_path / f"{name}.png").read_bytes())
+    assert images[0] == images[1] != images[2]
 
 
 def test_mistakes(tmp_path):

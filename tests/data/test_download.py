@@ -160,8 +160,8 @@ def record(target: Path) -> dict[str, Any]:
 def test_fetch_writes_the_file_and_its_record(server: Server, tmp_path: Path) -> None:
     target = tmp_path / "a.zip"
     progress = Recorded()
-    found = fetch(f"{server.url}/a.zip", target, progress=progress)
-    assert found == digest()
+    fetched = fetch(f"{server.url}/a.zip", target, progress=progress)
+    assert fetched == digest()
     assert target.read_bytes() == CONTENT
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "a.zip.json"}
     kept = record(target)
@@ -281,8 +281,8 @@ def test_a_part_longer_than_the_file_begins_anew(
     server: Server, tmp_path: Path, waits: Waits
 ) -> None:
     (tmp_path / "a.zip.part").write_bytes(CONTENT + b"x")
-    found = fetch(f"{server.url}/a.zip", tmp_path / "a.zip", sha256=digest(), sleep=waits)
-    assert found == digest()
+    fetched = fetch(f"{server.url}/a.zip", tmp_path / "a.zip", sha256=digest(), sleep=waits)
+    assert fetched == digest()
     assert waits == [2.0]  # after a 416
     (tmp_path / "b.zip.part").write_bytes(CONTENT + b"x")
     fetch(f"{server.url}/a.zip", tmp_path / "b.zip", size=len(CONTENT), sha256=digest())
@@ -292,8 +292,8 @@ def test_a_part_longer_than_the_file_begins_anew(
 def test_a_whole_part_is_only_checked(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").write_bytes(CONTENT)
     target = tmp_path / "a.zip"
-    found = fetch(f"{server.url}/a.zip", target, size=len(CONTENT), sha256=digest())
-    assert found == digest()
+    fetched = fetch(f"{server.url}/a.zip", target, size=len(CONTENT), sha256=digest())
+    assert fetched == digest()
     assert server.seen == []
     assert target.exists()
 
@@ -456,9 +456,9 @@ def unpack_bytes(content: bytes, folder: Path, **arguments: Any) -> dict[str, by
     archive = folder / "a.zip"
     archive.write_bytes(content)
     members = unpack(archive, folder / "out", **arguments)
-    found = {m.name: (folder / "out" / m.name).read_bytes() for m in members}
-    assert [m.size for m in members] == [len(found[m.name]) for m in members]
-    return found
+    collected = {m.name: (folder / "out" / m.name).read_bytes() for m in members}
+    assert [m.size for m in members] == [len(collected[m.name]) for m in members]
+    return collected
 
 
 def with_entry(**attributes: Any) -> bytes:
@@ -476,12 +476,12 @@ def with_entry(**attributes: Any) -> bytes:
 def test_unpack_writes_the_files(tmp_path: Path) -> None:
     files = {"val2017/1.jpg": b"one", "val2017/2.jpg": b"", "annotations/x.json": b"{}" * 9}
     progress = Recorded()
-    found = unpack_bytes(
+    read_back = unpack_bytes(
         zipped(files | {"val2017/empty/": b""}),
         tmp_path,
         progress=progress,
     )
-    assert found == files
+    assert read_back == files
     assert (progress.names[-1], progress.counts[-1]) == ("a.zip, unpacking", (21, 21))
     names = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.rglob("out/**/*.*")}
     assert names == set(files)

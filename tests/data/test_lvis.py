@@ -41,19 +41,19 @@ def write(folder: Path, *images: dict[str, Any]) -> Path:
     return path
 
 
-def photo_at(path: Path) -> None:
+def image_at(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
 
 
 def names(result: Annotations, folder: Path) -> list[str]:
     assert result.problems == ()
-    return [photo.path.relative_to(folder).as_posix() for photo in result.images]
+    return [image.path.relative_to(folder).as_posix() for image in result.images]
 
 
-def test_version_1_mixes_train_and_val_photos(tmp_path: Path) -> None:
-    photo_at(tmp_path / "train2017" / "000000000001.jpg")
-    photo_at(tmp_path / "val2017" / "000000000002.jpg")
+def test_version_1_mixes_train_and_val_images(tmp_path: Path) -> None:
+    image_at(tmp_path / "train2017" / "000000000001.jpg")
+    image_at(tmp_path / "val2017" / "000000000002.jpg")
     path = write(
         tmp_path,
         {"id": 1, "coco_url": f"{URL}/train2017/000000000001.jpg"},
@@ -61,28 +61,28 @@ def test_version_1_mixes_train_and_val_photos(tmp_path: Path) -> None:
     )
     result = read_lvis(path, tmp_path)
     assert names(result, tmp_path) == ["train2017/000000000001.jpg", "val2017/000000000002.jpg"]
-    assert [photo.source for photo in result.images] == ["lvis_v1_val"] * 2
-    assert [len(photo.instances) for photo in result.images] == [1, 1]
+    assert [image.source for image in result.images] == ["lvis_v1_val"] * 2
+    assert [len(image.instances) for image in result.images] == [1, 1]
     assert result.images[0].instances[0].mask().any()
     assert result.crowds == 0
 
 
-def test_photos_may_lie_in_the_folder_itself(tmp_path: Path) -> None:
-    photo_at(tmp_path / "000000000001.jpg")
+def test_images_may_lie_in_the_folder_itself(tmp_path: Path) -> None:
+    image_at(tmp_path / "000000000001.jpg")
     path = write(tmp_path, {"id": 1, "coco_url": f"{URL}/train2017/000000000001.jpg"})
     assert names(read_lvis(path, tmp_path), tmp_path) == ["000000000001.jpg"]
 
 
 @pytest.mark.parametrize("name", ["000000000001.jpg", "COCO_val2014_000000000001.jpg"])
 def test_version_05_names_files_in_either_fashion(tmp_path: Path, name: str) -> None:
-    photo_at(tmp_path / "train2017" / "000000000001.jpg")
+    image_at(tmp_path / "train2017" / "000000000001.jpg")
     path = write(tmp_path, {"id": 1, "file_name": name})
     assert names(read_lvis(path, tmp_path), tmp_path) == ["train2017/000000000001.jpg"]
 
 
-def test_the_url_decides_between_two_photos_of_one_name(tmp_path: Path) -> None:
+def test_the_url_decides_between_two_images_of_one_name(tmp_path: Path) -> None:
     for part in ("train2017", "val2017"):
-        photo_at(tmp_path / part / "1.jpg")
+        image_at(tmp_path / part / "1.jpg")
     path = write(tmp_path, {"id": 1, "coco_url": f"{URL}/val2017/1.jpg"})
     assert names(read_lvis(path, tmp_path), tmp_path) == ["val2017/1.jpg"]
 
@@ -98,7 +98,7 @@ def test_the_url_decides_between_two_photos_of_one_name(tmp_path: Path) -> None:
         ({"file_name": "../1.jpg"}, "leaves the image folder"),
     ],
 )
-def test_a_broken_photo_is_left_out(tmp_path: Path, image: dict[str, Any], what: str) -> None:
+def test_a_broken_image_is_left_out(tmp_path: Path, image: dict[str, Any], what: str) -> None:
     path = write(tmp_path, {"id": 1, **image})
     (problem,) = read_lvis(path, tmp_path).problems
     assert problem.where == "image 1"
@@ -106,7 +106,7 @@ def test_a_broken_photo_is_left_out(tmp_path: Path, image: dict[str, Any], what:
 
 
 def test_readers_by_name(tmp_path: Path) -> None:
-    photo_at(tmp_path / "train2017" / "1.jpg")
+    image_at(tmp_path / "train2017" / "1.jpg")
     path = write(tmp_path, {"id": 1, "file_name": "1.jpg"})
     assert read_annotations("lvis", path, tmp_path, "mine").images[0].source == "mine"
     assert len(read_annotations("coco", path, tmp_path).problems) == 1
@@ -123,5 +123,5 @@ def test_counts_of_the_real_file() -> None:
         result = read_lvis(path, images)
         assert result.problems == ()
         assert len(result.images) == 30
-        assert sum(len(photo.instances) for photo in result.images) == 349
+        assert sum(len(image.instances) for image in result.images) == 349
         assert result.crowds == 0

@@ -11,12 +11,12 @@ from picosam2.data.split import NEAR, dhash, in_validation, split
 from picosam2.images import load_image
 
 
-def test_the_hash_compares_neighbours_of_a_nine_by_eight_picture() -> None:
+def test_the_hash_compares_neighbours_of_a_nine_by_eight_image() -> None:
     rng = np.random.default_rng(0)
     cells = rng.permutation(72).reshape(8, 9).astype(np.uint8) * 3
-    picture = np.repeat(np.repeat(cells, 10, 0), 12, 1)
+    image = np.repeat(np.repeat(cells, 10, 0), 12, 1)
     bits = "".join(str(int(row[i + 1] > row[i])) for row in cells for i in range(8))
-    assert dhash(np.repeat(picture[:, :, None], 3, 2)) == int(bits, 2)
+    assert dhash(np.repeat(image[:, :, None], 3, 2)) == int(bits, 2)
     assert dhash(np.zeros((5, 7, 3), np.uint8)) == 0
 
 
@@ -24,10 +24,10 @@ def test_a_smaller_and_coarser_copy_is_near() -> None:
     rng = np.random.default_rng(1)
     for _ in range(10):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        photo = coarse.resize((320, 240), Image.Resampling.BICUBIC)
+        image = coarse.resize((320, 240), Image.Resampling.BICUBIC)
         stream = io.BytesIO()
-        photo.resize((155, 117), Image.Resampling.LANCZOS).save(stream, "JPEG", quality=75)
-        difference = dhash(np.asarray(photo)) ^ dhash(load_image(stream.getvalue()))
+        image.resize((155, 117), Image.Resampling.LANCZOS).save(stream, "JPEG", quality=75)
+        difference = dhash(np.asarray(image)) ^ dhash(load_image(stream.getvalue()))
         assert difference.bit_count() <= NEAR
 
 

@@ -96,9 +96,9 @@ def test_a_view_is_the_geometrys_crop_of_its_window(kept: Path) -> None:
     assert crops.shape == (len(store), 64, 64, 4)
     for row, crop in zip(rows, crops, strict=True):
         record = store.records[row]
-        photo, mask = scene(int(record["instance"]) - 101)
+        image, mask = scene(int(record["instance"]) - 101)
         window = Window(*record["window"])
-        np.testing.assert_array_equal(crop[..., :3], geometry.crop(photo, window, 64))
+        np.testing.assert_array_equal(crop[..., :3], geometry.crop(image, window, 64))
         covered = geometry.crop_mask(mask, window, 64)
         np.testing.assert_allclose(crop[..., 3] / 255, covered, atol=1e-6)
         assert record["area"] == mask.sum()
@@ -164,36 +164,36 @@ def test_kinds_follow_the_views(kept: Path) -> None:
 # --- the split ----------------------------------------------------------------------------------
 
 
-def test_the_split_is_by_photo(kept: Path) -> None:
+def test_the_split_is_by_image(kept: Path) -> None:
     store = Store(kept / "store")
     sides = {
-        photo: set(store.records["validation"][store.records["photo"] == photo].tolist())
-        for photo in set(store.records["photo"].tolist())
+        image: set(store.records["validation"][store.records["photo"] == image].tolist())
+        for image in set(store.records["photo"].tolist())
     }
     assert all(len(side) == 1 for side in sides.values())
-    told = {photo["id"]: photo["validation"] for photo in store.image_entries}
-    assert told == {photo: side.pop() for photo, side in sides.items()}
+    kept_as = {image["id"]: image["validation"] for image in store.image_entries}
+    assert kept_as == {image: side.pop() for image, side in sides.items()}
 
 
 def textured(number: int) -> tuple[np.ndarray, np.ndarray]:
     """An image without flat parts, as real ones are, and a mask."""
     rng = np.random.default_rng(number)
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
-    photo = np.asarray(coarse.resize((WIDTH * 2, HEIGHT * 2), Image.Resampling.BICUBIC))
-    return photo, scene(number, HEIGHT * 2, WIDTH * 2)[1]
+    image = np.asarray(coarse.resize((WIDTH * 2, HEIGHT * 2), Image.Resampling.BICUBIC))
+    return image, scene(number, HEIGHT * 2, WIDTH * 2)[1]
 
 
-def test_copies_of_a_photo_fall_on_the_same_side(tmp_path: Path) -> None:
+def test_copies_of_an_image_fall_on_the_same_side(tmp_path: Path) -> None:
     """Two sources hold the same images under other names, sizes and JPEG qualities."""
     first, second = tmp_path / "a", tmp_path / "b"
     for folder, scale, quality in ((first, 1, 95), (second, 2, 60)):
         folder.mkdir()
         entries: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
         for number in range(24):
-            photo, mask = textured(number)
+            image, mask = textured(number)
             size = (WIDTH * 2 // scale, HEIGHT * 2 // scale)
-            picture = Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)
-            picture.save(folder / f"{number}.jpg", quality=quality)
+            pixels = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+            pixels.save(folder / f"{number}.jpg", quality=quality)
             mask = mask[::scale, ::scale]
             height, width = mask.shape
             entries["images"].append(
@@ -214,18 +214,18 @@ def test_copies_of_a_photo_fall_on_the_same_side(tmp_path: Path) -> None:
     assert all(side["a", n] == side["b", n] for n in range(24))
 
 
-def test_the_validation_photos_are_a_data_set_of_their_own(kept: Path) -> None:
+def test_the_validation_images_are_a_data_set_of_their_own(kept: Path) -> None:
     store = Store(kept / "store")
-    held = {photo["id"] for photo in store.image_entries if photo["validation"]}
-    found = read_coco(store.path / "validation.json", store.path / "validation")
-    assert not found.problems
-    assert len(found.images) == len(held) > 0
-    numbers = sorted(photo_id - 1 for photo_id in held)
-    for photo, number in zip(found.images, numbers, strict=True):
-        picture, mask = scene(number)
-        np.testing.assert_array_equal(load_image(photo.path), picture)
-        assert photo.source == "shapes"
-        (instance,) = photo.instances
+    held = {image["id"] for image in store.image_entries if image["validation"]}
+    annotated = read_coco(store.path / "validation.json", store.path / "validation")
+    assert not annotated.problems
+    assert len(annotated.images) == len(held) > 0
+    numbers = sorted(image_id - 1 for image_id in held)
+    for image, number in zip(annotated.images, numbers, strict=True):
+        pixels, mask = scene(number)
+        np.testing.assert_array_equal(load_image(image.path), pixels)
+        assert image.source == "shapes"
+        (instance,) = image.instances
         np.testing.assert_array_equal(instance.mask(), mask)
 
 
@@ -352,7 +352,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path: Path) -> No
     assert set(store.records["instance"]) == {104, 105, 106}
 
 
-def test_a_shard_without_a_usable_photo(tmp_path: Path) -> None:
+def test_a_shard_without_a_usable_image(tmp_path: Path) -> None:
     source = write_coco(tmp_path, 6)
     for number in range(3):
         (source.images / f"{number:03d}.png").write_bytes(b"no image")
@@ -381,11 +381,11 @@ def test_sources_that_share_their_names_and_ids_stay_apart(tmp_path: Path) -> No
     second.annotations.write_text(json.dumps(document))
     prepare([first, second], tmp_path / "store", replace(SMALL_STORE, validation=0.4), workers=1)
     store = Store(tmp_path / "store")
-    held = {photo["file_name"] for photo in store.image_entries if photo["validation"]}
-    found = read_coco(store.path / "validation.json", store.path / "validation")
-    assert len(found.images) == len(held)
-    hashes = {photo["dhash"] for photo in store.image_entries if photo["validation"]}
-    assert {f"{dhash(load_image(photo.path)):016x}" for photo in found.images} == hashes
+    held = {image["file_name"] for image in store.image_entries if image["validation"]}
+    annotated = read_coco(store.path / "validation.json", store.path / "validation")
+    assert len(annotated.images) == len(held)
+    hashes = {image["dhash"] for image in store.image_entries if image["validation"]}
+    assert {f"{dhash(load_image(image.path)):016x}" for image in annotated.images} == hashes
 
 
 @pytest.mark.parametrize(
@@ -631,15 +631,15 @@ def test_the_size_is_announced_and_a_disk_without_room_refused(
     prepare([source], tmp_path / "store", SMALL_STORE, workers=1)  # it is there already
 
 
-def test_a_limit_takes_photos_at_even_distances(tmp_path: Path) -> None:
+def test_a_limit_takes_images_at_even_distances(tmp_path: Path) -> None:
     source = write_coco(tmp_path, 8)
     config = replace(SMALL_STORE, limit=3, validation=0.0)
     done = prepare([source], tmp_path / "store", config, workers=1)
     assert done.images == 3
     store = Store(tmp_path / "store")
-    assert [photo["id"] for photo in store.image_entries] == [1, 5, 8]
+    assert [image["id"] for image in store.image_entries] == [1, 5, 8]
     shards = store.shard_images([source])
-    assert [photo.id for shard in shards for photo in shard] == [1, 5, 8]
+    assert [image.id for shard in shards for image in shard] == [1, 5, 8]
     with pytest.raises(StoreError, match="other sources or settings"):
         prepare([source], tmp_path / "store", replace(config, limit=4), workers=1)
 
@@ -753,7 +753,7 @@ def test_other_settings_of_a_view_are_refused(folder: Path) -> None:
 def test_damage_to_what_is_kept_for_validation_is_seen(damage: str, folder: Path) -> None:
     Store(folder, verify=True)
     path = folder / "validation.json"
-    photo = next((folder / "validation").iterdir())
+    image = next((folder / "validation").iterdir())
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-20])
     elif damage == "edit":
@@ -761,11 +761,11 @@ def test_damage_to_what_is_kept_for_validation_is_seen(damage: str, folder: Path
     elif damage == "gone":
         path.unlink()
     elif damage == "photo":
-        data = bytearray(photo.read_bytes())
+        data = bytearray(image.read_bytes())
         data[-1] ^= 1
-        photo.write_bytes(data)
+        image.write_bytes(data)
     elif damage == "no image":
-        photo.unlink()
+        image.unlink()
     else:  # a store of an earlier version has no checksum of it
         change_manifest(folder, validation_sha256=None)
         document = json.loads(path.read_text())
@@ -775,7 +775,7 @@ def test_damage_to_what_is_kept_for_validation_is_seen(damage: str, folder: Path
         Store(folder, verify=True)
 
 
-def test_photos_of_one_source_name_with_one_id_stay_on_their_sides(tmp_path: Path) -> None:
+def test_images_of_one_source_name_with_one_id_stay_on_their_sides(tmp_path: Path) -> None:
     """CVAT numbers every task from 1 and calls its frames alike."""
     sources = []
     for part, start in (("a", 0), ("b", 50), ("c", 90)):
@@ -794,7 +794,7 @@ def test_photos_of_one_source_name_with_one_id_stay_on_their_sides(tmp_path: Pat
     store = Store(tmp_path / "store", verify=True)
     sides = {side: {p["dhash"] for p in store.image_entries if p["validation"] is side}
              for side in (True, False)}  # fmt: skip
-    measured = {f"{dhash(load_image(photo.path)):016x}" for photo in store.held_out()}
+    measured = {f"{dhash(load_image(image.path)):016x}" for image in store.held_out()}
     assert measured == sides[True]
     assert len(measured) == len(store.held_out()) > 0
     assert not measured & sides[False]

@@ -83,9 +83,9 @@ class Changed(TruthTeacher):
         super().__init__()
         self._changes = changes
 
-    def __call__(self, photo: np.ndarray, targets: list[Target]) -> list[TeacherAnswer]:
-        change = self._changes.get(len(self.asked), lambda one: one)
-        return [change(one) for one in super().__call__(photo, targets)]
+    def __call__(self, image: np.ndarray, targets: list[Target]) -> list[TeacherAnswer]:
+        change = self._changes.get(len(self.asked), lambda each: each)
+        return [change(each) for each in super().__call__(image, targets)]
 
 
 # --- eight bits ---------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_every_row_has_the_teachers_logits_on_its_own_window(taught: Path, store
     logits = cache.gather(rows)
     assert logits.shape == (len(store), 64, 64)
     assert logits.dtype == np.int8
-    for row, found in zip(rows, logits, strict=True):
+    for row, actual in zip(rows, logits, strict=True):
         record = store.records[row]
         _, mask = scene(int(record["instance"]) - 101)
         window = Window(*record["window"])
@@ -124,15 +124,15 @@ def test_every_row_has_the_teachers_logits_on_its_own_window(taught: Path, store
             np.where(mask, STRENGTH, -STRENGTH).astype(np.float32),
             Window(0, 0, WIDTH, HEIGHT), window, 64, outside=math.nan,
         )  # fmt: skip
-        np.testing.assert_array_equal(found, quantize(exact))
+        np.testing.assert_array_equal(actual, quantize(exact))
         covered = store.gather(np.array([row]))[0, ..., 3] > 127
-        assert ((found > 0) == covered).mean() > 0.99
+        assert ((actual > 0) == covered).mean() > 0.99
         centres = window.to_image(np.stack([np.arange(64) + 0.5] * 2, 1), 64)
         outside = ~(
             ((centres[:, 1] >= 0) & (centres[:, 1] < HEIGHT))[:, None]
             & ((centres[:, 0] >= 0) & (centres[:, 0] < WIDTH))[None]
         )
-        np.testing.assert_array_equal(found == UNSEEN, outside)
+        np.testing.assert_array_equal(actual == UNSEEN, outside)
 
 
 def test_gather_fills_what_it_is_given(taught: Path, store: Store) -> None:
@@ -147,8 +147,8 @@ def test_gather_fills_what_it_is_given(taught: Path, store: Store) -> None:
 def test_records_are_aligned_with_the_stores(
     store: Store, source: SourceFiles, tmp_path: Path
 ) -> None:
-    def another_object(one: TeacherAnswer) -> TeacherAnswer:
-        return replace(one, logits=-one.logits, predicted_iou=1.5)
+    def another_object(answer: TeacherAnswer) -> TeacherAnswer:
+        return replace(answer, logits=-answer.logits, predicted_iou=1.5)
 
     teach(Changed({4: another_object}), store, [source], tmp_path / "c")
     records = TeacherCache(tmp_path / "c", store).records
@@ -161,17 +161,17 @@ def test_records_are_aligned_with_the_stores(
     np.testing.assert_allclose(records["predicted_iou"], np.where(wrong, 1, 0.75))  # clipped
 
 
-def test_a_photo_is_shown_once_with_all_of_its_objects(tmp_path: Path) -> None:
-    found = write_coco(tmp_path, 4)
-    document = json.loads(found.annotations.read_text())
+def test_an_image_is_shown_once_with_all_of_its_objects(tmp_path: Path) -> None:
+    written_source = write_coco(tmp_path, 4)
+    document = json.loads(written_source.annotations.read_text())
     for number in range(5):  # five more on the second image
         _, mask = scene(50 + number)
         document["annotations"].append(annotation(500 + number, 2, mask))
-    write_json(found.annotations, document)
-    prepare([found], tmp_path / "store", SMALL_STORE, workers=1)
+    write_json(written_source.annotations, document)
+    prepare([written_source], tmp_path / "store", SMALL_STORE, workers=1)
     teacher = TruthTeacher()
     store = Store(tmp_path / "store")
-    teach(teacher, store, [found], tmp_path / "c")
+    teach(teacher, store, [written_source], tmp_path / "c")
     assert teacher.asked == [1, 6, 1, 1]
     assert (TeacherCache(tmp_path / "c", store).records["iou"] == 1).all()
 
@@ -181,19 +181,19 @@ def test_what_the_teacher_has_not_seen_is_marked(
 ) -> None:
     """A teacher that looks through a window of its own, smaller than the context."""
 
-    def narrow(one: TeacherAnswer) -> TeacherAnswer:
-        return replace(one, window=Window(30, 20, 60, 50))
+    def narrow(answer: TeacherAnswer) -> TeacherAnswer:
+        return replace(answer, window=Window(30, 20, 60, 50))
 
     teach(Changed(dict.fromkeys(range(COUNT), narrow)), store, [source], tmp_path / "c")
     cache = TeacherCache(tmp_path / "c", store)
-    for row, found in enumerate(cache.gather(np.arange(len(cache)))):
+    for row, actual in enumerate(cache.gather(np.arange(len(cache)))):
         window = Window(*store.records["window"][row])
         x, y = window.to_image(
             np.stack(np.meshgrid(*[np.arange(64) + 0.5] * 2), 2).reshape(-1, 2), 64
         ).T
         seen = (x >= 30) & (x < 60) & (y >= 20) & (y < 50)
         sure = np.minimum.reduce([abs(x - 30), abs(x - 60), abs(y - 20), abs(y - 50)]) > 1e-6
-        np.testing.assert_array_equal((found.ravel() != UNSEEN)[sure], seen[sure])
+        np.testing.assert_array_equal((actual.ravel() != UNSEEN)[sure], seen[sure])
 
 
 # --- numbers that are none ----------------------------------------------------------------------
@@ -202,16 +202,16 @@ def test_what_the_teacher_has_not_seen_is_marked(
 def test_nan_from_a_teacher_is_counted_and_not_kept(
     store: Store, source: SourceFiles, tmp_path: Path
 ) -> None:
-    def broken(one: TeacherAnswer) -> TeacherAnswer:
-        logits = one.logits.copy()
+    def broken(answer: TeacherAnswer) -> TeacherAnswer:
+        logits = answer.logits.copy()
         logits[3, 3] = math.nan
-        return replace(one, logits=logits)
+        return replace(answer, logits=logits)
 
-    def unsure(one: TeacherAnswer) -> TeacherAnswer:
-        return replace(one, predicted_iou=math.nan)
+    def unsure(answer: TeacherAnswer) -> TeacherAnswer:
+        return replace(answer, predicted_iou=math.nan)
 
-    def endless(one: TeacherAnswer) -> TeacherAnswer:
-        return replace(one, logits=one.logits * math.inf)
+    def endless(answer: TeacherAnswer) -> TeacherAnswer:
+        return replace(answer, logits=answer.logits * math.inf)
 
     teach(Changed({1: broken, 2: unsure, 6: endless}), store, [source], tmp_path / "c")
     cache = TeacherCache(tmp_path / "c", store)
@@ -220,26 +220,26 @@ def test_nan_from_a_teacher_is_counted_and_not_kept(
     np.testing.assert_array_equal(cache.records["agrees"], ~bad)
     assert not cache.records["iou"][bad].any()
     assert (cache.gather(np.flatnonzero(bad)) == UNSEEN).all()
-    found = write_report(cache, store)
-    assert (found["objects"], found["invalid"], found["disagreeing"]) == (COUNT, 3, 0)
-    assert found["miou"] == 1.0
-    assert "3 objects have no usable answer" in describe(found)
+    report = write_report(cache, store)
+    assert (report["objects"], report["invalid"], report["disagreeing"]) == (COUNT, 3, 0)
+    assert report["miou"] == 1.0
+    assert "3 objects have no usable answer" in describe(report)
 
 
 def test_nothing_but_nan(store: Store, source: SourceFiles, tmp_path: Path) -> None:
-    def broken(one: TeacherAnswer) -> TeacherAnswer:
-        return replace(one, logits=one.logits * math.nan)
+    def broken(answer: TeacherAnswer) -> TeacherAnswer:
+        return replace(answer, logits=answer.logits * math.nan)
 
     teach(Changed(dict.fromkeys(range(COUNT), broken)), store, [source], tmp_path / "c")
-    found = write_report(TeacherCache(tmp_path / "c", store), store)
-    assert (found["invalid"], found["miou"], found["spearman"]) == (COUNT, None, None)
-    assert "8 objects have no usable answer" in describe(found)
+    report = write_report(TeacherCache(tmp_path / "c", store), store)
+    assert (report["invalid"], report["miou"], report["spearman"]) == (COUNT, None, None)
+    assert "8 objects have no usable answer" in describe(report)
 
 
 # --- images that are not what they were ---------------------------------------------------------
 
 
-def test_photos_that_changed_since_are_named(place: Path, store: Store, tmp_path: Path) -> None:
+def test_images_that_changed_since_are_named(place: Path, store: Store, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(place / "shapes-images", images)
     (images / "002.png").write_text("not an image")
@@ -253,9 +253,9 @@ def test_photos_that_changed_since_are_named(place: Path, store: Store, tmp_path
     cache = TeacherCache(tmp_path / "c", store)
     bad = np.isin(store.records["photo"], [3, 6])
     np.testing.assert_array_equal(cache.records["valid"], ~bad)
-    found = summarize(cache, store)
-    assert (found["photos"], found["invalid"]) == (COUNT - 2, 2)
-    assert len(found["problems"]) == 2
+    summary = summarize(cache, store)
+    assert (summary["photos"], summary["invalid"]) == (COUNT - 2, 2)
+    assert len(summary["problems"]) == 2
 
 
 def test_other_sources_are_refused(
@@ -276,11 +276,11 @@ def test_other_sources_are_refused(
 
 
 def test_sources_may_come_in_any_order(tmp_path: Path) -> None:
-    one = write_coco(tmp_path, 4)
+    first = write_coco(tmp_path, 4)
     two = write_coco(tmp_path, 3, start=20, name="more")
-    prepare([one, two], tmp_path / "store", SMALL_STORE, workers=1)
+    prepare([first, two], tmp_path / "store", SMALL_STORE, workers=1)
     store = Store(tmp_path / "store")
-    teach(TruthTeacher(), store, [two, one], tmp_path / "c")
+    teach(TruthTeacher(), store, [two, first], tmp_path / "c")
     cache = TeacherCache(tmp_path / "c", store)
     assert (cache.records["iou"] == 1).all()
     assert summarize(cache, store)["miou_by_source"] == {"more": 1.0, "shapes": 1.0}
@@ -346,17 +346,17 @@ def test_a_trial_of_a_few_parts(
 def test_processes_share_the_shards(
     store: Store, source: SourceFiles, taught: Path, tmp_path: Path
 ) -> None:
-    out, asked = tmp_path / "c", []
+    out, requests = tmp_path / "c", []
     for rank in (1, 0):
         teacher = TruthTeacher()
         teach(teacher, store, [source], out, rank=rank, world=2)
-        asked.append(len(teacher.asked))
+        requests.append(len(teacher.asked))
         half = out / f".shard-{1 - rank:05d}.logits-abc.npy"
         half.write_bytes(b"the other one is writing this")
         teach(teacher, store, [source], out, rank=rank, world=2)
         assert half.exists()
         half.unlink()
-    assert asked == [3, 5]
+    assert requests == [3, 5]
     assert contents(out) == contents(taught)
 
 
@@ -369,21 +369,23 @@ def test_a_cache_of_another_teacher_store_or_threshold(
     before = contents(copied)
     other = TruthTeacher(key="other")
     other.name = "truth:other"
-    with pytest.raises(StoreError) as said:
+    with pytest.raises(StoreError) as caught:
         teach(other, store, [source], copied)
     for name, teacher in (("truth:tiny", TruthTeacher()), ("truth:other", other)):
-        assert f"{name} (box; {teacher.fingerprint[:12]})" in str(said.value)
+        assert f"{name} (box; {teacher.fingerprint[:12]})" in str(caught.value)
     with pytest.raises(StoreError, match=r"with --agree 0.5, not 0.7"):
         teach(TruthTeacher(), store, [source], copied, agree=0.7)
     another = make_store(tmp_path / "another", 4)
-    with pytest.raises(StoreError) as said:
+    with pytest.raises(StoreError) as caught:
         teach(TruthTeacher(), another, [source], copied)
-    assert store.fingerprint[:12] in str(said.value)
-    assert f"{another.path} ({another.fingerprint[:12]})" in str(said.value)
-    with pytest.raises(StoreError) as said:
+    assert store.fingerprint[:12] in str(caught.value)
+    assert f"{another.path} ({another.fingerprint[:12]})" in str(caught.value)
+    with pytest.raises(StoreError) as caught:
         TeacherCache(copied, another)
-    assert f"the cache {copied} was made for the store {store.fingerprint[:12]}" in str(said.value)
-    assert f"{another.path} is {another.fingerprint[:12]}" in str(said.value)
+    assert f"the cache {copied} was made for the store {store.fingerprint[:12]}" in str(
+        caught.value
+    )
+    assert f"{another.path} is {another.fingerprint[:12]}" in str(caught.value)
     assert contents(copied) == before
 
 
@@ -471,9 +473,9 @@ def test_a_full_disk_loses_nothing(
     out = tmp_path / "c"
     teach(TruthTeacher(), store, [source], out, limit_shards=1)
     before = contents(out)
-    with room_for(20_000), pytest.raises(StoreError) as said:
+    with room_for(20_000), pytest.raises(StoreError) as caught:
         teach(TruthTeacher(), store, [source], out)
-    assert "make room and run the same command again; finished parts are kept" in str(said.value)
+    assert "make room and run the same command again; finished parts are kept" in str(caught.value)
     assert contents(out) == before
     teach(TruthTeacher(), store, [source], out)
     assert contents(out) == contents(taught)
@@ -485,37 +487,37 @@ def test_a_full_disk_loses_nothing(
 def test_the_report_counts_each_object_once(
     store: Store, source: SourceFiles, tmp_path: Path
 ) -> None:
-    def half(one: TeacherAnswer) -> TeacherAnswer:
+    def half(answer: TeacherAnswer) -> TeacherAnswer:
         """The left part of the mask only."""
-        logits = one.logits.copy()
+        logits = answer.logits.copy()
         middle = int(np.nonzero((logits > 0).any(0))[0].mean())
         logits[:, middle:] = -20
-        return replace(one, logits=logits, predicted_iou=0.9)
+        return replace(answer, logits=logits, predicted_iou=0.9)
 
     out = tmp_path / "c"
     teach(Changed({0: half, 1: half}), store, [source], out, agree=0.6)
     cache = TeacherCache(out, store)
-    found = write_report(cache, store)
-    assert json.loads((out / "report.json").read_text()) == found
+    report = write_report(cache, store)
+    assert json.loads((out / "report.json").read_text()) == report
     first = cache.records[store.records["view"] == 0]
-    assert found["objects"] == COUNT
-    assert found["disagreeing"] == 2
-    assert found["miou"] == pytest.approx(first["iou"].mean())
-    assert sum(found["histogram"]) == COUNT
-    assert found["histogram"][-1] == COUNT - 2
-    assert found["predicted_iou"] == pytest.approx((0.9 * 2 + 0.75 * 6) / 8)
-    assert found["spearman"] == pytest.approx(-1, abs=0.2)
-    assert found["miou_by_source"] == {"shapes": found["miou"]}
-    assert (found["shards_done"], found["shards"], found["photos"]) == (3, 3, COUNT)
-    error = found["quantization"]
+    assert report["objects"] == COUNT
+    assert report["disagreeing"] == 2
+    assert report["miou"] == pytest.approx(first["iou"].mean())
+    assert sum(report["histogram"]) == COUNT
+    assert report["histogram"][-1] == COUNT - 2
+    assert report["predicted_iou"] == pytest.approx((0.9 * 2 + 0.75 * 6) / 8)
+    assert report["spearman"] == pytest.approx(-1, abs=0.2)
+    assert report["miou_by_source"] == {"shapes": report["miou"]}
+    assert (report["shards_done"], report["shards"], report["photos"]) == (3, 3, COUNT)
+    error = report["quantization"]
     assert error["pixels"] == int((cache.gather(np.arange(len(cache))) != UNSEEN).sum())
     assert 0 < error["rms"] <= error["largest"] <= STEP / 2 + 1e-6
     assert 0 < error["clipped"] < 0.5  # the pixels at -20
     assert error["changed"] < 0.01
     for name in ("histogram", "best", "worst", "disputed"):
-        with Image.open(out / f"{name}.png") as picture:
-            picture.load()
-    text = describe(found)
+        with Image.open(out / f"{name}.png") as image:
+            image.load()
+    text = describe(report)
     assert "truth:tiny: 8 objects of 8 images, 3 of 3 parts" in text
     assert "2 masks are under 0.6" in text
     assert text.count("\n  0.") == 10
@@ -526,8 +528,8 @@ def test_the_error_that_is_reported_is_the_error_made(
 ) -> None:
     """Logits that resampling leaves alone: a constant of 1.04 is kept as 1.0."""
 
-    def level(one: TeacherAnswer) -> TeacherAnswer:
-        return replace(one, logits=np.full_like(one.logits, 1.04))
+    def level(answer: TeacherAnswer) -> TeacherAnswer:
+        return replace(answer, logits=np.full_like(answer.logits, 1.04))
 
     teach(Changed(dict.fromkeys(range(COUNT), level)), store, [source], tmp_path / "c")
     error = summarize(TeacherCache(tmp_path / "c", store), store)["quantization"]
@@ -539,14 +541,14 @@ def test_the_error_that_is_reported_is_the_error_made(
 def test_the_sheets_show_the_two_masks(store: Store, source: SourceFiles, tmp_path: Path) -> None:
     from picosam2.results import PALETTE
 
-    def shifted(one: TeacherAnswer) -> TeacherAnswer:
-        return replace(one, logits=np.roll(one.logits, 8, 1))
+    def shifted(answer: TeacherAnswer) -> TeacherAnswer:
+        return replace(answer, logits=np.roll(answer.logits, 8, 1))
 
     teach(Changed(dict.fromkeys(range(COUNT), shifted)), store, [source], tmp_path / "c")
     cache = TeacherCache(tmp_path / "c", store)
     write_report(cache, store)
-    with Image.open(tmp_path / "c" / "worst.png") as picture:
-        sheet = np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(tmp_path / "c" / "worst.png") as image:
+        sheet = np.asarray(image.convert("RGB")).astype(int)
     row = int(
         np.flatnonzero(store.records["view"] == 0)[
             cache.records["iou"][store.records["view"] == 0].argmin()

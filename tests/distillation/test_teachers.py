@@ -32,14 +32,14 @@ CPU = TeacherConfig(device="cpu", precision="fp32")
 
 def targets(count: int = 1, seed: int = 0) -> tuple[np.ndarray, list[Target]]:
     """An image and targets on it: the disc, then boxes at random places with their middles."""
-    photo, mask = scene(seed)
+    image, mask = scene(seed)
     rng = np.random.default_rng(seed)
-    found = [Target(box=Box(*masks.bbox(mask)), point=masks.centre_point(mask), mask=mask)]
+    made = [Target(box=Box(*masks.bbox(mask)), point=masks.centre_point(mask), mask=mask)]
     for _ in range(count - 1):
         x, y = rng.uniform(2, 50, 2)
         box = Box(x, y, x + rng.uniform(5, 40), y + rng.uniform(5, 20))
-        found.append(Target(box=box, point=box.centre, mask=mask))
-    return photo, found
+        made.append(Target(box=box, point=box.centre, mask=mask))
+    return image, made
 
 
 # --- specifications -----------------------------------------------------------------------------
@@ -61,63 +61,63 @@ def test_impossible_settings(setting: str) -> None:
 
 
 def test_a_checkpoint_answers_boxes_as_the_predictor_does(tiny_safetensors: Path) -> None:
-    photo, asked = targets(5)
+    image, objects = targets(5)
     teacher = open_teacher(f"checkpoint:{tiny_safetensors}", CPU)
     predictor = Predictor(tiny_safetensors, runtime="torch")
-    answers = teacher(photo, asked)
+    answers = teacher(image, objects)
     for target, answer, expected in zip(
-        asked, answers, predictor.boxes(photo, [t.box for t in asked]), strict=True
+        objects, answers, predictor.boxes(image, [t.box for t in objects]), strict=True
     ):
         assert answer.window == expected.window == geometry.box_window(target.box)
         assert answer.logits.dtype == np.float32
-        region = geometry.paste_region(answer.logits, answer.window, *photo.shape[:2])
+        region = geometry.paste_region(answer.logits, answer.window, *image.shape[:2])
         np.testing.assert_allclose(region.logits, expected.region.logits, atol=1e-4)
         assert answer.predicted_iou == pytest.approx(expected.score, abs=1e-5)
 
 
-def test_a_photos_windows_share_a_batch() -> None:
-    photo, asked = targets(7)
+def test_an_images_windows_share_a_batch() -> None:
+    image, objects = targets(7)
     runtime = FakeRuntime(reddish)
     teacher = CheckpointTeacher(runtime, name="fake")
-    assert len(teacher(photo, asked)) == 7
+    assert len(teacher(image, objects)) == 7
     assert [len(batch) for batch in runtime.asked] == [7]
-    assert teacher(photo, []) == []
+    assert teacher(image, []) == []
 
 
 def test_the_expected_iou_is_the_scorers_or_stability() -> None:
-    photo, asked = targets()
+    image, objects = targets()
     plain = CheckpointTeacher(FakeRuntime(reddish), name="plain")
-    answer = plain(photo, asked)[0]
+    answer = plain(image, objects)[0]
     assert answer.predicted_iou == pytest.approx(stability(answer.logits))
     assert plain.settings["expects"] == "stability"
     runtime = FakeRuntime(reddish, scorers={"box": fixed_scores(0.37)})
     sure = CheckpointTeacher(runtime, name="sure")
-    assert sure(photo, asked)[0].predicted_iou == pytest.approx(0.37, abs=1e-4)
+    assert sure(image, objects)[0].predicted_iou == pytest.approx(0.37, abs=1e-4)
     assert sure.settings["expects"] == "scorer"
 
 
 def test_a_checkpoint_follows_its_weights_window_rules() -> None:
-    photo, asked = targets()
+    image, objects = targets()
     runtime = FakeRuntime(reddish, geometry={"box_growth": 1.5, "box_max_aspect": 1.0})
-    window = CheckpointTeacher(runtime, name="square")(photo, asked)[0].window
-    assert window == geometry.box_window(asked[0].box, growth=1.5, max_aspect=1.0)
+    window = CheckpointTeacher(runtime, name="square")(image, objects)[0].window
+    assert window == geometry.box_window(objects[0].box, growth=1.5, max_aspect=1.0)
 
 
 def test_bf16_gives_nearly_the_same(tiny_safetensors: Path) -> None:
-    photo, asked = targets(3)
-    exact = open_teacher(f"checkpoint:{tiny_safetensors}", CPU)(photo, asked)
+    image, objects = targets(3)
+    exact = open_teacher(f"checkpoint:{tiny_safetensors}", CPU)(image, objects)
     rough = open_teacher(f"checkpoint:{tiny_safetensors}", replace(CPU, precision="bf16"))
-    for one, other in zip(exact, rough(photo, asked), strict=True):
+    for first, other in zip(exact, rough(image, objects), strict=True):
         assert other.logits.dtype == np.float32
-        spread = float(np.abs(one.logits).max())
-        assert 0 < np.abs(one.logits - other.logits).max() < 0.1 * spread
+        spread = float(np.abs(first.logits).max())
+        assert 0 < np.abs(first.logits - other.logits).max() < 0.1 * spread
 
 
 def test_onnx_weights_teach_too(tiny_safetensors: Path, tiny_onnx: Path) -> None:
-    photo, asked = targets(2)
-    one = open_teacher(f"checkpoint:{tiny_safetensors}", CPU)
+    image, objects = targets(2)
+    first = open_teacher(f"checkpoint:{tiny_safetensors}", CPU)
     other = open_teacher(f"checkpoint:{tiny_onnx}", CPU)
-    for a, b in zip(one(photo, asked), other(photo, asked), strict=True):
+    for a, b in zip(first(image, objects), other(image, objects), strict=True):
         np.testing.assert_allclose(a.logits, b.logits, atol=1e-3)
 
 
@@ -154,12 +154,12 @@ def spec(request: pytest.FixtureRequest, transformers: Any, tmp_path_factory: An
     return f"{request.param}:{path}"
 
 
-def reference(spec: str, photo: np.ndarray, target: Target, prompt: str) -> tuple[Any, Any, Window]:
+def reference(spec: str, image: np.ndarray, target: Target, prompt: str) -> tuple[Any, Any, Window]:
     """One prompt alone through the model's own forward: (3, s, s) logits, (3,) scores, window."""
     kind, folder = spec.split(":", 1)
     model, _ = sam.load_model(folder)
-    height, width = photo.shape[:2]
-    shown = (sam.squash if kind == "sam2" else sam.fit)(photo, SIDE)
+    height, width = image.shape[:2]
+    shown = (sam.squash if kind == "sam2" else sam.fit)(image, SIDE)
     # Whoever counts from the centre of the first pixel is half a pixel behind us.
     scale = np.array([shown.scale_x, shown.scale_y])
     point = np.array([target.point.x, target.point.y]) * scale - 0.5
@@ -179,10 +179,10 @@ def reference(spec: str, photo: np.ndarray, target: Target, prompt: str) -> tupl
 
 @pytest.mark.parametrize("prompt", ["box", "point", "both"])
 def test_sam_gives_what_the_model_gives(spec: str, prompt: str) -> None:
-    photo, asked = targets(4)
+    image, objects = targets(4)
     teacher = open_teacher(spec, replace(CPU, prompt=prompt))
-    for target, answer in zip(asked, teacher(photo, asked), strict=True):
-        maps, scores, window = reference(spec, photo, target, prompt)
+    for target, answer in zip(objects, teacher(image, objects), strict=True):
+        maps, scores, window = reference(spec, image, target, prompt)
         best = int(scores.argmax())
         np.testing.assert_allclose(answer.logits, maps[best], atol=1e-4)
         assert answer.predicted_iou == pytest.approx(float(scores[best]), abs=1e-4)
@@ -191,62 +191,64 @@ def test_sam_gives_what_the_model_gives(spec: str, prompt: str) -> None:
 
 
 def test_prompts_change_the_answer(spec: str) -> None:
-    photo, asked = targets(2)
-    found = [open_teacher(spec, replace(CPU, prompt=p))(photo, asked) for p in ("box", "point")]
-    assert np.abs(found[0][0].logits - found[0][1].logits).max() > 0.01
-    assert np.abs(found[0][0].logits - found[1][0].logits).max() > 0.01
+    image, objects = targets(2)
+    collected = [
+        open_teacher(spec, replace(CPU, prompt=p))(image, objects) for p in ("box", "point")
+    ]
+    assert np.abs(collected[0][0].logits - collected[0][1].logits).max() > 0.01
+    assert np.abs(collected[0][0].logits - collected[1][0].logits).max() > 0.01
 
 
-def test_a_photo_is_encoded_once_for_prompts_in_chunks(
+def test_an_image_is_encoded_once_for_prompts_in_chunks(
     spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photo, asked = targets(9)
+    image, objects = targets(9)
     teacher: Any = open_teacher(spec, CPU)
-    whole = teacher(photo, asked)
+    whole = teacher(image, objects)
     encoded: list[int] = []
     decoded: list[int] = []
     vision = teacher._model.model.vision_encoder
     vision.register_forward_hook(lambda *_: encoded.append(1))
     teacher._model.model.mask_decoder.register_forward_hook(lambda *_: decoded.append(1))
     monkeypatch.setattr(sam, "CHUNK", 4)
-    parts = teacher(photo, asked)
+    parts = teacher(image, objects)
     assert (len(encoded), len(decoded)) == (1, 3)
-    for one, other in zip(whole, parts, strict=True):
-        np.testing.assert_allclose(one.logits, other.logits, atol=1e-4)
+    for first, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(first.logits, other.logits, atol=1e-4)
 
 
 def test_the_truth_chooses_the_mask_nearest_to_it(spec: str) -> None:
-    photo, asked = targets(6)
-    chosen = open_teacher(spec, replace(CPU, choose="truth"))(photo, asked)
-    for target, answer in zip(asked, chosen, strict=True):
-        maps, scores, window = reference(spec, photo, target, "box")
+    image, objects = targets(6)
+    chosen = open_teacher(spec, replace(CPU, choose="truth"))(image, objects)
+    for target, answer in zip(objects, chosen, strict=True):
+        maps, scores, window = reference(spec, image, target, "box")
         ious = [
-            masks.iou(geometry.paste(one, window, *photo.shape[:2]) > 0, target.mask)
-            for one in maps
+            masks.iou(geometry.paste(each, window, *image.shape[:2]) > 0, target.mask)
+            for each in maps
         ]
         assert masks.iou(
-            geometry.paste(answer.logits, answer.window, *photo.shape[:2]) > 0, target.mask
+            geometry.paste(answer.logits, answer.window, *image.shape[:2]) > 0, target.mask
         ) == pytest.approx(max(ious))
         best = int(np.argmax(ious))
         assert answer.predicted_iou == pytest.approx(float(scores[best]), abs=1e-4)
 
 
 def test_a_truth_must_be_known_to_choose(spec: str) -> None:
-    photo, asked = targets()
+    image, objects = targets()
     teacher = open_teacher(spec, replace(CPU, choose="truth"))
     with pytest.raises(ConfigError, match="a truth that is not known"):
-        teacher(photo, [replace(asked[0], mask=None)])
+        teacher(image, [replace(objects[0], mask=None)])
 
 
 def test_sam_in_bf16_gives_nearly_the_same(spec: str) -> None:
-    photo, asked = targets(2)
+    image, objects = targets(2)
     exact = open_teacher(spec, replace(CPU, choose="truth"))
     rough = open_teacher(spec, replace(CPU, choose="truth", precision="bf16"))
     assert exact.fingerprint != rough.fingerprint
-    for one, other in zip(exact(photo, asked), rough(photo, asked), strict=True):
+    for first, other in zip(exact(image, objects), rough(image, objects), strict=True):
         assert other.logits.dtype == np.float32
         assert np.isfinite(other.logits).all()
-        assert one.window == other.window
+        assert first.window == other.window
 
 
 def test_fingerprints_are_of_weights_and_of_how_they_are_asked(
@@ -287,9 +289,11 @@ def test_a_hub_that_cannot_be_reached(transformers: Any, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     for where in ("nobody/no-such-model", "a/folder/that/is/not/there"):
-        with pytest.raises(WeightsError, match=f"there is no folder {where}, and no model") as said:
+        with pytest.raises(
+            WeightsError, match=f"there is no folder {where}, and no model"
+        ) as caught:
             open_teacher(f"sam2:{where}", CPU)
-        assert "check the name and the network" in str(said.value)
+        assert "check the name and the network" in str(caught.value)
 
 
 # --- ONNX pairs ---------------------------------------------------------------------------------
@@ -303,14 +307,14 @@ def onnx_folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("prompt", ["box", "point", "both"])
 def test_onnx_is_asked_in_the_layout_of_the_export(onnx_folder: Path, prompt: str) -> None:
-    photo, asked = targets(3)
+    image, objects = targets(3)
     teacher = open_teacher(f"onnx:{onnx_folder}", replace(CPU, prompt=prompt))
     pixels = np.zeros((3, SIDE, SIDE), np.float32)
     pixels[:, :48] = normalize(  # 72 x 96 at two thirds
-        np.asarray(sam.Image.fromarray(photo).resize((64, 48), sam.Image.Resampling.BILINEAR))[None]
+        np.asarray(sam.Image.fromarray(image).resize((64, 48), sam.Image.Resampling.BILINEAR))[None]
     )[0]
     mean = pixels.reshape(3, SIDE // CELL, CELL, SIDE // CELL, CELL).mean((0, 2, 4))
-    for target, answer in zip(asked, teacher(photo, asked), strict=True):
+    for target, answer in zip(objects, teacher(image, objects), strict=True):
         point = np.array([target.point.x, target.point.y]) * 2 / 3 - 0.5
         box = np.array([target.box.x0, target.box.y0, target.box.x1, target.box.y1]) * 2 / 3 - 0.5
         coords = {
@@ -328,9 +332,9 @@ def test_onnx_is_asked_in_the_layout_of_the_export(onnx_folder: Path, prompt: st
 def test_an_export_with_one_mask(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     folder = write_sam_onnx(tmp_path, masks=1)
-    photo, asked = targets()
+    image, objects = targets()
     files = f"onnx:{folder / 'encoder.onnx'},{folder / 'decoder.onnx'}"
-    assert open_teacher(files, CPU)(photo, asked)[0].predicted_iou == pytest.approx(0.1)
+    assert open_teacher(files, CPU)(image, objects)[0].predicted_iou == pytest.approx(0.1)
     assert open_teacher(files, CPU).fingerprint == open_teacher(f"onnx:{folder}", CPU).fingerprint
 
 
@@ -351,10 +355,10 @@ def test_onnx_files_of_something_else(onnx_folder: Path, tmp_path: Path) -> None
 
 def test_a_point_is_a_click(onnx_folder: Path) -> None:
     """The same answer wherever the box is: with --prompt point it is not shown."""
-    photo, asked = targets()
+    image, objects = targets()
     teacher = open_teacher(f"onnx:{onnx_folder}", replace(CPU, prompt="point"))
-    moved = replace(asked[0], box=Box(1, 1, 4, 4))
-    one, other = teacher(photo, [asked[0], moved])
-    np.testing.assert_array_equal(one.logits, other.logits)
-    far = replace(asked[0], point=Point(1, 1))
-    assert np.abs(teacher(photo, [far])[0].logits - one.logits).max() > 0.1
+    moved = replace(objects[0], box=Box(1, 1, 4, 4))
+    first, other = teacher(image, [objects[0], moved])
+    np.testing.assert_array_equal(first.logits, other.logits)
+    far = replace(objects[0], point=Point(1, 1))
+    assert np.abs(teacher(image, [far])[0].logits - first.logits).max() > 0.1

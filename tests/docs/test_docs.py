@@ -29,10 +29,10 @@ needs_weights = pytest.mark.skipif("default" not in shipped(), reason="no weight
 
 
 def check(test: doctest.DocTest) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-    runner.run(test, out=said.append)
-    assert runner.failures == 0, "".join(said)
+    runner.run(test, out=messages.append)
+    assert runner.failures == 0, "".join(messages)
     assert runner.tries > 0
 
 
@@ -50,9 +50,9 @@ def test_examples_of_pages(name: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_modules(name: str) -> None:
     tests = doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(name))
-    found = [test for test in tests if test.examples]
-    assert found
-    for test in found:
+    collected = [test for test in tests if test.examples]
+    assert collected
+    for test in collected:
         check(test)
 
 

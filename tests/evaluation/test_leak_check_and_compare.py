@@ -147,26 +147,26 @@ def clicked(ious: np.ndarray, **changes: Any) -> dict[str, Any]:
         for index, row in enumerate(ious)
     ]
     noc: dict[str, Any] = {"85": {}, "90": {}}
-    found = {"kind": "clicks", "start": "click", "dataset": "coco", "clicks": ious.shape[1]}
-    return {**found, "noc": noc, "objects": objects, **changes}
+    document = {"kind": "clicks", "start": "click", "dataset": "coco", "clicks": ious.shape[1]}
+    return {**document, "noc": noc, "objects": objects, **changes}
 
 
 def test_clicks_are_paired_after_each_click() -> None:
     rng = np.random.default_rng(0)
     before = np.sort(rng.uniform(0.2, 0.8, (60, 4)), axis=1)
     after = before + np.array([0.0, 0.05, 0.1, 0.15])
-    found = compare_clicks(clicked(before), clicked(np.vstack([after, after[:1]])))
-    assert found.n == 60
-    assert [each.difference for each in found.miou] == pytest.approx([0, 0.05, 0.1, 0.15])
-    assert found.miou[2].low == pytest.approx(0.1)
-    assert found.better == (0, 1, 1, 1)
+    comparison = compare_clicks(clicked(before), clicked(np.vstack([after, after[:1]])))
+    assert comparison.n == 60
+    assert [each.difference for each in comparison.miou] == pytest.approx([0, 0.05, 0.1, 0.15])
+    assert comparison.miou[2].low == pytest.approx(0.1)
+    assert comparison.better == (0, 1, 1, 1)
     # Nothing of A gets to 0.85, which counts as the limit of 4 clicks.
-    assert found.noc["85"].a == 4
+    assert comparison.noc["85"].a == 4
     expected = [next((i + 1 for i, iou in enumerate(row) if iou >= 0.85), 4) for row in after]
-    assert found.noc["85"].b == pytest.approx(np.mean(expected))
-    assert found.noc["85"].difference < 0
-    assert "NoC@85" in str(found)
-    assert json.loads(json.dumps(found.to_json()))["start"] == "click"
+    assert comparison.noc["85"].b == pytest.approx(np.mean(expected))
+    assert comparison.noc["85"].difference < 0
+    assert "NoC@85" in str(comparison)
+    assert json.loads(json.dumps(comparison.to_json()))["start"] == "click"
 
 
 def test_clicks_that_cannot_be_compared() -> None:

@@ -54,8 +54,8 @@ def test_it_gives_the_models_outputs_for_any_batch(model: PicoSAM2, path: Path) 
         crops = torch.randn(count, 3, 32, 32)
         with torch.inference_mode():
             expected = model.eval()(crops)
-        found = session.run(["logits", "iou"], {"image": crops.numpy()})
-        for name, got in zip(("logits", "iou"), found, strict=True):
+        outputs = session.run(["logits", "iou"], {"image": crops.numpy()})
+        for name, got in zip(("logits", "iou"), outputs, strict=True):
             np.testing.assert_allclose(got, expected[name].numpy(), atol=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_the_graph_is_lean(path: Path) -> None:
     text = path.read_bytes()
     for word in (b"/work", b"/home", b"site-packages", b".py"):
         assert word not in text
-    size = sum(numpy_helper.to_array(one).nbytes for one in graph.graph.initializer)
+    size = sum(numpy_helper.to_array(initializer).nbytes for initializer in graph.graph.initializer)
     assert path.stat().st_size < size + 40_000
 
 
@@ -169,10 +169,10 @@ def test_every_variant_exports_and_the_sensor_takes_it(
     crops = torch.randn(5, 3, 32, 32)
     with torch.inference_mode():
         expected = model.eval()(crops)["logits"]
-    (found,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
+    (outputs,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
         ["logits"], {"image": crops.numpy()}
     )
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(outputs, expected.numpy(), atol=1e-4)
     assert not check_file(path).problems
 
 
@@ -192,10 +192,10 @@ def test_a_file_that_differs_is_not_kept(
     honest = export_module.onnx.save
 
     def spoils(graph: Any, target: Path) -> None:
-        for one in graph.graph.initializer:
-            array = numpy_helper.to_array(one)
+        for initializer in graph.graph.initializer:
+            array = numpy_helper.to_array(initializer)
             if array.dtype == np.float32 and array.size > 1:
-                one.CopyFrom(numpy_helper.from_array(array * 1.1, one.name))
+                initializer.CopyFrom(numpy_helper.from_array(array * 1.1, initializer.name))
         honest(graph, target)
 
     monkeypatch.setattr(export_module.onnx, "save", spoils)

@@ -87,11 +87,11 @@ def use(path: Path, form: Any = None) -> None:
     problems: list[EntryProblem] = list(file.problems)
     for name in file.images:
         try:
-            found = file.read(name, 60, 80)
+            result = file.read(name, 60, 80)
         except PicoSAM2Error:
             continue
-        problems += found.problems
-        for entry in found.entries:
+        problems += result.problems
+        for entry in result.entries:
             assert entry.category in file.categories
             entry.label.encode()
     file.match(["a.jpg", "sub/b.jpg", "c.png"])

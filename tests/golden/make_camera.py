@@ -32,11 +32,11 @@ def main() -> None:
             kept[tuple(sensor.roi)] = eight_bit(logits)
         return logits
 
-    objects = {one.name: one for one in sample_objects()}
+    objects = {sample_object.name: sample_object for sample_object in sample_objects()}
     for name in (CLICKED, BOXED):
-        picture = sample()
+        image = sample()
         side = predictor.runtime.info.input_size
-        sensor = SimulatedSensor(lambda _, picture=picture: picture, network, side=side)
+        sensor = SimulatedSensor(lambda _, image=image: image, network, side=side)
         camera = AiCamera(find_weights("default"), predictor.runtime.info, devices=sensor.devices)
         session = Session(camera, predictor)
         session.step()

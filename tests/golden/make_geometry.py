@@ -287,9 +287,9 @@ def _to_crop(window: tuple[float, ...], size: int) -> dict[str, Any]:
     }
 
 
-def _crop(name: str, picture: str, window: tuple[float, ...], size: int) -> dict[str, Any]:
-    pixels = geometry.crop(image(IMAGES[picture]), Window(*window), size)
-    return {"name": name, "image": picture, "window": window, "size": size,
+def _crop(name: str, shown: str, window: tuple[float, ...], size: int) -> dict[str, Any]:
+    pixels = geometry.crop(image(IMAGES[shown]), Window(*window), size)
+    return {"name": name, "image": shown, "window": window, "size": size,
             "expected": base64.b64encode(pixels.tobytes()).decode()}  # fmt: skip
 
 

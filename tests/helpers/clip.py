@@ -64,7 +64,7 @@ def make_clip(
     Both map names to the place of the middle. The frames have a camera's noise.
     """
     rng = np.random.default_rng(seed)
-    objects = {one.name: one for one in sample_objects()}
+    objects = {sample_object.name: sample_object for sample_object in sample_objects()}
     below = ground()
     for other, (x, y) in (lying or {}).items():
         _lay(below, *_sprite(objects[other], 1.0), x, y)
@@ -84,15 +84,15 @@ def make_clip(
 
 
 def _sprite(
-    one: SampleObject, scale: float
+    thing: SampleObject, scale: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """An object's pixels (h, w, 3) and its cover (h, w), 0..1, at a size."""
-    place = np.s_[int(one.box.y0) : int(one.box.y1), int(one.box.x0) : int(one.box.x1)]
-    cover = one.mask[place].astype(np.uint8) * np.uint8(255)
+    place = np.s_[int(thing.box.y0) : int(thing.box.y1), int(thing.box.x0) : int(thing.box.x1)]
+    cover = thing.mask[place].astype(np.uint8) * np.uint8(255)
     size = max(round(cover.shape[1] * scale), 1), max(round(cover.shape[0] * scale), 1)
-    picture = Image.fromarray(sample()[place]).resize(size, Image.Resampling.BILINEAR)
+    image = Image.fromarray(sample()[place]).resize(size, Image.Resampling.BILINEAR)
     shape = Image.fromarray(cover).resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(picture, float), np.asarray(shape, float) / 255
+    return np.asarray(image, float), np.asarray(shape, float) / 255
 
 
 def _lay(

@@ -84,8 +84,8 @@ def flat_scene(height: int = 240, width: int = 320) -> tuple[np.ndarray, dict[st
         "square": (abs(x - 0.7 * width) < 0.2 * height) & (abs(y - 0.3 * height) < 0.2 * height),
         "bar": (abs(x - 0.5 * width) < 0.3 * width) & (abs(y - 0.8 * height) < 0.08 * height),
     }
-    picture = np.full((height, width, 3), 40, np.uint8)
+    image = np.full((height, width, 3), 40, np.uint8)
     colors = {"disc": (200, 60, 60), "square": (60, 200, 60), "bar": (70, 90, 220)}
     for name, mask in masks.items():
-        picture[mask] = colors[name]
-    return picture, masks
+        image[mask] = colors[name]
+    return image, masks

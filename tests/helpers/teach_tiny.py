@@ -33,11 +33,11 @@ class TruthTeacher:
         self.asked: list[int] = []
         self._kill_at = kill_at
 
-    def __call__(self, photo: np.ndarray, targets: list[Target]) -> list[TeacherAnswer]:
+    def __call__(self, image: np.ndarray, targets: list[Target]) -> list[TeacherAnswer]:
         self.asked.append(len(targets))
         if len(self.asked) == self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        height, width = photo.shape[:2]
+        height, width = image.shape[:2]
         return [
             TeacherAnswer(
                 logits=np.where(target.mask, STRENGTH, -STRENGTH).astype(np.float32),

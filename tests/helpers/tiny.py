@@ -28,9 +28,9 @@ def scene(seed: int, height: int = HEIGHT, width: int = WIDTH) -> tuple[np.ndarr
     mask = (x - cx) ** 2 + (y - cy) ** 2 < rng.uniform(10, 22) ** 2
     coarse = rng.integers(0, 90, (6, 8, 3), dtype=np.uint8)
     ground = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    photo = ground.copy()
-    photo[mask] = rng.integers(140, 256, 3)
-    return photo, mask
+    image = ground.copy()
+    image[mask] = rng.integers(140, 256, 3)
+    return image, mask
 
 
 def write_coco(
@@ -43,9 +43,9 @@ def write_coco(
         "images": [], "annotations": [], "categories": [{"id": 1, "name": "thing"}],
     }  # fmt: skip
     for number in range(start, start + count):
-        photo, mask = scene(number)
+        image, mask = scene(number)
         file = f"{number:03d}.png"
-        Image.fromarray(photo).save(images / file)
+        Image.fromarray(image).save(images / file)
         document["images"].append(
             {"id": number + 1, "file_name": file, "height": HEIGHT, "width": WIDTH}
         )

@@ -41,13 +41,13 @@ def check_batch_norm(report: Path) -> None:
         mine = slice(group.rank * 3, group.rank * 3 + 3)
         part = whole[mine].clone().requires_grad_()
         whole.requires_grad_()
-        expected, found = plain(whole), shared(part)
+        expected, actual = plain(whole), shared(part)
         (expected * weigh).sum().backward()
-        (found * weigh[mine]).sum().backward()
+        (actual * weigh[mine]).sum().backward()
         gradient = shared[0].weight.grad.clone()
         dist.all_reduce(gradient)
         differences = [
-            (expected[mine] - found).abs().max(),
+            (expected[mine] - actual).abs().max(),
             (whole.grad[mine] - part.grad).abs().max(),
             (plain.weight.grad - gradient).abs().max(),
             (plain.running_mean - shared[0].running_mean).abs().max(),

@@ -26,9 +26,9 @@ def segmentation(path: Path) -> Segmentation:
 
 
 def written(path: Path, form: str, **encoding: bool) -> Image.Image:
-    found = segmentation(path)
-    assert found.image is not None
-    data = encode(form, path.name, found.image, [found], extras=file_extras(path), **encoding)  # type: ignore[arg-type]
+    result = segmentation(path)
+    assert result.image is not None
+    data = encode(form, path.name, result.image, [result], extras=file_extras(path), **encoding)  # type: ignore[arg-type]
     return Image.open(io.BytesIO(data))
 
 

@@ -60,15 +60,15 @@ def test_binary_png(mask: np.ndarray) -> None:
 @given(any_mask, st.floats(0.01, 9), st.booleans())
 @few
 def test_cutout_png(mask: np.ndarray, sure: float, soft: bool) -> None:
-    picture = np.random.default_rng(0).integers(1, 256, (*mask.shape, 3), np.uint8)
+    image = np.random.default_rng(0).integers(1, 256, (*mask.shape, 3), np.uint8)
     logits = np.where(mask, sure, -sure).astype(np.float32) if soft else None
-    one = Segmentation(
-        mask=mask, score=0.5, prompt=Prompt(box=Box(0, 0, 1, 1)), image=picture, logits=logits
+    first = Segmentation(
+        mask=mask, score=0.5, prompt=Prompt(box=Box(0, 0, 1, 1)), image=image, logits=logits
     )
-    file = io.BytesIO(encode_image(one.cutout(), "PNG"))
+    file = io.BytesIO(encode_image(first.cutout(), "PNG"))
     back = np.asarray(Image.open(file).convert("RGBA"))
     assert np.array_equal(back[..., 3] > 127, mask)
-    assert np.array_equal(back[mask][:, :3], picture[mask])
+    assert np.array_equal(back[mask][:, :3], image[mask])
 
 
 @given(any_mask)
@@ -81,16 +81,18 @@ def test_json(mask: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("write", [formats.indexed_png, formats.ids_png])
-@given(found=some_masks)
+@given(objects=some_masks)
 @few
-def test_numbered_png(write: Any, found: list[np.ndarray]) -> None:
-    back = formats.read_ids_png(write(found))
-    numbers = formats.numbered(found)
+def test_numbered_png(write: Any, objects: list[np.ndarray]) -> None:
+    back = formats.read_ids_png(write(objects))
+    numbers = formats.numbered(objects)
     for number, mask in enumerate(back, 1):
         assert np.array_equal(mask, numbers == number)
-    assert np.array_equal(numbers > 0, np.logical_or.reduce(found))
-    if np.sum(found, axis=0).max(initial=0) <= 1 and found[-1].any():  # nothing is behind another
-        assert all(np.array_equal(a, b) for a, b in zip(back, found, strict=True))
+    assert np.array_equal(numbers > 0, np.logical_or.reduce(objects))
+    if (
+        np.sum(objects, axis=0).max(initial=0) <= 1 and objects[-1].any()
+    ):  # nothing is behind another
+        assert all(np.array_equal(a, b) for a, b in zip(back, objects, strict=True))
 
 
 def test_smaller_objects_are_in_front() -> None:
@@ -98,7 +100,7 @@ def test_smaller_objects_are_in_front() -> None:
     small[1:3, 1:3] = True
     for order in ([large, small], [small, large]):
         numbers = formats.numbered(order)
-        assert np.array_equal(numbers == 1 + [one is small for one in order].index(True), small)
+        assert np.array_equal(numbers == 1 + [each is small for each in order].index(True), small)
 
 
 @given(any_mask)
@@ -113,14 +115,14 @@ def test_outlines(mask: np.ndarray) -> None:
 
 @given(some_masks)
 @few
-def test_svg(found: list[np.ndarray]) -> None:
-    height, width = found[0].shape
-    names = [f'a<b & "{index}"' for index in range(len(found))]
-    text = formats.svg([made(m) for m in found], height, width, tolerance=0, labels=names)
+def test_svg(objects: list[np.ndarray]) -> None:
+    height, width = objects[0].shape
+    names = [f'a<b & "{index}"' for index in range(len(objects))]
+    text = formats.svg([made(m) for m in objects], height, width, tolerance=0, labels=names)
     root = ElementTree.fromstring(text)
     assert root.get("viewBox") == f"0 0 {width} {height}"
     paths = sorted(root, key=lambda path: int(path.attrib["data-object"]))
-    for mask, name, path in zip(found, names, paths, strict=True):
+    for mask, name, path in zip(objects, names, paths, strict=True):
         assert path.get("data-label") == name
         rings = [
             np.array([pair.split(",") for pair in part.rstrip("Z ").split()], float)
@@ -132,9 +134,9 @@ def test_svg(found: list[np.ndarray]) -> None:
 
 @given(some_masks, st.booleans())
 @few
-def test_coco(found: list[np.ndarray], polygons: bool) -> None:
-    height, width = found[0].shape
-    for number, mask in enumerate(found):
+def test_coco(objects: list[np.ndarray], polygons: bool) -> None:
+    height, width = objects[0].shape
+    for number, mask in enumerate(objects):
         entry = through_json(
             formats.coco_annotation(
                 made(mask), id=number, image_id=7, polygons=polygons, tolerance=0
@@ -148,15 +150,15 @@ def test_coco(found: list[np.ndarray], polygons: bool) -> None:
 
 @given(some_masks)
 @few
-def test_yolo(found: list[np.ndarray]) -> None:
-    height, width = found[0].shape
-    text = formats.yolo([made(m) for m in found], class_ids=range(len(found)), tolerance=0)
+def test_yolo(objects: list[np.ndarray]) -> None:
+    height, width = objects[0].shape
+    text = formats.yolo([made(m) for m in objects], class_ids=range(len(objects)), tolerance=0)
     back = formats.read_yolo(text, height, width, names={0: "first"})
-    kept = [(i, mask) for i, mask in enumerate(found) if mask.any()]
-    for (index, mask), one in zip(kept, back, strict=True):
-        assert one.mask is not None
-        assert np.array_equal(one.mask, mask)
-        assert one.label == ("first" if index == 0 else str(index))
+    kept = [(i, mask) for i, mask in enumerate(objects) if mask.any()]
+    for (index, mask), each in zip(kept, back, strict=True):
+        assert each.mask is not None
+        assert np.array_equal(each.mask, mask)
+        assert each.label == ("first" if index == 0 else str(index))
 
 
 TWO_AND_ONE: dict[str, Any] = {
@@ -198,29 +200,29 @@ def test_numbers_and_names_of_numpy_in_documents() -> None:
 
 @given(some_masks)
 @few
-def test_labelme(found: list[np.ndarray]) -> None:
-    height, width = found[0].shape
-    names = [f"thing {index}" for index in range(len(found))]
+def test_labelme(objects: list[np.ndarray]) -> None:
+    height, width = objects[0].shape
+    names = [f"thing {index}" for index in range(len(objects))]
     written = formats.labelme(
-        [made(m) for m in found], "a.jpg", height, width, tolerance=0, labels=names
+        [made(m) for m in objects], "a.jpg", height, width, tolerance=0, labels=names
     )
     back = formats.read_labelme(through_json(written))
-    kept = [(name, mask) for name, mask in zip(names, found, strict=True) if mask.any()]
-    for (name, mask), one in zip(kept, back, strict=True):
-        assert one.mask is not None
-        assert np.array_equal(one.mask, mask)
-        assert one.label == name
+    kept = [(name, mask) for name, mask in zip(names, objects, strict=True) if mask.any()]
+    for (name, mask), each in zip(kept, back, strict=True):
+        assert each.mask is not None
+        assert np.array_equal(each.mask, mask)
+        assert each.label == name
 
 
 @given(some_masks)
 @few
-def test_supervision(found: list[np.ndarray]) -> None:
+def test_supervision(objects: list[np.ndarray]) -> None:
     pytest.importorskip("supervision")
-    made_ = formats.detections([made(m, 0.25) for m in found])
-    assert np.array_equal(made_.mask, np.stack(found))
+    made_ = formats.detections([made(m, 0.25) for m in objects])
+    assert np.array_equal(made_.mask, np.stack(objects))
     assert np.allclose(made_.confidence, 0.25)
-    for one, box in zip(found, made_.xyxy, strict=True):
-        expected = made(one).box
+    for each, box in zip(objects, made_.xyxy, strict=True):
+        expected = made(each).box
         assert expected is None or Box(*box.tolist()) == expected
 
 
@@ -289,9 +291,9 @@ def test_pycocotools_reads_empty_masks() -> None:
 
 
 def test_indexed_png_has_colors() -> None:
-    picture = Image.open(io.BytesIO(formats.indexed_png(discs())))
-    assert picture.mode == "P"
-    assert picture.convert("RGB").getpixel((40, 45)) == formats.colors(2)[0]
+    image = Image.open(io.BytesIO(formats.indexed_png(discs())))
+    assert image.mode == "P"
+    assert image.convert("RGB").getpixel((40, 45)) == formats.colors(2)[0]
     assert len(set(formats.colors(120))) == 120
 
 
@@ -318,9 +320,9 @@ def test_an_object_as_prompt() -> None:
 
 
 def test_yolo_boxes() -> None:
-    one, two = formats.read_yolo("3 0.5 0.5 0.5 0.25 0.875\n\n0 .25 .5 .5 1\n", 40, 80)
-    assert one.box == Box(20, 15, 60, 25)
-    assert (one.label, one.score) == ("3", 0.875)
+    first, two = formats.read_yolo("3 0.5 0.5 0.5 0.25 0.875\n\n0 .25 .5 .5 1\n", 40, 80)
+    assert first.box == Box(20, 15, 60, 25)
+    assert (first.label, first.score) == ("3", 0.875)
     assert two.box == Box(0, 0, 40, 40)
 
 
@@ -338,7 +340,7 @@ def labelme_file(*shapes: dict[str, Any]) -> dict[str, Any]:
 
 def test_labelme_shapes() -> None:
     patch = np.array([[1, 0], [1, 1]], bool)
-    found = formats.read_labelme(
+    read_back = formats.read_labelme(
         labelme_file(
             {"label": "a", "shape_type": "rectangle", "points": [[9, 8], [2, 3]], "group_id": 4},
             {"label": "a", "shape_type": "point", "points": [[5, 5]], "group_id": 4},
@@ -353,13 +355,13 @@ def test_labelme_shapes() -> None:
             {"label": "e", "shape_type": "points", "points": [[1, 2], [3, 4]]},
         )
     )
-    assert [one.label for one in found] == ["a", "b", "d", "e"]
-    assert found[0].prompt() == Prompt(points=(Point(5, 5),), box=Box(2, 3, 9, 8))
-    assert found[1].prompt().box == Box(6, 6, 14, 14)
-    assert found[2].mask is not None
-    assert np.array_equal(found[2].mask[18:, 28:], patch)
-    assert found[2].mask.sum() == 3
-    assert found[3].points == (Point(1, 2), Point(3, 4))
+    assert [each.label for each in read_back] == ["a", "b", "d", "e"]
+    assert read_back[0].prompt() == Prompt(points=(Point(5, 5),), box=Box(2, 3, 9, 8))
+    assert read_back[1].prompt().box == Box(6, 6, 14, 14)
+    assert read_back[2].mask is not None
+    assert np.array_equal(read_back[2].mask[18:, 28:], patch)
+    assert read_back[2].mask.sum() == 3
+    assert read_back[3].points == (Point(1, 2), Point(3, 4))
 
 
 @pytest.mark.parametrize(

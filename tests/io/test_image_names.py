@@ -35,16 +35,16 @@ def test_a_name_means_an_image(name: str, image: str) -> None:
 
 
 def test_the_exact_image_only() -> None:
-    found = match_names(["a.jpg"], ["a.jpg", "sub/a.jpg"])
-    assert found.names == {"a.jpg": "a.jpg"}
-    assert not found.unclear
+    matched = match_names(["a.jpg"], ["a.jpg", "sub/a.jpg"])
+    assert matched.names == {"a.jpg": "a.jpg"}
+    assert not matched.unclear
 
 
 def test_each_image_goes_to_the_name_that_fits_it_best() -> None:
-    found = match_names(["x/a.jpg", "y/a.jpg"], ["data/y/a.jpg", "data/x/a.jpg"])
-    assert found.names == {"data/x/a.jpg": "x/a.jpg", "data/y/a.jpg": "y/a.jpg"}
-    found = match_names(["z/a.jpg", "x/a.jpg"], ["x/a.jpg"])
-    assert found.names == {"x/a.jpg": "x/a.jpg"}  # and z/a.jpg has no image
+    matched = match_names(["x/a.jpg", "y/a.jpg"], ["data/y/a.jpg", "data/x/a.jpg"])
+    assert matched.names == {"data/x/a.jpg": "x/a.jpg", "data/y/a.jpg": "y/a.jpg"}
+    matched = match_names(["z/a.jpg", "x/a.jpg"], ["x/a.jpg"])
+    assert matched.names == {"x/a.jpg": "x/a.jpg"}  # and z/a.jpg has no image
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def test_each_image_goes_to_the_name_that_fits_it_best() -> None:
 def test_what_may_be_several_is_unclear(
     names: list[str], images: list[str], unclear: list[str]
 ) -> None:
-    found = match_names(names, images)
-    assert not found.names
-    assert list(found.unclear) == unclear
-    assert "by its path" in found.unclear[unclear[0]].what
+    matched = match_names(names, images)
+    assert not matched.names
+    assert list(matched.unclear) == unclear
+    assert "by its path" in matched.unclear[unclear[0]].what
 
 
 def test_names_of_nothing() -> None:
-    found = match_names(["b.jpg", "", "/", "a.png"], ["a.jpg"])
-    assert (found.names, found.unclear) == ({}, {})
+    matched = match_names(["b.jpg", "", "/", "a.png"], ["a.jpg"])
+    assert (matched.names, matched.unclear) == ({}, {})
 
 
 def test_spellings_stay_inside() -> None:

@@ -22,12 +22,12 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def asked(file: PromptFile, name: str, height: int = 100, width: int = 200) -> list[Any]:
+def entries_of(file: PromptFile, name: str, height: int = 100, width: int = 200) -> list[Any]:
     key = file.find(name)
     assert key is not None
-    found = file.read(key, height, width)
-    assert not found.problems
-    return list(found.entries)
+    result = file.read(key, height, width)
+    assert not result.problems
+    return list(result.entries)
 
 
 # --- prompts ------------------------------------------------------------------------------------
@@ -49,16 +49,16 @@ a.jpg,x,,1,1,1,0,0,9,9
 @pytest.mark.parametrize("name", ["p.json", "p.csv"])
 def test_prompts(tmp_path: Path, name: str) -> None:
     file = read_prompt_file(write(tmp_path / name, JSON if name.endswith("json") else CSV))
-    first, second = asked(file, "a.jpg")
+    first, second = entries_of(file, "a.jpg")
     assert first.prompt == Prompt(points=(Point(3, 4), Point(5, 6, False)))
     assert (first.label, first.id, first.name) == ("cat", 7, "object 7")
     assert second.prompt == Prompt(points=(Point(1, 1),), box=Box(0, 0, 9, 9))
-    assert asked(file, "sub/b.png")[0].prompt == Prompt(box=Box(1, 2, 3, 4))
+    assert entries_of(file, "sub/b.png")[0].prompt == Prompt(box=Box(1, 2, 3, 4))
     assert file.categories == {1: "cat", 2: "object"}
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("p.txt", "", "must end in"),
         ("p.json", {}, "a list"),
@@ -74,8 +74,8 @@ def test_prompts(tmp_path: Path, name: str) -> None:
         ("p.csv", "image,x,y\na,1,two\n", "no numbers"),
     ],
 )
-def test_bad_prompts(tmp_path: Path, name: str, content: Any, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_bad_prompts(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         read_prompt_file(write(tmp_path / name, content))
 
 
@@ -123,7 +123,7 @@ def instances() -> dict[str, Any]:
 
 def test_coco_instances(tmp_path: Path) -> None:
     file = read_boxes(write(tmp_path / "c.json", instances()))
-    box, mask = asked(file, "a.jpg")
+    box, mask = entries_of(file, "a.jpg")
     assert (box.prompt, box.label, box.id, box.score) == (
         Prompt(box=Box(1, 2, 11, 22)),
         "cat",
@@ -131,7 +131,7 @@ def test_coco_instances(tmp_path: Path) -> None:
         0.5,
     )
     assert mask.prompt == Prompt(box=Box(30, 10, 50, 20))
-    assert [one.id for one in asked(file, "b.jpg")] == [16]
+    assert [each.id for each in entries_of(file, "b.jpg")] == [16]
     assert file.categories == {3: "cat", 8: "8"}
     assert file.image_ids == {"a.jpg": 5, "b.jpg": 6}
     assert [problem.where for problem in file.problems] == [
@@ -142,8 +142,8 @@ def test_coco_instances(tmp_path: Path) -> None:
 def test_coco_results(tmp_path: Path) -> None:
     results = [{"image_id": 139, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.25}]
     file = read_boxes(write(tmp_path / "r.json", results))
-    (one,) = asked(file, "000000000139.jpg")
-    assert (one.label, one.id, one.score) == ("1", None, 0.25)
+    (first,) = entries_of(file, "000000000139.jpg")
+    assert (first.label, first.id, first.score) == ("1", None, 0.25)
     assert file.image_ids == {"139": 139}
 
 
@@ -151,11 +151,11 @@ def test_yolo(tmp_path: Path) -> None:
     write(tmp_path / "y/sub/a.txt", "2 0.5 0.5 0.5 0.5 0.75\n0 0 0 1 0 1 1\n")
     write(tmp_path / "y/classes.txt", "dog\n\nbird\n")
     file = read_boxes(tmp_path / "y")
-    bird, dog = asked(file, "sub/a.jpg")
+    bird, dog = entries_of(file, "sub/a.jpg")
     assert (bird.prompt.box, bird.label, bird.score) == (Box(50, 25, 150, 75), "bird", 0.75)
     assert dog.label == "dog"
     assert file.categories == {0: "dog", 2: "bird"}
-    assert asked(read_boxes(tmp_path / "y/sub/a.txt"), "a.jpg")[0].label == "2"
+    assert entries_of(read_boxes(tmp_path / "y/sub/a.txt"), "a.jpg")[0].label == "2"
 
 
 def test_labelme(tmp_path: Path) -> None:
@@ -170,13 +170,13 @@ def test_labelme(tmp_path: Path) -> None:
     write(tmp_path / "l/a.json", document)
     write(tmp_path / "l/b.json", "broken")
     file = read_boxes(tmp_path / "l")
-    cup, pen = asked(file, "a.jpg")
+    cup, pen = entries_of(file, "a.jpg")
     assert (cup.prompt, cup.label) == (Prompt(box=Box(1, 2, 9, 8)), "cup")
     assert pen.prompt == Prompt(points=(Point(4, 4),))
     assert file.categories == {1: "cup", 2: "pen"}
     with pytest.raises(DataError, match=r"b\.json"):
-        asked(file, "b.jpg")
-    assert asked(read_boxes(tmp_path / "l/a.json"), "a.jpg")[0].label == "cup"
+        entries_of(file, "b.jpg")
+    assert entries_of(read_boxes(tmp_path / "l/a.json"), "a.jpg")[0].label == "cup"
 
 
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:
@@ -184,15 +184,15 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
 
     mask = np.zeros((100, 200), bool)
     mask[10:20, 30:50] = True
-    found = [Segmentation(mask=mask, score=0.5, prompt=Prompt(points=(Point(40, 15),)))]
-    annotation = formats.coco_annotation(found[0], id=1, image_id=1)
+    collected = [Segmentation(mask=mask, score=0.5, prompt=Prompt(points=(Point(40, 15),)))]
+    annotation = formats.coco_annotation(collected[0], id=1, image_id=1)
     image = {"id": 1, "file_name": "a.jpg", "height": 100, "width": 200}
     write(tmp_path / "coco.json", formats.coco_document([image], [annotation]))
-    write(tmp_path / "yolo/a.txt", formats.yolo(found))
-    write(tmp_path / "labelme/a.json", formats.labelme(found, "a.jpg", 100, 200))
+    write(tmp_path / "yolo/a.txt", formats.yolo(collected))
+    write(tmp_path / "labelme/a.json", formats.labelme(collected, "a.jpg", 100, 200))
     for path in ("coco.json", "yolo", "labelme"):
-        (one,) = asked(read_boxes(tmp_path / path), "a.jpg")
-        assert one.prompt.box == Box(30, 10, 50, 20)
+        (first,) = entries_of(read_boxes(tmp_path / path), "a.jpg")
+        assert first.prompt.box == Box(30, 10, 50, 20)
 
 
 @pytest.mark.parametrize("content", [{"images": []}, 3, {"images": 1, "annotations": 2}])
@@ -215,8 +215,8 @@ def test_folders_that_tell_nothing(tmp_path: Path) -> None:
 
 
 def entries_and_problems(file: PromptFile, name: str) -> tuple[int, list[str]]:
-    found = file.read(name, 100, 200)
-    return len(found.entries), [str(problem) for problem in [*file.problems, *found.problems]]
+    result = file.read(name, 100, 200)
+    return len(result.entries), [str(problem) for problem in [*file.problems, *result.problems]]
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_labelme_shapes_that_newer_releases_write(tmp_path: Path) -> None:
     ]
     write(tmp_path / "a.json", {"imageHeight": 100, "imageWidth": 200, "shapes": shapes})
     file = read_boxes(tmp_path, "labelme")
-    oriented, unlabelled = asked(file, "a.jpg")
+    oriented, unlabelled = entries_of(file, "a.jpg")
     assert oriented.prompt.box == Box(10, 10, 29, 30)  # no pixel's center is in the last corner
     assert (unlabelled.label, file.categories[unlabelled.category]) == ("object", "object")
 
@@ -339,10 +339,10 @@ def test_one_odd_entry_of_coco(tmp_path: Path, changes: dict[str, Any], count: i
     good = {"id": 1, "image_id": 5, "category_id": 3, "bbox": [1, 2, 10, 20]}
     image = {"id": 5, "file_name": "a.jpg", "width": 200.0, "height": "100"}
     document = {"images": [image], "annotations": [good, {**good, "id": 2, **changes}]}
-    found, problems = entries_and_problems(
+    entries, problems = entries_and_problems(
         read_boxes(write(tmp_path / "c.json", document)), "a.jpg"
     )
-    assert found == count
+    assert entries == count
     assert len(problems) == 2 - count
 
 
@@ -352,7 +352,7 @@ def test_odd_categories_of_coco(tmp_path: Path, categories: Any) -> None:
     images = [{"id": 5, "file_name": "a.jpg"}]
     document = {"images": images, "annotations": [entry], "categories": categories}
     file = read_boxes(write(tmp_path / "c.json", document))
-    assert asked(file, "a.jpg")[0].label == "3"
+    assert entries_of(file, "a.jpg")[0].label == "3"
     assert len(file.problems) == 1
 
 
@@ -371,7 +371,7 @@ def test_two_categories_of_one_name_stay_two(tmp_path: Path) -> None:
         ],
     }
     file = read_boxes(write(tmp_path / "c.json", document))
-    assert [(one.category, one.label) for one in asked(file, "a.jpg")] == [
+    assert [(each.category, each.label) for each in entries_of(file, "a.jpg")] == [
         (1, "cars"), (2, "cars"), (3, "3"),
     ]  # fmt: skip
     assert file.categories == {1: "cars", 2: "cars", 7: "3", 3: "3"}
@@ -381,7 +381,7 @@ def test_two_yolo_classes_of_one_name_stay_two(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "0 .5 .5 .2 .2\n1 .5 .5 .4 .4\n")
     write(tmp_path / "classes.txt", "cars\ncars\nunused\n")
     file = read_boxes(tmp_path)
-    assert [one.category for one in asked(file, "a.jpg")] == [0, 1]
+    assert [each.category for each in entries_of(file, "a.jpg")] == [0, 1]
     assert file.categories == {0: "cars", 1: "cars", 2: "unused"}
 
 
@@ -392,7 +392,7 @@ def test_two_images_of_one_file_name_are_read_as_one(tmp_path: Path) -> None:
         "annotations": [{**entry, "id": n, "image_id": n} for n in (5, 6)],
     }
     file = read_boxes(write(tmp_path / "c.json", document))
-    assert [one.id for one in asked(file, "a.jpg")] == [5, 6]
+    assert [each.id for each in entries_of(file, "a.jpg")] == [5, 6]
     assert "same file_name" in file.problems[0].what
 
 
@@ -407,7 +407,7 @@ def test_ids_that_are_text(tmp_path: Path) -> None:
     }  # fmt: skip
     file = read_boxes(write(tmp_path / "c.json", document))
     assert not file.problems
-    assert asked(file, "a.jpg")[0].label == asked(file, "b.jpg")[0].label == "cat"
+    assert entries_of(file, "a.jpg")[0].label == entries_of(file, "b.jpg")[0].label == "cat"
     assert file.image_ids == {"a.jpg": 2, "b.jpg": 1}
 
 
@@ -417,9 +417,9 @@ def test_an_image_path_settles_which_image_labelme_means(tmp_path: Path) -> None
     write(tmp_path / "a.json", {**document, "imagePath": "..\\images\\a.png"})
     write(tmp_path / "b.json", {**document, "imagePath": "images\\other.jpg"})
     file = read_boxes(tmp_path, "labelme")
-    found = file.match(["a.jpg", "a.png", "other.jpg"])
-    assert found.names == {"a.png": "a", "other.jpg": "b"}
-    assert not found.unclear
+    matched = file.match(["a.jpg", "a.png", "other.jpg"])
+    assert matched.names == {"a.png": "a", "other.jpg": "b"}
+    assert not matched.unclear
 
 
 # --- sizes --------------------------------------------------------------------------------------
@@ -444,7 +444,7 @@ def test_annotations_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 def boxes_and_scores(path: Path, form: Any = None) -> list[tuple[Box | None, float | None]]:
-    return [(one.prompt.box, one.score) for one in asked(read_boxes(path, form), "a.jpg")]
+    return [(each.prompt.box, each.score) for each in entries_of(read_boxes(path, form), "a.jpg")]
 
 
 BOX = Box(80, 40, 120, 60)
@@ -471,17 +471,17 @@ def corners(box: Box | None) -> tuple[float, ...]:
 )
 def test_forms_of_yolo(tmp_path: Path, text: str, expected: list[Any]) -> None:
     path = write(tmp_path / "a.txt", text)
-    found = boxes_and_scores(path)
-    assert [score for _, score in found] == [score for _, score in expected]
-    for (box, _), (wanted, _) in zip(found, expected, strict=True):
+    actual = boxes_and_scores(path)
+    assert [score for _, score in actual] == [score for _, score in expected]
+    for (box, _), (wanted, _) in zip(actual, expected, strict=True):
         assert corners(box) == pytest.approx(corners(wanted), abs=1)
 
 
 def test_a_form_that_stays_open_is_refused_until_it_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "0 .5 .5 .2 .2 .9 1")
-    found = read_boxes(path).read("a", 100, 200)
-    assert not found.entries
-    assert "yolo-boxes or yolo-polygons" in str(found.problems[0])
+    read_back = read_boxes(path).read("a", 100, 200)
+    assert not read_back.entries
+    assert "yolo-boxes or yolo-polygons" in str(read_back.problems[0])
     ((box, score),) = boxes_and_scores(path, "yolo-boxes")
     assert corners(box) == pytest.approx(corners(BOX))
     assert score == 0.9

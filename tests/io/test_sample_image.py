@@ -19,14 +19,14 @@ OBJECTS: list[dict[str, Any]] = SAMPLE["objects"]
 each_object = pytest.mark.parametrize("item", OBJECTS, ids=[item["name"] for item in OBJECTS])
 
 
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     with (ASSETS / SAMPLE["image"]).open("rb") as stream, Image.open(stream) as opened:
         assert opened.format == "JPEG"
         return np.asarray(opened)
 
 
-def test_the_picture_is_small_rgb_and_free():
-    assert picture().shape == (480, 640, 3)
+def test_the_image_is_small_rgb_and_free():
+    assert image().shape == (480, 640, 3)
     assert len((ASSETS / SAMPLE["image"]).read_bytes()) < 120_000
     assert SAMPLE["license"].startswith("Apache-2.0")
 
@@ -37,9 +37,9 @@ def test_the_names_are_distinct():
 
 
 @each_object
-def test_the_mask_fits_the_picture_and_is_worth_a_click(item):
+def test_the_mask_fits_the_image_and_is_worth_a_click(item):
     mask = rle_decode(item["rle"])
-    assert mask.shape == picture().shape[:2]
+    assert mask.shape == image().shape[:2]
     assert mask.sum() >= 500
 
 
@@ -70,10 +70,10 @@ def test_pycocotools_reads_the_same_mask(item):
 
 
 @each_object
-def test_the_masks_lie_on_the_picture(item):
+def test_the_masks_lie_on_the_image(item):
     """A mask shifted off its object would straddle it: colors differ across its true edge."""
     mask = rle_decode(item["rle"])
-    colors = picture().astype(float)
+    colors = image().astype(float)
 
     def step_across_the_edge(shift: int) -> float:
         moved = np.roll(mask, shift, axis=1)

@@ -69,8 +69,10 @@ def with_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
     """Write a display matrix into an MP4 file's track header (ISO 14496-12, 8.3.2)."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 44
-    one = 1 << 16
-    data[at : at + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    unit = 1 << 16
+    data[at : at + 36] = struct.pack(
+        ">9i", a * unit, b * unit, 0, c * unit, d * unit, 0, 0, 0, 1 << 30
+    )
     path.write_bytes(data)
 
 
@@ -193,8 +195,8 @@ def test_a_cover_is_not_the_film(tmp_path: Path) -> None:
         cover.disposition = av.stream.Disposition.attached_pic.value
         film = container.add_stream("libx264", rate=10)
         film.width, film.height, film.pix_fmt = 96, 64, "yuv420p"
-        picture = av.VideoFrame.from_ndarray(quadrants(320, 320), format="rgb24")
-        for packet in [*cover.encode(picture), *cover.encode(None)]:
+        image = av.VideoFrame.from_ndarray(quadrants(320, 320), format="rgb24")
+        for packet in [*cover.encode(image), *cover.encode(None)]:
             container.mux(packet)
         for _ in range(5):
             frame = av.VideoFrame.from_ndarray(quadrants(), format="rgb24")

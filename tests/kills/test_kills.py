@@ -134,15 +134,15 @@ class Run:
 
     def left(self) -> list[int]:
         """The processes of its session that still run."""
-        found = []
+        collected = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 state, _parent, _group, session = stat.read_text().rpartition(")")[2].split()[:4]
             except OSError:  # it has just ended
                 continue
             if int(session) == self.process.pid and state != "Z":
-                found.append(int(stat.parent.name))
-        return found
+                collected.append(int(stat.parent.name))
+        return collected
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -200,11 +200,11 @@ def test_a_killed_run_is_taken_up_as_if_nothing_had_been(
             time.sleep(0.1)
         assert left == [], f"kill {number} leaves workers"
         Run(command(inputs, out), out).finish()
-        found = files(out)
-        assert sorted(found) == sorted(expected), f"kill {number}, after {seconds:.2f} s"
+        actual = files(out)
+        assert sorted(actual) == sorted(expected), f"kill {number}, after {seconds:.2f} s"
         skipped = NOT_COMPARED.get(name, ())
         different = [
-            path for path, digest in found.items()
+            path for path, digest in actual.items()
             if digest != expected[path] and not any(Path(path).match(form) for form in skipped)
         ]  # fmt: skip
         assert different == [], f"kill {number}, after {seconds:.2f} s"

@@ -21,7 +21,7 @@ shapes = stnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
 any_mask = shapes.flatmap(lambda shape: stnp.arrays(np.bool_, shape))
 
 
-def picture(text: str) -> np.ndarray:
+def mask_of(text: str) -> np.ndarray:
     """A mask from lines of # and dots."""
     return np.array([[c == "#" for c in line] for line in text.split()])
 
@@ -37,7 +37,7 @@ def blobs(seed: int, height: int = 120, width: int = 160, count: int = 25) -> np
     return depth % 2 == 1
 
 
-RING = picture("""
+RING = mask_of("""
     .......
     .#####.
     .#...#.
@@ -46,7 +46,7 @@ RING = picture("""
     .#####.
     .......
 """)
-CHECKERS = picture("""
+CHECKERS = mask_of("""
     #.#
     .#.
     #.#
@@ -105,7 +105,7 @@ def test_rle_of_masks_without_pixels() -> None:
 
 
 def test_plain_counts() -> None:
-    expected = picture("#.. #.. ##.")
+    expected = mask_of("#.. #.. ##.")
     for counts in ([0, 3, 2, 1, 3], np.array([0, 3, 2, 1, 3]), (0, 3, 0, 0, 2, 1, 3)):
         rle = {"size": [3, 3], "counts": counts}
         np.testing.assert_array_equal(rle_decode(rle), expected)
@@ -188,7 +188,7 @@ def test_the_size_limit_is_the_callers() -> None:
 
 
 def test_iou() -> None:
-    a, b = picture("##.. ##.."), picture(".##. .##.")
+    a, b = mask_of("##.. ##.."), mask_of(".##. .##.")
     assert masks.iou(a, b) == pytest.approx(1 / 3)
     assert masks.iou(a, a) == 1
     assert masks.iou(a, ~a) == 0
@@ -205,9 +205,9 @@ def test_iou_matrix_is_pycocotools() -> None:
         [coco.encode(np.asfortranarray(m.astype(np.uint8))) for m in g] for g in (first, second)
     ]
     expected = coco.iou(*encoded, [0] * len(second))
-    found = masks.iou_matrix(first, second)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-    assert found[2, 1] == masks.iou(first[2], second[1])
+    actual = masks.iou_matrix(first, second)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+    assert actual[2, 1] == masks.iou(first[2], second[1])
 
 
 def test_iou_matrix_of_nothing() -> None:
@@ -288,13 +288,13 @@ def test_label_of_a_long_snake() -> None:
 
 
 def test_remove_small() -> None:
-    mask = picture("""
+    mask = mask_of("""
         ##...#
         ##....
         ....#.
         .#...#
     """)
-    expected = picture("""
+    expected = mask_of("""
         ##....
         ##....
         ....#.
@@ -313,10 +313,10 @@ def test_fill_holes() -> None:
     np.testing.assert_array_equal(masks.fill_holes(RING, 8), filled)
     np.testing.assert_array_equal(masks.fill_holes(RING, 7), RING)
     # Background reaches the border through an edge, not through a corner.
-    open_at_the_side = picture("### #.. ###")
+    open_at_the_side = mask_of("### #.. ###")
     np.testing.assert_array_equal(masks.fill_holes(open_at_the_side), open_at_the_side)
-    at_a_corner = picture("###. #.#. ##.#")
-    np.testing.assert_array_equal(masks.fill_holes(at_a_corner), picture("###. ###. ##.#"))
+    at_a_corner = mask_of("###. #.#. ##.#")
+    np.testing.assert_array_equal(masks.fill_holes(at_a_corner), mask_of("###. ###. ##.#"))
 
 
 @pytest.mark.parametrize("mask", SPECIAL)
@@ -326,7 +326,7 @@ def test_fill_holes_is_scipys(mask: np.ndarray) -> None:
 
 
 def test_keep_at() -> None:
-    mask = picture("""
+    mask = mask_of("""
         ##..#
         ##...
         ....#
@@ -373,8 +373,8 @@ def ring_area(points: np.ndarray) -> float:
 
 
 def check_exact(mask: np.ndarray) -> None:
-    found = polygons(mask)
-    for polygon in found:
+    outlines = polygons(mask)
+    for polygon in outlines:
         points = polygon.points
         assert points.dtype == np.float64
         assert (points == np.rint(points)).all()
@@ -383,8 +383,8 @@ def check_exact(mask: np.ndarray) -> None:
         horizontal = steps[:, 1] == 0
         assert (horizontal != np.roll(horizontal, -1)).all(), "each corner is a turn"
         assert (ring_area(points) < 0) == polygon.hole
-    assert sum(ring_area(polygon.points) for polygon in found) == mask.sum()
-    np.testing.assert_array_equal(fill_polygons(found, *mask.shape), mask)
+    assert sum(ring_area(polygon.points) for polygon in outlines) == mask.sum()
+    np.testing.assert_array_equal(fill_polygons(outlines, *mask.shape), mask)
 
 
 @pytest.mark.parametrize("mask", SPECIAL)
@@ -401,10 +401,10 @@ def test_polygon_round_trip(mask: np.ndarray) -> None:
 @pytest.mark.parametrize("mask", SPECIAL)
 def test_one_outer_contour_a_piece_and_one_contour_a_hole(mask: np.ndarray) -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
-    found = polygons(mask)
-    assert sum(not polygon.hole for polygon in found) == masks.label(mask)[1]
+    outlines = polygons(mask)
+    assert sum(not polygon.hole for polygon in outlines) == masks.label(mask)[1]
     background = ndimage.label(~np.pad(mask, 1))[1]
-    assert sum(polygon.hole for polygon in found) == background - 1
+    assert sum(polygon.hole for polygon in outlines) == background - 1
 
 
 def test_known_polygons() -> None:
@@ -415,7 +415,7 @@ def test_known_polygons() -> None:
     assert (outer.hole, hole.hole, inner.hole) == (False, True, False)
     assert hole.points.tolist() == [[5, 2], [2, 2], [2, 5], [5, 5]]
     assert inner.points.tolist() == [[3, 3], [4, 3], [4, 4], [3, 4]]
-    (diagonal,) = polygons(picture("#. .#"))
+    (diagonal,) = polygons(mask_of("#. .#"))
     assert diagonal.points.tolist().count([1, 1]) == 2  # one contour that touches itself
     assert polygons(np.zeros((3, 3), bool)) == []
 
@@ -466,7 +466,7 @@ def test_impossible_tolerance(tolerance: float) -> None:
         polygons(RING, tolerance)
 
 
-def test_filling_slanted_polygons_and_past_the_picture() -> None:
+def test_filling_slanted_polygons_and_past_the_image() -> None:
     diamond = Polygon(np.array([[5, -2.2], [12.2, 5], [5, 12.2], [-2.2, 5]]), hole=False)
     rows, columns = np.mgrid[:10, :10] + 0.5
     expected = np.abs(columns - 5) + np.abs(rows - 5) < 7.2

@@ -78,8 +78,8 @@ def test_tensors_of_any_layout(tmp_path: Path) -> None:
     tensors = {"channels_last": torch.arange(24.0).view(1, 2, 3, 4).to(
         memory_format=torch.channels_last), "turned": torch.arange(6).view(2, 3).T}  # fmt: skip
     write_tensors(tmp_path / "t.safetensors", tensors, {})
-    found = read_tensors(tmp_path / "t.safetensors").tensors
-    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    tensors_read = read_tensors(tmp_path / "t.safetensors").tensors
+    assert all(torch.equal(tensors_read[name], tensor) for name, tensor in tensors.items())
 
 
 def test_missing(tmp_path: Path) -> None:
@@ -151,23 +151,23 @@ def test_a_checkpoint_is_no_weights_file(model: PicoSAM2, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "said",
+    "stated",
     [
         None, [], "text", {"widths": "wide"}, {"width": [1]}, {"widths": [4, 6]},
         {"input_size": 33}, {"stem": "other"}, {"logits": "two"}, {"heads": [3]},
     ],
 )  # fmt: skip
-def test_a_model_that_cannot_be(said: Any, model: PicoSAM2, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be(stated: Any, model: PicoSAM2, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
-    write_tensors(path, model.state_dict(), {"model": said})
+    write_tensors(path, model.state_dict(), {"model": stated})
     with pytest.raises(WeightsError, match="holds no PicoSAM2 weights"):
         load_weights(path)
 
 
 def described(model: PicoSAM2, path: Path, **changes: Any) -> Path:
     """The model's own tensors under another description."""
-    said = {"widths": [4, 6], "bottleneck": 8, "decoder": [6, 4], "input_size": 32, "logits": 2}
-    write_tensors(path, model.state_dict(), {"model": {**said, **changes}})
+    facts = {"widths": [4, 6], "bottleneck": 8, "decoder": [6, 4], "input_size": 32, "logits": 2}
+    write_tensors(path, model.state_dict(), {"model": {**facts, **changes}})
     return path
 
 

@@ -12,9 +12,9 @@ from picosam2.models.network import ModelConfig, PicoSAM2
 
 def test_the_network_of_the_paper():
     costs = stage_costs(PicoSAM2())
-    assert sum(one.parameters for one in costs) == 1_262_818
-    assert round(sum(one.macs for one in costs) / 1e6, 1) == 323.1
-    assert [one.name for one in costs[:2]] == ["encoder 1", "down 1"]
+    assert sum(stage.parameters for stage in costs) == 1_262_818
+    assert round(sum(stage.macs for stage in costs) / 1e6, 1) == 323.1
+    assert [stage.name for stage in costs[:2]] == ["encoder 1", "down 1"]
     assert costs[0].shape == (48, 96, 96)
     assert costs[-1].shape == (1, 96, 96)
 

@@ -36,10 +36,10 @@ def test_only_skips_and_the_head_have_a_bias() -> None:
 def test_logits_have_the_inputs_size(size: int) -> None:
     model = PicoSAM2(ModelConfig(input_size=size)).eval()
     with torch.inference_mode():
-        found = model(torch.randn(2, 3, size, size))
-    assert set(found) == {"logits"}
-    assert found["logits"].shape == (2, 1, size, size)
-    assert torch.isfinite(found["logits"]).all()
+        outputs = model(torch.randn(2, 3, size, size))
+    assert set(outputs) == {"logits"}
+    assert outputs["logits"].shape == (2, 1, size, size)
+    assert torch.isfinite(outputs["logits"]).all()
 
 
 @pytest.mark.parametrize("stages", [1, 3, 5])
@@ -65,7 +65,7 @@ def test_samples_do_not_see_each_other_when_not_training() -> None:
     batch = torch.randn(4, 3, 96, 96)
     with torch.inference_mode():
         together = model(batch)["logits"]
-        alone = torch.cat([model(one[None])["logits"] for one in batch])
+        alone = torch.cat([model(each[None])["logits"] for each in batch])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 

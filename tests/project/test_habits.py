@@ -105,9 +105,11 @@ def test_a_release_whose_files_agree_is_accepted(check_version: ModuleType, tmp_
 def test_a_release_whose_files_differ_is_refused(
     check_version: ModuleType, tmp_path: Path, tag: str, changelog: str, citation: str, says: str
 ) -> None:
-    found = check_version.problems(tag, released(tmp_path, changelog=changelog, citation=citation))
-    assert len(found) == 1
-    assert says in found[0]
+    messages = check_version.problems(
+        tag, released(tmp_path, changelog=changelog, citation=citation)
+    )
+    assert len(messages) == 1
+    assert says in messages[0]
 
 
 def test_the_citation_names_this_version() -> None:

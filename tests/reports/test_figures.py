@@ -16,7 +16,7 @@ def test_the_network_of_the_paper() -> None:
         assert wanted in svg
 
 
-def test_an_encoder_that_halves_the_picture_itself() -> None:
+def test_an_encoder_that_halves_the_image_itself() -> None:
     config = ModelConfig(encoder="efficientnet-lite2", widths=(16, 24, 48, 120), input_size=128)
     svg = architecture(config)
     for wanted in ("encoder 4", "decoder 4", "efficientnet-lite2; decoder", "logits 1 × 64 × 64"):

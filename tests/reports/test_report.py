@@ -39,27 +39,27 @@ WEIGHTS = {
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     source = write_coco(tmp_path_factory.mktemp("photos"), 4)
-    photos = read_coco(source.annotations, source.images).images
+    images = read_coco(source.annotations, source.images).images
     predictor = Predictor(ColorRuntime())
-    found = [
-        evaluate(predictor, photos, protocol=protocol, weights=WEIGHTS).to_json()
+    collected = [
+        evaluate(predictor, images, protocol=protocol, weights=WEIGHTS).to_json()
         for protocol in ("paper-point", "click", "box", "paper-roi")
     ]
-    found.append(
-        robustness.robustness(predictor, photos, curves=("blur", "box-jitter"), weights=WEIGHTS)
+    collected.append(
+        robustness.robustness(predictor, images, curves=("blur", "box-jitter"), weights=WEIGHTS)
     )
-    found.append(measure_clicks(predictor, photos, clicks=3, weights=WEIGHTS).to_json())
-    return json.loads(json.dumps(found, allow_nan=False))
+    collected.append(measure_clicks(predictor, images, clicks=3, weights=WEIGHTS).to_json())
+    return json.loads(json.dumps(collected, allow_nan=False))
 
 
 def test_the_numbers_are_those_of_the_results(results: list[dict[str, Any]]) -> None:
-    found = collect.collect(results)
-    assert [run["protocol"] for run in found["runs"]] == [
+    result = collect.collect(results)
+    assert [run["protocol"] for run in result["runs"]] == [
         "box", "click", "paper-roi", "paper-point"
     ]  # fmt: skip
-    assert found["runs"][0]["miou"] == results[2]["miou"]
-    assert len(found["models"]) == 1
-    text = json.dumps(found, allow_nan=False)
+    assert result["runs"][0]["miou"] == results[2]["miou"]
+    assert len(result["models"]) == 1
+    text = json.dumps(result, allow_nan=False)
     assert "private" not in text  # no paths of the machine
     assert '"items"' not in text
 
@@ -133,15 +133,15 @@ def test_what_is_no_result_is_refused(results: list[dict[str, Any]]) -> None:
 
 
 def test_published_figures_have_sources_and_sense() -> None:
-    found = collect.published()
-    for one in (*found["scores"], *found["latency"]):
-        assert one["source"] in found["sources"]
-    for one in found["scores"]:
-        assert one["protocol"] in ("box", "click", "paper-roi", "paper-point")
-        assert 0.4 < one["miou"] < 0.8
-        assert one["hit_rate"] is None or one["hit_rate"] < one["miou"]
-    distilled = [one for one in found["scores"] if one["model"] == "PicoSAM2, distilled"]
-    assert [(one["dataset"], one["miou"]) for one in distilled] == [
+    result = collect.published()
+    for each in (*result["scores"], *result["latency"]):
+        assert each["source"] in result["sources"]
+    for each in result["scores"]:
+        assert each["protocol"] in ("box", "click", "paper-roi", "paper-point")
+        assert 0.4 < each["miou"] < 0.8
+        assert each["hit_rate"] is None or each["hit_rate"] < each["miou"]
+    distilled = [each for each in result["scores"] if each["model"] == "PicoSAM2, distilled"]
+    assert [(each["dataset"], each["miou"]) for each in distilled] == [
         ("coco", 0.5193), ("lvis", 0.4488)
     ]  # fmt: skip
 

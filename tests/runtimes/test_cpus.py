@@ -72,9 +72,9 @@ def test_version_1_of_control_groups(machine: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
 def test_a_process_pinned_to_one_processor_counts_one() -> None:
     """What `taskset -c 0` does."""
-    one = min(os.sched_getaffinity(0))
+    core = min(os.sched_getaffinity(0))
     code = (
-        f"import os; os.sched_setaffinity(0, {{{one}}}); "
+        f"import os; os.sched_setaffinity(0, {{{core}}}); "
         "from picosam2.runtimes.cpus import allowed_cpus; print(allowed_cpus())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -33,10 +33,10 @@ def test_what_is_sealed_is_read(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "sealed.tflite"
     path.write_bytes(device_file(model, facts, {"runtime": "litert", "input": "a crop"}))
-    found = read_device_file(path, "litert")
-    assert found.model == model
-    file = found.facts.pop("file")
-    assert found.facts == facts
+    contents = read_device_file(path, "litert")
+    assert contents.model == model
+    file = contents.facts.pop("file")
+    assert contents.facts == facts
     assert (file["runtime"], file["input"]) == ("litert", "a crop")
 
 
@@ -45,9 +45,9 @@ def test_a_model_that_ends_in_a_zip_of_its_own(tmp_path: Path) -> None:
     inner = device_file(b"inner", {}, {"runtime": "executorch"})
     path = tmp_path / "x.tflite"
     path.write_bytes(device_file(inner, {"a": 1}, {"runtime": "litert"}))
-    found = read_device_file(path, "litert")
-    assert found.model == inner
-    assert found.facts["a"] == 1
+    contents = read_device_file(path, "litert")
+    assert contents.model == inner
+    assert contents.facts["a"] == 1
 
 
 def test_any_unzip_reads_the_facts(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_any_unzip_reads_the_facts(tmp_path: Path) -> None:
 
 
 def test_the_same_gives_the_same_bytes() -> None:
-    one = device_file(b"model", {"a": 1, "b": 2}, {"runtime": "litert"})
-    assert one == device_file(b"model", {"b": 2, "a": 1}, {"runtime": "litert"})
+    first = device_file(b"model", {"a": 1, "b": 2}, {"runtime": "litert"})
+    assert first == device_file(b"model", {"b": 2, "a": 1}, {"runtime": "litert"})
 
 
 def test_facts_without_end_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

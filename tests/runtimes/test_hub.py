@@ -154,10 +154,10 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    asked: list[str] = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder=folder, asked=asked)) as made:
+    requests: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder=folder, asked=requests)) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_address[1]}", asked
+        yield f"http://127.0.0.1:{made.server_address[1]}", requests
         made.shutdown()
 
 
@@ -198,10 +198,10 @@ def ask(endpoint: str, cache: Path, source: str = "me/pico", revision: str = "")
 
 
 def test_a_model_on_the_hub(server: tuple[str, list[str]], tmp_path: Path) -> None:
-    endpoint, asked = server
+    endpoint, requests = server
     digest = Predictor().runtime.info.weights_sha256
     assert ask(endpoint, tmp_path, revision=COMMIT) == digest
-    assert {each.split()[1] for each in asked} == {"config.json", "onnx/model.onnx"}
+    assert {each.split()[1] for each in requests} == {"config.json", "onnx/model.onnx"}
     # What was pinned by its hash is read from the cache, without a network.
     assert ask(f"http://127.0.0.1:{free_port()}", tmp_path, revision=COMMIT) == digest
 

@@ -109,28 +109,28 @@ def nested() -> bytes:
         [helper.make_node("Constant", [], ["c"], value=external())], "then", [],
         [helper.make_tensor_value_info("c", TensorProto.FLOAT, [1])],
     )  # fmt: skip
-    found = model()
-    found.graph.node.append(
+    altered = model()
+    altered.graph.node.append(
         helper.make_node("If", ["condition"], ["x"], then_branch=inner, else_branch=inner)
     )
-    return bytes(found.SerializeToString())
+    return bytes(altered.SerializeToString())
 
 
 def in_a_function() -> bytes:
-    found = model()
-    found.functions.append(
+    altered = model()
+    altered.functions.append(
         helper.make_function(
             "d", "f", [], ["c"], [helper.make_node("Constant", [], ["c"], value=external())],
             [helper.make_opsetid("", 17)],
         )
     )  # fmt: skip
-    return bytes(found.SerializeToString())
+    return bytes(altered.SerializeToString())
 
 
 def sparse() -> bytes:
-    found = model()
-    found.graph.sparse_initializer.add().values.CopyFrom(external())
-    return bytes(found.SerializeToString())
+    altered = model()
+    altered.graph.sparse_initializer.add().values.CopyFrom(external())
+    return bytes(altered.SerializeToString())
 
 
 @pytest.mark.parametrize(

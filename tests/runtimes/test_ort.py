@@ -88,13 +88,13 @@ def test_openvino_leaves_the_home_folder_untouched(tmp_path: Path) -> None:
 
 
 def test_everything_imports_it_in_one_place() -> None:
-    found = {
+    collected = {
         path.relative_to(SRC).as_posix()
         for path in SRC.rglob("*.py")
         if re.search(r"^\s*(import onnxruntime|from onnxruntime)", path.read_text(), re.MULTILINE)
     }
     # The worker runs in the tools' own environment, without this package, and does the same.
-    assert found == {"export/imx500/worker.py"}
+    assert collected == {"export/imx500/worker.py"}
     assert "ORT_DISABLE_TELEMETRY" in (SRC / "export/imx500/worker.py").read_text()
 
 

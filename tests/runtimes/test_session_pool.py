@@ -51,9 +51,9 @@ def test_no_two_threads_share_a_session() -> None:
         return run
 
     runtime = SessionPoolRuntime(INFO, start)
-    found: dict[int, np.ndarray] = {}
+    collected: dict[int, np.ndarray] = {}
     threads = [
-        threading.Thread(target=lambda n=n: found.update({n: runtime(CROPS[n : n + 2])}))
+        threading.Thread(target=lambda n=n: collected.update({n: runtime(CROPS[n : n + 2])}))
         for n in range(3)
     ]
     for thread in threads:
@@ -61,9 +61,9 @@ def test_no_two_threads_share_a_session() -> None:
     for thread in threads:
         thread.join()
     assert len(started) == 3
-    for number, logits in found.items():
+    for number, logits in collected.items():
         np.testing.assert_array_equal(logits, CROPS[number : number + 2, None, :, :, 0])
-    assert sorted(found) == [0, 1, 2]
+    assert sorted(collected) == [0, 1, 2]
 
 
 def test_a_session_is_given_back_after_an_error() -> None:

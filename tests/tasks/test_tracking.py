@@ -43,7 +43,7 @@ class Everywhere(ColorRuntime):
         return logits
 
 
-def picture(*things: tuple[float, float, float, tuple[int, int, int]]) -> np.ndarray:
+def image(*things: tuple[float, float, float, tuple[int, int, int]]) -> np.ndarray:
     """A frame with discs (x, y, radius, color) on a plain ground, with a little noise."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
@@ -69,30 +69,30 @@ def tracker() -> Tracker:
 
 
 def test_a_moving_growing_thing_is_followed(tracker):
-    first = tracker.start(picture((30, 40, 12, RED)), boxes=[box(30, 40, 12)])[0]
+    first = tracker.start(image((30, 40, 12, RED)), boxes=[box(30, 40, 12)])[0]
     assert first.found
     assert iou(first.mask, disc(30, 40, 12)) > 0.9
     for i in range(1, 20):
         place = (30 + 4 * i, 40 + 2 * i, 12 + 0.5 * i)
-        found = tracker.update(picture((*place, RED)))[0]
-        assert found.state == "found"
-        assert iou(found.mask, disc(*place)) > 0.85
-        assert 0 < found.score <= 1
-        assert 0 < found.likeness <= 1
-        assert found.area == found.mask.sum()
+        tracked = tracker.update(image((*place, RED)))[0]
+        assert tracked.state == "found"
+        assert iou(tracked.mask, disc(*place)) > 0.85
+        assert 0 < tracked.score <= 1
+        assert 0 < tracked.likeness <= 1
+        assert tracked.area == tracked.mask.sum()
 
 
 def test_a_jump_within_the_window_is_caught_in_the_same_frame(tracker):
-    tracker.start(picture((60, 60, 15, RED)), boxes=[box(60, 60, 15)])
-    found = tracker.update(picture((72, 60, 15, RED)))[0]
-    assert iou(found.mask, disc(72, 60, 15)) > 0.9
+    tracker.start(image((60, 60, 15, RED)), boxes=[box(60, 60, 15)])
+    tracked = tracker.update(image((72, 60, 15, RED)))[0]
+    assert iou(tracked.mask, disc(72, 60, 15)) > 0.9
 
 
 def test_what_is_gone_is_lost_and_stays_lost():
     tracker = Tracker(Predictor(Everywhere()))
-    tracker.start(picture((60, 60, 15, RED)), boxes=[box(60, 60, 15)])
+    tracker.start(image((60, 60, 15, RED)), boxes=[box(60, 60, 15)])
     for _ in range(10):
-        gone = tracker.update(picture())[0]
+        gone = tracker.update(image())[0]
         assert gone.state == "lost"
         assert not gone.found
         assert gone.area == 0
@@ -102,64 +102,64 @@ def test_what_is_gone_is_lost_and_stays_lost():
 
 
 def test_another_thing_is_not_taken_for_it(tracker):
-    tracker.start(picture((60, 60, 15, RED), (110, 60, 15, BLUE)), boxes=[box(60, 60, 15)])
+    tracker.start(image((60, 60, 15, RED), (110, 60, 15, BLUE)), boxes=[box(60, 60, 15)])
     for _ in range(5):
-        assert tracker.update(picture((70, 60, 15, BLUE)))[0].state == "lost"
+        assert tracker.update(image((70, 60, 15, BLUE)))[0].state == "lost"
 
 
 def test_what_comes_back_is_found_again_elsewhere(tracker):
-    tracker.start(picture((30, 40, 14, RED)), boxes=[box(30, 40, 14)])
+    tracker.start(image((30, 40, 14, RED)), boxes=[box(30, 40, 14)])
     for _ in range(4):
-        assert not tracker.update(picture((30, 40, 20, BLUE)))[0].found
-    results = [tracker.update(picture((120, 80, 14, RED)))[0] for _ in range(3)]
+        assert not tracker.update(image((30, 40, 20, BLUE)))[0].found
+    results = [tracker.update(image((120, 80, 14, RED)))[0] for _ in range(3)]
     assert results[-1].found
     assert iou(results[-1].mask, disc(120, 80, 14)) > 0.85
 
 
 def test_several_objects_share_a_batch_and_keep_their_order(tracker):
-    frame = picture((40, 60, 12, RED), (110, 60, 12, BLUE))
+    frame = image((40, 60, 12, RED), (110, 60, 12, BLUE))
     tracker.start(frame, boxes=[box(40, 60, 12), box(110, 60, 12)])
     runtime = tracker.predictor.runtime
     before = runtime.crops
-    red, blue = tracker.update(picture((43, 60, 12, RED), (107, 60, 12, BLUE)))
+    red, blue = tracker.update(image((43, 60, 12, RED), (107, 60, 12, BLUE)))
     assert runtime.crops - before == 2
     assert iou(red.mask, disc(43, 60, 12)) > 0.85
     assert iou(blue.mask, disc(107, 60, 12)) > 0.85
 
 
 def test_a_lost_object_costs_nothing_where_its_colors_are_not(tracker):
-    tracker.start(picture((60, 60, 15, RED)), boxes=[box(60, 60, 15)])
-    tracker.update(picture())
+    tracker.start(image((60, 60, 15, RED)), boxes=[box(60, 60, 15)])
+    tracker.update(image())
     before = tracker.predictor.runtime.crops
-    tracker.update(picture())
+    tracker.update(image())
     assert tracker.predictor.runtime.crops == before
 
 
 def test_an_empty_first_mask_is_lost_from_the_start(tracker):
-    assert tracker.start(picture(), boxes=[box(60, 60, 15)])[0].state == "lost"
-    assert tracker.update(picture())[0].state == "lost"
+    assert tracker.start(image(), boxes=[box(60, 60, 15)])[0].state == "lost"
+    assert tracker.update(image())[0].state == "lost"
 
 
 def test_starting_again_forgets(tracker):
-    tracker.start(picture((60, 60, 15, RED)), boxes=[box(60, 60, 15)])
-    tracker.start(picture((90, 60, 15, BLUE)), points=[(90, 60)])
-    results = tracker.update(picture((90, 60, 15, BLUE)))
+    tracker.start(image((60, 60, 15, RED)), boxes=[box(60, 60, 15)])
+    tracker.start(image((90, 60, 15, BLUE)), points=[(90, 60)])
+    results = tracker.update(image((90, 60, 15, BLUE)))
     assert len(results) == 1
     assert iou(results[0].mask, disc(90, 60, 15)) > 0.85
 
 
 def test_mistakes_are_told(tracker):
     with pytest.raises(PromptError, match="call start"):
-        tracker.update(picture())
+        tracker.update(image())
     with pytest.raises(PromptError, match="outside"):
-        tracker.start(picture(), points=[(500, 5)])
+        tracker.start(image(), points=[(500, 5)])
     with pytest.raises(PromptError, match="no prompt"):
-        tracker.start(picture())
+        tracker.start(image())
     with pytest.raises(ImageError, match=r"\(H, W, 3\) of uint8"):
-        tracker.start(picture().astype(float), points=[(5, 5)])
-    tracker.start(picture((60, 60, 15, RED)), points=[(60, 60)])
+        tracker.start(image().astype(float), points=[(5, 5)])
+    tracker.start(image((60, 60, 15, RED)), points=[(60, 60)])
     with pytest.raises(ImageError, match="one size"):
-        tracker.update(picture()[:50])
+        tracker.update(image()[:50])
 
 
 # --- with the real weights ----------------------------------------------------------------------
@@ -176,10 +176,10 @@ def predictor() -> Predictor:
 
 def follow(predictor: Predictor, clip: Clip) -> list[Tracked]:
     tracker = Tracker(predictor)
-    found = tracker.start(clip.frames[0], boxes=[clip.box(0)])
+    tracked = tracker.start(clip.frames[0], boxes=[clip.box(0)])
     for frame in clip.frames[1:]:
-        found += tracker.update(frame)
-    return found
+        tracked += tracker.update(frame)
+    return tracked
 
 
 @needs_weights
@@ -191,26 +191,26 @@ def test_a_journey_out_of_the_frame(predictor, name):
         journey(50) + [Pose(2000, 2000)] * gone,
         lying={"blue book": (500, 90), "bottle": (330, 160)},
     )
-    found = follow(predictor, clip)
+    tracked = follow(predictor, clip)
     seen = clip.share > 0.5
     overlaps = np.array(
-        [iou(one.mask, truth) for one, truth in zip(found, clip.masks, strict=True)]
+        [iou(each.mask, truth) for each, truth in zip(tracked, clip.masks, strict=True)]
     )
     assert overlaps[seen].mean() > 0.75
-    assert not any(one.found for one in found[-gone:])
+    assert not any(each.found for each in tracked[-gone:])
 
 
 @needs_weights
 def test_behind_another_thing_and_back(predictor):
     poses = [Pose(90 + 9 * i, 330, 0.8) for i in range(55)]
     clip = make_clip("apple", poses, hiding={"potted plant": (330, 330)})
-    found = follow(predictor, clip)
+    tracked = follow(predictor, clip)
     hidden = clip.share < 0.05
     assert hidden.any()
-    assert not any(one.found for one, no in zip(found, hidden, strict=True) if no)
-    assert all(one.found for one in found[:8])
+    assert not any(each.found for each, no in zip(tracked, hidden, strict=True) if no)
+    assert all(each.found for each in tracked[:8])
     overlaps = [
-        iou(one.mask, truth) for one, truth in zip(found[-5:], clip.masks[-5:], strict=True)
+        iou(each.mask, truth) for each, truth in zip(tracked[-5:], clip.masks[-5:], strict=True)
     ]
     assert np.mean(overlaps) > 0.8
 
@@ -221,22 +221,22 @@ def answer(frame: np.ndarray, window: Window) -> np.ndarray:
 
 
 def test_a_follower_is_given_its_windows():
-    follower = Follower(Predictor(ColorRuntime()), picture((60, 60, 15, RED)), disc(60, 60, 15))
+    follower = Follower(Predictor(ColorRuntime()), image((60, 60, 15, RED)), disc(60, 60, 15))
     for i in range(1, 16):
-        frame = picture((60 + 2 * i, 60, 15, RED))
+        frame = image((60 + 2 * i, 60, 15, RED))
         window = Window(40 + 2 * i, 40, 80 + 2 * i, 80)
-        found = follower.see(frame, window, answer(frame, window))
-        assert found.found
-        assert iou(found.mask, disc(60 + 2 * i, 60, 15)) > 0.9
+        tracked = follower.see(frame, window, answer(frame, window))
+        assert tracked.found
+        assert iou(tracked.mask, disc(60 + 2 * i, 60, 15)) > 0.9
     now, later = follower.place(frame), follower.place(frame, ahead=5)
     assert now.centre.x == pytest.approx(90, abs=2)
     assert later.centre.x - now.centre.x == pytest.approx(10, abs=1.5)
 
 
 def test_frames_between_answers_are_not_speed():
-    follower = Follower(Predictor(ColorRuntime()), picture((40, 60, 15, RED)), disc(40, 60, 15))
+    follower = Follower(Predictor(ColorRuntime()), image((40, 60, 15, RED)), disc(40, 60, 15))
     for i in range(1, 6):
-        frame = picture((40 + 8 * i, 60, 15, RED))
+        frame = image((40 + 8 * i, 60, 15, RED))
         window = Window(20 + 8 * i, 40, 60 + 8 * i, 80)
         follower.see(frame, window, answer(frame, window), elapsed=4)
     now, later = follower.place(frame), follower.place(frame, ahead=5)
@@ -244,15 +244,15 @@ def test_frames_between_answers_are_not_speed():
 
 
 def test_what_a_late_window_cuts_off_is_still_part_of_the_object():
-    frame = picture((80, 60, 15, RED))
+    frame = image((80, 60, 15, RED))
     follower = Follower(Predictor(ColorRuntime()), frame, disc(80, 60, 15))
     window = Window(50, 42, 86, 78)  # ends before the disc does
-    found = follower.see(frame, window, answer(frame, window))
-    assert found.found
-    assert found.box.x1 <= 87
+    tracked = follower.see(frame, window, answer(frame, window))
+    assert tracked.found
+    assert tracked.box.x1 <= 87
     assert follower.place(frame).centre.x == pytest.approx(80, abs=1.5)
 
 
 def test_a_follower_needs_something_to_follow():
     with pytest.raises(PromptError, match="empty mask"):
-        Follower(Predictor(ColorRuntime()), picture(), np.zeros((HEIGHT, WIDTH), np.bool_))
+        Follower(Predictor(ColorRuntime()), image(), np.zeros((HEIGHT, WIDTH), np.bool_))

@@ -41,13 +41,13 @@ def recipes(run: ModuleType, path: Path) -> dict[str, Recipe]:
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_variant_is_a_recipe(run: ModuleType, path: Path) -> None:
-    found = recipes(run, path)
-    assert len({str(recipe) for recipe in found.values()}) >= len(found) - 1  # stores differ, too
-    assert {recipe.train.seed for recipe in found.values()} == {3}
-    assert len({(r.train.samples, r.train.batch, r.train.lr) for r in found.values()}) == 1
+    result = recipes(run, path)
+    assert len({str(recipe) for recipe in result.values()}) >= len(result) - 1  # stores differ, too
+    assert {recipe.train.seed for recipe in result.values()} == {3}
+    assert len({(r.train.samples, r.train.batch, r.train.lr) for r in result.values()}) == 1
     study = tomllib.loads(path.read_text())
-    for one in (study, *study["variants"].values()):
-        for protocol, jitter, *limit in one.get("measure", ()):
+    for each in (study, *study["variants"].values()):
+        for protocol, jitter, *limit in each.get("measure", ()):
             assert protocol in PROTOCOLS
             assert 0 <= jitter < 1
             assert all(count > 0 for count in limit)

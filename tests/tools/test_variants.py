@@ -200,8 +200,8 @@ def test_every_variant_adds_up() -> None:
         stem="stride2", attention="channel", heads=("iou",), input_size=192, logits=2
     )
     model = config.build()
-    costs = {one.name: one for one in stage_costs(model)}
-    assert sum(one.parameters for one in costs.values()) == sum(
+    costs = {stage.name: stage for stage in stage_costs(model)}
+    assert sum(stage.parameters for stage in costs.values()) == sum(
         p.numel() for p in model.parameters()
     )
     assert costs["stem"].shape == (24, 96, 96)
@@ -211,9 +211,9 @@ def test_every_variant_adds_up() -> None:
 
 def test_products_of_activations_are_counted() -> None:
     (attention,) = [
-        one
-        for one in stage_costs(VariantConfig(attention="self").build())
-        if one.name == "attention"
+        stage
+        for stage in stage_costs(VariantConfig(attention="self").build())
+        if stage.name == "attention"
     ]
     # At 6x6: query, key and value, then every place with every other, twice.
     assert attention.macs == 36 * 320 * (40 + 40 + 320) + 36 * 36 * (40 + 320)
@@ -222,7 +222,7 @@ def test_products_of_activations_are_counted() -> None:
 
 def test_pools_write_but_do_not_multiply() -> None:
     config = VariantConfig(widths=(4, 6), bottleneck=8, decoder=(6,), down="maxpool", input_size=32)
-    costs = {one.name: one for one in stage_costs(config.build())}
+    costs = {stage.name: stage for stage in stage_costs(config.build())}
     assert (costs["down 1"].macs, costs["down 1"].parameters) == (0, 0)
     assert costs["down 1"].shape == (4, 16, 16)
     assert costs["down 1"].activations == 4 * 16 * 16
@@ -242,9 +242,9 @@ def test_the_iou_heads_loss_is_the_squared_distance_to_the_iou() -> None:
         kind_B=torch.tensor([1, 0, 0]),
         row_B=torch.zeros(3, dtype=torch.int64),
     )
-    found = iou_loss({"iou": predicted}, batch, logits.requires_grad_(), target)["iou"]
-    torch.testing.assert_close(found, torch.tensor([(0.5 - 1 / 3) ** 2, 0.0, 0.25]))
-    found.sum().backward()
+    loss = iou_loss({"iou": predicted}, batch, logits.requires_grad_(), target)["iou"]
+    torch.testing.assert_close(loss, torch.tensor([(0.5 - 1 / 3) ** 2, 0.0, 0.25]))
+    loss.sum().backward()
     assert predicted.grad is not None
     assert logits.grad is None  # the masks are not pulled towards what was predicted
     assert iou_loss({}, batch, logits, target) == {}

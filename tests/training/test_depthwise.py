@@ -50,7 +50,7 @@ def test_in_bf16_its_weight_gradient_is_nearer_to_the_exact_one() -> None:
     x = torch.randn(8, 8, 32, 32)
     truth = gradients(exact, x.double(), torch.float32)[1][1]
     error = [
-        (gradients(one, x, torch.bfloat16)[1][1] - truth).abs().max() for one in (plain, quick)
+        (gradients(each, x, torch.bfloat16)[1][1] - truth).abs().max() for each in (plain, quick)
     ]
     assert error[1] <= error[0]
 

@@ -53,14 +53,14 @@ def test_bce_holds_for_logits_that_overflow_probabilities() -> None:
 
 def test_dice_pixel_by_pixel(pair: tuple[Tensor, Tensor]) -> None:
     logits, target = pair
-    for one, truth, found in zip(logits, target, dice(logits, target), strict=True):
+    for logit, truth, actual in zip(logits, target, dice(logits, target), strict=True):
         overlap = total = 0.0
-        for row, wanted in zip(one.tolist(), truth.tolist(), strict=True):
+        for row, wanted in zip(logit.tolist(), truth.tolist(), strict=True):
             for x, t in zip(row, wanted, strict=True):
                 p = 1 / (1 + math.exp(-x))
                 overlap += p * t
                 total += p + t
-        assert found.item() == pytest.approx(1 - (2 * overlap + 1) / (total + 1))
+        assert actual.item() == pytest.approx(1 - (2 * overlap + 1) / (total + 1))
 
 
 def test_dice_of_a_perfect_and_of_an_empty_mask() -> None:
@@ -94,9 +94,9 @@ def test_gradients_lead_towards_the_target(pair: tuple[Tensor, Tensor]) -> None:
 def test_balanced_bce_weighs_object_and_background_the_same(pair: tuple[Tensor, Tensor]) -> None:
     logits, target = pair
     target = (target > 0.9).double()
-    found = balanced_bce(logits, target)
-    for one, truth, loss in zip(logits, target, found, strict=True):
-        p = torch.sigmoid(one)
+    value = balanced_bce(logits, target)
+    for logit, truth, loss in zip(logits, target, value, strict=True):
+        p = torch.sigmoid(logit)
         inside, outside = -p[truth > 0].log().mean(), -(1 - p[truth == 0]).log().mean()
         torch.testing.assert_close(loss, (inside + outside) / 2)
     for only in (0.0, 1.0):  # one kind alone is the whole mean
@@ -114,10 +114,10 @@ temperatures = st.floats(0.25, 8)
 def test_equal_logits_give_no_teacher_term(form: str, temperature: float, seed: int) -> None:
     config = DistillConfig(form=form, temperature=temperature)
     logits = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(seed)) * 5
-    found = teacher_term(logits, logits, config)
-    torch.testing.assert_close(found, torch.zeros(3), rtol=0, atol=1e-4)
+    loss = teacher_term(logits, logits, config)
+    torch.testing.assert_close(loss, torch.zeros(3), rtol=0, atol=1e-4)
     other = teacher_term(logits + 1, logits, config)
-    assert (other > found + 1e-6).all()
+    assert (other > loss + 1e-6).all()
 
 
 def test_what_the_teacher_has_not_seen_is_background_and_no_more() -> None:
@@ -180,14 +180,14 @@ def test_the_weight_is_the_confidence_of_each_sample() -> None:
         "predicted": [0.9, 0, 0, 0.5], "agreement": [0.8, 0, 0, 0.6], "product": [0.72, 0, 0, 0.3],
     }  # fmt: skip
     for confidence in CONFIDENCES:
-        found = teacher_weights(records(), DistillConfig(confidence=confidence))
-        np.testing.assert_allclose(found, expected[confidence], rtol=1e-6)
-    found = teacher_weights(
+        weights = teacher_weights(records(), DistillConfig(confidence=confidence))
+        np.testing.assert_allclose(weights, expected[confidence], rtol=1e-6)
+    weights = teacher_weights(
         records(), DistillConfig(confidence="predicted", ignore_disagreeing=False)
     )
-    np.testing.assert_allclose(found, [0.9, 0, 0.8, 0.5], rtol=1e-6)
-    found = teacher_weights(records(), DistillConfig(confidence="predicted", share=0.5))
-    np.testing.assert_allclose(found, [0.45, 0, 0, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(weights, [0.9, 0, 0.8, 0.5], rtol=1e-6)
+    weights = teacher_weights(records(), DistillConfig(confidence="predicted", share=0.5))
+    np.testing.assert_allclose(weights, [0.45, 0, 0, 0.25], rtol=1e-6)
 
 
 # -- the whole loss ------------------------------------------------------------------------

@@ -31,10 +31,10 @@ FEW = replace(QUICK, few_windows=True)
 def examples(count: int, candidates: int, seed: int = 0) -> Examples:
     """Candidates whose IoU is their first feature, and noise beside it."""
     rng = np.random.default_rng(seed)
-    found = rng.random((count, candidates, len(FEATURES))).astype(np.float32)
+    values = rng.random((count, candidates, len(FEATURES))).astype(np.float32)
     return Examples(
-        features=found,
-        ious=found[:, :, 0].copy(),
+        features=values,
+        ious=values[:, :, 0].copy(),
         images=np.repeat(np.arange(count // 4), 4),
         weights=np.ones(count, np.float32),
     )
@@ -138,13 +138,13 @@ def test_what_cannot_be_learned_is_not_claimed():
     assert abs(fitted.spearman) < 0.25
 
 
-def photo(folder: Path, number: int, x: float, y: float) -> AnnotatedImage:
+def image(folder: Path, number: int, x: float, y: float) -> AnnotatedImage:
     """A red disc on black."""
     mask = disc(90, 120, x, y, 17)
-    picture = np.zeros((90, 120, 3), np.uint8)
-    picture[mask] = (255, 0, 0)
+    pixels = np.zeros((90, 120, 3), np.uint8)
+    pixels[mask] = (255, 0, 0)
     path = folder / f"{number}.png"
-    Image.fromarray(picture).save(path)
+    Image.fromarray(pixels).save(path)
     instance = Instance(
         id=number,
         image_id=number,
@@ -160,11 +160,11 @@ def photo(folder: Path, number: int, x: float, y: float) -> AnnotatedImage:
 
 
 def test_examples_come_from_clicks_and_boxes(tmp_path):
-    photos = [photo(tmp_path, number, 50 + 5 * number, 40) for number in range(3)]
+    images = [image(tmp_path, number, 50 + 5 * number, 40) for number in range(3)]
     progress = Recorded()
     clicks, boxes = collect(
         Predictor(FakeRuntime(reddish)),
-        photos,
+        images,
         QUICK,
         source_weights={"made": 2.0},
         progress=progress,
@@ -182,7 +182,7 @@ def test_examples_come_from_clicks_and_boxes(tmp_path):
 
 
 def test_nothing_to_learn_from(tmp_path):
-    gone = photo(tmp_path, 0, 60, 40)
+    gone = image(tmp_path, 0, 60, 40)
     gone.path.unlink()
     with pytest.raises(DataError, match="no image could be used"):
         collect(Predictor(FakeRuntime(reddish)), [gone], QUICK)

@@ -60,8 +60,8 @@ def in_a_process(*arguments: object, launcher: tuple[str, ...] = ()) -> subproce
 
 def lines(out: Path) -> list[dict[str, Any]]:
     """The metrics of a run, without what depends on the clock."""
-    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "samples_per_s"} for line in found]
+    collected = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "samples_per_s"} for line in collected]
 
 
 def a_batch(recipe: Recipe, store: Store, step: int = 0) -> Batch:
@@ -188,8 +188,8 @@ def test_it_learns_a_handful_of_samples(precision: str, store: Store) -> None:
     def iou() -> float:
         with torch.inference_mode():
             logits = trainer.model(batch.image_B3SS)["logits"][:, 0]
-        found, truth = logits > 0, batch.target_BSS > 0.5
-        return float(((found & truth).sum() / (found | truth).sum()).item())
+        result, truth = logits > 0, batch.target_BSS > 0.5
+        return float(((result & truth).sum() / (result | truth).sum()).item())
 
     first = iou()
     losses = [trainer.train_step(batch)["loss"] for _ in range(40)]
@@ -202,21 +202,21 @@ def test_it_learns_a_handful_of_samples(precision: str, store: Store) -> None:
 
 def test_a_run_writes_what_it_says(store: Store, tmp_path: Path) -> None:
     recipe = tiny_recipe(validate_every=3)
-    told = []
+    messages = []
     path = train(
-        recipe, store, tmp_path / "run", on_step=told.append,
+        recipe, store, tmp_path / "run", on_step=messages.append,
         validate=lambda model: {"box": {"miou": 0.5}, "training": model.training},
     )  # fmt: skip
-    found = lines(tmp_path / "run")
-    steps = [line for line in found if "loss" in line]
+    result = lines(tmp_path / "run")
+    steps = [line for line in result if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert set(steps[0]) == {"step", "samples", "loss", "bce", "dice", "grad_norm", "lr"}
     assert steps[-1]["samples"] == 48
-    validations = [line for line in found if "validation" in line]
+    validations = [line for line in result if "validation" in line]
     assert [line["step"] for line in validations] == [3, 6]
     assert validations[0]["validation"] == {"box": {"miou": 0.5}, "training": False}
-    assert [progress.step for progress in told] == [1, 2, 3, 4, 5, 6]
-    assert all(progress.steps == 6 for progress in told)
+    assert [progress.step for progress in messages] == [1, 2, 3, 4, 5, 6]
+    assert all(progress.steps == 6 for progress in messages)
     model = load_weights(path)
     assert model.config == recipe.model
     info = read_tensors(path).info
@@ -267,10 +267,10 @@ def test_one_logit_channel_starts_from_that_of_clicks(store: Store, tmp_path: Pa
     two = PicoSAM2(replace(config, logits=2)).eval()
     path = tmp_path / "two.safetensors"
     save_weights(path, two, {})
-    one = started_from(path, replace(config, logits=1))
+    first = started_from(path, replace(config, logits=1))
     crops = torch.randn(2, 3, config.input_size, config.input_size)
     with torch.inference_mode():
-        torch.testing.assert_close(one(crops)["logits"][:, 0], two(crops)["logits"][:, CLICK])
+        torch.testing.assert_close(first(crops)["logits"][:, 0], two(crops)["logits"][:, CLICK])
     recipe = tiny_recipe(samples=8)
     train(replace(recipe, model=replace(config, logits=1)), store, tmp_path / "run", init=path)
     three = replace(recipe, model=replace(config, logits=3))
@@ -326,10 +326,10 @@ def test_killed_and_resumed_gives_the_weights_of_an_unbroken_run(
     resumed = in_a_process(store.path, broken, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     for name in ("checkpoint.safetensors", "weights.safetensors"):
-        one, other = read_tensors(unbroken / name), read_tensors(broken / name)
-        assert one.info == other.info
-        assert one.tensors.keys() == other.tensors.keys()
-        assert all(torch.equal(one.tensors[k], other.tensors[k]) for k in one.tensors)
+        first, other = read_tensors(unbroken / name), read_tensors(broken / name)
+        assert first.info == other.info
+        assert first.tensors.keys() == other.tensors.keys()
+        assert all(torch.equal(first.tensors[k], other.tensors[k]) for k in first.tensors)
     assert lines(unbroken) == lines(broken)
 
 
@@ -441,14 +441,14 @@ def test_resuming_from_a_damaged_checkpoint_says_so(store: Store, tmp_path: Path
 def test_a_checkpoint_of_other_settings_than_todays_goes_on(store: Store, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(tiny_recipe(samples=16), store, out)
-    found = read_tensors(out / "checkpoint.safetensors")
-    recipe = found.info["recipe"]
+    tensors = read_tensors(out / "checkpoint.safetensors")
+    recipe = tensors.info["recipe"]
     del recipe["model"]["encoder"], recipe["train"]["schedule"]
     recipe["model"] |= RETIRED  # of before they went
     recipe["train"]["iou"] = 1.0
-    augment = found.info["recipe"]["augment"]
+    augment = tensors.info["recipe"]["augment"]
     augment["colour"], augment["grey"] = augment.pop("color"), augment.pop("gray")
-    write_tensors(out / "checkpoint.safetensors", found.tensors, found.info)
+    write_tensors(out / "checkpoint.safetensors", tensors.tensors, tensors.info)
     train(tiny_recipe(samples=16), store, out, resume=True)
     with pytest.raises(CheckpointError, match="another recipe"):
         train(tiny_recipe(samples=16, schedule="constant"), store, out, resume=True)
@@ -480,9 +480,9 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
     monkeypatch.setattr(trainer_module, "compute_loss", breaks)
     with pytest.raises(TrainingError, match="at step 3"):
         train(tiny_recipe(save_every=1), store, tmp_path / "run")
-    found = read_tensors(tmp_path / "run" / "checkpoint.safetensors")
-    assert found.info["step"] == 3
-    assert all(torch.isfinite(tensor).all() for tensor in found.tensors.values())
+    tensors = read_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    assert tensors.info["step"] == 3
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.tensors.values())
     assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3]
     assert not [t for t in threading.enumerate() if "picosam2-feed" in t.name]
 
@@ -526,22 +526,22 @@ def test_a_failed_write_keeps_the_old_checkpoint(
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(store: Store, tmp_path: Path) -> None:
-    one, two, report = tmp_path / "one", tmp_path / "two", tmp_path / "norm"
-    train(tiny_recipe(samples=24), store, one, device="cpu")
-    found = in_a_process(
+    first, two, report = tmp_path / "one", tmp_path / "two", tmp_path / "norm"
+    train(tiny_recipe(samples=24), store, first, device="cpu")
+    result = in_a_process(
         store.path, two, "--samples", 24, "--batch-norm", report,
         launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr
+    assert result.returncode == 0, result.stderr
     assert max(map(float, report.read_text().split())) < 2e-5
-    alone, shared = lines(one), lines(two)
+    alone, shared = lines(first), lines(two)
     assert [line["step"] for line in shared] == [1, 2, 3]
     for a, b in zip(alone, shared, strict=True):
         for name, tolerance in (("loss", 1e-5), ("bce", 1e-5), ("dice", 1e-5), ("grad_norm", 1e-2)):
             assert b[name] == pytest.approx(a[name], rel=tolerance), (name, a["step"])
         assert b["lr"] == a["lr"]
     # Adam's first steps follow the gradient's sign: where that is near zero, rounding shows.
-    a, b = (read_tensors(run / "weights.safetensors").tensors for run in (one, two))
+    a, b = (read_tensors(run / "weights.safetensors").tensors for run in (first, two))
     gaps = torch.cat([(a[k] - b[k]).abs().flatten() for k in a if a[k].is_floating_point()])
     assert gaps.median() < 1e-5
     assert gaps.max() < 2e-3
@@ -686,5 +686,5 @@ def test_a_taught_run_goes_on_with_its_own_teacher_only(store: Store, tmp_path: 
     broken = load_weights(train(recipe, store, half, teacher=first, resume=True))
     for name, tensor in load_weights(whole).state_dict().items():
         assert torch.equal(tensor, broken.state_dict()[name]), name
-    said = read_tensors(whole).info["teacher"]
-    assert said == {"fingerprint": "first", "cache": first.fingerprint}  # its name may be a path
+    facts = read_tensors(whole).info["teacher"]
+    assert facts == {"fingerprint": "first", "cache": first.fingerprint}  # its name may be a path

@@ -29,17 +29,17 @@ from picosam2.training.validation import Validation
 HALF = StoreConfig(context=64, validation=0.5, photos_per_shard=4)
 
 
-def photos(count):
+def images(count):
     return [
         AnnotatedImage(id=n, path=Path(f"{n}.jpg"), height=1, width=1, source="x", instances=())
         for n in range(count)
     ]
 
 
-def test_photos_are_spread_over_all_sources():
-    assert [photo.id for photo in spread(photos(10), 4)] == [0, 3, 6, 9]
-    assert [photo.id for photo in spread(photos(10), 1)] == [0]
-    assert len(spread(photos(3), 5)) == len(spread(photos(3), 0)) == 3
+def test_images_are_spread_over_all_sources():
+    assert [image.id for image in spread(images(10), 4)] == [0, 3, 6, 9]
+    assert [image.id for image in spread(images(10), 1)] == [0]
+    assert len(spread(images(3), 5)) == len(spread(images(3), 0)) == 3
     assert spread([], 4) == ()
 
 
@@ -52,39 +52,39 @@ def model():
 def test_it_measures_what_the_evaluation_does(tmp_path, model):
     store = make_store(tmp_path, 8, HALF)
     validation = Validation(store, tiny_recipe(validation_photos=3), tmp_path / "v.png")
-    found = validation(model.train())
+    actual = validation(model.train())
     assert model.training
     model.eval()
-    assert found["photos"] == found["objects"] == len(validation.images) == 3
+    assert actual["photos"] == actual["objects"] == len(validation.images) == 3
     predictor = Predictor(TorchRuntime(model))
     for protocol in ("box", "click"):
         expected = evaluate(predictor, validation.images, protocol=protocol)
-        assert found[f"{protocol}_miou"] == expected.to_json()["miou"]
-    assert found["click_best"] == expected.to_json()["best_candidate"]
+        assert actual[f"{protocol}_miou"] == expected.to_json()["miou"]
+    assert actual["click_best"] == expected.to_json()["best_candidate"]
     with Image.open(tmp_path / "v.png") as drawn:
         assert drawn.size == (6 * 196 + 4, 2 * 196 + 4)
 
 
-def test_the_same_picture_for_the_same_weights(tmp_path, model):
+def test_the_same_image_for_the_same_weights(tmp_path, model):
     store = make_store(tmp_path, 8, HALF)
-    pictures = []
+    images_shown = []
     for name in ("a.png", "b.png"):
         Validation(store, tiny_recipe(validation_photos=2), tmp_path / name)(model)
-        pictures.append((tmp_path / name).read_bytes())
-    assert pictures[0] == pictures[1]
+        images_shown.append((tmp_path / name).read_bytes())
+    assert images_shown[0] == images_shown[1]
 
 
 def test_weights_trained_on_native_pixels_are_asked_for_them(tmp_path, model):
     store = make_store(tmp_path, 8, replace(HALF, views=("box", "native")))
     native = tiny_recipe(validation_photos=1, views={"native": 1.0, "box": 0.0})
     both = tiny_recipe(validation_photos=1)
-    found = [Validation(store, recipe)(model) for recipe in (native, both)]
+    collected = [Validation(store, recipe)(model) for recipe in (native, both)]
     # One window has one candidate, so the best by truth is the one that was chosen.
-    assert found[0]["click_best"] == found[0]["click_miou"]
-    assert found[0]["click_best"] != found[1]["click_best"]
+    assert collected[0]["click_best"] == collected[0]["click_miou"]
+    assert collected[0]["click_best"] != collected[1]["click_best"]
 
 
-def test_a_store_without_validation_photos(tmp_path):
+def test_a_store_without_validation_images(tmp_path):
     store = make_store(tmp_path, 4, replace(HALF, validation=0.0))
     assert Validation(store, tiny_recipe()).images == ()
 

@@ -29,9 +29,9 @@ ADDRESS = "http://127.0.0.1:8429"
 
 
 def scene(_frame: int) -> np.ndarray:
-    picture = np.full((240, 320, 3), 60, np.uint8)
-    picture[80:140, 100:160] = 230, 20, 30
-    return picture
+    image = np.full((240, 320, 3), 60, np.uint8)
+    image[80:140, 100:160] = 230, 20, 30
+    return image
 
 
 @pytest.fixture
@@ -81,9 +81,9 @@ def test_state_before_and_after_a_box(camera):
     assert first["simulated"] is False
     assert client.post("/do", json={"box": [100, 80, 160, 140]}).status_code == 200
     go(session, feed, 30)
-    found = client.get("/state").json()
-    assert found["state"] == "found"
-    assert found["score"] == 0.8
+    document = client.get("/state").json()
+    assert document["state"] == "found"
+    assert document["score"] == 0.8
     client.post("/do", json={"forget": True})
     go(session, feed, 1)
     assert client.get("/state").json()["state"] == "idle"
@@ -110,7 +110,7 @@ def test_a_click_and_its_scale(camera):
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         ({"point": [400, 10]}, "outside the image"),
         ({"point": [1]}, "a point has 2 or 3 numbers"),
@@ -128,11 +128,11 @@ def test_a_click_and_its_scale(camera):
     ],
     ids=repr,
 )
-def test_commands_that_make_no_sense(camera, command, said):
+def test_commands_that_make_no_sense(camera, command, message):
     _, _, client = camera
     answer = client.post("/do", json=command)
     assert answer.status_code == 400
-    assert said in answer.json()["error"]
+    assert message in answer.json()["error"]
 
 
 def test_bodies_that_are_no_commands(camera):

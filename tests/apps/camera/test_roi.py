@@ -27,11 +27,13 @@ def seen(frame: np.ndarray, window: Window) -> np.ndarray:
     return (255 * (crop / 255) ** 1.6 * 0.6 + 15).astype(np.uint8)
 
 
-def test_a_picture_is_most_like_its_own_window(frame):
+def test_an_image_is_most_like_its_own_window(frame):
     for window in (HERE, THERE, ELSEWHERE):
-        found = [likeness(frame, one, seen(frame, window)) for one in (HERE, THERE, ELSEWHERE)]
-        assert max(found) == found[(HERE, THERE, ELSEWHERE).index(window)]
-        assert max(found) > 0.9
+        collected = [
+            likeness(frame, each, seen(frame, window)) for each in (HERE, THERE, ELSEWHERE)
+        ]
+        assert max(collected) == collected[(HERE, THERE, ELSEWHERE).index(window)]
+        assert max(collected) > 0.9
 
 
 def test_one_shade_is_like_nothing(frame):
@@ -40,7 +42,7 @@ def test_one_shade_is_like_nothing(frame):
     assert likeness(np.full_like(frame, 90), HERE, seen(frame, HERE)) == 0
 
 
-def test_answers_are_of_the_old_window_until_the_picture_changes(frame):
+def test_answers_are_of_the_old_window_until_the_image_changes(frame):
     watch = RoiWatch(THERE, settle=4)
     assert watch.window_of([frame], None) == THERE
     watch.move(HERE)
@@ -56,15 +58,15 @@ def test_answers_are_of_the_old_window_until_the_picture_changes(frame):
     assert watch.window_of([frame], seen(frame, THERE)) == HERE
 
 
-@pytest.mark.parametrize("picture", [None, np.full((96, 96, 3), 90, np.uint8)])
-def test_what_cannot_be_told_is_thrown_away_until_it_is_sure(frame, picture):
+@pytest.mark.parametrize("image", [None, np.full((96, 96, 3), 90, np.uint8)])
+def test_what_cannot_be_told_is_thrown_away_until_it_is_sure(frame, image):
     watch = RoiWatch(THERE, settle=4)
     watch.move(HERE)
-    found = []
+    collected = []
     for _ in range(6):
         watch.tick()
-        found.append(watch.window_of([frame], picture))
-    assert found == [None, None, None, HERE, HERE, HERE]
+        collected.append(watch.window_of([frame], image))
+    assert collected == [None, None, None, HERE, HERE, HERE]
 
 
 def test_a_torn_window_is_neither(frame):
@@ -73,7 +75,7 @@ def test_a_torn_window_is_neither(frame):
     watch.move(HERE)
     watch.tick()
     torn = Window(HERE.x0, THERE.y0, HERE.x0 + 140, THERE.y0 + 40)
-    assert max(likeness(frame, one, seen(frame, torn)) for one in (HERE, THERE)) < 0.6
+    assert max(likeness(frame, each, seen(frame, torn)) for each in (HERE, THERE)) < 0.6
     assert watch.window_of([frame], seen(frame, torn)) is None
 
 
@@ -82,11 +84,11 @@ def test_a_window_that_was_never_answered_may_still_come(frame):
     watch.move(ELSEWHERE)
     watch.tick()
     watch.move(HERE)
-    found = []
+    collected = []
     for window in (THERE, ELSEWHERE, HERE):
         watch.tick()
-        found.append(watch.window_of([frame], seen(frame, window)))
-    assert found == [THERE, ELSEWHERE, HERE]
+        collected.append(watch.window_of([frame], seen(frame, window)))
+    assert collected == [THERE, ELSEWHERE, HERE]
 
 
 def test_near_windows_that_look_the_same_are_told_by_the_usual_delay(frame):
@@ -98,14 +100,14 @@ def test_near_windows_that_look_the_same_are_told_by_the_usual_delay(frame):
     assert watch.delay == 3
     near = Window(HERE.x0 + 1, HERE.y0, HERE.x1 + 1, HERE.y1)
     watch.move(near)
-    found = []
+    collected = []
     for window in (HERE, HERE, near, near):
         watch.tick()
-        found.append(watch.window_of([frame], seen(frame, window)))
-    assert found == [HERE, HERE, near, near]
+        collected.append(watch.window_of([frame], seen(frame, window)))
+    assert collected == [HERE, HERE, near, near]
 
 
-def test_the_frame_of_an_answer_is_found_by_its_picture(frame):
+def test_the_frame_of_an_answer_is_found_by_its_image(frame):
     """Things move from frame to frame; the network's image is two frames old."""
     frames = [np.roll(frame, -7 * i, 1) for i in range(12)]
     watch = RoiWatch(HERE)

@@ -52,13 +52,13 @@ def test_answers_come_dequantized_and_channels_first(network, layout):
     assert np.abs(frame.logits - ramp(SCENE)).max() <= LOGIT_STEP / 2
 
 
-def test_frames_have_pixels_time_and_the_network_s_picture(network):
+def test_frames_have_pixels_time_and_the_network_s_image(network):
     sensor = SimulatedSensor(lambda _: SCENE, ramp, first_answer=0, lag=0)
     sensor.kpi = 14.25, 0.5
     with opened(network, sensor, size=(406, 304), rate=20) as camera:
         frames = [camera.read() for _ in range(3)]
-    assert [one.index for one in frames] == [0, 1, 2]
-    assert [one.time for one in frames] == pytest.approx([0, 0.05, 0.1])
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.05, 0.1])
     assert frames[0].kpi == (14.25, 0.5)
     np.testing.assert_array_equal(frames[0].pixels, SCENE)
     whole = geometry.crop(SCENE, Window(0, 0, 406, 304)).astype(float)
@@ -108,8 +108,8 @@ def test_a_cropped_view_is_still_placed_right(network):
     expose = sensor.expose
 
     def cropped():
-        picture, metadata = expose()
-        return picture[38:266], metadata | {"ScalerCrop": (0, 380, 4056, 2280)}
+        image, metadata = expose()
+        return image[38:266], metadata | {"ScalerCrop": (0, 380, 4056, 2280)}
 
     sensor.expose = cropped
     with opened(network, sensor, size=(640, 360)) as camera:
@@ -219,18 +219,18 @@ def test_a_network_of_another_input_size(network):
 
 
 @pytest.mark.parametrize(
-    ("outputs", "said"),
+    ("outputs", "message"),
     [
         ([np.zeros((96, 96, 21), np.float32)], "gives 96x96x21, not 2x96x96"),
         ([np.zeros((100, 4), np.float32), np.zeros(100, np.float32)], "gives 100x4 and 100"),
         ([], "gives nothing"),
     ],
 )
-def test_a_network_of_another_output(network, outputs, said):
+def test_a_network_of_another_output(network, outputs, message):
     sensor = SimulatedSensor(lambda _: SCENE, ramp, first_answer=0, lag=0)
     with opened(network, sensor) as camera:
         camera._sensor = SimpleNamespace(get_outputs=lambda _: outputs, config={})
-        with pytest.raises(CameraError, match=said):
+        with pytest.raises(CameraError, match=message):
             camera.read()
 
 
@@ -238,9 +238,9 @@ def test_logits_of_half_the_inputs_side(network):
     info = replace(INFO, output_size=48)
     sensor = SimulatedSensor(lambda _: SCENE, lambda crop: ramp(crop)[:, ::2, ::2], lag=0)
     with opened(network, sensor, info) as camera:
-        while (found := camera.read().logits) is None:
+        while (result := camera.read().logits) is None:
             pass
-        assert found.shape == (2, 48, 48)
+        assert result.shape == (2, 48, 48)
 
 
 def test_one_channel_may_come_without_its_axis(network):
@@ -252,15 +252,15 @@ def test_one_channel_may_come_without_its_axis(network):
 
 
 @pytest.mark.parametrize(
-    ("first", "said"), [(10_000, "no answer has come"), (0, "no more answers")]
+    ("first", "message"), [(10_000, "no answer has come"), (0, "no more answers")]
 )
-def test_a_sensor_that_falls_silent(network, first, said):
+def test_a_sensor_that_falls_silent(network, first, message):
     sensor = SimulatedSensor(lambda _: SCENE, ramp, first_answer=first)
     with opened(network, sensor, size=(64, 48)) as camera:
         for _ in range(5):
             camera.read()
         sensor.first_answer = 10_000
-        with pytest.raises(CameraError, match=said):
+        with pytest.raises(CameraError, match=message):
             deque((camera.read() for _ in range(400)), maxlen=0)
 
 

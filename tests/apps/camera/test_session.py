@@ -35,9 +35,9 @@ def disc_scene(places: Callable[[int], tuple[float, float, float]]) -> Callable[
 
     def scene(frame: int) -> np.ndarray:
         cx, cy, radius = places(frame)
-        picture = ground.copy()
-        picture[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = (230, 20, 30)
-        return picture.astype(np.uint8)
+        image = ground.copy()
+        image[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = (230, 20, 30)
+        return image.astype(np.uint8)
 
     return scene
 
@@ -99,7 +99,7 @@ DELAYS = [
 def test_a_box_gives_the_mask_at_its_place(red, begin, how):
     place = 400, 200, 40
     session, sensor = begin(red, disc_scene(lambda _: place), **how)
-    assert {one.state for one in run(session, 4)} == {"idle"}
+    assert {each.state for each in run(session, 4)} == {"idle"}
     session.box(box_of(*place))
     view = until(session, "found")
     assert iou(view.tracked.mask, disc(*place)) > 0.95
@@ -113,10 +113,10 @@ def test_a_box_gives_the_mask_at_its_place(red, begin, how):
 def test_no_mask_is_ever_at_a_wrong_place(red, begin, how):
     """Two discs; the user points at one, then at the other. Nothing in between is shown."""
     first, second = (150, 130, 35), (450, 330, 60)
-    one, two = disc_scene(lambda _: first), disc_scene(lambda _: second)
+    left, two = disc_scene(lambda _: first), disc_scene(lambda _: second)
 
     def scene(frame: int) -> np.ndarray:
-        return np.where(disc(*second)[..., None], two(frame), one(frame))
+        return np.where(disc(*second)[..., None], two(frame), left(frame))
 
     session, _ = begin(red, scene, **how)
     run(session, 3)
@@ -142,7 +142,7 @@ def test_without_the_rules_masks_would_be_at_a_wrong_place(red, begin, monkeypat
     until(session, "found")
     session.box(box_of(*second))  # nothing is there
     wrong = [s for s in run(session, 6) if s.tracked is not None and s.tracked.found]
-    assert any(iou(one.tracked.mask, disc(*first)) == 0 for one in wrong)
+    assert any(iou(each.tracked.mask, disc(*first)) == 0 for each in wrong)
 
 
 def test_a_click_tries_all_scales_and_the_scorer_chooses(red, begin):
@@ -151,9 +151,9 @@ def test_a_click_tries_all_scales_and_the_scorer_chooses(red, begin):
     run(session, 3)
     session.point(Point(320, 240))
     view = run(session, 60)
-    steps = [one.step for one in view if one.step is not None]
+    steps = [each.step for each in view if each.step is not None]
     assert list(dict.fromkeys(steps)) == [(n, 6) for n in range(1, 7)]
-    widths = [one.window.width for one in view if one.step is not None]
+    widths = [each.window.width for each in view if each.step is not None]
     expected = [2 * half * 640 for half in (0.02, 0.0375, 0.075, 0.15, 0.3)]
     assert sorted(set(np.round(widths)))[:5] == pytest.approx(expected, abs=1)
     assert max(widths) == pytest.approx(480, abs=1)  # the largest is shrunk to the frame
@@ -167,7 +167,7 @@ def test_a_click_of_a_given_scale_takes_one_window(red, begin):
     run(session, 3)
     session.point(Point(320, 240))
     view = run(session, 30)
-    assert {one.step for one in view if one.step is not None} == {(1, 1)}
+    assert {each.step for each in view if each.step is not None} == {(1, 1)}
     assert iou(view[-1].tracked.mask, disc(320, 240, 60)) > 0.95
     for wrong in (-1, 6):
         with pytest.raises(ConfigError, match="choose from 0 to 5"):
@@ -182,7 +182,7 @@ def test_a_click_near_the_edge_does_not_wait_for_windows_that_are_the_same(red, 
     view = run(session, 40)
     assert view[-1].state == "found"
     assert iou(view[-1].tracked.mask, disc(*place)) > 0.9
-    assert max(one.window.width for one in view if one.step is not None) < 51
+    assert max(each.window.width for each in view if each.step is not None) < 51
 
 
 def test_nothing_there(red, begin):
@@ -281,7 +281,7 @@ def test_a_sensor_that_loses_the_command_is_told_again(red, begin):
     run(session, 3)
     heard, sensor.move = sensor.move, lambda _roi: None
     session.box(box_of(400, 200, 40))
-    assert {one.state for one in run(session, 30)} == {"looking"}
+    assert {each.state for each in run(session, 30)} == {"looking"}
     sensor.move = heard
     view = until(session, "found")
     assert iou(view.tracked.mask, disc(400, 200, 40)) > 0.95
@@ -313,9 +313,9 @@ class Recorded:
 @pytest.mark.parametrize("name", [golden.CLICKED, golden.BOXED])
 def test_recorded_answers_give_the_object(begin, name, layout):
     recorded = Recorded()
-    picture = sample()
+    image = sample()
     session, recorded.sensor = begin(
-        Predictor("default", threads=1), lambda _: picture, network_runs=recorded, layout=layout
+        Predictor("default", threads=1), lambda _: image, network_runs=recorded, layout=layout
     )
     session.step()
     wanted = OBJECTS[name]

@@ -74,41 +74,41 @@ def test_json_is_the_same_as_the_query(client):
     by_query = client.post(
         "/v1/segment?point=30,20&box=20,10,40,30", content=image_bytes(), headers=JPEG
     )
-    asked = {
+    request = {
         "image": base64.b64encode(image_bytes()).decode(),
         "prompts": [{"points": [[30, 20]]}, {"box": [20, 10, 40, 30]}],
     }
-    by_json = client.post("/v1/segment", json=asked)
+    by_json = client.post("/v1/segment", json=request)
     assert by_json.status_code == 200
     assert by_json.json() == by_query.json()
 
 
 def test_the_answers_are_the_predictor_s(client, predictor):
-    asked = {"prompts": [{"points": [[30, 20], [5, 5, 0]]}], "multimask": True,
+    request = {"prompts": [{"points": [[30, 20], [5, 5, 0]]}], "multimask": True,
              "image": base64.b64encode(image_bytes()).decode()}  # fmt: skip
-    answer = client.post("/v1/segment", json=asked).json()
+    answer = client.post("/v1/segment", json=request).json()
     from picosam2.prompts import Point, Prompt
 
     prompt = Prompt((Point(30, 20), Point(5, 5, False)))
-    found = predictor(image_bytes(), prompts=[prompt], multimask=True)
-    assert answer["masks"] == json.loads(json.dumps([one.to_json() for one in found]))
+    segmentations = predictor(image_bytes(), prompts=[prompt], multimask=True)
+    assert answer["masks"] == json.loads(json.dumps([each.to_json() for each in segmentations]))
 
 
 @pytest.mark.parametrize(("form", "mode"), [("mask", "L"), ("overlay", "RGB"), ("cutout", "RGBA")])
-def test_pictures(client, form, mode):
+def test_images(client, form, mode):
     url = f"/v1/segment?box=20,10,40,30&format={form}"
     answer = client.post(url, content=image_bytes(), headers=JPEG)
     assert answer.headers["content-type"] == "image/png"
-    with Image.open(io.BytesIO(answer.content)) as picture:
-        assert picture.size == (WIDTH, HEIGHT)
-        assert picture.mode == mode
+    with Image.open(io.BytesIO(answer.content)) as image:
+        assert image.size == (WIDTH, HEIGHT)
+        assert image.mode == mode
 
 
 def test_several_masks_are_an_indexed_image(client):
     url = "/v1/segment?box=20,10,40,30&point=5,5&format=mask"
     answer = client.post(url, content=image_bytes(), headers=JPEG)
-    with Image.open(io.BytesIO(answer.content)) as picture:
-        assert picture.mode == "P"
+    with Image.open(io.BytesIO(answer.content)) as image:
+        assert image.mode == "P"
 
 
 def test_a_session_needs_no_second_upload(client, session):
@@ -127,19 +127,19 @@ def test_sessions_are_few_and_the_oldest_goes(client):
         client.post("/v1/sessions", content=image_bytes(), headers=JPEG).json()["session"]
         for _ in range(3)
     ]
-    asked = {"prompts": [{"points": [[3, 3]]}]}
-    states = [client.post(f"/v1/sessions/{n}/segment", json=asked).status_code for n in names]
+    request = {"prompts": [{"points": [[3, 3]]}]}
+    states = [client.post(f"/v1/sessions/{n}/segment", json=request).status_code for n in names]
     assert states == [404, 200, 200]
 
 
 def test_sessions_expire_and_stay_within_their_pixels():
     now = [0.0]
     sessions = Sessions(LIMITS, clock=lambda: now[0])
-    picture = np.zeros((50, 100, 3), np.uint8)
-    first = sessions.add(picture)
-    second = sessions.add(picture)  # 10,000 pixels are more than 9,000
+    image = np.zeros((50, 100, 3), np.uint8)
+    first = sessions.add(image)
+    second = sessions.add(image)  # 10,000 pixels are more than 9,000
     assert sessions.get(first) is None
-    assert sessions.get(second) is picture
+    assert sessions.get(second) is image
     assert sessions.pixels == 5_000
     now[0] += LIMITS.session_seconds + 1
     assert sessions.get(second) is None
@@ -408,9 +408,9 @@ def test_openapi_describes_every_route(client, predictor):
                 yield from references(each)
 
     for reference in set(references(document)):
-        found = document
+        result = document
         for part in reference.removeprefix("#/").split("/"):
-            found = found[part]
+            result = result[part]
 
 
 def test_limits_make_sense():
@@ -459,7 +459,7 @@ prompts = st.one_of(
         },
     ),
 )
-asked = st.one_of(
+prompt_values = st.one_of(
     values,
     st.fixed_dictionaries(
         {"prompts": st.one_of(values, st.lists(prompts, max_size=3))},
@@ -472,7 +472,7 @@ asked = st.one_of(
 
 
 @fuzz
-@given(value=asked)
+@given(value=prompt_values)
 def test_any_json_is_answered_or_refused(client, session, value):
     # allow_nan: what a careless client writes, which is no JSON
     body = json.dumps(value, allow_nan=True).encode()

@@ -109,25 +109,25 @@ def test_a_mask_that_comes_along_is_corrected(client, session, runtime, form, ke
     if kept:
         answer = click(client, session, prompt)
     else:
-        asked = {"image": text(png(PIXELS)), "prompts": [prompt]}
-        answer = client.post("/v1/segment", json=asked)
+        request = {"image": text(png(PIXELS)), "prompts": [prompt]}
+        answer = client.post("/v1/segment", json=request)
     assert answer.status_code == 200, answer.text
-    (found,) = Predictor(FakeRuntime(reddish, size=48, correct=follow))(
+    (segmentation,) = Predictor(FakeRuntime(reddish, size=48, correct=follow))(
         PIXELS, prompts=[Prompt((Point(80, 50, False),), mask=given)]
     )
     (mask,) = answer.json()["masks"]
-    assert np.array_equal(rle_decode(mask["rle"]), found.mask)
-    assert not found.mask[50, 80]
-    assert found.mask[50, 90]
+    assert np.array_equal(rle_decode(mask["rle"]), segmentation.mask)
+    assert not segmentation.mask[50, 80]
+    assert segmentation.mask[50, 90]
     assert mask["prompt"] == {"points": [[80, 50, 0]]}
     assert len(runtime.planes) == 1
 
 
 def test_an_answer_can_be_sent_back_as_it_came(client, session):
     url = f"/v1/sessions/{session}/segment"
-    asked = {"prompts": [{"points": [[50, 40]]}]}
-    rle = client.post(url, json=asked).json()["masks"][0]["rle"]
-    image = client.post(url, json={**asked, "format": "mask"}).content
+    request = {"prompts": [{"points": [[50, 40]]}]}
+    rle = client.post(url, json=request).json()["masks"][0]["rle"]
+    image = client.post(url, json={**request, "format": "mask"}).content
     answers = [
         click(client, session, {"mask": mask, "points": [[90, 70]]}).json()["masks"][0]
         for mask in (rle, text(image))
@@ -138,8 +138,8 @@ def test_an_answer_can_be_sent_back_as_it_came(client, session):
 
 def test_a_mask_alone_counts_as_its_box(client, session):
     (mask,) = click(client, session, {"mask": as_png(RED)}).json()["masks"]
-    (found,) = Predictor(FakeRuntime(reddish, size=48))(PIXELS, prompts=[Prompt(mask=RED)])
-    assert np.array_equal(rle_decode(mask["rle"]), found.mask)
+    (segmentation,) = Predictor(FakeRuntime(reddish, size=48))(PIXELS, prompts=[Prompt(mask=RED)])
+    assert np.array_equal(rle_decode(mask["rle"]), segmentation.mask)
     assert click(client, session, {"mask": None, "points": [[50, 40]]}).status_code == 200
 
 
@@ -147,8 +147,8 @@ def test_weights_without_guidance_take_masks_by_their_box():
     app = create_app(Predictor(FakeRuntime(reddish, size=48)), LIMITS)
     prompt = {"mask": as_png(RED), "points": [[50, 40]]}
     with TestClient(app, base_url="http://127.0.0.1:8428") as client:
-        asked = {"image": text(png(PIXELS)), "prompts": [prompt]}
-        (mask,) = client.post("/v1/segment", json=asked).json()["masks"]
+        request = {"image": text(png(PIXELS)), "prompts": [prompt]}
+        (mask,) = client.post("/v1/segment", json=request).json()["masks"]
     assert rle_decode(mask["rle"])[40, 50]
 
 
@@ -171,14 +171,14 @@ def test_clicks_that_take_too_long_are_stopped_between_two_of_them():
 
     runtime = FakeRuntime(reddish, size=48, correct=slow)
     app = create_app(Predictor(runtime), replace(LIMITS, seconds=0.5))
-    asked = {"image": text(png(PIXELS)), "prompts": [{"points": [[50, 40]] * 100}]}
+    request = {"image": text(png(PIXELS)), "prompts": [{"points": [[50, 40]] * 100}]}
     with TestClient(app, base_url="http://127.0.0.1:8428") as client:
-        answer = client.post("/v1/segment", json=asked)
+        answer = client.post("/v1/segment", json=request)
         assert answer.status_code == 503
         assert "fewer prompts or clicks" in answer.json()["error"]
         assert len(runtime.planes) < 20
-        asked["prompts"] = [{"points": [[50, 40]]}]
-        assert client.post("/v1/segment", json=asked).status_code == 200
+        request["prompts"] = [{"points": [[50, 40]]}]
+        assert client.post("/v1/segment", json=request).status_code == 200
 
 
 SMALL = np.ones((HEIGHT - 1, WIDTH), bool)

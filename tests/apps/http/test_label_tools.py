@@ -381,10 +381,10 @@ def test_several_marks_are_corrections(guided_client: TestClient) -> None:
     shapes = predict(guided_client, marks).json()["data"]["shapes"]
     points = Point(30, 20), Point(54, 32), Point(30, 16, False)
     rings = [Polygon(np.array(shape["points"][:-1]), hole=False) for shape in shapes]
-    found, expected = fill_polygons(rings, HEIGHT, WIDTH), corrected(*points)
+    outlines, expected = fill_polygons(rings, HEIGHT, WIDTH), corrected(*points)
     assert expected[32, 54]
     assert not expected[16, 30]
-    assert (found & expected).sum() > 0.9 * (found | expected).sum()
+    assert (outlines & expected).sum() > 0.9 * (outlines | expected).sum()
 
 
 def test_several_rectangles_are_several_objects() -> None:

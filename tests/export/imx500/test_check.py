@@ -94,14 +94,14 @@ REFUSED = {
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_what_does_not_convert_is_named_with_what_to_use_instead(name: str) -> None:
     layer, operator, instead = REFUSED[name]
-    found = exported(layer)
-    (problem,) = [problem for problem in found.problems if problem.certain]
+    export = exported(layer)
+    (problem,) = [problem for problem in export.problems if problem.certain]
     assert operator in problem.operator
     assert instead in problem.instead
     assert problem.layer
-    assert not found.converts
+    assert not export.converts
     with pytest.raises(ConvertError, match=r"cannot run this network: .*use ") as caught:
-        refuse(found)
+        refuse(export)
     assert problem.layer in str(caught.value)
 
 
@@ -127,10 +127,10 @@ CONVERTS = {
 
 @pytest.mark.parametrize("name", sorted(CONVERTS))
 def test_what_converts_is_let_pass(name: str) -> None:
-    found = exported(CONVERTS[name])
-    assert found.problems == ()
-    assert found.converts
-    refuse(found)
+    export = exported(CONVERTS[name])
+    assert export.problems == ()
+    assert export.converts
+    refuse(export)
 
 
 def test_gelu_needs_a_new_opset() -> None:
@@ -140,11 +140,11 @@ def test_gelu_needs_a_new_opset() -> None:
 
 
 def test_what_was_never_tried_is_said_but_not_refused() -> None:
-    found = exported(Call(torch.cos))
-    (problem,) = found.problems
+    export = exported(Call(torch.cos))
+    (problem,) = export.problems
     assert (problem.operator, problem.certain) == ("Cos", False)
     assert "may not convert" in str(problem)
-    refuse(found)
+    refuse(export)
 
 
 TWICE = replace(PAPER, widths=(96, 192, 320, 512), bottleneck=640, decoder=(384, 256, 160, 80))
@@ -172,10 +172,10 @@ VARIANTS = {
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_the_estimate_is_close_to_the_converters_report(name: str) -> None:
     config, reported = VARIANTS[name]
-    found = check_model(config.build())
-    assert found.problems == ()
-    assert found.total / MIB == pytest.approx(reported, abs=0.03)
-    assert found.fits is (reported < 8)
+    check = check_model(config.build())
+    assert check.problems == ()
+    assert check.total / MIB == pytest.approx(reported, abs=0.03)
+    assert check.fits is (reported < 8)
 
 
 WIDER = replace(PAPER, widths=(72, 144, 240, 384), bottleneck=480, decoder=(288, 192, 120, 60))
@@ -194,18 +194,18 @@ PARTS = {
 @pytest.mark.parametrize("name", sorted(PARTS))
 def test_so_are_its_parts(name: str) -> None:
     config, weights, activations = PARTS[name]
-    found = check_model(config.build())
-    assert found.weights == pytest.approx(weights, rel=0.01)
-    assert found.activations == pytest.approx(activations, rel=0.012)
+    check = check_model(config.build())
+    assert check.weights == pytest.approx(weights, rel=0.01)
+    assert check.activations == pytest.approx(activations, rel=0.012)
 
 
 @pytest.mark.parametrize("config", [replace(PAPER, input_size=192), TWICE])
 def test_what_does_not_fit_names_the_layer_to_blame(config: VariantConfig) -> None:
-    found = check_model(config.build())
-    assert not found.fits
-    assert found.peak.layer == "decoder.3.0"  # the last decoder's depthwise convolution
+    check = check_model(config.build())
+    assert not check.fits
+    assert check.peak.layer == "decoder.3.0"  # the last decoder's depthwise convolution
     with pytest.raises(ConvertError, match=r"does not fit into the sensor: .*decoder\.3\.0"):
-        refuse(found)
+        refuse(check)
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,9 @@ def test_what_does_not_fit_names_the_layer_to_blame(config: VariantConfig) -> No
     ],
 )
 def test_variants_of_the_network_can_be_checked(config: VariantConfig) -> None:
-    found = check_model(config.build())
-    assert found.problems == ()
-    assert found.converts
+    check = check_model(config.build())
+    assert check.problems == ()
+    assert check.converts
 
 
 def test_the_peak_is_where_the_memory_report_has_it() -> None:
@@ -234,8 +234,8 @@ def test_the_peak_is_where_the_memory_report_has_it() -> None:
 @pytest.mark.parametrize("width", [40, 64])
 def test_channels_are_paid_for_in_thirty_twos(width: int) -> None:
     base = check_model(replace(PAPER, widths=(64, 96, 160, 256)).build())
-    found = check_model(replace(PAPER, widths=(width, 96, 160, 256)).build())
-    assert found.activations == base.activations
+    check = check_model(replace(PAPER, widths=(width, 96, 160, 256)).build())
+    assert check.activations == base.activations
 
 
 @given(st.integers(1, 4000))
@@ -245,19 +245,19 @@ def test_padding(channels: int) -> None:
 
 
 def test_mish_as_one_operator_is_named_too() -> None:
-    found = check_graph(one_node("Mish", ["batch", 3, 8, 8], opset=18))
-    assert [problem.operator for problem in found.problems] == ["Mish"]
+    check = check_graph(one_node("Mish", ["batch", 3, 8, 8], opset=18))
+    assert [problem.operator for problem in check.problems] == ["Mish"]
 
 
 @pytest.mark.skipif("default" not in shipped(), reason="no weights are shipped yet")
 def test_shipped_weights_are_checked_in_a_second() -> None:
     path = find_weights("default")
     started = time.process_time()
-    found = check_file(path)
+    check = check_file(path)
     assert time.process_time() - started < 2  # 0.3 s where it was written
-    assert found.converts
-    assert found.total < MEMORY / 2
-    assert found.to_json()["memory"]["total"] == found.total
+    assert check.converts
+    assert check.total < MEMORY / 2
+    assert check.to_json()["memory"]["total"] == check.total
 
 
 def test_a_branch_for_guidance_is_not_on_the_sensor(tmp_path: Path) -> None:

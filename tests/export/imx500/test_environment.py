@@ -216,15 +216,15 @@ def java(version: str) -> str:
 @pytest.mark.parametrize("version", ["17", "17.0.15", "21.0.1", "25-ea"])
 def test_java_on_the_path(version: str, program: Program, tmp_path: Path) -> None:
     program("java", java(version))
-    found = find_java({"PATH": str(tmp_path / "bin")})
-    assert (found.version, found.folder) == (version, tmp_path / "bin")
-    assert found.variables()["PATH"].startswith(str(tmp_path / "bin") + os.pathsep)
+    java_found = find_java({"PATH": str(tmp_path / "bin")})
+    assert (java_found.version, java_found.folder) == (version, tmp_path / "bin")
+    assert java_found.variables()["PATH"].startswith(str(tmp_path / "bin") + os.pathsep)
 
 
 def test_java_by_its_home(program: Program, tmp_path: Path) -> None:
     program("java", java("17.0.15"))
-    found = find_java({"PATH": "", "JAVA_HOME": str(tmp_path)})
-    assert found.folder == tmp_path / "bin"
+    java_found = find_java({"PATH": "", "JAVA_HOME": str(tmp_path)})
+    assert java_found.folder == tmp_path / "bin"
 
 
 def test_no_java() -> None:

@@ -117,18 +117,18 @@ def test_the_report_can_be_read(export: Export, tmp_path: Path) -> None:
 
 def test_it_is_measured_by_every_protocol(export: Export, data: Path) -> None:
     """The stand-in gives the mean of the colors, so the numbers are not FP32's."""
-    photos = read_coco(data / "shapes.json", data / "shapes-images")
+    images = read_coco(data / "shapes.json", data / "shapes-images")
     progress = Recorded()
     made = export(
-        measure=[MeasuredImages(dataset="coco", annotations=photos)],
+        measure=[MeasuredImages(dataset="coco", annotations=images)],
         progress=progress,
     )
     measured = made.report["measured"]
-    assert [one["protocol"] for one in measured] == list(PROTOCOLS)
-    assert all(one["n"] == 8 for one in measured)
-    for one in measured:
-        assert one["difference"] == pytest.approx(one["int8"] - one["fp32"])
-        assert one["low"] <= one["difference"] <= one["high"]
+    assert [each["protocol"] for each in measured] == list(PROTOCOLS)
+    assert all(each["n"] == 8 for each in measured)
+    for each in measured:
+        assert each["difference"] == pytest.approx(each["int8"] - each["fp32"])
+        assert each["low"] <= each["difference"] <= each["high"]
     assert "measuring box, coco" in progress.names
     text = (made.folder / "report.md").read_text()
     assert "| box | coco | 8 |" in text
@@ -286,7 +286,7 @@ def test_a_store_that_lacks_a_view_is_refused_before_the_tools_are_fetched(
         export(store=tmp_path / "boxes")
 
 
-def test_calibration_crops_are_of_training_photos_and_chosen_by_the_seed(
+def test_calibration_crops_are_of_training_images_and_chosen_by_the_seed(
     export: Export, data: Path, fake_tools: FakeTools, tmp_path: Path
 ) -> None:
     """What the worker gets: the same for the same seed, and never a validation image."""

@@ -46,8 +46,8 @@ def test_plain_numbers_give_what_the_runtime_gives(model: PicoSAM2) -> None:
     expected = TorchRuntime(model)(crops)
     raw = torch.from_numpy(crops.transpose(0, 3, 1, 2).astype(np.float32))
     with torch.inference_mode():
-        found = RawInput(model)(raw)[0].numpy()
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+        actual = RawInput(model)(raw)[0].numpy()
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
 def test_outputs_have_names(model: PicoSAM2) -> None:

@@ -166,8 +166,8 @@ def test_steps_and_differences() -> None:
     output = np.array([-1.0, 0.0, 0.25, 0.25, 2.0], np.float32)
     assert worker._step(output) == 0.25
     assert worker._step(np.zeros(3, np.float32)) == 0
-    found = worker._difference(np.array([-1.0, 0.0, 0.5, 0.25, 2.0], np.float32), output)
-    assert found == {
+    result = worker._difference(np.array([-1.0, 0.0, 0.5, 0.25, 2.0], np.float32), output)
+    assert result == {
         "largest": 0.25, "rms": pytest.approx(0.25 / 5**0.5), "share": pytest.approx(0.2),
     }  # fmt: skip
 
@@ -187,7 +187,7 @@ def converted(folder: Path, tools: FakeTools):  # type: ignore[no-untyped-def]
 
 
 def test_reading_what_the_converter_wrote(folder: Path, fake_tools: FakeTools) -> None:
-    made, said = converted(folder, fake_tools)
+    made, stages = converted(folder, fake_tools)
     assert made.packed.name == "packerOut.zip"
     assert {file.name for file in made.files} == {"packerOut.zip", "dnnParams.xml"}
     assert made.memory.used / 2**20 == pytest.approx(3.55, abs=0.01)
@@ -197,8 +197,8 @@ def test_reading_what_the_converter_wrote(folder: Path, fake_tools: FakeTools) -
     assert (image.shape, image.bits, image.signed, image.scale) == ((3, 96, 96), 8, False, 1.0)
     assert (logits.bits, logits.signed, logits.scale) == (8, True, 0.125)
     assert logits.shape == (2, 96, 96)
-    assert said[0] == "reading the quantized network"
-    assert said[-1] == "packing"
+    assert stages[0] == "reading the quantized network"
+    assert stages[-1] == "packing"
 
 
 NO_OPERATOR = """

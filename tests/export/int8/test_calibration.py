@@ -53,11 +53,11 @@ def test_half_of_the_crops_are_clicks(store: Store) -> None:
 
 
 def test_a_seed_chooses_them(store: Store) -> None:
-    one, same, other = (choose_crops(store, predictor_of(), 6, seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one.pixels, same.pixels)
-    np.testing.assert_array_equal(one.channels, same.channels)
-    assert one.pixels.shape == other.pixels.shape
-    assert (one.pixels != other.pixels).any()
+    first, same, other = (choose_crops(store, predictor_of(), 6, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.pixels, same.pixels)
+    np.testing.assert_array_equal(first.channels, same.channels)
+    assert first.pixels.shape == other.pixels.shape
+    assert (first.pixels != other.pixels).any()
 
 
 def test_small_stores_give_what_they_have(store: Store) -> None:
@@ -88,19 +88,19 @@ def test_weights_for_the_own_pixels_get_click_windows_of_the_sample_image_alone(
 
 
 def rows_asked_of(store: Store, monkeypatch: pytest.MonkeyPatch, **options) -> np.ndarray:
-    asked: list[np.ndarray] = []
+    drawn: list[np.ndarray] = []
     honest = Store.gather
 
     def gather(self, rows, out=None):
-        asked.append(rows)
+        drawn.append(rows)
         return honest(self, rows, out)
 
     monkeypatch.setattr(Store, "gather", gather)
     choose_crops(store, predictor_of(), 40, 0, **options)
-    return np.concatenate(asked)
+    return np.concatenate(drawn)
 
 
-def test_training_and_validation_photos_stay_apart(
+def test_training_and_validation_images_stay_apart(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = rows_asked_of(store, monkeypatch)
@@ -116,13 +116,13 @@ def test_they_are_the_predictors_own_windows(tmp_path: Path) -> None:
     predictor = predictor_of(size=32)
     expected = []
     for number in range(12):
-        photo, mask = scene(number)
+        image, mask = scene(number)
         windows = [predictor.box_window(Box(*masks.bbox(mask)))]
         windows += predictor.click_windows(masks.centre_point(mask), *mask.shape)
-        expected += [geometry.crop(photo, window, 32).astype(float) for window in windows]
-    found = choose_crops(store, predictor, 1000, 0).pixels
-    for crop in found:
-        errors = [np.abs(crop - one).mean() for one in expected]
+        expected += [geometry.crop(image, window, 32).astype(float) for window in windows]
+    actual = choose_crops(store, predictor, 1000, 0).pixels
+    for crop in actual:
+        errors = [np.abs(crop - each).mean() for each in expected]
         assert min(errors) < 4, min(errors)  # resampled twice
         assert np.median(errors) > 20  # which the others are not
 
@@ -149,7 +149,7 @@ def test_rungs_of_the_ladder_are_used(store: Store, monkeypatch: pytest.MonkeyPa
     assert len({round(share, 2) for share in shares}) > 5
 
 
-def test_native_weights_see_the_photos_own_pixels(tmp_path: Path, store: Store) -> None:
+def test_native_weights_see_the_images_own_pixels(tmp_path: Path, store: Store) -> None:
     native = predictor_of(channels=1, size=32, click_windows="native")
     with pytest.raises(StoreError, match=r"lacks the view native .* --views native"):
         choose_crops(store, native, 4, 0)
@@ -157,11 +157,11 @@ def test_native_weights_see_the_photos_own_pixels(tmp_path: Path, store: Store) 
     crops = choose_crops(make_store(tmp_path, 12, config), native, 6, 0)
     expected = []
     for number in range(12):
-        photo, mask = scene(number)
+        image, mask = scene(number)
         window = geometry.point_window(masks.centre_point(mask), 16)
-        expected.append(geometry.crop(photo, window, 32).astype(float))
+        expected.append(geometry.crop(image, window, 32).astype(float))
     for crop in crops.pixels:
-        assert min(np.abs(crop - one).mean() for one in expected) < 2
+        assert min(np.abs(crop - each).mean() for each in expected) < 2
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_store_without_the_views(views, missing: str, tmp_path: Path) -> None:
         choose_crops(store, predictor_of(), 4, 0)
 
 
-def test_a_store_without_validation_photos(tmp_path: Path) -> None:
+def test_a_store_without_validation_images(tmp_path: Path) -> None:
     store = make_store(tmp_path, 4, replace(SMALL_STORE, validation=0.0))
     with pytest.raises(StoreError, match="--validation"):
         choose_crops(store, predictor_of(), 4, 0, held_out=True)
@@ -207,21 +207,21 @@ def test_what_is_observed(tiny_onnx: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, size, size, 3), np.uint8)
     progress = Recorded()
     crops = Crops(pixels, np.zeros(len(pixels), np.int64))
-    found = observe(model, crops, threads=1, progress=progress)
+    result = observe(model, crops, threads=1, progress=progress)
     assert progress.counts[-1] == (40, 40)
-    assert list(found) == activations(model)
-    assert [one for one in found if one in ("image", "logits")] == ["image", "logits"]
+    assert list(result) == activations(model)
+    assert [value for value in result if value in ("image", "logits")] == ["image", "logits"]
     batch = normalize(pixels)
-    assert found["image"].low == batch.min()
-    assert found["image"].high == batch.max()
+    assert result["image"].low == batch.min()
+    assert result["image"].high == batch.max()
     logits = OnnxRuntime(tiny_onnx)(pixels)
     np.testing.assert_allclose(
-        (found["logits"].low, found["logits"].high), (logits.min(), logits.max()), atol=1e-5
+        (result["logits"].low, result["logits"].high), (logits.min(), logits.max()), atol=1e-5
     )
-    for one in found.values():
-        assert one.counts.sum() > 0
-    share = np.cumsum(found["image"].counts) / found["image"].counts.sum()
-    assert found["image"].at(np.searchsorted(share, 0.5)) == pytest.approx(
+    for value in result.values():
+        assert value.counts.sum() > 0
+    share = np.cumsum(result["image"].counts) / result["image"].counts.sum()
+    assert result["image"].at(np.searchsorted(share, 0.5)) == pytest.approx(
         np.median(batch), abs=0.05
     )
 

@@ -20,8 +20,8 @@ def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    found: np.ndarray = session.run(None, inputs)[0]
-    return found
+    outputs: np.ndarray = session.run(None, inputs)[0]
+    return outputs
 
 
 def exported(config: ModelConfig, path) -> onnx.ModelProto:
@@ -50,7 +50,9 @@ def test_padded_colors_change_nothing(tmp_path) -> None:
     assert groups(model)[0] == 3
     assert groups(wide)[0] == 1
     assert groups(wide)[1:] == groups(model)[1:]
-    first = {one.name: one for one in wide.graph.initializer}[wide.graph.node[0].input[1]]
+    first = {initializer.name: initializer for initializer in wide.graph.initializer}[
+        wide.graph.node[0].input[1]
+    ]
     assert tuple(first.dims) == (4, 3, 3, 3)
     onnx.checker.check_model(wide, full_check=True)
     crops = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)

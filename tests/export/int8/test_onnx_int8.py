@@ -68,7 +68,7 @@ def graph(made: Quantized) -> onnx.GraphProto:
 
 
 def test_every_convolution_multiplies_integers(graph: onnx.GraphProto) -> None:
-    constants = {one.name: one for one in graph.initializer}
+    constants = {initializer.name: initializer for initializer in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 2 * 5 + 2 + 2 + 1  # blocks, downs, skips, head
@@ -91,8 +91,14 @@ def test_every_convolution_multiplies_integers(graph: onnx.GraphProto) -> None:
             source = makers[source.input[0]]
         assert source.op_type == "QuantizeLinear"
         assert constants[source.input[2]].data_type == TensorProto.UINT8
-    floats = [one for one in graph.initializer if one.data_type == TensorProto.FLOAT]
-    assert max(np.prod(one.dims, dtype=int) for one in floats) <= 10  # scales, and nothing else
+    floats = [
+        initializer
+        for initializer in graph.initializer
+        if initializer.data_type == TensorProto.FLOAT
+    ]
+    assert (
+        max(np.prod(initializer.dims, dtype=int) for initializer in floats) <= 10
+    )  # scales, and nothing else
 
 
 def test_the_graph_is_lean(made: Quantized, graph: onnx.GraphProto) -> None:
@@ -105,7 +111,7 @@ def test_the_graph_is_lean(made: Quantized, graph: onnx.GraphProto) -> None:
     assert not kinds & {"Relu", "Resize", "Constant"}
     assert not graph.value_info
     read = {name for node in graph.node for name in node.input}
-    assert {one.name for one in graph.initializer} <= read
+    assert {initializer.name for initializer in graph.initializer} <= read
     for node in graph.node:
         assert set(node.output) <= read | {"logits"}
         assert max(map(len, [*node.input, *node.output])) <= 6
@@ -119,18 +125,18 @@ def test_the_graph_is_lean(made: Quantized, graph: onnx.GraphProto) -> None:
 def test_it_says_what_the_weights_said(folder: Path, made: Quantized, store: Store) -> None:
     before, after = OnnxRuntime(folder / "fp32.onnx"), OnnxRuntime(made.path)
     facts = dict(after.info.facts)
-    said = facts.pop("quantization")
+    stated = facts.pop("quantization")
     assert facts == before.info.facts
     assert facts["geometry"]["box_growth"] == 1.3
-    assert said["fp32_sha256"] == before.info.weights_sha256
-    assert said["store"] == store.fingerprint
-    assert said["method"] == made.method
-    assert (said["crops"], said["seed"]) == (made.crops, 3)
-    assert said["logit_error"] == pytest.approx(made.compared.logit_error, abs=1e-4)
-    assert set(said["disagreement"]) == {"minmax", "entropy", "percentile"}
+    assert stated["fp32_sha256"] == before.info.weights_sha256
+    assert stated["store"] == store.fingerprint
+    assert stated["method"] == made.method
+    assert (stated["crops"], stated["seed"]) == (made.crops, 3)
+    assert stated["logit_error"] == pytest.approx(made.compared.logit_error, abs=1e-4)
+    assert set(stated["disagreement"]) == {"minmax", "entropy", "percentile"}
     for name, change in made.miou.items():
-        assert said["miou"][name]["int8"] == pytest.approx(change.int8, abs=1e-4)
-    json.dumps(said, allow_nan=False)
+        assert stated["miou"][name]["int8"] == pytest.approx(change.int8, abs=1e-4)
+    json.dumps(stated, allow_nan=False)
 
 
 def test_what_it_reports(folder: Path, made: Quantized, store: Store) -> None:
@@ -144,24 +150,24 @@ def test_what_it_reports(folder: Path, made: Quantized, store: Store) -> None:
     before, after = OnnxRuntime(folder / "fp32.onnx"), OnnxRuntime(made.path)
     crops = choose_crops(store, Predictor(before), 12, 3, held_out=True)
     rows = np.arange(len(crops.pixels))
-    one, other = (runtime(crops.pixels)[rows, crops.channels] for runtime in (before, after))
+    first, other = (runtime(crops.pixels)[rows, crops.channels] for runtime in (before, after))
     assert made.compared.logit_error == pytest.approx(
-        np.sqrt(((one - other) ** 2).mean()), rel=0.01
+        np.sqrt(((first - other) ** 2).mean()), rel=0.01
     )
     assert 0 < made.compared.relative_error < 0.2
     agreements = []
-    for a, b in zip(one > 0, other > 0, strict=True):
+    for a, b in zip(first > 0, other > 0, strict=True):
         agreements.append((a & b).sum() / (a | b).sum() if (a | b).any() else 1.0)
     assert made.compared.disagreement == pytest.approx(1 - np.mean(agreements), abs=0.002)
 
 
-def test_miou_is_measured_on_validation_photos(folder: Path, made: Quantized, store: Store) -> None:
+def test_miou_is_measured_on_validation_images(folder: Path, made: Quantized, store: Store) -> None:
     read = read_coco(store.path / "validation.json", store.path / "validation")
-    photos = [read.images[0], read.images[-1]]
+    images = [read.images[0], read.images[-1]]
     assert set(made.miou) == {"box", "click"}
     for name, change in made.miou.items():
         for path, number in ((folder / "fp32.onnx", change.fp32), (made.path, change.int8)):
-            result = evaluate(Predictor(path), photos, protocol=name)
+            result = evaluate(Predictor(path), images, protocol=name)
             assert number == pytest.approx(result.column("iou").mean(), abs=1e-6)
         assert change.objects == 2
         assert change.change == change.int8 - change.fp32
@@ -174,8 +180,8 @@ def test_integer_kernels_do_what_the_graph_says(made: Quantized) -> None:
     plain = onnxruntime.InferenceSession(made.path, options, providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     expected = plain.run(["logits"], {"image": normalize(pixels)})[0]
-    found = OnnxRuntime(made.path)(pixels)
-    assert np.abs(found - expected).mean() < 0.02 * expected.std()
+    actual = OnnxRuntime(made.path)(pixels)
+    assert np.abs(actual - expected).mean() < 0.02 * expected.std()
 
 
 def test_the_same_arguments_give_the_same_bytes(
@@ -259,15 +265,15 @@ def test_a_useless_file_is_not_kept(
     path = tmp_path / "int8.onnx"
     path.write_bytes(b"the old file")
     monkeypatch.setattr(
-        onnx_int8, "ranges", lambda found, _method: dict.fromkeys(found, (-1e-3, 1e-3))
+        onnx_int8, "ranges", lambda result, _method: dict.fromkeys(result, (-1e-3, 1e-3))
     )
     with pytest.raises(QuantizeError, match="of their spread away from the FP32 ones"):
         quantize(folder / "fp32.onnx", store, path, CONFIG, threads=1)
     assert path.read_bytes() == b"the old file"
-    assert [one.name for one in tmp_path.iterdir()] == ["int8.onnx"]
+    assert [file.name for file in tmp_path.iterdir()] == ["int8.onnx"]
 
 
-def test_a_store_without_validation_photos(folder: Path, tmp_path: Path) -> None:
+def test_a_store_without_validation_images(folder: Path, tmp_path: Path) -> None:
     store = make_store(tmp_path, 4, replace(SMALL_STORE, validation=0.0))
     with pytest.raises(StoreError, match="--validation"):
         quantize(folder / "fp32.onnx", store, tmp_path / "int8.onnx", CONFIG)

@@ -62,12 +62,14 @@ def make() -> dict[str, Any]:
         planes.append({"name": name, "window": window, "expected": [_packed(p) for p in drawn]})
     boxes = []
     for box, points in BOXES:
-        found = guidance.following_box(box, points, HEIGHT, WIDTH)
+        result = guidance.following_box(box, points, HEIGHT, WIDTH)
         boxes.append(
             {
                 "mask": None if box is None else [box.x0, box.y0, box.x1, box.y1],
                 "points": [[p.x, p.y, int(p.positive)] for p in points],
-                "expected": None if found is None else [found.x0, found.y0, found.x1, found.y1],
+                "expected": None
+                if result is None
+                else [result.x0, result.y0, result.x1, result.y1],
             }
         )
     logits = np.linspace(-20, 20, 161, dtype=np.float32)

@@ -101,7 +101,7 @@ GUIDED: dict[str, Prompt] = {
 }
 
 
-def picture() -> np.ndarray:
+def pixels() -> np.ndarray:
     """Bright and dark discs on a slope, (150, 210, 3) uint8."""
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.int64)
     out = np.stack([40 + x // 3, 60 + y // 2, 90 + (x + y) // 4], 2)
@@ -149,9 +149,9 @@ class Arithmetic:
     """Logits from colors: 2 R + G - B of 2x2 pixels, above a level of each channel's own."""
 
     def __init__(self) -> None:
-        said = facts()
+        stated = facts()
         self.info = RuntimeInfo(
-            name="arithmetic", input_size=SIZE, channels=2, weights_sha256="", facts=said
+            name="arithmetic", input_size=SIZE, channels=2, weights_sha256="", facts=stated
         )
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
@@ -208,7 +208,7 @@ def started() -> list[dict[str, Any]]:
         for y in range(15, HEIGHT, 40):
             runtime = Started()
             prompt = Prompt((Point(x + 0.5, y + 0.25),))
-            best = Predictor(runtime).candidates(picture(), [prompt])[0][0]
+            best = Predictor(runtime).candidates(pixels(), [prompt])[0][0]
             cases.append(
                 {
                     "point": [x + 0.5, y + 0.25],
@@ -225,8 +225,8 @@ def guided() -> list[dict[str, Any]]:
     cases = []
     for name, prompt in GUIDED.items():
         runtime = Guided()
-        (found,) = Predictor(runtime).candidates(picture(), [prompt])
-        best = found[0]
+        (result,) = Predictor(runtime).candidates(pixels(), [prompt])
+        best = result[0]
         window = best.window
         cases.append(
             {
@@ -244,17 +244,17 @@ def guided() -> list[dict[str, Any]]:
 
 def make() -> dict[str, Any]:
     """The whole file, as the package computes it now."""
-    image = picture()
+    image = pixels()
     predictor = Predictor(Arithmetic())
     cases = []
     for name, prompt in PROMPTS.items():
-        found = predictor.candidates(image, [prompt])[0]
-        best = found[0]
+        result = predictor.candidates(image, [prompt])[0]
+        best = result[0]
         cases.append(
             {
                 "name": name,
                 "prompt": prompt.to_json(),
-                "scores": [round(float(c.score), 4) for c in found],
+                "scores": [round(float(c.score), 4) for c in result],
                 "rle": masks.rle_encode(best.mask(HEIGHT, WIDTH)),
                 "polygons": len(masks.polygons(best.mask(HEIGHT, WIDTH), 1.0)),
             }
