@@ -28,12 +28,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--annotations", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--photos", type=int, default=200, help="how many images to look at")
+    parser.add_argument("--count", type=int, default=200, help="how many images to look at")
     options = parser.parse_args()
     discs: list[list[float]] = []
     floods: list[list[float]] = []
     images = read_annotations("coco", options.annotations, options.images).images
-    for annotated in images[: options.photos]:
+    for annotated in images[: options.count]:
         try:
             image = load_image(annotated.path)
         except ImageError:

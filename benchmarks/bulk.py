@@ -1,6 +1,6 @@
 """Images a second of a folder run: one thread, threads that share a network, threads inside it.
 
-    python benchmarks/bulk.py --weights default --photos 40
+    python benchmarks/bulk.py --weights default --images 40
 
 Every way segments the same images (the sample at several sizes, as JPEG files) with the same
 eight boxes, in rounds that take turns; the best round counts. "threads x 1" is what
@@ -47,13 +47,13 @@ def main() -> None:
     """Make the images, and run them each way."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", default="default")
-    parser.add_argument("--photos", type=int, default=40)
+    parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     cores, weights = os.cpu_count() or 1, options.weights
     with tempfile.TemporaryDirectory() as folder:
         files = []
-        for number in range(options.photos):
+        for number in range(options.images):
             path = Path(folder) / f"{number:04}.jpg"
             image = Image.fromarray(sample())
             scale = (1, 1.5, 2)[number % 3]
@@ -84,7 +84,7 @@ def main() -> None:
                     rate = len(files) / (time.perf_counter() - started)
                     best[name] = max(best[name], rate)
     for name, rate in best.items():
-        print(f"{name:28} {rate:6.2f} photos/s")
+        print(f"{name:28} {rate:6.2f} images/s")
 
 
 if __name__ == "__main__":

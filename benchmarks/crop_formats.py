@@ -58,7 +58,7 @@ def main() -> None:
     command = ArgumentParser(description=__doc__)
     command.add_argument("--annotations", type=Path, required=True)
     command.add_argument("--images", type=Path, required=True)
-    command.add_argument("--photos", type=int, default=120)
+    command.add_argument("--count", type=int, default=120)
     command.add_argument("--context", type=int, default=288)
     options = command.parse_args()
     source = SourceFiles(annotations=options.annotations, images=options.images)
@@ -68,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for crops in CROP_FORMATS:
             path = Path(folder) / crops
-            config = StoreConfig(context=options.context, crops=crops, limit=options.photos)
+            config = StoreConfig(context=options.context, crops=crops, limit=options.count)
             prepare([source], path, config)
             store = Store(path)
             size = sum(file.stat().st_size for file in path.glob("shard-*.crops.*"))

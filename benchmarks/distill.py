@@ -40,14 +40,14 @@ def steps(store: Store, recipe: Recipe, teacher: TeacherLookup | None) -> Iterat
 
 def main() -> None:
     """Make a store and its cache, take turns, print crops a second and the ratio."""
-    command = images_parser(__doc__, photos=24, rounds=5)
+    command = images_parser(__doc__, count=24, rounds=5)
     command.add_argument("--steps", type=int, default=4, help="training steps in one turn")
     options = command.parse_args()
     keep_memory()
     torch.set_num_threads(options.threads)
     recipe = any_source("unet-distill")
     source, images = images_of(options)
-    images = images[: options.photos]
+    images = images[: options.count]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         store = make_store(source, images, folder, recipe)

@@ -35,11 +35,11 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--weights", default="default")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--photos", type=int, help="the first images only")
+    parser.add_argument("--count", type=int, help="the first images only")
     options = parser.parse_args()
     predictor = Predictor(options.weights, threads=1)
     annotated = read_annotations("coco", options.annotations, options.images).images[
-        : options.photos
+        : options.count
     ]
     size = predictor.runtime.info.input_size
     batches: list[npt.NDArray[np.uint8]] = []

@@ -33,10 +33,10 @@ PEAK = """
 import json, sys
 from picosam2 import Predictor
 from picosam2.tasks.everything import Everything, everything
-given = json.loads(sys.stdin.read())
+inputs = json.loads(sys.stdin.read())
 results = everything(
-    given["image"], Predictor(given["weights"], threads=1),
-    Everything(method=given["method"], finder=given["finder"]),
+    inputs["image"], Predictor(inputs["weights"], threads=1),
+    Everything(method=inputs["method"], finder=inputs["finder"]),
 )
 status = open("/proc/self/status").read()
 print("PEAK", len(results), int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
@@ -97,10 +97,10 @@ def main() -> None:
 
 def _peak(image: Path, method: str, weights: str, finder: str) -> float:
     """The peak of a process that finds everything in an image, in MB."""
-    given = {"image": str(image), "method": method, "weights": weights, "finder": finder}
+    inputs = {"image": str(image), "method": method, "weights": weights, "finder": finder}
     done = subprocess.run(
         [sys.executable, "-c", PEAK],
-        input=json.dumps(given), capture_output=True, text=True, check=False,
+        input=json.dumps(inputs), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         sys.exit(done.stderr)

@@ -86,13 +86,13 @@ def times(count: int, once: Callable[[], object]) -> Callable[[], None]:
     return turn
 
 
-def images_parser(description: str | None, images: int, rounds: int) -> ArgumentParser:
+def images_parser(description: str | None, count: int, rounds: int) -> ArgumentParser:
     """A parser with the options of a benchmark on annotated images, and their defaults."""
     command = parser(description)
     command.add_argument("--annotations", type=Path, required=True)
     command.add_argument("--images", type=Path, required=True)
     command.add_argument("--dataset", default="coco")
-    command.add_argument("--photos", type=int, default=images, help="how many images")
+    command.add_argument("--count", type=int, default=count, help="how many images")
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--rounds", type=int, default=rounds)
     return command
@@ -115,7 +115,7 @@ def any_source(name: str) -> Recipe:
 
 def main() -> None:
     """Make a store, take turns, print crops a second and ratios."""
-    command = images_parser(__doc__, images=64, rounds=5)
+    command = images_parser(__doc__, count=64, rounds=5)
     command.add_argument("--recipe", default="unet")
     command.add_argument("--steps", type=int, default=4, help="training steps in one turn")
     options = command.parse_args()
@@ -123,7 +123,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     recipe = any_source(options.recipe)
     source, images = images_of(options)
-    images = images[: options.photos]
+    images = images[: options.count]
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(source, images, Path(folder), recipe)
         fixed = next(batches(store, recipe))

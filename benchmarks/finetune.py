@@ -88,7 +88,9 @@ def measured(
     return plain(measure_own(picosam2.Predictor(weights, threads=threads), images))
 
 
-def one(options: argparse.Namespace, domain: Domain, count: int, config: FinetuneConfig) -> None:
+def finetune_one(
+    options: argparse.Namespace, domain: Domain, count: int, config: FinetuneConfig
+) -> None:
     """Fine-tune on one set with so many masks, measure, and write the result."""
     out = options.out / f"{options.name}-{domain.name}-{count}"
     result_file = out.with_suffix(".json")
@@ -103,7 +105,7 @@ def one(options: argparse.Namespace, domain: Domain, count: int, config: Finetun
         annotations, first[0].path.parent, out, minutes=config.minutes, config=config,
         threads=options.threads,
     )  # fmt: skip
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "set": domain.name, "masks": used, "name": options.name, "settings": options.set,
         "samples": result.samples, "seconds": round(time.perf_counter() - started, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1), "parts": dict(result.seconds),
@@ -115,13 +117,13 @@ def one(options: argparse.Namespace, domain: Domain, count: int, config: Finetun
     }  # fmt: skip
     if options.coco:
         images = coco_images(options)
-        found["coco"] = {
+        record["coco"] = {
             "before": before(options, None, images),
             "after": measured(result.onnx, images, options.threads),
         }
-    result_file.write_text(json.dumps(found) + "\n")
+    result_file.write_text(json.dumps(record) + "\n")
     annotations.unlink()
-    print(summary(found), flush=True)
+    print(summary(record), flush=True)
 
 
 def before(
@@ -132,8 +134,8 @@ def before(
     file = options.out / f"before-{name}.json"
     if not file.exists():
         file.write_text(json.dumps(measured("default", images, options.threads)))
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found
+    record: dict[str, Any] = json.loads(file.read_text())
+    return record
 
 
 def coco_images(options: argparse.Namespace) -> tuple[AnnotatedImage, ...]:
@@ -148,34 +150,36 @@ def mean(scores: dict[str, Any], prompt: str) -> float:
     return 100 * float(np.mean(scores[prompt]))
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(record: dict[str, Any]) -> str:
     """One result on one line."""
-    parts = [f"{found['name']} {found['set']} {found['masks']} masks {found['samples']} samples"]
+    parts = [
+        f"{record['name']} {record['set']} {record['masks']} masks {record['samples']} samples"
+    ]
     for part in ("measured", "coco"):
-        if part in found:
+        if part in record:
             parts += [
-                f"{part} {prompt} {mean(found[part]['before'], prompt):.1f} -> "
-                f"{mean(found[part]['after'], prompt):.1f}"
+                f"{part} {prompt} {mean(record[part]['before'], prompt):.1f} -> "
+                f"{mean(record[part]['after'], prompt):.1f}"
                 for prompt in PROMPTS
             ]
-    parts.append(f"{found['seconds']:.0f} s, {found['cpu_seconds']:.0f} s of processor")
+    parts.append(f"{record['seconds']:.0f} s, {record['cpu_seconds']:.0f} s of processor")
     return ", ".join(parts)
 
 
 def table(folder: Path) -> None:
     """Print what was measured: a row for every name and number of masks, means over the sets."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    results = [found for found in results if "measured" in found]
-    groups = sorted({(found["name"], int(found["masks"] // 10 * 10)) for found in results})
+    results = [record for record in results if "measured" in record]
+    groups = sorted({(record["name"], int(record["masks"] // 10 * 10)) for record in results})
     for name, about in groups:
         some = [f for f in results if f["name"] == name and f["masks"] // 10 * 10 == about]
         print(f"\n{name}, about {about} masks, {len(some)} sets, settings {some[0]['settings']}")
         for part in ("measured", "coco"):
-            if not all(part in found for found in some):
+            if not all(part in record for record in some):
                 continue
             for prompt in PROMPTS:
                 values = {
-                    when: [mean(found[part][when], prompt) for found in some]
+                    when: [mean(record[part][when], prompt) for record in some]
                     for when in some[0][part]
                 }
                 gains = [
@@ -198,41 +202,41 @@ def table(folder: Path) -> None:
 
 def main() -> None:
     """Run what the command line says."""
-    options = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--domains", type=Path, required=True, metavar="DIR")
-    options.add_argument("--out", type=Path, required=True, metavar="DIR")
-    options.add_argument("--sets", nargs="+", metavar="NAME", help="of the sets; all by default")
-    options.add_argument("--masks", nargs="+", type=int, default=[100])
-    options.add_argument("--minutes", type=float, default=10.0)
-    options.add_argument("--samples", type=int, default=0)
-    options.add_argument("--name", default="finetune", help="of this variant, in the files' names")
-    options.add_argument(
+    parser.add_argument("--domains", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--sets", nargs="+", metavar="NAME", help="of the sets; all by default")
+    parser.add_argument("--masks", nargs="+", type=int, default=[100])
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--samples", type=int, default=0)
+    parser.add_argument("--name", default="finetune", help="of this variant, in the files' names")
+    parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE",
         help="of the recipe (train.lr=0.001) or of FinetuneConfig (averaging=0.5)",
     )  # fmt: skip
-    options.add_argument("--coco", nargs=2, type=Path, metavar=("FILE", "DIR"))
-    options.add_argument("--coco-images", type=int, default=124)
-    options.add_argument("--threads", type=int)
-    options.add_argument("--table", action="store_true")
-    given = options.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    if given.table:
-        table(given.out)
+    parser.add_argument("--coco", nargs=2, type=Path, metavar=("FILE", "DIR"))
+    parser.add_argument("--coco-images", type=int, default=124)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.table:
+        table(options.out)
         return
-    config = FinetuneConfig(minutes=given.minutes, samples=given.samples)
+    config = FinetuneConfig(minutes=options.minutes, samples=options.samples)
     kinds = {field.name: type(getattr(config, field.name)) for field in fields(config)}
-    changes = [entry.partition("=") for entry in given.set]
+    changes = [entry.partition("=") for entry in options.set]
     config = replace(
         config,
         recipe=tuple(f"{key}={value}" for key, _, value in changes if key not in kinds),
         **{key: kinds[key](value) for key, _, value in changes if key in kinds},
     )
-    for domain in read_domains(given.domains):
-        if given.sets is None or domain.name in given.sets:
-            for count in given.masks:
-                one(given, domain, count, config)
+    for domain in read_domains(options.domains):
+        if options.sets is None or domain.name in options.sets:
+            for count in options.masks:
+                finetune_one(options, domain, count, config)
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def main() -> None:
     count = {"bare": 6, "network": 6, "box": 6, "correction": 6}
     turns = {way: repeated(count.get(way, 1), once) for way, once in ways.items()}
     seconds = take_turns(turns, options.rounds, clock)
-    each = {way: [t / count.get(way, 1) for t in found] for way, found in seconds.items()}
+    each = {way: [t / count.get(way, 1) for t in measured] for way, measured in seconds.items()}
     each["click"] = [t / len(points) for t in each["click"]]
     numbers = {
         f"{label} [ms]": 1000 * statistics.median(each[way])

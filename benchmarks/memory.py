@@ -35,29 +35,29 @@ def peak():
 
 COMMAND = """
 from picosam2.cli.main import run
-code = run(given["words"])
+code = run(inputs["words"])
 assert code == 0, code
 print("\\nPEAK", peak())
 """
 
 API = """
 from picosam2 import Predictor
-predictor = Predictor(given["weights"], threads=given["threads"])
+predictor = Predictor(inputs["weights"], threads=inputs["threads"])
 results = []
-for image in given["images"]:
-    results += predictor(image, points=given["points"], boxes=given["boxes"])
-assert len(results) == given["expected"]
+for image in inputs["images"]:
+    results += predictor(image, points=inputs["points"], boxes=inputs["boxes"])
+assert len(results) == inputs["expected"]
 assert any(result.area for result in results)
 print("\\nPEAK", peak())
 """
 
 
-def measured(code: str, **given: object) -> float:
+def measured(code: str, **inputs: object) -> float:
     """The peak of a process, in MB."""
     text = f"import json, sys\ngiven = json.loads(sys.stdin.read())\n{PEAK}{code}"
     done = subprocess.run(
         [sys.executable, "-c", text],
-        input=json.dumps(given), capture_output=True, text=True, check=False,
+        input=json.dumps(inputs), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         sys.exit(done.stderr)

@@ -49,13 +49,13 @@ def random_sam2(side: int) -> Any:
 
 def main() -> None:
     """Take turns, print encoder runs, seconds and ratios."""
-    command = images_parser(__doc__, images=12, rounds=3)  # images from all over the file
+    command = images_parser(__doc__, count=12, rounds=3)  # images from all over the file
     command.add_argument("--side", type=int, default=256, help="the teacher's input, pixels")
     command.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
     options = command.parse_args()
     torch.set_num_threads(options.threads)
     source, usable = images_of(options)
-    images = usable[:: max(len(usable) // options.photos, 1)][: options.photos]
+    images = usable[:: max(len(usable) // options.count, 1)][: options.count]
     model = random_sam2(options.side)
     encoded: list[int] = []
     model.vision_encoder.register_forward_hook(lambda *_: encoded.append(1))

@@ -62,7 +62,7 @@ def test_every_further_click_is_one_window_from_the_answer_before() -> None:
     clicks = (ON_A, (200.5, 60.5, 1), (90.5, 120.5, 0))
     (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(*clicks)])
     first = Predictor(guided())(pixels(A), points=[ON_A[:2]])[0]
-    assert [len(crops) for crops in runtime.asked] == [COUNT, 1, 1, 1]
+    assert [len(crops) for crops in runtime.calls] == [COUNT, 1, 1, 1]
     first_planes, second_planes = runtime.planes
     assert first_planes[0].any()
     assert not first_planes[2].any()
@@ -85,7 +85,7 @@ def test_every_further_click_is_one_window_from_the_answer_before() -> None:
 def test_the_first_positive_click_starts_and_earlier_negative_ones_correct() -> None:
     runtime = guided()
     (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(OFF, ON_A)])
-    assert [len(crops) for crops in runtime.asked] == [COUNT, 1, 1]
+    assert [len(crops) for crops in runtime.calls] == [COUNT, 1, 1]
     assert segmentation.mask[120, 100]
     assert not segmentation.mask[120, 110]
     assert segmentation.prompt.points == points_of(OFF, ON_A)
@@ -95,9 +95,9 @@ def test_a_box_is_answered_first_and_its_clicks_correct() -> None:
     runtime = guided()
     box = (71, 91, 131, 151)
     (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(OFF, box=box)])
-    assert [len(crops) for crops in runtime.asked] == [1, 1]
+    assert [len(crops) for crops in runtime.calls] == [1, 1]
     np.testing.assert_array_equal(
-        runtime.asked[0][0], geometry.crop(pixels(A), geometry.box_window(Box(*box)))
+        runtime.calls[0][0], geometry.crop(pixels(A), geometry.box_window(Box(*box)))
     )
     assert not segmentation.mask[120, 110]
     assert masks.iou(segmentation.mask, A) > 0.9
@@ -132,13 +132,13 @@ def test_a_mask_is_corrected_by_the_clicks_that_it_contradicts() -> None:
         runtime = guided()
         clicks = [ON_A, (10.5, 10.5, 0), ON_B, (100.5, 130.5, 1)]
         (segmentation,) = Predictor(runtime)(pixels(), prompts=[prompt(*clicks, mask=mask)])
-        assert [len(crops) for crops in runtime.asked] == [1, 1]  # two are known already
+        assert [len(crops) for crops in runtime.calls] == [1, 1]  # two are known already
         assert runtime.planes[0][0].max() == pytest.approx(float(mask.max()), abs=0.01)
         assert segmentation.mask[120, 165]
         assert masks.iou(segmentation.mask & A, A) > 0.9
     runtime = guided()
     Predictor(runtime)(pixels(), prompts=[prompt(ON_A, ON_A, mask=A)])
-    assert len(runtime.asked) == 1  # the last click counts in any case
+    assert len(runtime.calls) == 1  # the last click counts in any case
 
 
 def test_a_mask_alone_is_its_box_and_so_is_any_mask_without_guidance() -> None:
@@ -152,9 +152,9 @@ def test_a_mask_alone_is_its_box_and_so_is_any_mask_without_guidance() -> None:
     (result,) = plain(pixels(A | B), prompts=[prompt(ON_B, mask=A)])
     (boxed,) = plain(pixels(A | B), prompts=[prompt(ON_B, box=box)])
     np.testing.assert_array_equal(result.mask, boxed.mask)
-    (given,) = plain(pixels(A | B), prompts=[prompt(box=(140, 90, 190, 150), mask=A)])
+    (replaced,) = plain(pixels(A | B), prompts=[prompt(box=(140, 90, 190, 150), mask=A)])
     (boxed,) = plain(pixels(A | B), boxes=[(140, 90, 190, 150)])
-    np.testing.assert_array_equal(given.mask, boxed.mask)
+    np.testing.assert_array_equal(replaced.mask, boxed.mask)
 
 
 def test_an_empty_mask_beside_a_click_is_no_mask() -> None:
@@ -220,8 +220,8 @@ def test_the_score_of_an_empty_mask_is_zero() -> None:
                 assert (actual.score == 0) == (actual.area == 0) == (actual.box is None)
         predictor = Predictor(runtime)
         predictor.set_image(pixels())
-        for given in ({"box": box}, {"point_coords": [ON_A[:2]]}):
-            actual, scores, _ = predictor.predict(**given)
+        for keywords in ({"box": box}, {"point_coords": [ON_A[:2]]}):
+            actual, scores, _ = predictor.predict(**keywords)
             assert not actual.any()
             assert not scores.any()
 
@@ -248,7 +248,7 @@ def test_a_mask_that_a_click_empties_has_no_score_and_can_be_won_back() -> None:
 def test_a_second_pass_that_finds_nothing_has_no_score() -> None:
     def once(crop: np.ndarray, number: int) -> np.ndarray:
         """Sees A but for the second pass of the smallest window."""
-        blind = len(runtime.asked) == 2 and number == 0
+        blind = len(runtime.calls) == 2 and number == 0
         return np.full((1, 96, 96), -99.0) if blind else reddish(crop)
 
     runtime = FakeRuntime(once, scorers={"click": fixed_scores(*[0.9] * COUNT)})
@@ -287,10 +287,10 @@ def test_a_correction_on_a_large_image_takes_no_plane_of_its_size() -> None:
     point = Point(ON_A[0] + 2000, ON_A[1] + 1000)
     predictor.correct(pyramid, mask, [point])
     tracemalloc.start()
-    found = predictor.correct(pyramid, mask, [point])
+    corrected = predictor.correct(pyramid, mask, [point])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found.region.area
+    assert corrected.region.area
     assert peak < 4_000_000
 
 

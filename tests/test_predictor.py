@@ -56,7 +56,7 @@ def test_a_box_is_one_window_and_its_paste() -> None:
     runtime = FakeRuntime(lambda crop, number: answer)
     (segmentation,) = Predictor(runtime)(two(), boxes=[(60, 80, 140, 160)])
     window = geometry.box_window(Box(60, 80, 140, 160))
-    (crops_seen,) = runtime.asked
+    (crops_seen,) = runtime.calls
     np.testing.assert_array_equal(crops_seen, geometry.crop(two(), window)[None])
     assert segmentation.window == window
     expected = full_logits(answer[0], window)
@@ -74,7 +74,7 @@ def test_flip_is_the_mean_with_the_mirrored_crops_answer() -> None:
 
     runtime, pixels, box = FakeRuntime(answer), two(), Box(60, 80, 170, 160)
     (segmentation,) = Predictor(runtime, flip=True)(pixels, boxes=[(60, 80, 170, 160)])
-    ((plain, mirrored),) = runtime.asked
+    ((plain, mirrored),) = runtime.calls
     np.testing.assert_array_equal(mirrored, plain[:, ::-1])
     mean = (answer(plain, 0) + answer(mirrored, 1)[..., ::-1]) / 2
     expected = full_logits(mean[0], geometry.box_window(box))
@@ -137,7 +137,7 @@ def test_a_click_tries_every_scale_in_one_batch_then_looks_again_at_the_best() -
     scores[2] = 0.9
     runtime = FakeRuntime(reddish, scorers={"click": fixed_scores(*scores)})
     (segmentation,) = Predictor(runtime)(image(A), points=[(100.5, 120.5)])
-    first, second = runtime.asked
+    first, second = runtime.calls
     windows = geometry.click_windows(Point(100.5, 120.5), HEIGHT, WIDTH)
     expected = np.stack([geometry.crop(image(A), window) for window in windows])
     np.testing.assert_array_equal(first, expected)
@@ -183,7 +183,7 @@ def test_a_click_looks_through_no_more_windows_than_the_scorer_wants() -> None:
     predictor = Predictor(runtime)
     windows = predictor.click_windows(Point(100.5, 120.5), HEIGHT, WIDTH)
     (segmentation,) = predictor(image(A), points=[(100.5, 120.5)])
-    first, second, third = runtime.asked
+    first, second, third = runtime.calls
     np.testing.assert_array_equal(first, geometry.crop(image(A), windows[2])[None])
     np.testing.assert_array_equal(second, geometry.crop(image(A), windows[3])[None])
     assert len(third) == 1  # the second pass
@@ -204,9 +204,9 @@ def test_the_best_of_several_masks_is_the_only_one_of_a_single_mask() -> None:
     several = predictor(pixels, points=points, multimask=True)
     looks = []
     for number, point in enumerate(points):
-        runtime.asked.clear()
+        runtime.calls.clear()
         (alone,) = predictor(pixels, points=[point])
-        looks.append(sum(map(len, runtime.asked)))
+        looks.append(sum(map(len, runtime.calls)))
         for other in (together[number], several[MULTIMASKS * number]):
             np.testing.assert_array_equal(alone.mask, other.mask)
             assert alone.score == pytest.approx(other.score, abs=1e-6)
@@ -251,7 +251,7 @@ def test_how_many_candidates_get_the_second_pass(refine: int) -> None:
     (candidates,) = Predictor(runtime).clicks(image(A), [Point(100.5, 120.5)], refine=refine)
     assert len(candidates) == COUNT
     refined = COUNT if refine < 0 else refine
-    assert sum(map(len, runtime.asked)) == COUNT + refined
+    assert sum(map(len, runtime.calls)) == COUNT + refined
     assert [c.score for c in candidates] == sorted((c.score for c in candidates), reverse=True)
 
 
@@ -286,7 +286,7 @@ def test_two_channels_are_one_for_boxes_and_one_for_clicks() -> None:
 def test_native_windows_have_the_images_own_pixels_and_no_second_pass() -> None:
     runtime = FakeRuntime(reddish, click_windows="native")
     (segmentation,) = Predictor(runtime)(image(A), points=[(100.5, 120.5)])
-    (crops_seen,) = runtime.asked
+    (crops_seen,) = runtime.calls
     window = Window(52.5, 72.5, 148.5, 168.5)
     np.testing.assert_array_equal(crops_seen, geometry.crop(image(A), window)[None])
     assert segmentation.window == window
@@ -416,7 +416,7 @@ def test_the_box_around_several_points_is_tried() -> None:
     runtime = FakeRuntime(reddish, scorers={"click": fixed_scores(*[0.1] * COUNT)})
     Predictor(runtime)(two(), prompts=[prompt(ON_A, ON_B)])
     window = geometry.box_window(Box(100.5 - 16.25, 120.5 - 16.25, 165.5 + 16.25, 120.5 + 16.25))
-    np.testing.assert_array_equal(runtime.asked[0], geometry.crop(two(), window)[None])
+    np.testing.assert_array_equal(runtime.calls[0], geometry.crop(two(), window)[None])
 
 
 def test_a_positive_point_that_is_missed_is_joined_in() -> None:

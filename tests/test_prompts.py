@@ -342,7 +342,7 @@ def test_nothing_to_do_and_nothing_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("keywords", "message"),
     [
         ({"points": "1,2"}, "Point.parse"),
         ({"points": 5}, "rows of numbers"),
@@ -360,9 +360,9 @@ def test_nothing_to_do_and_nothing_given() -> None:
         ({"boxes": [[0, 0, 0, 4]]}, "no area"),
     ],
 )
-def test_rows_that_are_no_prompts(given: dict[str, Any], message: str) -> None:
+def test_rows_that_are_no_prompts(keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(PromptError, match=message) as caught:
-        as_prompts(**given)
+        as_prompts(**keywords)
     assert "\n" not in str(caught.value)
 
 

@@ -33,7 +33,7 @@ def _below(app: App, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def help_text(words: tuple[str, ...]) -> str:
-    """What `picosam2 WORDS --help` prints, without colours."""
+    """What `picosam2 WORDS --help` prints, without colors."""
     from picosam2.cli.main import app
 
     buffer = io.StringIO()

@@ -1,6 +1,6 @@
 """Segment the images of Parquet files with Daft.
 
-    python on_daft.py --input photos.parquet --out masks/ --workers 8
+    python on_daft.py --input images.parquet --out masks/ --workers 8
 
 Each row has a key, an image (bytes or a path) and its boxes, points or prompts. The result is
 Parquet, too. Run again after an interruption, it leaves out the keys that are in --out already.
@@ -40,7 +40,7 @@ def segment(
     rows: daft.DataFrame, *, key: str, workers: int, weights: str = "default", batch: int = 16
 ) -> daft.DataFrame:
     """The key and the results of each row: a frame that Daft computes when it is asked to."""
-    given = ["image", *(name for name in PROMPTS if name in rows.column_names)]
+    names = ["image", *(name for name in PROMPTS if name in rows.column_names)]
 
     @daft.cls(max_concurrency=workers, use_process=True)
     class Segmenter:
@@ -51,14 +51,14 @@ def segment(
 
         @daft.method.batch(return_dtype=RESULT, batch_size=batch)
         def __call__(self, *columns: daft.Series) -> list[dict[str, object]]:
-            values = {name: column.to_pylist() for name, column in zip(given, columns, strict=True)}
+            values = {name: column.to_pylist() for name, column in zip(names, columns, strict=True)}
             answer = self.segment(values)
             return [
                 dict(zip(RESULTS, row, strict=True))
                 for row in zip(*(answer[name] for name in RESULTS), strict=True)
             ]
 
-    result = Segmenter()(*(daft.col(name) for name in given))
+    result = Segmenter()(*(daft.col(name) for name in names))
     rows = rows.select(key, result.alias("result"))
     return rows.select(key, *(daft.col("result").get(name).alias(name) for name in RESULTS))
 

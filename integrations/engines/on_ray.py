@@ -1,6 +1,6 @@
 """Segment the images of Parquet files with Ray Data.
 
-    python on_ray.py --input photos.parquet --out masks/ --workers 8
+    python on_ray.py --input images.parquet --out masks/ --workers 8
 
 Each row has a key, an image (bytes or a path) and its boxes, points or prompts. The result is
 Parquet, too. Run again after an interruption, it leaves out the keys that are in --out already.

@@ -1,6 +1,6 @@
 """Segment the images of Parquet files with Spark.
 
-    spark-submit on_spark.py --input photos.parquet --out masks/
+    spark-submit on_spark.py --input images.parquet --out masks/
 
 Each row has a key, an image (bytes or a path) and its boxes, points or prompts. The result is
 Parquet, too. Run again after an interruption, it leaves out the keys that are in --out already.
@@ -32,8 +32,8 @@ def segment(rows: DataFrame, *, key: str, weights: str = "default") -> DataFrame
         return map(segmenter, frames)
 
     kind = rows.schema[key].dataType.simpleString()
-    given = [key, "image", *(name for name in PROMPTS if name in rows.columns)]
-    return rows.select(given).mapInPandas(work, f"`{key}` {kind}, {RESULTS}")
+    columns = [key, "image", *(name for name in PROMPTS if name in rows.columns)]
+    return rows.select(columns).mapInPandas(work, f"`{key}` {kind}, {RESULTS}")
 
 
 def main() -> None:

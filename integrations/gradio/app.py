@@ -65,11 +65,11 @@ def build() -> gr.Blocks:
         text = gr.Textbox(label="Result", interactive=False)
         with gr.Row():
             back, clear = gr.Button("Undo"), gr.Button("Clear")
-        given = [drawn, clicks, text]
-        image.select(click, [image, kind, clicks], given, api_name=False)
-        image.change(lambda: (None, [], ""), None, given, api_name=False)
-        clear.click(lambda: (None, [], ""), None, given, api_name=False)
-        back.click(undo, [image, clicks], given, api_name=False)
+        shown = [drawn, clicks, text]
+        image.select(click, [image, kind, clicks], shown, api_name=False)
+        image.change(lambda: (None, [], ""), None, shown, api_name=False)
+        clear.click(lambda: (None, [], ""), None, shown, api_name=False)
+        back.click(undo, [image, clicks], shown, api_name=False)
         # The same without a mouse, for programs: an image, and clicks as rows of x, y, label.
         rows, button = gr.JSON(visible=False), gr.Button(visible=False)
         button.click(

@@ -22,16 +22,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> tuple[object, ...]:
+def inputs(tmp_path: Path) -> tuple[object, ...]:
     store = make_store(tmp_path, 10)
     weights = write_color_onnx(tmp_path / "color.onnx")
     return ("--store", store.path, "--weights", weights, "--threads", 1)
 
 
 @pytest.mark.parametrize("protocol", ["box", "click"])
-def test_a_page_with_its_images(cli, given, tmp_path, protocol):
+def test_a_page_with_its_images(cli, inputs, tmp_path, protocol):
     out, numbers = tmp_path / "pages" / "errors.md", tmp_path / "errors.json"
-    done = cli("analyse", *given, "--protocol", protocol, "--out", out, "--json", numbers)
+    done = cli("analyse", *inputs, "--protocol", protocol, "--out", out, "--json", numbers)
     assert done.code == 0, done.err
     names = [out, out.with_name("errors-worst.jpg"), out.with_name("errors-classes.svg")]
     assert done.out.splitlines()[-3:] == [str(name) for name in names]
@@ -55,27 +55,27 @@ def test_a_page_with_its_images(cli, given, tmp_path, protocol):
         assert sheet.format == "JPEG"
 
 
-def test_a_page_for_others_shows_no_images(cli, given, tmp_path):
+def test_a_page_for_others_shows_no_images(cli, inputs, tmp_path):
     out = tmp_path / "pages" / "errors.md"
-    assert cli("analyse", *given, "--limit", 2, "--no-sheet", "--out", out).code == 0
+    assert cli("analyse", *inputs, "--limit", 2, "--no-sheet", "--out", out).code == 0
     assert sorted(path.name for path in out.parent.iterdir()) == ["errors-classes.svg", "errors.md"]
     assert "--no-sheet" in out.read_text()
     assert "worst.jpg" not in out.read_text()
 
 
-def test_the_same_page_again(cli, given, tmp_path):
+def test_the_same_page_again(cli, inputs, tmp_path):
     for folder in ("a", "b"):
         words = ("--limit", 2, "--out", tmp_path / folder / "errors.md")
-        assert cli("analyse", *given, *words).code == 0
+        assert cli("analyse", *inputs, *words).code == 0
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
     assert "--limit 2" in (tmp_path / "a" / "errors.md").read_text()
 
 
-def test_what_cannot_be_analysed(refused, given, tmp_path):
+def test_what_cannot_be_analysed(refused, inputs, tmp_path):
     out = ("--out", tmp_path / "errors.md")
-    store, weights = given[:2], given[2:4]
-    assert "end it in .md" in refused("analyse", *given, "--out", tmp_path / "errors.html")
+    store, weights = inputs[:2], inputs[2:4]
+    assert "end it in .md" in refused("analyse", *inputs, "--out", tmp_path / "errors.html")
     assert "is not a crop store" in refused("analyse", "--store", tmp_path / "no", *weights, *out)
     assert "no.onnx" in refused("analyse", *store, "--weights", tmp_path / "no.onnx", *out)
     source = write_coco(tmp_path / "more", 2)

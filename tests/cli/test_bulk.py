@@ -21,7 +21,7 @@ from picosam2.tasks.bulk.run import _Work
 
 pytest.importorskip("onnx")
 
-PICTURE, TRUTH = flat_scene()
+IMAGE, TRUTH = flat_scene()
 POINTS = {"disc": [80, 84], "square": [224, 72], "bar": [160, 192]}
 BOXES = {name: masks.bbox(mask) for name, mask in TRUTH.items()}
 
@@ -36,7 +36,7 @@ def annotated(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     for name in ("a.png", "b.png", "sub/c.png"):
-        Image.fromarray(PICTURE).save(folder / name)
+        Image.fromarray(IMAGE).save(folder / name)
     return folder
 
 
@@ -337,7 +337,7 @@ def test_images_without_a_folder_and_names_that_clash(
     (tmp_path / "empty").mkdir()
     assert run(["segment", str(tmp_path / "empty"), *tail]) == 2
     assert run(["segment", str(annotated), str(annotated / "a.png"), *tail]) == 2
-    Image.fromarray(PICTURE).save(annotated / "a.jpg")
+    Image.fromarray(IMAGE).save(annotated / "a.jpg")
     assert run(["segment", str(annotated), *tail]) == 2
     printed = capsys.readouterr().err
     assert "no image in" in printed

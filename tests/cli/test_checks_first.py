@@ -115,9 +115,9 @@ SOURCES = ("--coco", "a.json", "images")
     ],
 )
 def test_before_anything_costs_time(refused, here, nothing_costs, words, message):
-    given = {"measure": " ".join(MEASURE), "peer": " ".join(PEER), "sources": " ".join(SOURCES)}
+    values = {"measure": " ".join(MEASURE), "peer": " ".join(PEER), "sources": " ".join(SOURCES)}
     before = sorted(here.rglob("*"))
-    assert message in refused(*words.format(**given).split())
+    assert message in refused(*words.format(**values).split())
     assert sorted(here.rglob("*")) == before
 
 

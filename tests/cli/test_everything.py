@@ -16,7 +16,7 @@ from picosam2.io import formats
 
 pytest.importorskip("onnx")
 
-PICTURE, TRUTH = flat_scene()
+IMAGE, TRUTH = flat_scene()
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(tmp_path: Path, weights: Path) -> list[str]:
-    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
     return [
         "everything", str(tmp_path / "a.png"), "--weights", str(weights), "--method", "grid",
         "--points-per-side", "12", "--pred-iou-thresh", "0.2", "--out",
@@ -36,9 +36,11 @@ def command(tmp_path: Path, weights: Path) -> list[str]:
 def test_coco(tmp_path: Path, command: list[str]) -> None:
     out = tmp_path / "all.json"
     assert run([*command, str(out), "--format", "coco"]) == 0
-    found = json.loads(out.read_text())["annotations"]
-    assert [one["area"] for one in found] == sorted([one["area"] for one in found], reverse=True)
-    decoded = [formats.coco_mask(one, 240, 320) for one in found]
+    annotations = json.loads(out.read_text())["annotations"]
+    assert [each["area"] for each in annotations] == sorted(
+        [each["area"] for each in annotations], reverse=True
+    )
+    decoded = [formats.coco_mask(each, 240, 320) for each in annotations]
     for name, truth in TRUTH.items():
         assert max(masks.iou(mask, truth) for mask in decoded) > 0.8, name
 
@@ -49,7 +51,7 @@ def test_overlay_has_no_prompts_on_it(
     assert run([*command, str(tmp_path)]) == 0
     assert "a-overlay.png: " in capsys.readouterr().out
     drawn = np.asarray(Image.open(tmp_path / "a-overlay.png"))
-    assert (drawn != PICTURE).any(axis=2).mean() > 0.2
+    assert (drawn != IMAGE).any(axis=2).mean() > 0.2
 
 
 def test_nothing_found(
@@ -70,7 +72,7 @@ def test_a_finder_that_is_not_there(
     assert "there are no weights at" in capsys.readouterr().err
 
 
-def test_bad_photos(tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_images(tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "b.png").write_bytes(b"no")
     assert run(["everything", str(tmp_path / "b.png"), *command[2:], str(tmp_path)]) == 2
     assert run([command[0], str(tmp_path / "b.png"), *command[1:], str(tmp_path)]) == 2
@@ -101,19 +103,19 @@ def test_proposals(tmp_path: Path, command: list[str], capsys: pytest.CaptureFix
 def test_a_folder_goes_on_where_it_stopped(
     tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = tmp_path / "photos"
-    (photos / "inner").mkdir(parents=True)
+    folder = tmp_path / "photos"
+    (folder / "inner").mkdir(parents=True)
     for name in ("a.png", "inner/b.png"):
-        Image.fromarray(PICTURE).save(photos / name)
-    (photos / "c.png").write_bytes(b"no")
-    words = ["everything", str(photos), *command[2:-1]]
+        Image.fromarray(IMAGE).save(folder / name)
+    (folder / "c.png").write_bytes(b"no")
+    words = ["everything", str(folder), *command[2:-1]]
     out = tmp_path / "all.json"
     assert run([*words, "--out", str(out)]) == 2
     captured = capsys.readouterr()
     assert "masks of 2 images" in captured.out
     assert "c.png" in captured.err
     document = json.loads(out.read_text())
-    assert {one["file_name"] for one in document["images"]} == {"a.png", "inner/b.png"}
+    assert {each["file_name"] for each in document["images"]} == {"a.png", "inner/b.png"}
     assert run([*words, "--out", str(out)]) == 2
     assert "0 masks of 0 images, 2 were done already" in capsys.readouterr().out
     assert run([*words, "--out", str(out), "--mask-nms-thresh", "0.5"]) == 2

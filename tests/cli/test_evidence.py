@@ -18,23 +18,23 @@ pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> tuple[object, ...]:
+def inputs(tmp_path: Path) -> tuple[object, ...]:
     source = write_coco(tmp_path, 4)
     weights = write_color_onnx(tmp_path / "color.onnx")
     return ("--images", source.images, "--annotations", source.annotations, "--weights", weights,
             "--threads", 1)  # fmt: skip
 
 
-def test_from_measurements_to_a_report(cli, given, tmp_path):
+def test_from_measurements_to_a_report(cli, inputs, tmp_path):
     box, click = tmp_path / "box.json", tmp_path / "click.json"
-    assert cli("eval", *given, "--json", box).code == 0
-    assert cli("eval", *given, "--protocol", "click", "--first", 3, "--json", click).code == 0
+    assert cli("eval", *inputs, "--json", box).code == 0
+    assert cli("eval", *inputs, "--protocol", "click", "--first", 3, "--json", click).code == 0
     assert json.loads(click.read_text())["n"] == 3
     curves, clicks = tmp_path / "curves.json", tmp_path / "clicks.json"
-    done = cli("robustness", *given, "--curve", "blur", "--protocol", "box", "--json", curves)
+    done = cli("robustness", *inputs, "--curve", "blur", "--protocol", "box", "--json", curves)
     assert done.code == 0
     assert "Out of focus" in done.out
-    done = cli("clicks", *given, "--clicks", 2, "--limit", 2, "--json", clicks)
+    done = cli("clicks", *inputs, "--clicks", 2, "--limit", 2, "--json", clicks)
     assert done.code == 0
     assert "NoC@85" in done.out
     readme = tmp_path / "README.md"
@@ -47,16 +47,16 @@ def test_from_measurements_to_a_report(cli, given, tmp_path):
     assert "--first 3" in page
     assert str(tmp_path) not in page + (tmp_path / "r" / "report.json").read_text()
     assert "color" in readme.read_text()
-    images = given[:4]
+    images = inputs[:4]
     done = cli("report", box, "--out", tmp_path / "p", *images)
     assert done.code == 0, done.err
     assert "Objects of COCO" in (tmp_path / "p" / "report.md").read_text()
 
 
-def test_compare_says_whether_it_helped(cli, given, refused, tmp_path):
+def test_compare_says_whether_it_helped(cli, inputs, refused, tmp_path):
     a, b = tmp_path / "a.json", tmp_path / "b.json"
-    assert cli("eval", *given, "--json", a).code == 0
-    assert cli("eval", *given, "--jitter", 0.3, "--json", b).code == 0
+    assert cli("eval", *inputs, "--json", a).code == 0
+    assert cli("eval", *inputs, "--jitter", 0.3, "--json", b).code == 0
     done = cli("compare", a, b, "--json", tmp_path / "c.json")
     assert done.code == 0
     assert "95 % interval over images" in done.out
@@ -64,25 +64,25 @@ def test_compare_says_whether_it_helped(cli, given, refused, tmp_path):
     assert "no result file" in refused("compare", a, tmp_path / "none.json")
 
 
-def test_a_leak_is_warned_of(cli, given, tmp_path):
+def test_a_leak_is_warned_of(cli, inputs, tmp_path):
     store = make_store(tmp_path / "train", 3)
-    done = cli("eval", *given, "--check-leak", store.path, "--json", tmp_path / "a.json")
+    done = cli("eval", *inputs, "--check-leak", store.path, "--json", tmp_path / "a.json")
     assert done.code == 0
     assert "warning: 3 of the 4 images" in done.err
     assert json.loads((tmp_path / "a.json").read_text())["leak"]["met"] == 3
 
 
-def test_a_peer_that_is_not_there(refused, given, tmp_path):
+def test_a_peer_that_is_not_there(refused, inputs, tmp_path):
     pytest.importorskip("transformers", reason="peers need the extra sam2")
-    words = [*given[:4], "--peer", f"sam2:{tmp_path}"]
+    words = [*inputs[:4], "--peer", f"sam2:{tmp_path}"]
     assert "holds no model" in refused("eval", *words)
     assert "of this project" in refused("eval", *words, "--flip")
 
 
-def test_clicks_at_a_peer_are_compared_with_clicks_at_weights(cli, given, refused, tmp_path):
+def test_clicks_at_a_peer_are_compared_with_clicks_at_weights(cli, inputs, refused, tmp_path):
     folder = write_sam_onnx(tmp_path / "sam")
     ours, theirs, other = (tmp_path / f"{name}.json" for name in ("ours", "theirs", "other"))
-    words = ("clicks", *given, "--clicks", 3, "--json")
+    words = ("clicks", *inputs, "--clicks", 3, "--json")
     assert cli(*words, ours).code == 0
     assert cli(*words, theirs, "--peer", f"onnx:{folder}").code == 0
     peer = json.loads(theirs.read_text())
@@ -100,24 +100,24 @@ def test_clicks_at_a_peer_are_compared_with_clicks_at_weights(cli, given, refuse
     assert document["noc"]["85"]["b"] == mine["noc"]["85"]["clicks"]
     assert cli(*words, other, "--start", "box").code == 0
     assert "the same --start" in refused("compare", ours, other)
-    assert cli("eval", *given, "--json", other).code == 0
+    assert cli("eval", *inputs, "--json", other).code == 0
     assert "no scores of objects" in refused("compare", ours, other)
 
 
-def test_images_of_images_need_both(cli, given, refused, tmp_path):
-    assert cli("eval", *given, "--json", tmp_path / "a.json").code == 0
+def test_images_of_images_need_both(cli, inputs, refused, tmp_path):
+    assert cli("eval", *inputs, "--json", tmp_path / "a.json").code == 0
     message = refused("report", tmp_path / "a.json", "--out", tmp_path / "r", "--images", tmp_path)
     assert "both --images and --annotations" in message
 
 
-def test_domains_give_a_table_numbers_and_a_drawing(cli, given, refused, tmp_path):
+def test_domains_give_a_table_numbers_and_a_drawing(cli, inputs, refused, tmp_path):
     source = write_coco(tmp_path / "other", 2, start=50)
     place = tmp_path / "domains" / "shapes"
     place.mkdir(parents=True)
     source.images.rename(place / "images")
     source.annotations.rename(place / "instances.json")
     out, svg = tmp_path / "d.json", tmp_path / "d.svg"
-    words = ("eval", "--domains", place.parent, *given[4:])
+    words = ("eval", "--domains", place.parent, *inputs[4:])
     done = cli(*words, "--json", out, "--plot", svg)
     assert done.code == 0, done.err
     assert "mean over sets" in done.out
@@ -130,13 +130,13 @@ def test_domains_give_a_table_numbers_and_a_drawing(cli, given, refused, tmp_pat
     assert "over 1 sets +0.0000" in done.out
     assert "leave --images" in refused(*words, "--images", place)
     assert "should end in .svg" in refused(*words, "--plot", tmp_path / "d.png")
-    assert "give --images and --annotations, or --domains" in refused("eval", *given[4:])
-    assert "--plot is for --domains" in refused("eval", *given, "--plot", svg)
+    assert "give --images and --annotations, or --domains" in refused("eval", *inputs[4:])
+    assert "--plot is for --domains" in refused("eval", *inputs, "--plot", svg)
 
 
-def test_compare_tells_costs(cli, given, tmp_path):
+def test_compare_tells_costs(cli, inputs, tmp_path):
     out = tmp_path / "a.json"
-    assert cli("eval", *given, "--json", out).code == 0
+    assert cli("eval", *inputs, "--json", out).code == 0
     done = cli("compare", out, out)
     assert "ms per prompt, all in all: A " in done.out
     assert "memory at the peak, MB: A " in done.out

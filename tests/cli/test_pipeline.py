@@ -37,9 +37,9 @@ def run():
 
 @pytest.fixture(scope="module")
 def store(folder, run):
-    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    source = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
     words = ("--context", 64, "--validation", 0.4, "--workers", 1, "--out", folder / "store")
-    assert run("data", "prepare", *given, *words) == 0
+    assert run("data", "prepare", *source, *words) == 0
     return folder / "store"
 
 
@@ -73,17 +73,17 @@ def measured(folder, onnx, *words):
 
 
 def test_preparing_names_what_it_leaves_out(cli, folder, store):
-    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    source = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
     words = ("--context", 64, "--validation", 0.4, "--workers", 1, "--out", store)
-    done = cli("data", "prepare", *given, *words)
+    done = cli("data", "prepare", *source, *words)
     assert done.code == 0
     assert "9 images, 9 objects, 27 crops; 0 crowds skipped, 1 parts were there" in done.out
     assert "1 images or annotations were left out:\n  image 003.png: " in done.err
 
 
 def test_a_store_is_not_overwritten_by_another(refused, folder, store):
-    given = ("--coco", folder / "shapes.json", folder / "shapes-images")
-    message = refused("data", "prepare", *given, "--out", store)
+    source = ("--coco", folder / "shapes.json", folder / "shapes-images")
+    message = refused("data", "prepare", *source, "--out", store)
     assert "holds a store made from other sources or settings" in message
 
 
@@ -222,9 +222,9 @@ def test_a_recipe_with_unknown_keys(refused, store, tmp_path):
 
 
 def test_a_store_without_validation_images_trains_all_the_same(cli, folder, tmp_path):
-    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    source = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
     words = ("--context", 64, "--validation", 0, "--workers", 1, "--out", tmp_path / "store")
-    assert cli("data", "prepare", *given, *words).code == 0
+    assert cli("data", "prepare", *source, *words).code == 0
     done = cli(*TRAINING, "--store", tmp_path / "store", "--out", tmp_path / "run")
     assert done.code == 0
     assert "picosam2: the store has no validation images to measure on" in done.err
@@ -337,9 +337,9 @@ precision = "fp32"
 
 @pytest.fixture(scope="module")
 def image_store(folder, run):
-    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    source = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
     out = folder / "images"
-    assert run("data", "images", *given, "--validation", 0.3, "--workers", 1, "--out", out) == 0
+    assert run("data", "images", *source, "--validation", 0.3, "--workers", 1, "--out", out) == 0
     return out
 
 
@@ -358,8 +358,8 @@ def unguided(folder):
 
 
 def test_whole_images_are_kept(cli, folder, tmp_path):
-    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
-    done = cli("data", "images", *given, "--workers", 1, "--out", tmp_path / "images")
+    source = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    done = cli("data", "images", *source, "--workers", 1, "--out", tmp_path / "images")
     assert done.code == 0
     assert "9 images" in done.out
     assert "9 objects" in done.out

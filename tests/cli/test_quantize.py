@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="exports its own weights with torch")
 
 from helpers.tiny import SMALL_STORE, make_store
 
-QUICK = ("--samples", 6, "--photos", 2, "--threads", 1)
+QUICK = ("--samples", 6, "--photos", 2, "--threads", 1)  # an option by its older name
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,9 @@ def test_stores_that_will_not_do(refused, tiny_onnx, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--method", "magic"), ("--samples", 1), ("--seed", -1), ("--photos", -1)]
+    ("option", "value"),
+    [("--method", "magic"), ("--samples", 1), ("--seed", -1), ("--validation-images", -1)],
+    [("--method", "magic"), ("--samples", 1), ("--seed", -1), ("--validation-images", -1)],
 )
 def test_settings_that_make_no_sense(refused, folder, tiny_onnx, tmp_path, option, value):
     words = ("quantize", "--weights", tiny_onnx, "--store", folder / "store")

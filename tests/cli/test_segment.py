@@ -204,8 +204,8 @@ def test_torch_gives_the_same_mask(cli, image, here, tiny_onnx, tiny_safetensors
     ],
 )
 def test_a_mistake_is_one_sentence(refused, image, here, tiny_onnx, words, message):
-    given = () if "--weights" in words else ("--weights", tiny_onnx)
-    assert message in refused("segment", image, *CLICK, *words, *given)
+    weights = () if "--weights" in words else ("--weights", tiny_onnx)
+    assert message in refused("segment", image, *CLICK, *words, *weights)
     assert names(here) == [image]
 
 

@@ -32,9 +32,9 @@ def sam2(folder: Path) -> Path:
 
 
 def words(folder: Path, teacher: str, out: Path, *more: object) -> tuple[object, ...]:
-    given = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    source = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
     return (
-        "teach", "--teacher", teacher, "--store", folder / "store", *given, "--out", out,
+        "teach", "--teacher", teacher, "--store", folder / "store", *source, "--out", out,
         "--device", "cpu", *more,
     )  # fmt: skip
 

@@ -129,8 +129,8 @@ def test_what_the_store_does_not_have(settings: dict[str, Any], says: str, store
 
 
 def feed(store: Store, config: AugmentConfig | None = None, **settings: Any) -> BatchLoader:
-    given = {"size": lambda step: 32, "seed": 0, "stop": 3, **settings}
-    return BatchLoader(store, Sampler(store, 8), config or AugmentConfig(), **given)
+    keywords = {"size": lambda step: 32, "seed": 0, "stop": 3, **settings}
+    return BatchLoader(store, Sampler(store, 8), config or AugmentConfig(), **keywords)
 
 
 def readers() -> list[threading.Thread]:

@@ -84,7 +84,7 @@ class Changed(TruthTeacher):
         self._changes = changes
 
     def __call__(self, image: np.ndarray, targets: list[Target]) -> list[TeacherAnswer]:
-        change = self._changes.get(len(self.asked), lambda each: each)
+        change = self._changes.get(len(self.batches), lambda each: each)
         return [change(each) for each in super().__call__(image, targets)]
 
 
@@ -172,7 +172,7 @@ def test_an_image_is_shown_once_with_all_of_its_objects(tmp_path: Path) -> None:
     teacher = TruthTeacher()
     store = Store(tmp_path / "store")
     teach(teacher, store, [written_source], tmp_path / "c")
-    assert teacher.asked == [1, 6, 1, 1]
+    assert teacher.batches == [1, 6, 1, 1]
     assert (TeacherCache(tmp_path / "c", store).records["iou"] == 1).all()
 
 
@@ -247,7 +247,7 @@ def test_images_that_changed_since_are_named(place: Path, store: Store, tmp_path
     source = SourceFiles(annotations=place / "shapes.json", images=images, name="shapes")
     teacher = TruthTeacher()
     done = teach(teacher, store, [source], tmp_path / "c")
-    assert len(teacher.asked) == COUNT - 2
+    assert len(teacher.batches) == COUNT - 2
     assert [problem.where for problem in done.problems] == ["image 002.png", "image 005.png"]
     assert "is 20x30, not 96x72 as stated" in done.problems[1].what
     cache = TeacherCache(tmp_path / "c", store)
@@ -305,7 +305,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
     teacher = TruthTeacher()
     done = teach(teacher, store, [source], out)
     assert (done.kept, done.written) == (1, 2)
-    assert len(teacher.asked) == COUNT - 3
+    assert len(teacher.batches) == COUNT - 3
     assert contents(out) == contents(taught)
 
 
@@ -313,7 +313,7 @@ def test_a_finished_cache_asks_nobody(copied: Path, store: Store, source: Source
     teacher = TruthTeacher()
     before = contents(copied)
     done = teach(teacher, store, [source], copied)
-    assert (done.kept, done.written, teacher.asked) == (3, 0, [])
+    assert (done.kept, done.written, teacher.batches) == (3, 0, [])
     assert contents(copied) == before
 
 
@@ -350,7 +350,7 @@ def test_processes_share_the_shards(
     for rank in (1, 0):
         teacher = TruthTeacher()
         teach(teacher, store, [source], out, rank=rank, world=2)
-        requests.append(len(teacher.asked))
+        requests.append(len(teacher.batches))
         half = out / f".shard-{1 - rank:05d}.logits-abc.npy"
         half.write_bytes(b"the other one is writing this")
         teach(teacher, store, [source], out, rank=rank, world=2)

@@ -80,7 +80,7 @@ def test_an_images_windows_share_a_batch() -> None:
     runtime = FakeRuntime(reddish)
     teacher = CheckpointTeacher(runtime, name="fake")
     assert len(teacher(image, objects)) == 7
-    assert [len(batch) for batch in runtime.asked] == [7]
+    assert [len(batch) for batch in runtime.calls] == [7]
     assert teacher(image, []) == []
 
 

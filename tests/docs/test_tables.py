@@ -77,9 +77,9 @@ def pages() -> list[Path]:
     """README, guides and the pages beside the code."""
     patterns = ("*.md", "docs/**/*.md", "benchmarks/*.md", "tools/**/*.md", "web/**/*.md",
                 "integrations/**/*.md")  # fmt: skip
-    found = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    files = {path for pattern in patterns for path in ROOT.glob(pattern)}
     left_out = {"node_modules", "cli", "api", "dist"}
-    return sorted(path for path in found if not left_out & set(path.relative_to(ROOT).parts[:-1]))
+    return sorted(path for path in files if not left_out & set(path.relative_to(ROOT).parts[:-1]))
 
 
 def tables(page: Path) -> Iterator[Found]:

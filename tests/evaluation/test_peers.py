@@ -187,15 +187,15 @@ def test_a_box_gets_the_mask_for_clear_prompts_of_decoders_that_choose_by_the_nu
 ) -> None:
     """SAM's export for one mask chooses among several masks for fewer than three points."""
     model = open_sam(f"onnx:{write_sam_onnx(tmp_path / 'sam', masks=masks)}", threads=1)
-    given = []
+    received = []
 
     class Recorder:
         def __init__(self, session: object) -> None:
             self.session = session
 
         def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> object:
-            given.append(feeds["point_labels"][0].tolist())
-            assert feeds["point_coords"].shape[1] == len(given[-1])
+            received.append(feeds["point_labels"][0].tolist())
+            assert feeds["point_coords"].shape[1] == len(received[-1])
             return self.session.run(names, feeds)
 
     monkeypatch.setattr(model, "_decoder", Recorder(model._decoder))
@@ -203,7 +203,7 @@ def test_a_box_gets_the_mask_for_clear_prompts_of_decoders_that_choose_by_the_nu
     image, _ = scene(2)
     peer.boxes(image, [Box(20, 10, 60, 50)])
     peer.clicks(image, [Point(40, 30)])
-    assert given == [labels, [1, -1]]
+    assert received == [labels, [1, -1]]
 
 
 def test_a_peer_is_given_the_mask_before(tmp_path: Path) -> None:
@@ -213,11 +213,11 @@ def test_a_peer_is_given_the_mask_before(tmp_path: Path) -> None:
     mask = np.zeros((32, 64), np.float32)
     mask[:, 32:] = 1
     click = Prompt((Point(8, 8),))
-    (without,), (given,) = (
+    (without,), (with_mask,) = (
         model.decode(encoded, [prompt], several=False)
         for prompt in (click, replace(click, mask=mask))
     )
     sure = np.log((1 - 1e-4) / 1e-4)
     # A quarter of the square is on the object; the rest, with the half below the image, is off it.
     expected = 1 + (0.25 - 0.75) * 16**2 * sure
-    assert given.scores_M[0] - without.scores_M[0] == pytest.approx(expected, rel=0.02)
+    assert with_mask.scores_M[0] - without.scores_M[0] == pytest.approx(expected, rel=0.02)

@@ -30,9 +30,9 @@ def test_a_real_export(network: str, tmp_path: Path) -> None:
         made = export_coreml(model, tmp_path / "new" / "x.mlpackage", weights_facts(source))
     assert [path.name for path in made.parent.iterdir()] == ["x.mlpackage"]
     spec = coreml.models.MLModel(str(made), skip_model_load=True).get_spec()
-    (given,), (answer,) = spec.description.input, spec.description.output
+    (taken,), (answer,) = spec.description.input, spec.description.output
     side = model.config.input_size
-    assert (given.name, given.type.imageType.height, given.type.imageType.width) == (
+    assert (taken.name, taken.type.imageType.height, taken.type.imageType.width) == (
         "image", side, side,
     )  # fmt: skip
     assert answer.name == "logits"

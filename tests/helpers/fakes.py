@@ -40,13 +40,13 @@ class FakeRuntime:
             name="fake", input_size=size, channels=channels, weights_sha256="0" * 64, facts=facts
         )
         self._answer, self._correct = answer, correct
-        self.asked: list[np.ndarray] = []
+        self.calls: list[np.ndarray] = []
         self.planes: list[np.ndarray] = []
 
     def __call__(self, crops: np.ndarray, guidance: np.ndarray | None = None) -> np.ndarray:
         assert crops.dtype == np.uint8
         assert crops.shape[1:] == (self.info.input_size, self.info.input_size, 3)
-        self.asked.append(crops)
+        self.calls.append(crops)
         if guidance is not None:
             assert self._correct is not None
             assert guidance.shape == (len(crops), 3, *crops.shape[1:3])

@@ -30,12 +30,12 @@ class TruthTeacher:
     def __init__(self, kill_at: int | None = None, key: str = "") -> None:
         self.fingerprint = fingerprint(key=key)
         self.settings: dict[str, Any] = {"prompt": "box"}
-        self.asked: list[int] = []
+        self.batches: list[int] = []
         self._kill_at = kill_at
 
     def __call__(self, image: np.ndarray, targets: list[Target]) -> list[TeacherAnswer]:
-        self.asked.append(len(targets))
-        if len(self.asked) == self._kill_at:
+        self.batches.append(len(targets))
+        if len(self.batches) == self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         height, width = image.shape[:2]
         return [
@@ -53,9 +53,9 @@ def main() -> None:
     for name in ("store", "annotations", "images", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--kill-at", type=int)
-    given = parser.parse_args()
-    source = SourceFiles(annotations=given.annotations, images=given.images, name="shapes")
-    teach(TruthTeacher(given.kill_at), Store(given.store), [source], given.out)
+    options = parser.parse_args()
+    source = SourceFiles(annotations=options.annotations, images=options.images, name="shapes")
+    teach(TruthTeacher(options.kill_at), Store(options.store), [source], options.out)
 
 
 if __name__ == "__main__":

@@ -70,33 +70,33 @@ def main() -> None:
     parser.add_argument("--slow-validation", type=float, help="with a timeout of half as long")
     parser.add_argument("--no-validation", action="store_true", help="where one is due")
     parser.add_argument("--failing-validation", action="store_true")
-    given = parser.parse_args()
-    if given.batch_norm:
-        check_batch_norm(given.batch_norm)
+    options = parser.parse_args()
+    if options.batch_norm:
+        check_batch_norm(options.batch_norm)
 
-    validates = given.slow_validation or given.failing_validation
+    validates = options.slow_validation or options.failing_validation
 
     def validate(_model: PicoSAM2) -> dict[str, float]:
-        if given.failing_validation:
+        if options.failing_validation:
             raise DataError("nothing to measure")
-        time.sleep(given.slow_validation)
+        time.sleep(options.slow_validation)
         return {"box_miou": 0.5}
 
-    if given.slow_validation:
-        timeout = timedelta(seconds=given.slow_validation / 2)
+    if options.slow_validation:
+        timeout = timedelta(seconds=options.slow_validation / 2)
         dist.init_process_group = partial(dist.init_process_group, timeout=timeout)
 
     def on_step(progress: TrainingStep) -> None:
-        if progress.step == given.kill_at:
+        if progress.step == options.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     train(
         tiny_recipe(
-            samples=given.samples, validate_every=2 if validates or given.no_validation else 0
+            samples=options.samples, validate_every=2 if validates or options.no_validation else 0
         ),
-        Store(given.store),
-        given.out,
-        resume=given.resume,
+        Store(options.store),
+        options.out,
+        resume=options.resume,
         device="cpu",
         validate=validate if validates else None,
         on_step=on_step,

@@ -50,11 +50,11 @@ def ours(path: Path) -> list[np.ndarray]:
     """The masks of a COCO file by our own reader."""
     read = read_coco_file(path)
     height, width = sample().shape[:2]
-    found = []
+    masks = []
     for annotation in read.annotations:
         assert annotation.segmentation is not None
-        found.append(segmentation_mask(annotation.segmentation, height, width))
-    return found
+        masks.append(segmentation_mask(annotation.segmentation, height, width))
+    return masks
 
 
 # --- supervision --------------------------------------------------------------------------------

@@ -113,9 +113,12 @@ def test_the_steps_of_the_image(tmp_path: Path) -> None:
             except OSError:
                 time.sleep(0.2)
         (check,) = values("HEALTHCHECK")
-        asked = json.loads(check[check.index("[") :])
-        asked = [str(prefix / "bin" / asked[0]), *(w.replace("8428", port) for w in asked[1:])]
-        subprocess.run(asked, env=environment, check=True, user=int(user))
+        command = json.loads(check[check.index("[") :])
+        command = [
+            str(prefix / "bin" / command[0]),
+            *(w.replace("8428", port) for w in command[1:]),
+        ]
+        subprocess.run(command, env=environment, check=True, user=int(user))
     finally:
         server.terminate()
         server.wait(30)

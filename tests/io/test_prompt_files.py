@@ -1,4 +1,4 @@
-"""promptfiles: every form that prompts for many photos come in, and what is said of bad ones."""
+"""Prompt files: each form that prompts for many images take, and the messages about bad files."""
 
 from __future__ import annotations
 

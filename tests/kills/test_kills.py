@@ -70,35 +70,35 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_safetensors, tiny_onnx
     return Inputs(source.annotations, source.images, store, tiny_safetensors, tiny_onnx)
 
 
-def prepare(given: Inputs, out: Path) -> list[object]:
-    source = ["--source", "shapes", given.annotations, given.images]
+def prepare(inputs: Inputs, out: Path) -> list[object]:
+    source = ["--source", "shapes", inputs.annotations, inputs.images]
     options = ["--context", 64, "--validation", 0.3, "--workers", 2]
     return [*PICOSAM2, "data", "prepare", *source, *options, "--out", out / "store"]
 
 
-def train(given: Inputs, out: Path) -> list[object]:
-    words = [*PICOSAM2, "train", *TRAINING, "--store", given.store, "--out", out / "run"]
+def train(inputs: Inputs, out: Path) -> list[object]:
+    words = [*PICOSAM2, "train", *TRAINING, "--store", inputs.store, "--out", out / "run"]
     return [*words, "--resume"] if (out / "run").exists() else words
 
 
-def teach(given: Inputs, out: Path) -> list[object]:
-    words = [given.store, given.annotations, given.images, out / "cache"]
+def teach(inputs: Inputs, out: Path) -> list[object]:
+    words = [inputs.store, inputs.annotations, inputs.images, out / "cache"]
     return [HELPERS / "teach_tiny.py", *words]
 
 
-def segment(given: Inputs, out: Path) -> list[object]:
-    options = ["--weights", given.onnx, "--box", "20,20,70,60", "--format", "coco"]
-    return [*PICOSAM2, "segment", given.images, *options, "--out", out / "masks"]
+def segment(inputs: Inputs, out: Path) -> list[object]:
+    options = ["--weights", inputs.onnx, "--box", "20,20,70,60", "--format", "coco"]
+    return [*PICOSAM2, "segment", inputs.images, *options, "--out", out / "masks"]
 
 
-def quantize(given: Inputs, out: Path) -> list[object]:
-    options = ["--samples", 64, "--photos", 4, "--threads", 1]
-    words = ["quantize", "--weights", given.onnx, "--store", given.store, *options]
+def quantize(inputs: Inputs, out: Path) -> list[object]:
+    options = ["--samples", 64, "--validation-images", 4, "--threads", 1]
+    words = ["quantize", "--weights", inputs.onnx, "--store", inputs.store, *options]
     return [*PICOSAM2, *words, "--out", out / "int8.onnx"]
 
 
-def export(given: Inputs, out: Path) -> list[object]:
-    words = ["export", "onnx", "--weights", given.safetensors]
+def export(inputs: Inputs, out: Path) -> list[object]:
+    words = ["export", "onnx", "--weights", inputs.safetensors]
     return [*PICOSAM2, *words, "--out", out / "network.onnx"]
 
 

@@ -114,8 +114,8 @@ def test_a_folder_has_no_revisions(folder: Path) -> None:
 class Hub(BaseHTTPRequestHandler):
     """What huggingface_hub asks of the hub, for the model me/pico."""
 
-    def __init__(self, *arguments: object, folder: Path, asked: list[str]) -> None:
-        self.folder, self.asked = folder, asked
+    def __init__(self, *arguments: object, folder: Path, requests: list[str]) -> None:
+        self.folder, self.requests = folder, requests
         super().__init__(*arguments)  # type: ignore[arg-type]
 
     def do_HEAD(self) -> None:
@@ -124,7 +124,7 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         prefix, _, rest = self.path.partition("/resolve/")
         revision, _, name = rest.partition("/")
-        self.asked.append(f"{self.command} {name}")
+        self.requests.append(f"{self.command} {name}")
         path = self.folder / name
         code = None
         if prefix != "/me/pico":
@@ -155,7 +155,9 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(folder: Path) -> Iterator[tuple[str, list[str]]]:
     requests: list[str] = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder=folder, asked=requests)) as made:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Hub, folder=folder, requests=requests)
+    ) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{made.server_address[1]}", requests
         made.shutdown()

@@ -22,7 +22,7 @@ from picosam2.results import Segmentation
 from picosam2.tasks.click_grid import click_grids, grid
 from picosam2.tasks.everything import Everything, everything
 
-PICTURE, TRUTH = flat_scene()
+IMAGE, TRUTH = flat_scene()
 SMALL = Everything(method="grid", points_per_side=12, pred_iou_thresh=0.2)
 TINY = Everything(method="grid", points_per_side=2)
 
@@ -33,61 +33,61 @@ def runtime() -> ColorRuntime:
 
 
 @pytest.fixture(scope="module")
-def found(runtime: ColorRuntime) -> list[Segmentation]:
-    return everything(PICTURE, Predictor(runtime), SMALL)
+def segmentations(runtime: ColorRuntime) -> list[Segmentation]:
+    return everything(IMAGE, Predictor(runtime), SMALL)
 
 
-def test_finds_every_object(found: list[Segmentation]) -> None:
+def test_finds_every_object(segmentations: list[Segmentation]) -> None:
     for name, truth in TRUTH.items():
-        assert max(masks.iou(one.mask, truth) for one in found) > 0.85, name
+        assert max(masks.iou(each.mask, truth) for each in segmentations) > 0.85, name
 
 
-def test_sorted_by_area_with_the_click_inside(found: list[Segmentation]) -> None:
-    areas = [one.area for one in found]
+def test_sorted_by_area_with_the_click_inside(segmentations: list[Segmentation]) -> None:
+    areas = [each.area for each in segmentations]
     assert areas == sorted(areas, reverse=True)
-    for one in found:
-        assert one.image is not None
-        (point,) = one.prompt.points
-        color = PICTURE[int(point.y), int(point.x)]
-        assert (PICTURE[one.mask] == color).all(axis=1).mean() > 0.5
+    for each in segmentations:
+        assert each.image is not None
+        (point,) = each.prompt.points
+        color = IMAGE[int(point.y), int(point.x)]
+        assert (IMAGE[each.mask] == color).all(axis=1).mean() > 0.5
 
 
-def test_no_two_masks_are_alike(found: list[Segmentation]) -> None:
-    overlap = masks.iou_matrix([one.mask for one in found], [one.mask for one in found])
+def test_no_two_masks_are_alike(segmentations: list[Segmentation]) -> None:
+    overlap = masks.iou_matrix(
+        [each.mask for each in segmentations], [each.mask for each in segmentations]
+    )
     np.fill_diagonal(overlap, 0)
     assert overlap.max() <= SMALL.mask_nms_thresh
 
 
 def test_small_regions_are_removed() -> None:
-    speckled = PICTURE.copy()
+    speckled = IMAGE.copy()
     rng = np.random.default_rng(0)
     speckled[rng.integers(0, 240, 400), rng.integers(0, 320, 400)] = 255
-    found = everything(
+    segmentations = everything(
         speckled, Predictor(ColorRuntime()), dataclasses.replace(SMALL, min_mask_region_area=40)
     )
-    assert found
-    for one in found:
-        labels, count = masks.label(one.mask)
+    assert segmentations
+    for each in segmentations:
+        labels, count = masks.label(each.mask)
         assert min(np.bincount(labels.ravel())[1:]) >= 40
-        holes = masks.fill_holes(one.mask, 39)
-        assert np.array_equal(holes, one.mask)
+        holes = masks.fill_holes(each.mask, 39)
+        assert np.array_equal(holes, each.mask)
         assert count >= 1
 
 
-def test_thresholds_only_remove(found: list[Segmentation], runtime: ColorRuntime) -> None:
+def test_thresholds_only_remove(segmentations: list[Segmentation], runtime: ColorRuntime) -> None:
     for changes in ({"pred_iou_thresh": 0.6}, {"stability_score_thresh": 0.95}):
-        fewer = everything(PICTURE, Predictor(runtime), dataclasses.replace(SMALL, **changes))
-        assert len(fewer) <= len(found)
-        assert all(one.score >= changes.get("pred_iou_thresh", 0) for one in fewer)
-    assert (
-        len(everything(PICTURE, Predictor(runtime), dataclasses.replace(SMALL, max_masks=2))) == 2
-    )
+        fewer = everything(IMAGE, Predictor(runtime), dataclasses.replace(SMALL, **changes))
+        assert len(fewer) <= len(segmentations)
+        assert all(each.score >= changes.get("pred_iou_thresh", 0) for each in fewer)
+    assert len(everything(IMAGE, Predictor(runtime), dataclasses.replace(SMALL, max_masks=2))) == 2
 
 
-def test_batches_do_not_matter(found: list[Segmentation]) -> None:
+def test_batches_do_not_matter(segmentations: list[Segmentation]) -> None:
     runtime, progress = ColorRuntime(), Recorded()
     again = everything(
-        PICTURE,
+        IMAGE,
         Predictor(runtime),
         dataclasses.replace(SMALL, points_per_batch=10),
         progress=progress,
@@ -96,17 +96,17 @@ def test_batches_do_not_matter(found: list[Segmentation]) -> None:
     assert progress.counts[0] == (10, clicks)
     assert progress.counts[-1][0] == progress.counts[-1][1] > clicks  # with the second look
     assert runtime.batches[0] == 10
-    assert len(again) == len(found)
-    assert all(np.array_equal(a.mask, b.mask) for a, b in zip(again, found, strict=True))
+    assert len(again) == len(segmentations)
+    assert all(np.array_equal(a.mask, b.mask) for a, b in zip(again, segmentations, strict=True))
 
 
-def test_native_windows_and_tiny_pictures() -> None:
+def test_native_windows_and_tiny_images() -> None:
     predictor = Predictor(ColorRuntime(click_windows="native"))
-    assert everything(PICTURE, predictor, SMALL)
+    assert everything(IMAGE, predictor, SMALL)
     for height, width in ((1, 1), (3, 200)):
-        picture = np.zeros((height, width, 3), np.uint8)
-        for one in everything(picture, Predictor(ColorRuntime()), TINY):
-            assert one.mask.shape == (height, width)
+        image = np.zeros((height, width, 3), np.uint8)
+        for each in everything(image, Predictor(ColorRuntime()), TINY):
+            assert each.mask.shape == (height, width)
 
 
 def test_a_grid_for_each_size_of_window() -> None:
@@ -131,29 +131,29 @@ def test_a_grid_for_each_size_of_window() -> None:
 
 
 def test_what_runs_out_of_its_window_is_left_to_a_larger_one() -> None:
-    picture = np.zeros((400, 400, 3), np.uint8)
-    picture[100:300, 100:300] = 250
-    picture[250:, :60] = (200, 30, 30)
-    found = everything(
-        picture, Predictor(ColorRuntime()), Everything(method="grid", pred_iou_thresh=0)
+    image = np.zeros((400, 400, 3), np.uint8)
+    image[100:300, 100:300] = 250
+    image[250:, :60] = (200, 30, 30)
+    segmentations = everything(
+        image, Predictor(ColorRuntime()), Everything(method="grid", pred_iou_thresh=0)
     )
     square = np.zeros((400, 400), bool)
     square[100:300, 100:300] = True
     corner = np.zeros((400, 400), bool)
     corner[250:, :60] = True  # it ends where the image ends
     for truth in (square, corner):
-        assert max(masks.iou(one.mask, truth) for one in found) > 0.85
-    inside = [one for one in found if not (one.mask & ~square).any()]
-    assert all(masks.iou(one.mask, square) > 0.8 for one in inside)  # no piece of it
+        assert max(masks.iou(each.mask, truth) for each in segmentations) > 0.85
+    inside = [each for each in segmentations if not (each.mask & ~square).any()]
+    assert all(masks.iou(each.mask, square) > 0.8 for each in inside)  # no piece of it
 
 
-def test_large_photos_are_compared_small_and_answered_full() -> None:
-    picture = PICTURE.repeat(5, 0).repeat(5, 1)  # 1600 pixels, more than masks are compared on
-    found = everything(picture, Predictor(ColorRuntime()), SMALL)
-    assert found
+def test_large_images_are_compared_small_and_answered_full() -> None:
+    image = IMAGE.repeat(5, 0).repeat(5, 1)  # 1600 pixels, more than masks are compared on
+    segmentations = everything(image, Predictor(ColorRuntime()), SMALL)
+    assert segmentations
     for name, truth in TRUTH.items():
         large = truth.repeat(5, 0).repeat(5, 1)
-        assert max(masks.iou(one.mask, large) for one in found) > 0.85, name
+        assert max(masks.iou(each.mask, large) for each in segmentations) > 0.85, name
 
 
 def test_grid() -> None:

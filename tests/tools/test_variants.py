@@ -140,10 +140,10 @@ def test_a_dilated_bottleneck_reaches_further() -> None:
         torch.manual_seed(0)  # with other weights no ReLU may be open
         config = VariantConfig(**SMALL, input_size=96, dilation=dilation, down="avgpool")
         model = config.build().eval()
-        given = torch.randn(1, 6, 24, 24, requires_grad=True)
-        model.bottleneck(given)[0, :, 12, 12].sum().backward()
-        assert given.grad is not None
-        touched = given.grad.abs().sum((0, 1, 2)).nonzero()
+        features = torch.randn(1, 6, 24, 24, requires_grad=True)
+        model.bottleneck(features)[0, :, 12, 12].sum().backward()
+        assert features.grad is not None
+        touched = features.grad.abs().sum((0, 1, 2)).nonzero()
         return int(touched.max() - touched.min()) + 1
 
     assert (reach(1), reach(2)) == (3, 5)

@@ -147,11 +147,11 @@ def test_views_are_a_function_of_seed_and_step(store: ImageStore) -> None:
 
 def test_views_of_unknown_sources(store: ImageStore) -> None:
     for changes in ({"sources": {"nobody": 1.0}}, {"config": FinderTraining(background={"x": 1})}):
-        given = {"config": FinderTraining(), "sources": None} | changes
+        keywords = {"config": FinderTraining(), "sources": None} | changes
         with pytest.raises(ConfigError, match="has no source"):
             FinderViews(
-                store, given["config"], AugmentConfig(), size=SIZE, batch=1, seed=0,
-                sources=given["sources"],
+                store, keywords["config"], AugmentConfig(), size=SIZE, batch=1, seed=0,
+                sources=keywords["sources"],
             )  # fmt: skip
     with pytest.raises(ConfigError, match="nothing in the store"):
         FinderViews(store, FinderTraining(), AugmentConfig(), size=SIZE, batch=1, seed=0,
@@ -164,9 +164,9 @@ def test_views_of_unknown_sources(store: ImageStore) -> None:
 )
 @settings(max_examples=60, deadline=None)
 def test_overlaps_agree_with_the_project_s_iou(a: tuple[float, ...], b: tuple[float, ...]) -> None:
-    one, other = (np.array([x, y, x + w, y + h]) for x, y, w, h in (a, b))
-    iou, giou = overlaps(torch.tensor(one)[None], torch.tensor(other)[None])
-    assert float(iou[0]) == pytest.approx(masks.box_iou(one, other[None])[0], abs=1e-6)
+    first, other = (np.array([x, y, x + w, y + h]) for x, y, w, h in (a, b))
+    iou, giou = overlaps(torch.tensor(first)[None], torch.tensor(other)[None])
+    assert float(iou[0]) == pytest.approx(masks.box_iou(first, other[None])[0], abs=1e-6)
     assert -1 <= float(giou[0]) <= float(iou[0]) + 1e-9
 
 

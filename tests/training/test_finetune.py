@@ -138,12 +138,12 @@ def test_large_images_are_made_smaller_as_far_as_their_objects_allow(
     path = tmp_path / "1.jpg"
     Image.new("RGB", (1200, 700), "gray").save(path)
     (instance,) = image_of(mask).instances
-    given = AnnotatedImage(
+    annotated = AnnotatedImage(
         id=1, path=path, height=700, width=1200, source="own",
         instances=(replace(instance, height=700, width=1200),),
     )  # fmt: skip
     document: dict[str, list] = {"images": [], "annotations": []}
-    assert module._copy(given, tmp_path / "work", 1, document)[1] == 1
+    assert module._copy(annotated, tmp_path / "work", 1, document)[1] == 1
     (entry,) = document["images"]
     assert entry["width"] == width
     assert load_image(tmp_path / "work" / entry["file_name"]).shape[1] == width

@@ -2,7 +2,7 @@
 
     pip download scikit-image --no-deps --dest .
     unzip -j scikit_image-*.whl 'skimage/data/*' -d images
-    python tools/figures/corrections.py --photos images --out docs/images/corrections.jpg
+    python tools/figures/corrections.py --images images --out docs/images/corrections.jpg
 
 The images come with the package scikit-image: the astronaut Eileen Collins (NASA, public domain), a
 cat (Stéfan van der Walt, CC0) and a cup of coffee (Rachel Michetti, CC0).
@@ -42,12 +42,12 @@ EXAMPLES = (
 def main() -> None:
     """Draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--weights", default="default")
     args = parser.parse_args()
     predictor = Predictor(args.weights)
-    rows = [row(predictor, args.photos, example) for example in EXAMPLES]
+    rows = [row(predictor, args.images, example) for example in EXAMPLES]
     width = max(image.width for image in rows)
     figure = Image.new("RGB", (width, len(rows) * (HEIGHT + GAP) - GAP), "white")
     for number, image in enumerate(rows):

@@ -85,11 +85,11 @@ def as_rgb(image: napari.layers.Image) -> npt.NDArray[np.uint8]:
 
 def on_image(places: Any, layer: Any, image: napari.layers.Image) -> list[tuple[float, float]]:
     """Places of a layer as x, y on the image. napari's pixel centers are whole numbers."""
-    found = []
+    positions = []
     for place in places:
         row, column = image.world_to_data(layer.data_to_world(place))[-2:]
-        found.append((float(column) + 0.5, float(row) + 0.5))
-    return found
+        positions.append((float(column) + 0.5, float(row) + 0.5))
+    return positions
 
 
 def points_of(layer: Any, image: napari.layers.Image) -> list[tuple[float, float]]:
@@ -100,9 +100,9 @@ def points_of(layer: Any, image: napari.layers.Image) -> list[tuple[float, float
 def boxes_of(layer: Any, image: napari.layers.Image) -> list[Box]:
     """The boxes around the shapes of a layer, if there is one, cut to the image."""
     height, width = image.data.shape[:2]
-    found = []
+    boxes = []
     for shape in [] if layer is None else layer.data:
         corners = np.array(on_image(shape, layer, image))
         (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
-        found.append(Prompt(box=Box(x0, y0, x1, y1)).clipped(height, width).box)
-    return found
+        boxes.append(Prompt(box=Box(x0, y0, x1, y1)).clipped(height, width).box)
+    return boxes

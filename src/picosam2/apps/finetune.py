@@ -334,7 +334,7 @@ def _export(
 
     save_weights(files.weights, model, facts)
     export_onnx(model, files.onnx, weights_facts(files.weights))
-    config = CalibrationConfig(samples=256, photos=1)
+    config = CalibrationConfig(samples=256, validation_images=1)
     quantize(files.onnx, Store(own.crops), files.int8, config, threads=threads)
 
 

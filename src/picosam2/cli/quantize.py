@@ -24,7 +24,9 @@ def quantize(
     method: Literal["auto", "minmax", "entropy", "percentile"] = "auto",
     samples: Annotated[int, Parameter(validator=Number(gte=2))] = 512,
     seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
-    photos: Annotated[int, Parameter(validator=Number(gte=0))] = 120,
+    validation_images: Annotated[
+        int, Parameter(name=("--validation-images", "--photos"), validator=Number(gte=0))
+    ] = 120,
     threads: Threads = None,
 ) -> None:
     """Write weights as an ONNX file in 8 bits (INT8, QDQ), and measure what they lose.
@@ -39,7 +41,7 @@ def quantize(
         method: How ranges are chosen; auto takes the one that changes the masks least.
         samples: Training crops to calibrate on.
         seed: Which crops: the same seed chooses the same.
-        images: Validation images to measure mIoU on, of all sources; 0 takes all.
+        validation_images: Validation images to measure mIoU on, of all sources; 0 takes all.
     """
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, size
@@ -58,7 +60,9 @@ def quantize(
     from picosam2.export.int8.onnx_int8 import LOSS_LIMIT
     from picosam2.export.int8.onnx_int8 import quantize as run
 
-    config = CalibrationConfig(method=method, samples=samples, seed=seed, photos=photos)
+    config = CalibrationConfig(
+        method=method, samples=samples, seed=seed, validation_images=validation_images
+    )
     path = finder_file(weights) if weights == FINDER else find_weights(weights)
     if read_facts(path).get("kind") == FINDER:
         _quantize_finder(path, store, out, config, threads)

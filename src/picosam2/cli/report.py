@@ -38,13 +38,14 @@ def report(
 ) -> None:
     """Make a report of results: report.html (one file, no network), report.md and report.json.
 
-    RUN.json are files written by the option --json of `eval`, `eval --domains`, `robustness`,
-    `clicks`, `proposals` and `benchmarks/peer.py`. Results of a peer (`--peer`) are paired with
-    those of the weights that were measured the same way. The visual comparison segments the
+    Results of a peer (`--peer`) are paired with those of the weights that were measured the same
+    way. The visual comparison segments the
     bundled sample image; with --images and --annotations it shows images of the first `box` run
     instead, chosen by rank.
 
     Args:
+        runs: Files written by the option --json of `eval`, `eval --domains`, `robustness`,
+            `clicks`, `proposals` and `benchmarks/peer.py`.
         out: The folder for the report.
         images: Images for the visual comparison; they become part of the report.
         annotations: Their masks, as given to `eval`.

@@ -22,7 +22,7 @@ from tests.golden import make_camera as golden
 from tests.helpers.clip import HEIGHT, WIDTH, Pose, make_clip
 from tests.helpers.fakes import FakeRuntime, fixed_scores, reddish
 
-OBJECTS = {one.name: one for one in sample_objects()}
+OBJECTS = {each.name: each for each in sample_objects()}
 
 needs_weights = pytest.mark.skipif("default" not in shipped(), reason="no weights are shipped yet")
 

@@ -96,13 +96,13 @@ def test_each_further_click_of_a_session_is_one_correction(client, session, runt
 @pytest.mark.parametrize("form", ["png", "data URL", "rle", "list"])
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_mask_that_comes_along_is_corrected(client, session, runtime, form, kept):
-    given = disc(HEIGHT, WIDTH, 80, 50, 15)
-    flat = given.T.ravel()
+    first = disc(HEIGHT, WIDTH, 80, 50, 15)
+    flat = first.T.ravel()
     ends = [0, *(np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist(), flat.size]
     mask = {
-        "png": as_png(given),
-        "data URL": f"data:image/png;base64,{as_png(given)}",
-        "rle": rle_encode(given),
+        "png": as_png(first),
+        "data URL": f"data:image/png;base64,{as_png(first)}",
+        "rle": rle_encode(first),
         "list": {"size": [HEIGHT, WIDTH], "counts": np.diff(ends).tolist()},
     }[form]
     prompt = {"mask": mask, "points": [[80, 50, 0]]}
@@ -113,7 +113,7 @@ def test_a_mask_that_comes_along_is_corrected(client, session, runtime, form, ke
         answer = client.post("/v1/segment", json=request)
     assert answer.status_code == 200, answer.text
     (segmentation,) = Predictor(FakeRuntime(reddish, size=48, correct=follow))(
-        PIXELS, prompts=[Prompt((Point(80, 50, False),), mask=given)]
+        PIXELS, prompts=[Prompt((Point(80, 50, False),), mask=first)]
     )
     (mask,) = answer.json()["masks"]
     assert np.array_equal(rle_decode(mask["rle"]), segmentation.mask)

@@ -185,7 +185,7 @@ def test_a_store_without_validation_images(tmp_path: Path) -> None:
         ({"method": "magic"}, "no method 'magic': use auto, minmax, entropy, percentile"),
         ({"samples": 1}, "at least 2"),
         ({"seed": -1}, "at least 0"),
-        ({"photos": -1}, "at least 0"),
+        ({"validation_images": -1}, "at least 0"),
     ],
 )
 def test_settings_that_make_no_sense(change, says: str) -> None:

@@ -31,7 +31,7 @@ from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.runtimes.onnx import OnnxRuntime
 
-CONFIG = CalibrationConfig(samples=12, photos=2, seed=3)
+CONFIG = CalibrationConfig(samples=12, validation_images=2, seed=3)
 FACTS = {"step": 5, "click_windows": "ladder", "geometry": {"box_growth": 1.3}}
 
 

@@ -172,13 +172,13 @@ class Guided:
             weights_sha256="",
             facts={**facts(), "model": {"guidance": True}},
         )
-        self.asked: list[list[int]] = []
+        self.calls: list[list[int]] = []
         """The crops of each call, and of each plane of guidance the sum."""
 
     def __call__(self, crops: np.ndarray, guidance: np.ndarray | None = None) -> np.ndarray:
         logits = Arithmetic()(crops)
         sums = [] if guidance is None else guidance[0].sum((1, 2), float).round().astype(int)
-        self.asked.append([len(crops), *map(int, sums)])
+        self.calls.append([len(crops), *map(int, sums)])
         if guidance is not None:
             known, on, off = guidance[:, :, ::2, ::2].swapaxes(0, 1)
             logits[:, 0] += 3 * known + 2 * on - 4 * off
@@ -193,11 +193,11 @@ class Started(Arithmetic):
         described = facts()
         described["scorers"]["click"]["start"] = START
         self.info = replace(self.info, facts=described)
-        self.asked: list[int] = []
+        self.calls: list[int] = []
         """The crops of each call."""
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        self.asked.append(len(crops))
+        self.calls.append(len(crops))
         return super().__call__(crops)
 
 
@@ -212,7 +212,7 @@ def started() -> list[dict[str, Any]]:
             cases.append(
                 {
                     "point": [x + 0.5, y + 0.25],
-                    "asked": runtime.asked,
+                    "asked": runtime.calls,
                     "score": round(float(best.score), 4),
                     "rle": masks.rle_encode(best.mask(HEIGHT, WIDTH)),
                 }
@@ -233,7 +233,7 @@ def guided() -> list[dict[str, Any]]:
                 "name": name,
                 "prompt": prompt.to_json(),
                 "mask": None if prompt.mask is None else MASK,
-                "asked": runtime.asked,
+                "asked": runtime.calls,
                 "window": [round(v, 4) for v in (window.x0, window.y0, window.x1, window.y1)],
                 "score": round(float(best.score), 4),
                 "rle": masks.rle_encode(best.mask(HEIGHT, WIDTH)),

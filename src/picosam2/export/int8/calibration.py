@@ -54,7 +54,7 @@ class CalibrationConfig:
     """Training crops, half of them box windows and half click windows; as many held out."""
     seed: int = 0
     """Seed of their choice."""
-    photos: int = 120
+    validation_images: int = 120
     """Validation images on which mIoU is measured; 0 takes all."""
 
     def __post_init__(self) -> None:
@@ -62,8 +62,10 @@ class CalibrationConfig:
             raise ConfigError(
                 f"there is no method {self.method!r}: use {AUTO}, {', '.join(METHODS)}"
             )
-        if self.samples < 2 or self.seed < 0 or self.photos < 0:
-            raise ConfigError("`samples` must be at least 2, `seed` and `photos` at least 0")
+        if self.samples < 2 or self.seed < 0 or self.validation_images < 0:
+            raise ConfigError(
+                "`samples` must be at least 2, `seed` and `validation_images` at least 0"
+            )
 
 
 @dataclass(frozen=True, eq=False)

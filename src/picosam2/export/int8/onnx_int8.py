@@ -152,7 +152,7 @@ def quantize(
     with atomic_write(out) as temporary:  # where nothing can be written, nothing is calibrated
         crops = choose_crops(store, predictor, config.samples, config.seed)
         held_out = choose_crops(store, predictor, config.samples, config.seed, held_out=True)
-        images = _validation_images(store, config.photos)
+        images = _validation_images(store, config.validation_images)
         histograms = observe(
             model,
             crops,
