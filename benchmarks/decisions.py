@@ -1,9 +1,10 @@
 """Our own code beside the library that could replace it: what docs/decisions.md quotes.
 
-    python benchmarks/decisions.py exif erode depthwise batchnorm hosts calibrator download
+    python benchmarks/decisions.py exif erode depthwise batchnorm hosts calibrator download encoders
 
 `depthwise` and `batchnorm` need the extra `train`, `erode` OpenCV, `hosts` the extra `serve`,
-`download` the package pooch. Ratios are medians over rounds in which both ways take turns.
+`download` the package pooch, `encoders` the extra `imagenet`, timm and torchvision. Ratios are
+medians over rounds in which both ways take turns.
 """
 
 from __future__ import annotations
@@ -306,8 +307,41 @@ def download() -> None:
     server.shutdown()
 
 
+def encoders() -> None:
+    """EfficientNet-Lite with the same ImageNet weights, as timm has it and as we do."""
+    import timm
+    import torch
+
+    from picosam2.models.encoders import LITE0, LITE2, lite_stages, load_imagenet
+
+    image = torch.rand(1, 3, 192, 192, generator=torch.Generator().manual_seed(0))
+    # Ours pads Lite0 evenly and Lite2 as TensorFlow does: those are two families of timm's names.
+    for lite, name in ((LITE0, "efficientnet_lite0"), (LITE2, "tf_efficientnet_lite2")):
+        stages, last = lite_stages(lite)
+        parts = [*stages, last]
+        with torch.no_grad():
+            load_imagenet(lite, parts)
+        theirs = timm.create_model(name, features_only=True, pretrained=False, bn_eps=1e-3).eval()
+        state = theirs.state_dict()
+        values = [value for part in parts for value in part.state_dict().values()]
+        for key, value in zip(state, values, strict=False):  # ours may end earlier
+            state[key] = value
+        theirs.load_state_dict(state)
+        sizes = [sum(p.numel() for part in whole for p in part.parameters())
+                 for whole in (parts, [theirs])]  # fmt: skip
+        features = image
+        differences = []
+        with torch.no_grad():
+            for stage, feature in zip(stages, theirs(image), strict=False):
+                features = stage.eval()(features)
+                differences.append(float((features - feature).abs().max()))
+        print(f"encoders: timm {timm.__version__}, {name}: parameters ours {sizes[0]:,}, timm's "
+              f"{sizes[1]:,}; largest differences at strides 2 to 16: {differences}")  # fmt: skip
+
+
 MEASUREMENTS = {
-    work.__name__: work for work in (exif, erode, depthwise, batchnorm, hosts, calibrator, download)
+    work.__name__: work
+    for work in (exif, erode, depthwise, batchnorm, hosts, calibrator, download, encoders)
 }
 
 
