@@ -260,7 +260,7 @@ def download() -> None:
 
     import pooch
 
-    from picosam2.data.download import fetch
+    from picosam2.data.fetch import fetch
 
     data = np.random.default_rng(0).bytes(8_000_000)
     served: list[int] = []

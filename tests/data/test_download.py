@@ -27,7 +27,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picosam2.data import download as module
-from picosam2.data.download import SOURCES, Archive, Source, download, fetch, unpack
+from picosam2.data import fetch as transfer
+from picosam2.data.download import SOURCES, Archive, Source, download
+from picosam2.data.fetch import fetch
+from picosam2.data.unzip import unpack
 from picosam2.errors import ConfigError, DataError
 
 CONTENT = bytes(range(256)) * 12_000  # about three chunks
@@ -371,7 +374,7 @@ def test_redirections(server: Server, tmp_path: Path) -> None:
 def test_https_is_not_left() -> None:
     request = urllib.request.Request("https://example.org/a.zip")
     with pytest.raises(DataError, match="not protected"):
-        module._SafeRedirects().redirect_request(
+        transfer._SafeRedirects().redirect_request(
             request,
             io.BytesIO(),
             302,
@@ -382,7 +385,7 @@ def test_https_is_not_left() -> None:
 
 
 def test_https_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: Waits) -> None:
-    context = module._tls()
+    context = transfer._tls()
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname
 
