@@ -127,7 +127,6 @@ def test_stores_that_will_not_do(refused, tiny_onnx, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value"),
     [("--method", "magic"), ("--samples", 1), ("--seed", -1), ("--validation-images", -1)],
-    [("--method", "magic"), ("--samples", 1), ("--seed", -1), ("--validation-images", -1)],
 )
 def test_settings_that_make_no_sense(refused, folder, tiny_onnx, tmp_path, option, value):
     words = ("quantize", "--weights", tiny_onnx, "--store", folder / "store")
