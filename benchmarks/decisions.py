@@ -1,10 +1,11 @@
 """Our own code beside the library that could replace it: what docs/decisions.md quotes.
 
-    python benchmarks/decisions.py exif erode depthwise batchnorm hosts calibrator download encoders
+    python benchmarks/decisions.py exif erode depthwise batchnorm hosts calibrator
+    python benchmarks/decisions.py calibrators download unzip encoders
 
 `depthwise` and `batchnorm` need the extra `train`, `erode` OpenCV, `hosts` the extra `serve`,
-`download` the package pooch, `encoders` the extra `imagenet`, timm and torchvision. Ratios are
-medians over rounds in which both ways take turns.
+`download` and `unzip` the package pooch, `encoders` the extra `imagenet`, timm and torchvision.
+Ratios are medians over rounds in which both ways take turns.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from picosam2.export.int8.calibration import Crops
 
 
 def ratio(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = 9) -> float:
@@ -219,39 +224,73 @@ def calibrator() -> None:
 
 def calibrate(name: str, count: int) -> None:
     """Calibrate once and print the peak memory in MB."""
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod
-    from onnxruntime.quantization.calibrate import create_calibrator
-
-    from picosam2.export.int8.calibration import observe, ranges, sample_crops
-    from picosam2.images import normalize
+    from picosam2.export.int8.calibration import sample_crops
     from picosam2.predictor import Predictor
     from picosam2.runtimes.onnx import OnnxRuntime
     from picosam2.runtimes.weights import find_weights
 
     file = find_weights("default")
-    crops = sample_crops(Predictor(OnnxRuntime(file, threads=1)), count, 0)
-    if name == "ours":
-        ranges(observe(onnx.load(file), crops, threads=1), "percentile")
-    else:
-        feeds = [{"image": normalize(crops.pixels[i : i + 1])} for i in range(count)]
-        if crops.guidance is not None:
-            for i, feed in enumerate(feeds):
-                feed["guidance"] = crops.planes(i, i + 1)
-
-        class Reader:
-            def get_next(self) -> dict | None:
-                return feeds.pop() if feeds else None
-
-        with tempfile.TemporaryDirectory() as folder:
-            made = create_calibrator(
-                file,
-                augmented_model_path=str(Path(folder) / "augmented.onnx"),
-                calibrate_method=CalibrationMethod[name],
-            )
-            made.collect_data(Reader())
-            made.compute_data()
+    _ranges(name, file, sample_crops(Predictor(OnnxRuntime(file, threads=1)), count, 0))
     print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def _ranges(name: str, file: Path, crops: Crops) -> dict[str, tuple[float, float]]:
+    """The range of each activation, by one of our methods or by one of onnxruntime's."""
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    from picosam2.export.int8.calibration import METHODS, observe, ranges
+    from picosam2.images import normalize
+
+    model = onnx.load(file)
+    if name == "ours" or name in METHODS:
+        return ranges(observe(model, crops, threads=1), "percentile" if name == "ours" else name)
+    feeds = [{"image": normalize(crops.pixels[i : i + 1])} for i in range(len(crops.pixels))]
+    for i, feed in enumerate(feeds):
+        planes = crops.planes(i, i + 1)
+        if planes is not None:
+            feed["guidance"] = planes
+
+    class Reader:
+        def get_next(self) -> dict | None:
+            return feeds.pop() if feeds else None
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = create_calibrator(
+            file,
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=CalibrationMethod[name],
+        )
+        made.collect_data(Reader())
+        limits = {key: value.range_value for key, value in made.compute_data().items()}
+    return {key: (float(low), float(high)) for key, (low, high) in limits.items()}
+
+
+def calibrators() -> None:
+    """What INT8 by the ranges of each calibrator changes in the masks of crops it has not seen."""
+    import onnx
+
+    from picosam2.export.int8.calibration import METHODS, activations, sample_crops
+    from picosam2.export.int8.onnx_int8 import answers, compare, described, quantize_graph
+    from picosam2.predictor import Predictor
+    from picosam2.runtimes.onnx import OnnxRuntime
+    from picosam2.runtimes.weights import find_weights
+
+    file = find_weights("default")
+    before = OnnxRuntime(file, threads=1)
+    model = onnx.load(file)
+    seen, unseen = (sample_crops(Predictor(before), 64, seed) for seed in (0, 1))
+    expected = answers(before, unseen)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (*METHODS, "MinMax", "Percentile", "Entropy"):
+            limits = _ranges(name, file, seen)
+            limits = {key: limits[key] for key in activations(model)}
+            graph = quantize_graph(model, limits, seen)
+            path = Path(folder) / "int8.onnx"
+            onnx.save(described(graph, before.info.facts, {}), path)
+            change = compare(expected, answers(OnnxRuntime(path, threads=1), unseen)).disagreement
+            print(f"calibrators: {name}: 1 - IoU with FP32's masks {change:.4f}", flush=True)
 
 
 def download() -> None:
@@ -307,6 +346,37 @@ def download() -> None:
     server.shutdown()
 
 
+def unzip() -> None:
+    """An archive that unpacks to a thousand times its size, and a file that was damaged since."""
+    import zipfile
+
+    import pooch
+
+    from picosam2.data.unzip import unpack
+
+    def theirs(archive: Path, folder: Path) -> None:
+        pooch.Unzip(extract_dir=str(folder.resolve()))(str(archive), "fetch", None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        bomb, archive = Path(folder) / "bomb.zip", Path(folder) / "a.zip"
+        with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as writer:
+            writer.writestr("zeros", bytes(5_000_000))
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as writer:
+            writer.writestr("a.txt", "content")
+        for name, work in ((f"pooch {pooch.__version__}", theirs), ("ours", unpack)):
+            out = Path(folder) / name
+            try:
+                work(bomb, out / "bomb")
+                size = (out / "bomb" / "zeros").stat().st_size
+                print(f"unzip: {name}: {size / bomb.stat().st_size:,.0f} times the archive's size")
+            except Exception as error:
+                print(f"unzip: {name}: {type(error).__name__}")
+            work(archive, out / "a")
+            (out / "a" / "a.txt").write_text("damaged")
+            work(archive, out / "a")
+            print(f"unzip: {name}: a damaged file is now {(out / 'a' / 'a.txt').read_text()!r}")
+
+
 def encoders() -> None:
     """EfficientNet-Lite with the same ImageNet weights, as timm has it and as we do."""
     import timm
@@ -341,7 +411,18 @@ def encoders() -> None:
 
 MEASUREMENTS = {
     work.__name__: work
-    for work in (exif, erode, depthwise, batchnorm, hosts, calibrator, download, encoders)
+    for work in (
+        exif,
+        erode,
+        depthwise,
+        batchnorm,
+        hosts,
+        calibrator,
+        calibrators,
+        download,
+        unzip,
+        encoders,
+    )
 }
 
 
