@@ -556,15 +556,15 @@ def test_sam_points_and_labels() -> None:
 def test_sam_tensors(kind: str) -> None:
     torch = pytest.importorskip("torch")
     predictor = Predictor(FakeRuntime(reddish))
-    predictor.set_image(photo(A, B))
+    predictor.set_image(image(A, B))
     dtype = getattr(torch, kind)
     grad = {"requires_grad": dtype.is_floating_point}
     points = torch.tensor([[100, 120]], dtype=dtype, **grad)
     expected = predictor.predict(point_coords=[[100, 120]])[0]
-    for given in (points, [points[0]]):
+    for coordinates in (points, [points[0]]):
         for labels in (torch.ones(1, dtype=dtype, **grad), [torch.ones((), dtype=dtype)]):
-            found, _, low = predictor.predict(point_coords=given, point_labels=labels)
-            np.testing.assert_array_equal(found, expected)
+            predicted, _, low = predictor.predict(point_coords=coordinates, point_labels=labels)
+            np.testing.assert_array_equal(predicted, expected)
     box = torch.tensor([71, 91, 131, 151], dtype=dtype, **grad)
     mask = torch.from_numpy(low[:1]).to(dtype).requires_grad_(grad["requires_grad"])
     np.testing.assert_array_equal(

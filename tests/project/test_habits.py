@@ -152,8 +152,8 @@ def test_a_range_wider_than_what_is_tested_is_named(
     allowed: str, installed: str | None, wide: bool
 ) -> None:
     lowest = release_tool("lowest")
-    found = {"other": "1"} if installed is None else {"thing": installed}
-    assert bool(lowest.untested({"thing": allowed}, found)) == wide
+    versions = {"other": "1"} if installed is None else {"thing": installed}
+    assert bool(lowest.untested({"thing": allowed}, versions)) == wide
 
 
 def test_files_of_which_no_test_runs_are_named(

@@ -122,7 +122,7 @@ def bounds(names: Iterable[str]) -> dict[str, str]:
         ValueError: A requirement is not of the form `package>=version`.
     """
     table = project()
-    found: dict[str, str] = {}
+    lowest: dict[str, str] = {}
     for name in names:
         for requirement in (
             table["dependencies"] if name == "base" else table["optional-dependencies"][name]
@@ -132,8 +132,8 @@ def bounds(names: Iterable[str]) -> dict[str, str]:
             package, some, version = requirement.partition(">=")
             if not some or not re.fullmatch(r"[0-9.]+", version):
                 raise ValueError(f"{name}: {requirement!r} does not say its lowest version with >=")
-            found[package] = version
-    return found
+            lowest[package] = version
+    return lowest
 
 
 def release(version: str) -> tuple[int, ...]:
