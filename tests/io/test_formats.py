@@ -181,21 +181,19 @@ def test_class_numbers_that_are_none(bad: list[Any]) -> None:
 
 
 def test_numbers_and_names_of_numpy_in_documents() -> None:
-    segmentation = Segmentation(
+    answer = Segmentation(
         mask=np.ones((4, 6), bool),
         score=np.float32(0.5),  # type: ignore[arg-type]
         prompt=Prompt(box=Box(0, 0, 1, 1)),
     )
-    assert type(segmentation.score) is float
+    assert type(answer.score) is float
     for number in (np.int64(2), np.float32(2), 2.0):
-        entry = formats.coco_annotation(
-            segmentation, id=number, image_id=number, category_id=number
-        )  # type: ignore[arg-type]
+        entry = formats.coco_annotation(answer, id=number, image_id=number, category_id=number)  # type: ignore[arg-type]
         assert json.dumps([entry["id"], entry["image_id"], entry["category_id"]]) == "[2, 2, 2]"
     with pytest.raises(DataError, match="category_id is a whole number"):
-        formats.coco_annotation(segmentation, id=1, image_id=1, category_id=1.5)  # type: ignore[arg-type]
+        formats.coco_annotation(answer, id=1, image_id=1, category_id=1.5)  # type: ignore[arg-type]
     names, height = np.array(["cat"]), np.int64(4)
-    document = formats.labelme([segmentation], "a.jpg", height, 6, labels=names)  # type: ignore[arg-type]
+    document = formats.labelme([answer], "a.jpg", height, 6, labels=names)  # type: ignore[arg-type]
     back = json.loads(json.dumps(document))
     assert (back["imageHeight"], back["shapes"][0]["label"]) == (4, "cat")
 

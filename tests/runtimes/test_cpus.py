@@ -85,7 +85,7 @@ def test_sessions_run_on_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Non
     """What is asked for comes first; else the limit, which ONNX Runtime does not know."""
     for limit in ("3", "64"):
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
-        threads = [session_options(threads_wanted).intra_op_num_threads for asked_for in (None, 2)]
+        threads = [session_options(count).intra_op_num_threads for count in (None, 2)]
         assert threads == [3 if limit == "3" else 0, 2]  # 0: as many as the machine has
 
 
