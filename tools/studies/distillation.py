@@ -173,8 +173,8 @@ def hits(results: Mapping[str, Any]) -> str:
             same = control[: len(runs)]
             if name != CONTROL and len(same) == len(runs):
                 change = hit_shares(runs, key) - hit_shares(same, key)
-                photos = np.array([item["photo"] for item in runs[0][key]["items"]])
-                low, high = metrics.interval(change, photos)
+                image_ids = np.array([item["photo"] for item in runs[0][key]["items"]])
+                low, high = metrics.interval(change, image_ids)
                 row += [f"{100 * change.mean():+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}"]
             else:
                 row += ["", ""]
