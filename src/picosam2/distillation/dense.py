@@ -6,7 +6,8 @@ format, so that `data prepare` makes a store of them as of any other annotations
 
     dense.json                  the plan: teacher, finder, settings, sources, a fingerprint
     part-00000.json             the masks of some images; written last, whole or not at all
-    annotations/SOURCE.json     all masks of a source, with a score each, when every part is there
+    annotations/SOURCE.json     the objects of a source, with a score each, when all are there
+    annotations/SOURCE-parts.json   parts of objects, which lie in a larger mask
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class DenseConfig:
     """Of masks with a higher IoU only the most confident is kept."""
     known: float = 0.5
     """Masks with a higher IoU with an annotated one are left out: the annotation is the truth."""
+    inside: float = 0.8
+    """A mask is a part of an object if this share of it lies in a larger mask."""
     least_area: int = 64
     """Masks of fewer pixels are left out ..."""
     largest_share: float = 0.95
@@ -71,7 +74,7 @@ class DenseConfig:
     """Images in a part: so much is lost at most when a run is killed."""
 
     def __post_init__(self) -> None:
-        for name in ("confidence", "agreement", "overlap", "known", "largest_share"):
+        for name in ("confidence", "agreement", "overlap", "known", "inside", "largest_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be from 0 to 1, not {getattr(self, name):g}")
         if not self.parts_from > 0:
@@ -343,7 +346,7 @@ def _images(sources: Sequence[SourceFiles], folders: Sequence[Path]) -> list[_Im
 def _plan(
     teacher: Teacher, finder_sha256: str, images: Sequence[_Image], config: DenseConfig
 ) -> dict[str, Any]:
-    """What the masks are made from. Names and paths are not part of its fingerprint."""
+    """What the parts are made from. Names and paths are not part of its fingerprint."""
     listed = [
         [each.source, each.annotated.id, each.file_name, len(each.annotated.instances)]
         for each in images
@@ -351,7 +354,8 @@ def _plan(
     facts = {
         "format": FORMAT,
         "finder": finder_sha256,
-        "config": asdict(config),
+        # What a part is, is decided when the annotations are written.
+        "config": {key: value for key, value in asdict(config).items() if key != "inside"},
         "images": fingerprint(images=listed),
         "count": len(images),
     }
@@ -452,46 +456,65 @@ def _write_annotations(
     entries: Sequence[Mapping[str, Any]],
     config: DenseConfig,
 ) -> tuple[Path, ...]:
-    """One file in COCO's format for each source, named as it; every image in it has a mask."""
-    by_source: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    """Files in COCO's format: for each source one of whole objects and one of parts of objects."""
+    by_name: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for image, entry in zip(images, entries, strict=True):
         new = _new(entry, config)
         if not new:
             continue
-        document = by_source.setdefault(image.source, {"images": [], "annotations": []})
-        size = [entry["height"], entry["width"]]
-        document["images"].append(
-            {
-                "id": image.annotated.id,
-                "file_name": image.file_name,
-                "height": size[0],
-                "width": size[1],
-                "source": f"dense-{image.annotated.source}",
-            }
-        )
-        for mask in new:
-            rle = {"size": size, "counts": mask["counts"]}
-            decoded = masks.rle_decode(rle)
-            x0, y0, x1, y1 = masks.bbox(decoded) or (0, 0, 0, 0)
+        height, width = entry["height"], entry["width"]
+        regions = [_region(mask["counts"], height, width) for mask in new]
+        known = [Region(0, 0, each.mask()).tight() for each in image.annotated.instances]
+        for mask, region in zip(new, regions, strict=True):
+            part = _is_part(region, [*known, *regions], config.inside)
+            name = f"{image.source}-parts" if part else image.source
+            document = by_name.setdefault(name, {"images": [], "annotations": []})
+            listed = document["images"]
+            if not listed or listed[-1]["id"] != image.annotated.id:
+                kind = "dense-parts" if part else "dense"
+                listed.append(
+                    {
+                        "id": image.annotated.id,
+                        "file_name": image.file_name,
+                        "height": height,
+                        "width": width,
+                        "source": f"{kind}-{image.annotated.source}",
+                    }
+                )
+            rows, columns = region.mask.shape
             document["annotations"].append(
                 {
                     "id": len(document["annotations"]) + 1,
                     "image_id": image.annotated.id,
                     "category_id": 1,
-                    "segmentation": rle,
-                    "area": int(decoded.sum()),
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "segmentation": {"size": [height, width], "counts": mask["counts"]},
+                    "area": region.area,
+                    "bbox": [region.x, region.y, columns, rows],
                     "iscrowd": 0,
                     "score": mask["confidence"],
                 }
             )
     files = []
-    for source, document in by_source.items():
-        file = out / "annotations" / f"{source}.json"
+    for name, document in sorted(by_name.items()):
+        file = out / "annotations" / f"{name}.json"
         categories = [{"id": 1, "name": "object"}]
         write_json(file, {**document, "categories": categories}, indent=None)
         files.append(file)
     return tuple(files)
+
+
+def _region(counts: str, height: int, width: int) -> Region:
+    return Region(0, 0, masks.rle_decode({"size": [height, width], "counts": counts})).tight()
+
+
+def _is_part(region: Region, others: Sequence[Region], inside: float) -> bool:
+    """Whether a mask lies in a larger one, but for a share of it."""
+    area = region.area
+    return any(
+        other.area > area and region.overlap(other) >= inside * area
+        for other in others
+        if other is not region
+    )
 
 
 def confidence_curve(
