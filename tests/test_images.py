@@ -26,8 +26,10 @@ from picosam2.images import (
     MEAN,
     PAD_RGB,
     STD,
+    check_start,
     load_image,
     normalize,
+    stored_size,
 )
 from tests.helpers.hostile import (
     HOSTILE,
@@ -478,6 +480,43 @@ def test_hostile_files_take_little_memory(make: Callable[[], bytes]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], input=make(), capture_output=True)
     assert int(done.stdout) < 60_000, done  # kB
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}),
+     ("JPEG", {"exif": b"Exif\0\0" + bytes(60_000), "icc_profile": bytes(100_000)}),
+     ("WEBP", {"lossless": True}), ("WEBP", {"icc_profile": bytes(50)})],
+)  # fmt: skip
+def test_the_size_is_read_from_the_header(kind: str, options: dict[str, object]) -> None:
+    data = encode(Image.new("RGB", (517, 1301)), kind, **options)
+    assert stored_size(data) == (1301, 517)
+    check_start(data[:64], "it", formats=CLIENT_FORMATS)
+    for cut in range(40):
+        assert stored_size(data[:cut]) in (None, (1301, 517))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0" + bytes(99), b"\xff\xd8" + b"\xff" * 5_000_000,
+     b"\xff\xd8" + b"\xff\xe0\0\2" * 1_000_000, b"\xff\xd8" + b"\xff\xe0\0\0" * 1_000_000,
+     b"GIF89a" + bytes(30), b"RIFF\0\0\0\0WEBPXXXX" + bytes(30)],
+)  # fmt: skip
+def test_a_header_that_names_no_size_costs_no_time(data: bytes) -> None:
+    started = time.thread_time()
+    assert stored_size(data) is None
+    assert time.thread_time() - started < 0.1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"GIF89a" + bytes(60), "GIF image"), (commented_ppm(9), "PPM image"),
+     (bytes(64), "not an image"), (huge_webp(), "16383 x 16383"), (animated_webp(), "the limit"),
+     (png_header(20_000, 20_000), "20000 x 20000"), (png_header(0, 9), "no pixels")],
+)  # fmt: skip
+def test_a_file_is_refused_by_its_start(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        check_start(data[:64], "it", formats=CLIENT_FORMATS)
 
 
 def test_the_limits_can_be_lifted() -> None:

@@ -707,6 +707,10 @@ def test_the_image_is_not_changed() -> None:
         ({"geometry": {"box_growth": float("nan")}}, "at least as large as its box"),
         ({"geometry": {"click_halves": []}}, "must be a list of 1 to 64 numbers"),
         ({"geometry": {"click_halves": [0.1, -0.2]}}, "need sizes above 0"),
+        ({"geometry": {"click_halves": [0.1, 5120]}}, "and 100 at most"),
+        ({"geometry": {"click_halves": [0.1, 0.3, 0.2]}}, "must grow from one to the next"),
+        ({"geometry": {"click_halves": [0.1, 0.1]}}, "must grow from one to the next"),
+        ({"geometry": {"box_growth": 1e300}}, "100 times at most"),
         ({"geometry": {"click_halves": 5}}, "must be a list of 1 to 64 numbers"),
     ],
 )

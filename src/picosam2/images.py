@@ -69,6 +69,8 @@ _SIGNATURES: Final = {
 _PLUGINS: Final = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "GIF": "Gif", "BMP": "Bmp",
                    "TIFF": "Tiff", "PPM": "Ppm", "AVIF": "Avif"}  # fmt: skip
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_JPEG_FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of frame headers
+_MAX_SEGMENTS: Final = 1000  # of a JPEG file before its frame header
 _MAX_COMMENTS: Final = 1000  # of a plain PPM file
 _MAX_PIECES: Final = 200_000  # strips or tiles of a TIFF file
 _TIFF_OFFSETS: Final = (273, 279, 324, 325)  # tags: where strips and tiles begin, and their lengths
@@ -146,6 +148,37 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise ImageError(f"{name} is not an image that can be read") from error
 
 
+def check_start(
+    start: bytes,
+    name: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    formats: Collection[str] = FORMATS,
+) -> None:
+    """Refuse by its first bytes, 32 or more, a file that `load_image` would refuse by them.
+
+    Raises `ImageError`: it is of no accepted format, or says that it has more pixels.
+    """
+    _Reader(max_pixels, math.inf, formats).check_format(start, name)
+    size = stored_size(start)
+    if size is not None:
+        _check_size(*size, name, max_pixels)
+
+
+def stored_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width, as stored, of a JPEG, PNG or WebP file; None if its header does not say.
+
+    The bytes may be cut off. Nothing is decoded, and the time does not grow with their number.
+    """
+    if _SIGNATURES["PNG"].match(data) and data[12:16] == b"IHDR" and len(data) >= 24:
+        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    if _SIGNATURES["WEBP"].match(data):
+        return _webp_size(data[:30])
+    if _SIGNATURES["JPEG"].match(data):
+        return _jpeg_size(data)
+    return None
+
+
 def channels_first(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A view of crops (B, H, W, 3) uint8 as (B, 3, H, W). `ImageError` for anything else."""
     check_crops(crops)
@@ -218,13 +251,13 @@ class _Reader:
         while len(start) < _SIGNATURE and (more := stream.read(_SIGNATURE - len(start))):
             start += more
         if start:
-            self._check_format(start, name)
+            self.check_format(start, name)
         rest = stream.read(_MAX_BYTES)
         if len(rest) == _MAX_BYTES:
             raise ImageError(f"{name} has more than {_MAX_BYTES:,} bytes: make it smaller first")
         return io.BytesIO(start + rest)
 
-    def _check_format(self, start: bytes, name: str) -> str:
+    def check_format(self, start: bytes, name: str) -> str:
         """The format that a file's first bytes name; `ImageError` if it is not accepted."""
         if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"heim", b"hevc", b"mif1"):
             raise ImageError(f"{name} is an HEIC image: convert it to JPEG or PNG first")
@@ -241,7 +274,7 @@ class _Reader:
         start = stream.read(_SIGNATURE)
         if not start:
             raise ImageError(f"{name} is empty: give an image file ({', '.join(self._formats)})")
-        kind = self._check_format(start, name)
+        kind = self.check_format(start, name)
         self._check_header(kind, stream, name)
         stream.seek(0)
         timed = _TimedStream(stream, self._max_seconds)
@@ -277,7 +310,7 @@ class _Reader:
         if kind == "WEBP":  # Pillow makes room for the image while it opens the file
             size = _webp_size(stream.read(30))
             if size is not None:
-                _check_size(size[1], size[0], name, self._max_pixels)
+                _check_size(*size, name, self._max_pixels)
         elif kind == "JPEG" and math.isfinite(self._max_seconds):
             if _jpeg_scans(stream.read(), MAX_SCANS) > MAX_SCANS:
                 raise ImageError(
@@ -322,18 +355,32 @@ class _TimedStream:
 
 
 def _webp_size(head: bytes) -> tuple[int, int] | None:
-    """Width and height of a WebP file by its first 30 bytes; None if they do not say."""
+    """Height and width of a WebP file by its first 30 bytes; None if they do not say."""
     chunk, data = head[12:16], head[20:]
     if chunk == b"VP8X" and len(data) >= 10:
-        return 1 + int.from_bytes(data[4:7], "little"), 1 + int.from_bytes(data[7:10], "little")
+        return 1 + int.from_bytes(data[7:10], "little"), 1 + int.from_bytes(data[4:7], "little")
     if chunk == b"VP8L" and len(data) >= 5:
         bits = int.from_bytes(data[1:5], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
     if chunk == b"VP8 " and len(data) >= 10:
         return (
-            int.from_bytes(data[6:8], "little") & 0x3FFF,
             int.from_bytes(data[8:10], "little") & 0x3FFF,
+            int.from_bytes(data[6:8], "little") & 0x3FFF,
         )
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG file by its frame header; None if that is not in its place."""
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        segment = data[at : at + 9]
+        if len(segment) < 9 or segment[0] != 0xFF:
+            break
+        if segment[1] in _JPEG_FRAMES:
+            return int.from_bytes(segment[5:7], "big"), int.from_bytes(segment[7:9], "big")
+        # Before any marker there may be more bytes of 0xFF.
+        at += 1 if segment[1] == 0xFF else 2 + int.from_bytes(segment[2:4], "big")
     return None
 
 

@@ -65,6 +65,7 @@ def serve(
     from picosam2.apps.http.app import create_app
     from picosam2.apps.http.connections import guarded_protocol
     from picosam2.apps.http.limits import Limits
+    from picosam2.apps.http.memory import give_memory_back
     from picosam2.apps.listener import listen
     from picosam2.predictor import Predictor
 
@@ -75,6 +76,7 @@ def serve(
         sessions=max_sessions,
         seconds=seconds,
     )
+    give_memory_back()
     with listen(host, port) as listener:
         name = url_host(host)
         predictor = Predictor(weights, runtime=runtime, threads=threads)

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from picosam2 import geometry
@@ -33,6 +34,8 @@ _MAX_CHANNELS: Final = 64
 _MAX_MEMBERS: Final = 10_000  # of one JSON object
 _MAX_DIGITS: Final = 32  # of a number
 _MAX_CLICK_WINDOWS: Final = 64
+_MAX_GROWTH: Final = 100
+_MAX_HALF: Final = 100  # of a click's window, in long sides of the image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class WindowRules:
     box_max_aspect: float = geometry.BOX_MAX_ASPECT
     """Longest side over shortest of a box window, 1 or more; infinity follows the box."""
     click_halves: tuple[float, ...] = geometry.CLICK_HALVES
-    """Half-sizes of the windows tried for a click, shares of the image's long side."""
+    """Half-sizes of the windows tried for a click, shares of the image's long side; they grow."""
     click_windows: ClickWindows = "ladder"
     """`ladder`: a window of each of these sizes. `native`: one, of the image's own pixels."""
 
@@ -172,10 +175,13 @@ def _window_rules(rules: Mapping[str, Any], click_windows: Any) -> WindowRules:
     if not isinstance(halves, list | tuple) or not 1 <= len(halves) <= _MAX_CLICK_WINDOWS:
         raise ValueError(f"'click_halves' must be a list of 1 to {_MAX_CLICK_WINDOWS} numbers")
     sizes = tuple(_float(half, "a number of 'click_halves'") for half in halves)
-    if not 1 <= growth < math.inf or not aspect >= 1:
-        raise ValueError("a box window must be at least as large as its box")
-    if not (min(sizes) > 0 and max(sizes) < math.inf):
-        raise ValueError("the windows of a click need sizes above 0")
+    if not 1 <= growth <= _MAX_GROWTH or not aspect >= 1:
+        raise ValueError(f"a box window must be at least as large as its box, and {_MAX_GROWTH} "
+                         "times at most")  # fmt: skip
+    if not (min(sizes) > 0 and max(sizes) <= _MAX_HALF):
+        raise ValueError(f"the windows of a click need sizes above 0, and {_MAX_HALF} at most")
+    if any(not small < large for small, large in pairwise(sizes)):
+        raise ValueError("the windows of a click must grow from one to the next")
     return WindowRules(
         box_growth=growth,
         box_max_aspect=aspect,
@@ -275,12 +281,14 @@ def weights_schema() -> dict[str, Any]:
                     "box_growth": {
                         "type": "number",
                         "minimum": 1,
+                        "maximum": _MAX_GROWTH,
                         "default": geometry.BOX_GROWTH,
                     },
                     "box_max_aspect": {"type": ["number", "null"], "minimum": 1},
                     "click_halves": {
                         "type": "array",
-                        "items": {"type": "number", "exclusiveMinimum": 0},
+                        "description": "From the smallest to the largest.",
+                        "items": {"type": "number", "exclusiveMinimum": 0, "maximum": _MAX_HALF},
                         "minItems": 1,
                         "maxItems": _MAX_CLICK_WINDOWS,
                         "default": list(geometry.CLICK_HALVES),

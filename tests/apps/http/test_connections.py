@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import socket
 import threading
@@ -12,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("fastapi", reason="the server is an extra")
 
@@ -22,7 +24,7 @@ from picosam2.apps.http.connections import guarded_protocol
 from picosam2.apps.http.limits import Limits
 from picosam2.io.sample_image import sample_bytes
 from picosam2.predictor import Predictor
-from tests.helpers.hostile import progressive_jpeg
+from tests.helpers.hostile import animated_webp, commented_ppm, progressive_jpeg, tiled_tiff
 
 CLICK = json.dumps({"prompts": [{"box": [310, 303, 396, 394]}]})
 
@@ -93,6 +95,13 @@ def answer_so_far(connection: socket.socket) -> bytes:
         return connection.recv(1000)
     except TimeoutError:
         return b""
+
+
+def whole_answer(connection: socket.socket) -> tuple[int, bytes]:
+    """The status and body of the next answer."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.status, answer.read()
 
 
 @pytest.mark.parametrize(
@@ -188,16 +197,89 @@ def test_hostile_images_leave_the_server_to_others(predictor: Predictor) -> None
         assert statuses == [400] * 8
 
 
+UPLOAD = (b"POST /v1/segment?point=9,9 HTTP/1.1\r\nHost: localhost\r\n"
+          b"Content-Type: image/jpeg\r\nContent-Length: 999999\r\n\r\n")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (commented_ppm(100), b"is a PPM image: convert it to JPEG, PNG or WEBP first"),
+        (tiled_tiff(100), b"is a TIFF image"),
+        (b"x" * 999, b"is not an image"),
+        (animated_webp() + bytes(99), b"the limit is 25 million"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x40\0\0\0\x40\0" + bytes(99),
+         b"16384 x 16384 pixels, and the limit is 25 million"),
+    ],
+)  # fmt: skip
+def test_an_image_is_refused_by_its_first_bytes(
+    predictor: Predictor, start: bytes, message: bytes
+) -> None:
+    with serving(predictor, Limits()) as port, connect(port, UPLOAD + start) as upload:
+        status, answer = whole_answer(upload)  # the rest of the body never comes
+        assert status == 400
+        assert message in answer
+
+
+def test_the_rest_of_a_refused_body_is_thrown_away(predictor: Predictor) -> None:
+    """And the next request on the same connection is answered."""
+    body = b"x" * 999_999
+    with serving(predictor, Limits(header_seconds=5)) as port, connect(port, UPLOAD) as upload:
+        upload.sendall(body)
+        assert whole_answer(upload)[0] == 400
+        upload.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert whole_answer(upload)[0] == 200
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.1], ids=["fast", "slow"])
+def test_a_refused_body_that_does_not_end_ends_the_connection(
+    predictor: Predictor, wait: float
+) -> None:
+    head = UPLOAD.replace(b"Content-Length: 999999", b"Transfer-Encoding: chunked")
+    limits = Limits(header_seconds=1 if wait else 60)
+    with serving(predictor, limits) as port, connect(port, head) as upload:
+        end = time.monotonic() + 10
+
+        def send_on() -> None:
+            while time.monotonic() < end:
+                upload.sendall(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+                time.sleep(wait)
+
+        with pytest.raises(ConnectionError):
+            send_on()
+
+
+def test_large_images_do_not_keep_small_ones_waiting(predictor: Predictor) -> None:
+    """Many large ones wait for each other, within the limit of their pixels together."""
+    large = io.BytesIO()
+    Image.new("RGB", (3000, 3000)).save(large, "PNG")
+    with serving(predictor, Limits(pixels=10_000_000)) as port:
+        statuses: list[int] = []
+
+        def attack() -> None:
+            statuses.append(ask(port, "/v1/segment?point=9,9", large.getvalue()))
+
+        threads = [threading.Thread(target=attack) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        assert ask(port, "/v1/segment?point=9,9", sample_bytes()) == 200
+        before = len(statuses)
+        for thread in threads:
+            thread.join(60)
+        assert before < 12
+        assert statuses == [200] * 12
+
+
 def test_bodies_together_have_a_bound(predictor: Predictor) -> None:
     limits = Limits(body=1_000_000, bodies=1_500_000)
-    head = (b"POST /v1/segment?point=9,9 HTTP/1.1\r\nHost: localhost\r\n"
-            b"Content-Type: image/jpeg\r\nContent-Length: 999999\r\n\r\n")  # fmt: skip
     with serving(predictor, limits) as port, ExitStack() as stack:
         # Two bodies that do not end leave no room for a third: one of the three is refused.
-        full = [stack.enter_context(connect(port, head + b"x" * 740_000)) for _ in range(2)]
+        start = b"\xff\xd8\xff" + b"x" * 99_997
+        full = [stack.enter_context(connect(port, UPLOAD + 7 * start + start[:40_000]))
+                for _ in range(2)]  # fmt: skip
         assert wait_for(
             lambda: (
-                ask(port, "/v1/segment?point=9,9", b"x" * 100_000) == 503
+                ask(port, "/v1/segment?point=9,9", start) == 503
                 or any(answer_so_far(each).startswith(b"HTTP/1.1 503") for each in full)
             )
         )

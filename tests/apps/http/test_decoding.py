@@ -15,7 +15,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the server is an extra")
 
-from picosam2.apps.http import decode_worker
+from picosam2.apps.http import decode_worker, decoding
 from picosam2.apps.http.decoding import Decoders
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.turns import AbandonedError, Stop
@@ -58,19 +58,40 @@ def test_a_decoder_that_is_late_is_ended_and_started_again() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread's priority is its process's")
-def test_a_slow_image_gives_way_and_the_next_one_does_not(monkeypatch) -> None:
+def test_a_slow_or_large_image_gives_way_and_the_next_one_does_not(monkeypatch) -> None:
     niceness = []
 
     def load(data: bytes, **_: object) -> np.ndarray:
-        time.sleep(data[0] / 10)
+        time.sleep(data[-1] / 10)
         niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         return np.zeros((1, 1, 3), np.uint8)
 
     monkeypatch.setattr(decode_worker, "load_image", load)
     usual = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    for seconds in (0, 5, 0):
-        decode_worker.decode(bytes([seconds]), 100, 5)
-    assert niceness == [usual, max(usual, 10), usual]
+    small, large = encoded((1, 1), "PNG"), encoded((2001, 2000), "PNG")
+    for data in (small + b"\0", small + b"\5", large + b"\1", b"\1", small + b"\0"):
+        decode_worker.decode(data, 100, 5)
+    low = min(usual + decode_worker.SLOW, 19)
+    assert niceness == [usual, low, low, low, usual]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads a thread's priority")
+def test_decoders_give_way_to_the_server(decoders: Decoders) -> None:
+    decoders.decode(sample_bytes(), Stop())
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    (process,) = decoders._started
+    niceness = os.getpriority(os.PRIO_PROCESS, process._process.pid)
+    assert niceness == min(usual + decoding.NICE, 19)
+
+
+def test_images_one_after_the_other_need_one_process() -> None:
+    pool = Decoders(Limits(), 5)
+    try:
+        for _ in range(6):
+            pool.decode(sample_bytes(), Stop())
+        assert len(pool._started) == 1
+    finally:
+        pool.close()
 
 
 def test_a_client_that_is_gone_ends_its_decoder(decoders: Decoders) -> None:

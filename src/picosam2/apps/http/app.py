@@ -50,6 +50,7 @@ from picosam2.apps.http.service import Service
 from picosam2.apps.http.sessions import Sessions
 from picosam2.apps.http.turns import while_connected
 from picosam2.errors import PicoSAM2Error
+from picosam2.images import stored_size
 from picosam2.predictor import Predictor
 
 _LOG = logging.getLogger("picosam2.apps.http")
@@ -129,7 +130,7 @@ def create_app(
             )
 
             async def work() -> Response:
-                async with service.images.turn():
+                async with service.image_turn(stored_size(data)):
                     image = await service.decode(data)
                     read = await service.with_masks(job, *image.shape[:2])
                     service.bodies.free(held)
@@ -153,7 +154,7 @@ def create_app(
             data = await service.read(request, held, lambda body: read_image(request, body, limits))
 
             async def work() -> npt.NDArray[np.uint8]:
-                async with service.images.turn():
+                async with service.image_turn(stored_size(data)):
                     return await service.decode(data)
 
             image = await while_connected(request, work())
@@ -182,7 +183,7 @@ def create_app(
             async def work() -> Response:
                 if not any(prompt_request.mask is not None for prompt_request in job.prompts):
                     return await service.masks(image, job)
-                async with service.images.turn():
+                async with service.image_turn(image.shape[:2]):
                     read = await service.with_masks(job, *image.shape[:2])
                     service.bodies.free(held)
                     return await service.masks(image, read)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from picosam2.apps.http.errors import RequestError, busy
+from picosam2.apps.http.errors import RequestError, busy, wrong_image
 from picosam2.apps.http.given_masks import PromptRequest
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.schemas import (
@@ -24,7 +24,8 @@ from picosam2.apps.http.schemas import (
     check_count,
     describe,
 )
-from picosam2.errors import PromptError
+from picosam2.errors import ImageError, PromptError
+from picosam2.images import CLIENT_FORMATS, check_start
 from picosam2.prompts import Box, Point, Prompt
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -34,6 +35,8 @@ _KINDS = (
     "send an image as the body (-H 'Content-Type: image/jpeg' --data-binary @a.jpg), as a form "
     "(-F image=@a.jpg), or a JSON object as application/json"
 )
+
+_START = 64  # bytes of an image that tell its format, and its size if it is PNG or WebP
 
 # Of a JSON body: an empty list takes 3 bytes of text and 64 of memory.
 _MAX_VALUES = 100_000
@@ -74,7 +77,8 @@ class Bodies:
         """The body.
 
         Raises:
-            RequestError: it is too large, too slow, or there is no room for it now.
+            RequestError: it is too large, too slow, or there is no room for it now; or it is an
+                image that is refused by its first bytes, when the rest is not received.
             ClientDisconnect: the client went away.
         """
         limits = self._limits
@@ -88,6 +92,7 @@ class Bodies:
         ):
             raise too_large
         body = bytearray()
+        checked = not is_image(content_kind(request))
         try:
             async with asyncio.timeout(limits.seconds):
                 async for part in request.stream():
@@ -98,6 +103,9 @@ class Bodies:
                     self._held += len(part)
                     held.size += len(part)
                     body += part
+                    if not checked and len(body) >= _START:
+                        check_image_start(body, limits)
+                        checked = True
         except TimeoutError:
             raise RequestError(408, "the body took too long to arrive") from None
         return bytes(body)
@@ -108,6 +116,16 @@ class Held:
     """The bytes of a body that count as held."""
 
     size: int = 0
+
+
+def check_image_start(data: bytes | bytearray, limits: Limits) -> None:
+    """Raise `RequestError` if an image is refused by its first bytes."""
+    try:
+        check_start(
+            bytes(data[:_START]), "the image", max_pixels=limits.pixels, formats=CLIENT_FORMATS
+        )
+    except ImageError as error:
+        raise wrong_image(error) from None
 
 
 def content_kind(request: Request) -> str:

@@ -1,4 +1,8 @@
-"""Connections that send nothing, or half a request, are closed before they block others."""
+"""Connections that send nothing, half a request, or on and on what is refused, are closed.
+
+They would block others. The rest of a body that is refused is received and thrown away, since many
+clients read no answer before they have sent all; but not for long, and not much of it.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +53,8 @@ class _Guard:
 
 class _Guarded(H11Protocol):
     guard: _Guard
-    _header_timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _refused = 0  # bytes of a body that is answered already
 
     @property
     def address(self) -> str:
@@ -62,7 +67,7 @@ class _Guarded(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch_headers()
+        self._watch()
         self.guard.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -71,28 +76,40 @@ class _Guarded(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            self._refused += len(data)
+            if self._refused > self.guard.limits.body:
+                self.transport.abort()
+                return
         super().data_received(data)
-        self._watch_headers()
+        self._watch()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self in self.guard.connections:  # it begins to wait anew
             del self.guard.connections[self]
             self.guard.connections[self] = None
-        self._watch_headers()
+        self._refused = 0
+        self._watch()
 
-    def _watch_headers(self) -> None:
-        """Begin to count the time until the headers are whole, or stop counting."""
-        if self.conn.their_state is not h11.IDLE:
+    @property
+    def _is_refused(self) -> bool:
+        """Whether a body is answered before it is whole."""
+        answered = self.cycle is not None and self.cycle.response_complete
+        return answered and self.conn.their_state is h11.SEND_BODY
+
+    def _watch(self) -> None:
+        """Begin to count the time until headers or a refused body are whole, or stop counting."""
+        if self.conn.their_state is not h11.IDLE and not self._is_refused:
             self._stop_timer()
-        elif self._header_timer is None and not self.transport.is_closing():
+        elif self._timer is None and not self.transport.is_closing():
             seconds = self.guard.limits.header_seconds
-            self._header_timer = self.loop.call_later(seconds, self.transport.abort)
+            self._timer = self.loop.call_later(seconds, self.transport.abort)
 
     def _stop_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _is_loopback(address: str) -> bool:

@@ -3,7 +3,8 @@
 Writes one byte when it is ready. Then it reads the bytes of images from stdin, each after its
 length, and writes to stdout either height, width, 0 and the pixels (RGB, 8 bits), or 0, 0, the
 length of a message and the message. It ends when stdin does. `Decoders` starts it, and kills it
-when an image takes too long. An image that is not decoded at once gives way to other work.
+when an image takes too long. An image that is large, or not decoded at once, gives way to other
+work.
 """
 
 from __future__ import annotations
@@ -17,17 +18,23 @@ from contextlib import suppress
 import numpy as np
 import numpy.typing as npt
 
+from picosam2.apps.http.memory import give_memory_back
 from picosam2.errors import ImageError
-from picosam2.images import CLIENT_FORMATS, load_image
+from picosam2.images import CLIENT_FORMATS, load_image, stored_size
 
 QUICK_SECONDS = 0.1
 """An image that takes longer is decoded at a low priority from then on."""
 
-_NICE, _NICE_IF_SLOW = 5, 10  # lower still, and honest images would not be done in time
+QUICK_PIXELS = 4_000_000
+"""An image with more pixels, or whose header names none, is decoded at a low priority."""
+
+SLOW = 10
+"""How much lower that priority is."""
 
 
 def main(pixels: int, memory: int, seconds: float) -> None:
     """Decode until stdin ends."""
+    give_memory_back()
     _limit_memory(memory)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     stdout.write(b"\0")  # it is ready
@@ -60,23 +67,25 @@ def decode(data: bytes, pixels: int, seconds: float) -> npt.NDArray[np.uint8] | 
         except MemoryError:
             results.append("the image needs too much memory to decode: make it smaller")
 
+    size = stored_size(data)
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(QUICK_SECONDS)
+    if size is not None and size[0] * size[1] <= QUICK_PIXELS:
+        thread.join(QUICK_SECONDS)
     if thread.is_alive() and sys.platform == "linux":  # where threads have priorities of their own
         with suppress(OSError):  # it has just ended
-            os.setpriority(os.PRIO_PROCESS, thread.native_id or 0, _NICE_IF_SLOW)
+            niceness = os.getpriority(os.PRIO_PROCESS, 0) + SLOW
+            os.setpriority(os.PRIO_PROCESS, thread.native_id or 0, niceness)
     thread.join()
     return results[0]
 
 
 def _limit_memory(size: int) -> None:
-    """Let this process take `size` bytes more than it has; and let the server come first."""
+    """Let this process take `size` bytes more than it has."""
     if sys.platform == "win32":
         return
     import resource
 
-    os.nice(_NICE)
     try:
         with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123
             has = int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
+from picosam2.errors import PicoSAM2Error
+
 _LONGEST = 400  # characters of a message; what a client sent is never sent back whole
 
 
@@ -25,6 +27,14 @@ def error_response(
     if len(message) > _LONGEST:
         message = f"{message[:_LONGEST]} ..."
     return JSONResponse({"error": message}, status_code=status, headers=headers)
+
+
+def wrong_image(error: PicoSAM2Error) -> RequestError:
+    """An image is refused."""
+    message = str(error)
+    if "the limit is" in message:
+        message += " (or start the server with a larger --max-megapixels)"
+    return RequestError(400, message)
 
 
 def busy() -> RequestError:

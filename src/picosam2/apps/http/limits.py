@@ -13,7 +13,7 @@ class Limits:
 
     body: int = 20_000_000
     """Bytes of a request's body."""
-    bodies: int = 200_000_000
+    bodies: int = 100_000_000
     """Bytes of the bodies of all requests together, while they are received and worked on."""
     pixels: int = 25_000_000
     """Pixels of an image."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -17,11 +17,12 @@ from starlette.responses import JSONResponse, Response
 
 from picosam2.apps.http.bodies import Bodies, Held, Job
 from picosam2.apps.http.decoding import Decoders
-from picosam2.apps.http.errors import RequestError
+from picosam2.apps.http.errors import RequestError, wrong_image
 from picosam2.apps.http.given_masks import PromptRequest, with_mask
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.turns import Stop, Turns, in_thread, while_connected
 from picosam2.errors import PicoSAM2Error
+from picosam2.images import stored_size
 from picosam2.io.formats import indexed_png
 from picosam2.predictor import MULTIMASKS, Predictor
 from picosam2.prompts import Prompt
@@ -31,6 +32,7 @@ from picosam2.runtimes.protocol import Runtime, RuntimeInfo
 _Result = TypeVar("_Result")
 _MAX_AT_ONCE = 25_000_000  # pixels of logits, 4 bytes each, in one worker
 _MAX_MASK_PIXELS = 200_000_000  # of the masks that are drawn in one image, 1 byte each
+_LARGE = 1_000_000  # pixels of an image; those below do not wait for those above
 _MORE_IMAGES = 3  # beside one for each worker: those being decoded, and those that wait for a turn
 
 
@@ -44,7 +46,10 @@ class Service:
         self.bodies = Bodies(limits)
         # An image keeps its turn until its masks are made, so that few are held at once.
         images = workers + _MORE_IMAGES
-        self.images = Turns(images, limits.queue, limits.seconds)
+        self._images = Turns(images, limits.queue, limits.seconds)
+        # Of large ones there are as many as have together the pixels of so many of the largest.
+        most = limits.pixels * max(workers // 2, 1)
+        self._large = Turns(most, limits.queue, limits.seconds)
         self._network = Turns(workers, limits.queue, limits.seconds)
         self._decoders = Decoders(limits, images)
 
@@ -54,7 +59,20 @@ class Service:
 
     def check_room(self) -> None:
         """Raise `RequestError` (503) if an image could not wait for its turn."""
-        self.images.check_room()
+        self._images.check_room()
+
+    @asynccontextmanager
+    async def image_turn(self, size: tuple[int, int] | None) -> AsyncIterator[None]:
+        """Wait for a turn to decode an image of height and width `size`, and to work on it.
+
+        An image whose size is not known counts as one of the largest.
+        """
+        pixels = self._limits.pixels if size is None else size[0] * size[1]
+        async with AsyncExitStack() as turns:
+            if pixels > _LARGE:
+                await turns.enter_async_context(self._large.turn(pixels))
+            await turns.enter_async_context(self._images.turn())
+            yield
 
     async def read(
         self, request: Request, held: Held, parse: Callable[[bytes], _Result]
@@ -68,10 +86,7 @@ class Service:
         try:
             return await in_thread(lambda stop: self._decoders.decode(data, stop))
         except PicoSAM2Error as error:
-            message = str(error)
-            if "the limit is" in message:
-                message += " (or start the server with a larger --max-megapixels)"
-            raise RequestError(400, message) from error
+            raise wrong_image(error) from error
 
     async def answer(
         self,
@@ -92,7 +107,7 @@ class Service:
             return JSONResponse(finish(list(self.segment(image, job, stop))))
 
         async def work() -> Response:
-            async with self.images.turn():
+            async with self.image_turn(stored_size(data)):
                 image = await self.decode(data)
                 self.bodies.free(held)
                 async with self._network.turn():

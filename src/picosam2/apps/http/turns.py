@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
@@ -58,33 +59,56 @@ class Stop:
 class Turns:
     """Lets a few run at once, in the order in which they came; refuses when too many wait."""
 
-    def __init__(self, at_once: int, queue: int, seconds: float) -> None:
-        """Let `at_once` run while up to `queue` wait, each for up to `seconds`."""
-        self._turn = asyncio.Semaphore(at_once)
+    def __init__(self, room: int, queue: int, seconds: float) -> None:
+        """Let run what has `room` together, while up to `queue` wait, each for up to `seconds`."""
+        self._room = self._free = room
         self._queue, self._seconds = queue, seconds
-        self._waiting = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def check_room(self) -> None:
         """Raise `RequestError` (503) if one more could not wait."""
-        if self._turn.locked() and self._waiting >= self._queue:
+        if len(self._waiting) >= self._queue:
             raise busy()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, and have it within the block."""
-        self.check_room()
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._seconds):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise busy() from None
-        finally:
-            self._waiting -= 1
+    async def turn(self, size: int = 1) -> AsyncIterator[None]:
+        """Wait for a turn, and have it within the block; `size` is what it takes of the room.
+
+        What is larger than the room has it alone.
+        """
+        size = min(size, self._room)
+        if self._waiting or size > self._free:
+            await self._wait(size)
+        else:
+            self._free -= size
         try:
             yield
         finally:
-            self._turn.release()
+            self._give_back(size)
+
+    async def _wait(self, size: int) -> None:
+        self.check_room()
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, granted))
+        try:
+            async with asyncio.timeout(self._seconds):
+                await granted
+        except BaseException as error:
+            if granted.done() and not granted.cancelled():  # it came at the same time
+                self._give_back(size)
+            else:
+                self._waiting.remove((size, granted))
+                self._give_back(0)  # those behind it may fit
+            if isinstance(error, TimeoutError):
+                raise busy() from None
+            raise
+
+    def _give_back(self, size: int) -> None:
+        self._free += size
+        while self._waiting and self._waiting[0][0] <= self._free:
+            size, granted = self._waiting.popleft()
+            self._free -= size
+            granted.set_result(None)
 
 
 async def in_thread(work: Callable[[Stop], _Result]) -> _Result:
