@@ -165,7 +165,7 @@ def check_start(
         _check_size(*size, name, max_pixels)
 
 
-def stored_size(data: bytes) -> tuple[int, int] | None:
+def stored_size(data: bytes | bytearray) -> tuple[int, int] | None:
     """Height and width, as stored, of a JPEG, PNG or WebP file; None if its header does not say.
 
     The bytes may be cut off. Nothing is decoded, and the time does not grow with their number.
@@ -354,7 +354,7 @@ class _TimedStream:
         return self._stream.readline(size)
 
 
-def _webp_size(head: bytes) -> tuple[int, int] | None:
+def _webp_size(head: bytes | bytearray) -> tuple[int, int] | None:
     """Height and width of a WebP file by its first 30 bytes; None if they do not say."""
     chunk, data = head[12:16], head[20:]
     if chunk == b"VP8X" and len(data) >= 10:
@@ -370,7 +370,7 @@ def _webp_size(head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def _jpeg_size(data: bytes | bytearray) -> tuple[int, int] | None:
     """Height and width of a JPEG file by its frame header; None if that is not in its place."""
     at = 2
     for _ in range(_MAX_SEGMENTS):

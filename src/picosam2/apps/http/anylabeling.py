@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from picosam2.apps.http.bodies import content_kind, parse
+from picosam2.apps.http.bodies import Bytes, content_kind, parse
 from picosam2.apps.http.errors import RequestError
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.schemas import ImageBytes, check_count
@@ -86,7 +86,7 @@ def add_routes(app: FastAPI, service: Service, limits: Limits) -> None:
     async def predict(request: Request) -> Response:
         """Shapes for the marks on an image, in X-AnyLabeling-Server's form."""
 
-        def read(body: bytes) -> tuple[bytes, list[Prompt], float]:
+        def read(body: Bytes) -> tuple[Bytes, list[Prompt], float]:
             if content_kind(request) != "application/json":
                 raise RequestError(415, "send a JSON object as application/json")
             body_read = parse(PredictBody, body, limits)

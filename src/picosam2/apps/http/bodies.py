@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -28,6 +28,8 @@ from picosam2.errors import ImageError, PromptError
 from picosam2.images import CLIENT_FORMATS, check_start
 from picosam2.prompts import Box, Point, Prompt
 
+Bytes: TypeAlias = bytes | bytearray
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 _NO_IMAGE = "there is no image: send its bytes, or base64 in 'image'"
@@ -35,6 +37,11 @@ _KINDS = (
     "send an image as the body (-H 'Content-Type: image/jpeg' --data-binary @a.jpg), as a form "
     "(-F image=@a.jpg), or a JSON object as application/json"
 )
+
+LARGE_BODY = 1_000_000
+"""Bytes beyond which a body gives way to others."""
+
+_PAUSE = 0.005  # seconds after each part of it, a quarter of a megabyte at most
 
 _START = 64  # bytes of an image that tell its format, and its size if it is PNG or WebP
 
@@ -54,9 +61,9 @@ class Job:
 class Bodies:
     """Reads the bodies of one application's requests; together they stay within its limits."""
 
-    def __init__(self, limits: Limits) -> None:
-        """Nothing is being read yet."""
-        self._limits = limits
+    def __init__(self, limits: Limits, is_idle: Callable[[], bool]) -> None:
+        """Nothing is being read yet; `is_idle` says that no request is being worked on."""
+        self._limits, self._is_idle = limits, is_idle
         self._held = 0  # bytes, of all requests
 
     @contextmanager
@@ -73,8 +80,8 @@ class Bodies:
         self._held -= held.size
         held.size = 0
 
-    async def read(self, request: Request, held: Held) -> bytes:
-        """The body.
+    async def read(self, request: Request, held: Held) -> bytearray:
+        """The body. A large one comes in slowly while other requests are worked on.
 
         Raises:
             RequestError: it is too large, too slow, or there is no room for it now; or it is an
@@ -106,9 +113,11 @@ class Bodies:
                     if not checked and len(body) >= _START:
                         check_image_start(body, limits)
                         checked = True
+                    if len(body) > LARGE_BODY and not self._is_idle():
+                        await asyncio.sleep(_PAUSE)
         except TimeoutError:
             raise RequestError(408, "the body took too long to arrive") from None
-        return bytes(body)
+        return body
 
 
 @dataclass(eq=False)
@@ -118,7 +127,7 @@ class Held:
     size: int = 0
 
 
-def check_image_start(data: bytes | bytearray, limits: Limits) -> None:
+def check_image_start(data: Bytes, limits: Limits) -> None:
     """Raise `RequestError` if an image is refused by its first bytes."""
     try:
         check_start(
@@ -139,8 +148,8 @@ def is_image(kind: str) -> bool:
 
 
 def read_segment(
-    request: Request, body: bytes, query: SegmentQuery, limits: Limits
-) -> tuple[bytes, Job]:
+    request: Request, body: Bytes, query: SegmentQuery, limits: Limits
+) -> tuple[Bytes, Job]:
     """An image and prompts on it, from a request of any of the three kinds.
 
     Raises:
@@ -162,7 +171,7 @@ def read_segment(
     return _some(read.image), from_kept(read)
 
 
-def read_image(request: Request, body: bytes, limits: Limits) -> bytes:
+def read_image(request: Request, body: Bytes, limits: Limits) -> Bytes:
     """An image alone, from a request of any of the three kinds. Raises `RequestError`."""
     kind = content_kind(request)
     if is_image(kind):
@@ -177,14 +186,14 @@ def read_image(request: Request, body: bytes, limits: Limits) -> bytes:
     return _some(parse(SessionBody, body, limits).image)
 
 
-def read_kept(request: Request, body: bytes, limits: Limits) -> Job:
+def read_kept(request: Request, body: Bytes, limits: Limits) -> Job:
     """Prompts on an image that is kept, as JSON. Raises `RequestError`, `PromptError`."""
     if content_kind(request) != "application/json":
         raise RequestError(415, "send a JSON object as application/json")
     return from_kept(parse(SegmentKept, body, limits))
 
 
-def parse(model: type[_Model], body: bytes, limits: Limits) -> _Model:
+def parse(model: type[_Model], body: Bytes, limits: Limits) -> _Model:
     """A JSON body as a model. Raises `RequestError`, or `PromptError` of a prompt in it."""
     if sum(body.count(mark) for mark in b"[{,") > _MAX_VALUES:
         raise RequestError(
@@ -216,11 +225,12 @@ def from_query(query: SegmentQuery, limits: Limits) -> Job:
     )
 
 
-def _read_form(request: Request, body: bytes) -> tuple[bytes, dict[str, str | list[str]]]:
+def _read_form(request: Request, body: Bytes) -> tuple[Bytes, dict[str, str | list[str]]]:
     """The image of a form, and its other fields."""
 
     async def parts() -> AsyncGenerator[bytes, None]:
-        yield body
+        for at in range(0, len(body), LARGE_BODY):
+            yield bytes(body[at : at + LARGE_BODY])
 
     async def parse() -> dict[str, list[str | bytes]]:
         parser = MultiPartParser(
@@ -258,7 +268,7 @@ def _validate(model: type[_Model], fields: dict[str, str | list[str]], kind: str
         raise RequestError(400, describe(error, model, kind)) from None
 
 
-def _some(image: bytes) -> bytes:
+def _some(image: Bytes) -> Bytes:
     if not image:
         raise RequestError(400, _NO_IMAGE)
     return image

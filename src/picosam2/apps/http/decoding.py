@@ -26,6 +26,7 @@ if sys.platform == "linux":
 import numpy as np
 import numpy.typing as npt
 
+from picosam2.apps.http.bodies import Bytes
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.turns import Stop
 from picosam2.errors import ImageError
@@ -58,7 +59,7 @@ class Decoders:
         self._started: set[_Process] = set()
         self._lock = threading.Lock()
 
-    def decode(self, data: bytes, stop: Stop) -> npt.NDArray[np.uint8]:
+    def decode(self, data: Bytes, stop: Stop) -> npt.NDArray[np.uint8]:
         """The image (H, W, 3) uint8 RGB of a JPEG, PNG or WebP file's bytes.
 
         Raises:
@@ -133,7 +134,7 @@ class _Process:
                 with suppress(OSError):  # it could not be flushed
                     stream.close()
 
-    def decode(self, data: bytes, seconds: float) -> npt.NDArray[np.uint8]:
+    def decode(self, data: Bytes, seconds: float) -> npt.NDArray[np.uint8]:
         return self._work(lambda: self._exchange(data), seconds)
 
     def _work(self, exchange: Callable[[], _Result], seconds: float) -> _Result:
@@ -176,7 +177,7 @@ class _Process:
             return math.inf
         return sum(map(int, stat.rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
-    def _exchange(self, data: bytes) -> npt.NDArray[np.uint8]:
+    def _exchange(self, data: Bytes) -> npt.NDArray[np.uint8]:
         stdin = cast(BinaryIO, self._process.stdin)
         stdout = cast(BinaryIO, self._process.stdout)
         stdin.write(struct.pack(">Q", len(data)))

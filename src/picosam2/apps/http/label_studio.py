@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from picosam2.apps.http.bodies import content_kind, parse
+from picosam2.apps.http.bodies import Bytes, content_kind, parse
 from picosam2.apps.http.errors import RequestError
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.schemas import check_count, decode_base64
@@ -157,7 +157,7 @@ def add_routes(
     async def predict(request: Request) -> Response:
         """Masks for what a user has drawn in Label Studio."""
 
-        def read(body: bytes) -> tuple[PredictBody, Tags, list[Region], bytes]:
+        def read(body: Bytes) -> tuple[PredictBody, Tags, list[Region], Bytes]:
             if content_kind(request) != "application/json":
                 raise RequestError(415, "send a JSON object as application/json")
             body_read = parse(PredictBody, body, limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from picosam2.apps.http.bodies import Bodies, Held, Job
+from picosam2.apps.http.bodies import LARGE_BODY, Bodies, Bytes, Held, Job
 from picosam2.apps.http.decoding import Decoders
 from picosam2.apps.http.errors import RequestError, wrong_image
 from picosam2.apps.http.given_masks import PromptRequest, with_mask
@@ -43,14 +43,16 @@ class Service:
         """Run the network for `workers` requests at once."""
         self._runtime = _Stoppable(predictor.runtime)
         self._predictor, self._limits = Predictor(self._runtime), limits
-        self.bodies = Bodies(limits)
         # An image keeps its turn until its masks are made, so that few are held at once.
         images = workers + _MORE_IMAGES
         self._images = Turns(images, limits.queue, limits.seconds)
-        # Of large ones there are as many as have together the pixels of so many of the largest.
+        # Forms and base64 take room for copies.
+        self._parsing = Turns(limits.body, limits.queue, limits.seconds)
+        # Of large images there are as many as have together the pixels of so many of the largest.
         most = limits.pixels * max(workers // 2, 1)
         self._large = Turns(most, limits.queue, limits.seconds)
         self._network = Turns(workers, limits.queue, limits.seconds)
+        self.bodies = Bodies(limits, self._network.is_idle)
         self._decoders = Decoders(limits, images)
 
     def close(self) -> None:
@@ -75,13 +77,15 @@ class Service:
             yield
 
     async def read(
-        self, request: Request, held: Held, parse: Callable[[bytes], _Result]
+        self, request: Request, held: Held, parse: Callable[[Bytes], _Result]
     ) -> _Result:
         """What `parse` makes of a request's body."""
         body = await self.bodies.read(request, held)
-        return await in_thread(lambda _: parse(body))
+        large = len(body) > LARGE_BODY
+        async with self._parsing.turn(len(body)) if large else nullcontext():
+            return await in_thread(lambda _: parse(body))
 
-    async def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
+    async def decode(self, data: Bytes) -> npt.NDArray[np.uint8]:
         """The image of a file's bytes. Raises `ImageError`."""
         try:
             return await in_thread(lambda stop: self._decoders.decode(data, stop))
@@ -92,7 +96,7 @@ class Service:
         self,
         request: Request,
         held: Held,
-        data: bytes,
+        data: Bytes,
         prompts: Callable[[int, int], Sequence[Prompt]],
         finish: Callable[[list[Segmentation]], dict[str, Any]],
     ) -> Response:

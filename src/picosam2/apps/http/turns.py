@@ -70,6 +70,10 @@ class Turns:
         if len(self._waiting) >= self._queue:
             raise busy()
 
+    def is_idle(self) -> bool:
+        """Whether nobody has a turn."""
+        return self._free == self._room
+
     @asynccontextmanager
     async def turn(self, size: int = 1) -> AsyncIterator[None]:
         """Wait for a turn, and have it within the block; `size` is what it takes of the room.
