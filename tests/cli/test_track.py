@@ -120,6 +120,31 @@ def test_a_folder_of_frames_is_a_video(cli, stdin, frames, tiny_onnx, tmp_path):
     assert made[0] == made[1]
 
 
+def test_masks_replace_nothing_unless_that_is_wanted(
+    cli, refused, frames, tiny_onnx, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("frames", "masks"):
+        Path(name).mkdir()
+        for number in range(3 if name == "frames" else 5):
+            Image.fromarray(frames[number]).save(Path(name, f"{number:06d}.png"))
+    Path("masks/notes.png").write_bytes(b"mine")
+    Path("link").symlink_to("frames")
+    before = {path: path.read_bytes() for path in Path().rglob("*.png")}
+    words = ["--point", "70,60", "--weights", tiny_onnx, "--format", "masks", "--out"]
+    for out in ("frames", "link", "masks/../frames"):
+        message = refused("track", "frames", *words, out, "--overwrite")
+        assert "is the folder with the frames" in message
+    assert "holds numbered PNG files already" in refused("track", "frames", *words, "masks")
+    assert {path: path.read_bytes() for path in Path().rglob("*.png")} == before
+    assert cli("track", "frames", *words, "masks", "--overwrite").code == 0
+    names = sorted(path.name for path in Path("masks").iterdir())
+    assert names == ["000000.png", "000001.png", "000002.png", "notes.png"]
+    assert Path("masks/notes.png").read_bytes() == b"mine"
+    with Image.open("masks/000000.png") as mask:
+        assert mask.mode == "P"
+
+
 def test_only_so_many_frames(cli, video, tiny_onnx, tmp_path):
     words = ["--point", "70,60", "--weights", tiny_onnx, "--frames", "3"]
     assert cli("track", video, *words, "--out", tmp_path / "m").code == 0

@@ -39,6 +39,7 @@ def track(
     format: Annotated[Form | None, Parameter(name=["--format", "-f"])] = None,
     size: Annotated[str | None, Parameter(metavar="WxH")] = None,
     rate: Annotated[float | None, Parameter(validator=Number(gt=0), metavar="FPS")] = None,
+    overwrite: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     weights: Weights = "default",
     runtime: RuntimeName = "onnx",
     threads: Threads = None,
@@ -68,9 +69,10 @@ def track(
             name in --out says.
         size: Width and height of raw frames.
         rate: Frames a second of raw frames, of a folder or of the camera.
+        overwrite: Replace the mask PNGs that the folder holds.
     """
     from picosam2.runtimes.weights import find_weights
-    from picosam2.tasks.tracking_outputs import OUTPUTS, output_form
+    from picosam2.tasks.tracking_outputs import OUTPUTS, check_masks_folder, output_form
 
     prompts = read_prompts(point or (), box or (), one_object)
     form = output_form(out, format)
@@ -81,6 +83,7 @@ def track(
         )
     if form == "masks":
         check_folders(out)
+        check_masks_folder(out, video, overwrite=overwrite)
     else:
         check_files(out)
     find_weights(weights, runtime)

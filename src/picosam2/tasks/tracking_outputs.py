@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from picosam2.tasks.tracking import Tracked
 
 Form: TypeAlias = Literal["overlay", "masks", "json"]
 """The video with the masks drawn on it, an indexed PNG a frame, or one JSON file."""
+
+
+_NUMBERED: Final = re.compile(r"[0-9]{6,}\.png")
 
 
 class TrackOutput:
@@ -87,8 +91,35 @@ class OverlayOutput(TrackOutput):
             self._source.notes.append(self._writer.note)
 
 
+def check_masks_folder(folder: Path, video: str, *, overwrite: bool = False) -> None:
+    """Check that masks of the frames of `video` may be written into `folder`.
+
+    Raises:
+        ConfigError: the folder is the one with the frames, or it holds masks already and
+            `overwrite` is not set.
+    """
+    if folder.is_dir() and Path(video).resolve() == folder.resolve():
+        raise ConfigError(f"{folder} is the folder with the frames: choose another --out")
+    if _masks_in(folder) and not overwrite:
+        raise ConfigError(
+            f"{folder} holds numbered PNG files already: choose another --out, or add --overwrite "
+            "to replace them"
+        )
+
+
+def _masks_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name)]
+
+
 class MasksOutput(TrackOutput):
     """An indexed PNG for each frame, as in DAVIS: the value is the object's number."""
+
+    def begin(self) -> None:
+        check_masks_folder(self._out, self._source.name, overwrite=True)
+        for path in _masks_in(self._out):  # a longer video left more of them
+            path.unlink()
 
     def write(self, frame: Frame, objects: Sequence[Tracked] | None) -> None:
 
