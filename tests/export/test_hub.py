@@ -12,7 +12,7 @@ from helpers.configs import CONFIGS, golden
 from picosam2 import Predictor, sample
 from picosam2._files import sha256_file
 from picosam2.cli.main import run
-from picosam2.errors import DataError, WeightsError
+from picosam2.errors import ConfigError, DataError, WeightsError
 from picosam2.export.hub import export_hub
 from picosam2.images import normalize
 from picosam2.runtimes.weights import find_weights
@@ -115,3 +115,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "cannot be made a folder" in capsys.readouterr().err
     assert run(["export", "hub", "--weights", "nothing", "--out", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_a_card_that_was_edited_is_not_replaced(tmp_path: Path) -> None:
+    export_hub("default", tmp_path)
+    card = tmp_path / "README.md"
+    written = card.read_bytes()
+    export_hub("default", tmp_path)  # as often as one likes
+    assert card.read_bytes() == written
+    before = (tmp_path / "config.json").read_bytes()
+    for text, config in ((b"# Mine", before), (written, b"{}"), (written, b"["), (written, None)):
+        card.write_bytes(text)
+        (tmp_path / "config.json").unlink(missing_ok=True)
+        if config is not None:
+            (tmp_path / "config.json").write_bytes(config)
+        with pytest.raises(ConfigError, match=r"README\.md was not written by this command"):
+            export_hub("default", tmp_path)
+        assert card.read_bytes() == text

@@ -208,7 +208,8 @@ def hub(
             that ship, of shipped weights.
         results: Files of `picosam2 eval --json`, or the report.json of `picosam2 report`: what they
             say of these weights goes into the model card. Repeatable.
-        out: The folder to write. Files of an earlier export are replaced.
+        out: The folder to write. Files of an earlier export are replaced, but for an edited
+            README.md.
     """
     from picosam2.cli._text import size
     from picosam2.export.hub import export_hub

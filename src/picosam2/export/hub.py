@@ -6,13 +6,14 @@ own are exported as ONNX first.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from picosam2._files import atomic_write, sha256_file, write_text
 from picosam2.errors import ConfigError, DataError, WeightsError, require
@@ -22,6 +23,7 @@ from picosam2.runtimes.onnx import read_weights
 from picosam2.runtimes.protocol import RuntimeInfo
 from picosam2.runtimes.weights import find_weights, shipped, shipped_files
 
+CARD: Final = "README.md"
 _DATASETS = {"coco": "COCO val2017, a part", "lvis": "LVIS v0.5 val, a part"}
 
 
@@ -36,14 +38,14 @@ def export_hub(
 
     Args:
         weights: shipped weights by name, or a safetensors file.
-        out: the folder; files of an earlier export are replaced.
+        out: the folder; files of an earlier export are replaced, but for a card that was edited.
         quantized: the same weights in 8 bits: shipped ones by name, or an ONNX file.
         results: result files of `eval` or `report`; their scores of these weights go into the card.
 
     Raises:
         WeightsError: the weights cannot be used, or the files are not of the same weights.
         DataError: a result file cannot be read.
-        ConfigError: `out` cannot be written.
+        ConfigError: `out` cannot be written, or its README.md is not as an earlier export wrote it.
         MissingExtraError: weights of one's own need the extra `train`.
     """
     source = find_weights(weights, "torch")
@@ -53,6 +55,7 @@ def export_hub(
         quantized = f"{weights}-int8"
     small = None if quantized is None else find_weights(quantized)
     runs = list(_runs(results))
+    _check_card(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,19 +74,40 @@ def export_hub(
         ]
     files = {path.relative_to(out).as_posix(): sha256_file(path) for path in written}
     known = set(files.values())
+    card = _card(
+        weights if weights in shipped() else source.stem,
+        info,
+        files,
+        [run for run in runs if run["weights"]["sha256"] in known],
+    )
     about = {
-        CONFIG: _json({**_config(info), "files": files}),
+        CONFIG: _json({**_config(info), "files": files, "card": _sha256(card.encode())}),
         "preprocessor_config.json": _json(_preprocessor(info)),
-        "README.md": _card(
-            weights if weights in shipped() else source.stem,
-            info,
-            files,
-            [run for run in runs if run["weights"]["sha256"] in known],
-        ),
+        CARD: card,
     }
     for name, text in about.items():
         write_text(out / name, text)
     return [*written, *(out / name for name in about)]
+
+
+def _check_card(folder: Path) -> None:
+    """Refuse (`ConfigError`) a folder with a README.md that no export wrote, or that was edited."""
+    if not (folder / CARD).exists():
+        return
+    try:
+        known = json.loads((folder / CONFIG).read_bytes())["card"]
+        same = bool(known == _sha256((folder / CARD).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise ConfigError(
+            f"{folder / CARD} was not written by this command, or was changed since: "
+            "move it away, or choose another --out"
+        )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _exported(source: Path, folder: Path) -> Path:
