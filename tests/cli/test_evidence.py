@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from helpers.color import write_color_onnx
 from helpers.sam_onnx import write_sam_onnx
 from helpers.tiny import make_store, write_coco
+
+from picosam2._files import sha256_file
 
 pytest.importorskip("torch", reason="evaluation needs torch")
 pytest.importorskip("onnx", reason="makes its own weights with onnx")
@@ -51,6 +54,24 @@ def test_from_measurements_to_a_report(cli, inputs, tmp_path):
     done = cli("report", box, "--out", tmp_path / "p", *images)
     assert done.code == 0, done.err
     assert "Objects of COCO" in (tmp_path / "p" / "report.md").read_text()
+
+
+def test_weights_of_one_file_name_are_all_shown(tmp_path):
+    from helpers.configs import CONFIGS, golden
+
+    from picosam2.cli.report import _models
+
+    results = []
+    for number, name in enumerate(sorted(CONFIGS)):
+        file = tmp_path / ("a/run", "b/run", "c/run")[number] / "weights.safetensors"
+        file.parent.mkdir(parents=True)
+        shutil.copy(golden(name, ".safetensors"), file)
+        facts = {"name": str(file), "sha256": sha256_file(file), "runtime": "torch"}
+        results.append({"weights": {**facts, "precision": "fp32"}})
+    models = _models([*results, results[0]])
+    assert list(models) == ["weights fp32", "run/weights fp32", "weights fp32 (2)"]
+    shown = [model.runtime.info.weights_sha256 for model in models.values()]
+    assert shown == [result["weights"]["sha256"] for result in results]
 
 
 def test_compare_says_whether_it_helped(cli, inputs, refused, tmp_path):

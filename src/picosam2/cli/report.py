@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from picosam2.cli._targets import check_folders, check_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from picosam2.predictor import Predictor
 
@@ -122,5 +123,13 @@ def _models(results: Sequence[Mapping[str, Any]]) -> dict[str, Predictor]:
             )
             continue
         if len(predictors) < 3:
-            predictors[f"{Path(str(weights['name'])).stem} {weights['precision']}"] = predictor
+            name = _short_name(Path(str(weights["name"])), weights["precision"], predictors)
+            predictors[name] = predictor
     return predictors
+
+
+def _short_name(path: Path, precision: str, taken: Collection[str]) -> str:
+    """A name that is not taken: most trainings leave a file of the same name."""
+    names = (f"{path.stem} {precision}", f"{path.parent.name}/{path.stem} {precision}")
+    numbered = (f"{names[0]} ({number})" for number in itertools.count(2))
+    return next(name for name in itertools.chain(names, numbered) if name not in taken)
