@@ -4,6 +4,7 @@
  */
 
 import type { Box, Point } from "picosam2/custom";
+import { Ground } from "./ground";
 
 export type Tool = "pick" | "box" | "add" | "remove" | "brush" | "erase" | "move";
 
@@ -78,7 +79,7 @@ export class Stage {
   /** Where the pointer is, for zooming by keys and for the brush's ring. */
   private pointer: { x: number; y: number } | null = null;
   private lastClick = { time: -Infinity, x: 0, y: 0 };
-  private checks: CanvasPattern | null = null;
+  private readonly ground = new Ground();
   private cursor: { x: number; y: number } | null = null;
   private corner: { x: number; y: number } | null = null;
   private frame = 0;
@@ -203,11 +204,8 @@ export class Stage {
     if (!this.source) return;
     // Where the photo is, for whoever drives the page from outside: its scale, left and top.
     canvas.dataset["transform"] = `${scale} ${this.left} ${this.top}`;
-    context.setTransform(scale * ratio, 0, 0, scale * ratio, this.left * ratio, this.top * ratio);
-    context.imageSmoothingEnabled = scale * ratio < 4;
-    context.imageSmoothingQuality = "high";
-    this.checkerboard(ratio);
-    context.drawImage(this.source, 0, 0, this.width, this.height);
+    const place = { scale: scale * ratio, left: this.left * ratio, top: this.top * ratio };
+    this.ground.draw(context, this.source, this.width, this.height, place);
 
     const px = 1 / scale;
     const { objects, hover, points, change, pending } = this.scene;
@@ -244,29 +242,6 @@ export class Stage {
 
   private get paints(): boolean {
     return this.editable && (this.tool === "brush" || this.tool === "erase");
-  }
-
-  /** Under the photo, for where it is transparent; its squares have one size on every screen. */
-  private checkerboard(ratio: number): void {
-    const { context } = this;
-    if (!this.checks) {
-      const tile = document.createElement("canvas");
-      tile.width = tile.height = 16;
-      const paint = tile.getContext("2d");
-      if (!paint) return;
-      paint.fillStyle = "#fff";
-      paint.fillRect(0, 0, 16, 16);
-      paint.fillStyle = "#d4d4d4";
-      paint.fillRect(0, 0, 8, 8);
-      paint.fillRect(8, 8, 8, 8);
-      this.checks = context.createPattern(tile, "repeat");
-    }
-    if (!this.checks) return;
-    this.checks.setTransform(new DOMMatrix().scale(1 / (this.scale * ratio)));
-    context.fillStyle = this.checks;
-    // Half a screen pixel less than the photo, so that an opaque photo has no edge of it.
-    const inset = 0.5 / this.scale;
-    context.fillRect(inset, inset, this.width - 2 * inset, this.height - 2 * inset);
   }
 
   private strokeOf(places: readonly number[]): void {

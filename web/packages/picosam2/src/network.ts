@@ -4,17 +4,30 @@
  * its clamp. A file with anything else is refused, and runs in ONNX Runtime.
  */
 
-import { decode, fields } from "./protobuf.ts";
+import { decode, fields, integers } from "./protobuf.ts";
 import { floats, readTensor, type Tensor, unpackWeights } from "./weights.ts";
 
 // Field numbers of onnx.proto.
 const MODEL = { graph: 7 } as const;
 const GRAPH = { node: 1, initializer: 5 } as const;
-const NODE = { input: 1, output: 2, opType: 4, attribute: 5 } as const;
+const NODE = { input: 1, output: 2, opType: 4, attribute: 5, domain: 7 } as const;
 const ATTRIBUTE = { name: 1, i: 3, s: 4, t: 5, ints: 8 } as const;
 
 /** onnx.proto's number for float32. */
 const FLOAT = 1;
+
+/** The attributes whose meaning is known here; another one may change what an operator does. */
+const ATTRIBUTES: Readonly<Record<string, readonly string[]>> = {
+  Add: [],
+  Clip: [], // before opset 11 its limits were attributes
+  Conv: ["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"],
+  Relu: [],
+  // What is listed beside the first three has no effect on `nearest`.
+  Resize: [
+    "mode", "coordinate_transformation_mode", "nearest_mode",
+    "antialias", "cubic_coeff_a", "exclude_outside", "extrapolation_value", "keep_aspect_ratio_policy",
+  ],
+};
 
 /** A file whose network has other operators than these. */
 export class UnknownNetwork extends Error {}
@@ -81,7 +94,7 @@ function valuesOf({ dims, type, raw }: Tensor): Values {
 
 function readNode(bytes: Uint8Array): { node: Node; constant: Values | null } {
   const inputs: string[] = [];
-  let [op, output] = ["", ""];
+  let [op, output, domain] = ["", "", ""];
   let constant: Values | null = null;
   const numbers = new Map<string, readonly number[]>();
   const texts = new Map<string, string>();
@@ -89,18 +102,20 @@ function readNode(bytes: Uint8Array): { node: Node; constant: Values | null } {
     if (number === NODE.input) inputs.push(decode(body));
     else if (number === NODE.output) output = decode(body);
     else if (number === NODE.opType) op = decode(body);
+    else if (number === NODE.domain) domain = decode(body);
     else if (number === NODE.attribute) {
       let name = "";
       const values: number[] = [];
       for (const field of fields(body)) {
         if (field.number === ATTRIBUTE.name) name = decode(field.body);
         else if (field.number === ATTRIBUTE.s) texts.set(name, decode(field.body));
-        else if (field.number === ATTRIBUTE.i || field.number === ATTRIBUTE.ints) values.push(field.value);
+        else if (field.number === ATTRIBUTE.i || field.number === ATTRIBUTE.ints) values.push(...integers(field));
         else if (field.number === ATTRIBUTE.t) constant = valuesOf(readTensor(field.body));
       }
       numbers.set(name, values);
     }
   }
+  if (domain && domain !== "ai.onnx") op = `${domain}.${op}`; // another operator, whatever its name
   return { node: { op, inputs, output, numbers, texts }, constant: op === "Constant" ? constant : null };
 }
 
@@ -122,6 +137,7 @@ export function layersOf(graph: Graph, zeros: string | null = null): Layer[] {
   const merged = new Set<Node>();
   const doubled = new Map<string, string>();
   for (const node of nodes) {
+    checkAttributes(node);
     if (merged.has(node)) continue;
     const inputs = node.inputs.map(renamed);
     let output = node.output;
@@ -149,10 +165,10 @@ export function layersOf(graph: Graph, zeros: string | null = null): Layer[] {
         merged.add(sum);
       }
     } else if (node.op === "Add") residual = inputs[1]!;
-    else if (node.op === "Relu" || node.op === "Clip") limit(node);
-    else throw new UnknownNetwork(`the operator ${node.op}`);
+    else limit(node);
     const next = only(output);
-    if (next && (next.op === "Relu" || next.op === "Clip") && low === -Infinity) limit(next);
+    const limited = low !== -Infinity || high !== Infinity;
+    if (next && (next.op === "Relu" || next.op === "Clip") && !limited) limit(next);
     const source = doubled.get(inputs[0]!);
     if (source && kind !== "depthwise") throw new UnknownNetwork("a Resize before a full convolution");
     const input = source ?? inputs[0]!;
@@ -191,10 +207,23 @@ function withoutZeros(
   return { nodes: left, renamed };
 }
 
-function limits(node: Node, constants: Graph["constants"]): [low: number, high: number] {
-  if (node.op === "Relu") return [0, Infinity];
-  const [low, high] = [1, 2].map((i) => constants.get(node.inputs[i] ?? "")?.data[0]);
-  return [low ?? -Infinity, high ?? Infinity];
+function checkAttributes({ op, numbers, texts }: Node): void {
+  const known = ATTRIBUTES[op];
+  if (!known) throw new UnknownNetwork(`the operator ${op}`);
+  for (const name of [...numbers.keys(), ...texts.keys()]) {
+    if (!known.includes(name)) throw new UnknownNetwork(`the attribute ${name} of ${op}`);
+  }
+}
+
+function limits({ op, inputs }: Node, constants: Graph["constants"]): [low: number, high: number] {
+  if (op === "Relu") return [0, Infinity];
+  const limit = (input: string | undefined, otherwise: number): number => {
+    if (!input) return otherwise;
+    const value = constants.get(input)?.data;
+    if (value?.length !== 1) throw new UnknownNetwork("a Clip whose limits are not float32 numbers in the file");
+    return value[0]!;
+  };
+  return [limit(inputs[1], -Infinity), limit(inputs[2], Infinity)];
 }
 
 function checkDoubling(node: Node, constants: Graph["constants"]): void {
@@ -210,21 +239,31 @@ function convolution(
   node: Node,
   constants: Graph["constants"],
 ): Pick<Layer, "kind" | "filters" | "bias" | "stride" | "pad"> {
+  const { numbers, texts } = node;
   const filters = constants.get(node.inputs[1]!);
   if (!filters) throw new UnknownNetwork("a convolution whose filters are computed");
-  if (filters.data.length === 0) throw new UnknownNetwork("filters that are not float32");
+  if (filters.dims.length !== 4) throw new UnknownNetwork("a convolution of other than two dimensions");
   const [out, perGroup, size, width] = filters.dims as [number, number, number, number];
-  const { numbers } = node;
+  if (filters.data.length !== out * perGroup * size * width) {
+    throw new UnknownNetwork("filters that are not float32, or not in the file");
+  }
   const same = (name: string, otherwise: number): number => {
-    const [first, ...rest] = numbers.get(name) ?? [otherwise];
+    const [first = otherwise, ...rest] = numbers.get(name) ?? [];
     if (rest.some((value) => value !== first)) throw new UnknownNetwork(`a convolution with uneven ${name}`);
-    return first!;
+    return first;
   };
-  const group = numbers.get("group")?.[0] ?? 1;
+  const group = same("group", 1);
   const depthwise = group > 1 && group === out && perGroup === 1;
   if ((group > 1 && !depthwise) || same("dilations", 1) !== 1 || size !== width) {
     throw new UnknownNetwork("a convolution of another kind");
   }
-  const bias = node.inputs[2] ? constants.get(node.inputs[2])?.data ?? null : null;
-  return { kind: depthwise ? "depthwise" : "conv", filters, bias, stride: same("strides", 1), pad: same("pads", 0) };
+  const pad = same("pads", 0);
+  if ((texts.get("auto_pad") ?? "NOTSET") !== "NOTSET" || pad >= size) {
+    throw new UnknownNetwork("a convolution that is padded in another way");
+  }
+  const bias = node.inputs[2] ? constants.get(node.inputs[2])?.data : null;
+  if (bias === undefined || (bias && bias.length !== out)) {
+    throw new UnknownNetwork("biases that are not float32 numbers in the file");
+  }
+  return { kind: depthwise ? "depthwise" : "conv", filters, bias, stride: same("strides", 1), pad };
 }

@@ -17,6 +17,7 @@ import {
   type Region,
   type RgbaImage,
   type Window,
+  widthOf,
 } from "./geometry.ts";
 import { drawPlanes, followingBox, PLANES, probability } from "./guidance.ts";
 import type { Mask } from "./masks.ts";
@@ -35,6 +36,9 @@ const CLICK_CHANNEL = 1;
 
 /** Masks of larger images are measured on a grid whose long side has at most this many cells. */
 const GRID_SIDE = 1280;
+
+/** Cells across the window of a glimpse: its outline is for the eye, while the pointer moves. */
+const GLIMPSE_SIDE = 320;
 
 /**
  * Runs the network: crops (B, S, S, 3) RGB 8 bits, with guidance (B, 3, S, S) if it takes any, to
@@ -77,8 +81,10 @@ export class Candidate {
     private readonly width: number,
     private readonly height: number,
     readonly draw: Draw,
+    /** Pixels in a cell of `preview` at least. */
+    step = 1,
   ) {
-    this.coarse = gridOf(width, height, Math.ceil(Math.max(width, height) / GRID_SIDE));
+    this.coarse = gridOf(width, height, Math.max(Math.ceil(Math.max(width, height) / GRID_SIDE), step));
   }
 
   /** The same window and score with other logits. */
@@ -395,13 +401,14 @@ export class Predictor {
     return this.candidate({ logits, side: ladder.side, windows: [ladder.windows[place]!] }, 0, score);
   }
 
-  /** One scale of a click alone: what there is time for while the pointer moves. */
+  /** One scale of a click alone, and coarsely: what there is time for while the pointer moves. */
   async glimpse(point: Point, scale: number): Promise<{ candidate: Candidate; measured: Float32Array }> {
     const { height, width } = this.image;
     const window = this.clickWindows(point)[scale]!;
     const maps = await this.maps([window], CLICK_CHANNEL);
     const measured = features(maps, height, width);
-    return { candidate: this.candidate(maps, 0, ruleScore(measured, 0)), measured };
+    const step = Math.ceil(widthOf(window) / GLIMPSE_SIDE);
+    return { candidate: this.candidate(maps, 0, ruleScore(measured, 0), step), measured };
   }
 
   clickWindows(point: Point): Window[] {
@@ -421,13 +428,13 @@ export class Predictor {
     return result;
   }
 
-  private candidate(maps: Maps, index: number, score: number): Candidate {
+  private candidate(maps: Maps, index: number, score: number, step = 1): Candidate {
     // The score of an empty mask is 0.
-    return this.pasted(maps, index, mapAt(maps, index).some((logit) => logit > 0) ? score : 0);
+    return this.pasted(maps, index, mapAt(maps, index).some((logit) => logit > 0) ? score : 0, step);
   }
 
-  /** One window's logits on the image. */
-  private pasted(maps: Maps, index: number, score: number): Candidate {
+  /** One window's logits on the image, measured on cells of `step` pixels at least. */
+  private pasted(maps: Maps, index: number, score: number, step = 1): Candidate {
     const { height, width } = this.image;
     const window = maps.windows[index]!;
     const map = mapAt(maps, index);
@@ -437,7 +444,7 @@ export class Predictor {
         x0: window.x0 / step, y0: window.y0 / step, x1: window.x1 / step, y1: window.y1 / step,
       };
       return pasteRegion(map, maps.side, scaled, grid.height, grid.width, clip);
-    });
+    }, step);
   }
 
   private async maps(

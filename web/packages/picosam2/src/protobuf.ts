@@ -34,6 +34,14 @@ export function* fields(bytes: Uint8Array): Generator<Field> {
   }
 }
 
+/** The integers of a repeated field: one, or several packed together. */
+export function integers({ wire, value, body }: Field): number[] {
+  if (wire !== 2) return [value];
+  const out: number[] = [];
+  for (let at = 0, next = 0; at < body.length; out.push(next)) [next, at] = varint(body, at);
+  return out;
+}
+
 export function varint(bytes: Uint8Array, from: number): [value: number, next: number] {
   let value = 0;
   let at = from;

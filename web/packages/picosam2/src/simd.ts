@@ -34,13 +34,21 @@ interface Kernels {
 /** Channels are stored in fours. */
 const fours = (channels: number): number => Math.ceil(channels / 4) * 4;
 
-interface Plane {
-  readonly at: number;
+interface Size {
   readonly height: number;
   readonly width: number;
-  /** As stored: a multiple of four. */
   readonly channels: number;
 }
+
+interface Plane extends Size {
+  readonly at: number;
+}
+
+/** As stored. */
+const floats = ({ height, width, channels }: Size): number => height * width * fours(channels);
+
+const alike = (a: Size, b: Size): boolean =>
+  a.height === b.height && a.width === b.width && a.channels === b.channels;
 
 interface Plan {
   readonly steps: readonly (() => void)[];
@@ -75,11 +83,10 @@ export class SimdRuntime implements Runtime {
     const kernels = instance.exports as unknown as Kernels;
     const weights = new Memory(kernels.memory, 1024);
     const packed = packedWeights(guided ?? plain, weights);
-    const side = facts.inputSize;
-    const plans = [plain, ...(guided ? [guided] : [])].map((layers) =>
-      planned(layers, packed, kernels, new Memory(kernels.memory, weights.end), side),
-    );
-    return new SimdRuntime(facts, kernels, plans[1] ?? null, plans[0]!);
+    // They run in turn: both may use the same memory.
+    const plan = (layers: readonly Layer[]): Plan =>
+      planned(layers, packed, kernels, new Memory(kernels.memory, weights.end), facts);
+    return new SimdRuntime(facts, kernels, guided && plan(guided), plan(plain));
   }
 
   /** Crops (B, S, S, 3) RGB 8 bits, with guidance (B, 3, S, S) or none, to logits (B, K, s, s). */
@@ -93,7 +100,8 @@ export class SimdRuntime implements Runtime {
       this.fill(plan.inputs.get(IMAGE)!, crops.subarray(b * inside * 3, (b + 1) * inside * 3));
       if (plan === this.guided) this.interleave(plan.inputs.get(GUIDANCE)!, planes!);
       for (const step of plan.steps) step();
-      const { at, channels: stored } = plan.logits;
+      const { at } = plan.logits;
+      const stored = fours(channels);
       const logits = new Float32Array(this.kernels.memory.buffer, at, outside * stored);
       for (let c = 0; c < channels; c++) {
         const to = (b * channels + c) * outside;
@@ -232,7 +240,7 @@ function planned(
   weights: ReadonlyMap<Values, number>,
   kernels: Kernels,
   memory: Memory,
-  side: number,
+  { inputSize: side, outputSize, channels }: ModelFacts,
 ): Plan {
   const uses = new Map<string, number>();
   const count = (name: string, by: number): number => {
@@ -241,7 +249,7 @@ function planned(
     return now;
   };
   for (const { input, residual } of layers) for (const name of [input, residual]) if (name) count(name, 1);
-  const floats = ({ height, width, channels }: Omit<Plane, "at">): number => height * width * channels;
+  count(LOGITS, 1); // by whoever reads them
   const planes = new Map<string, Plane>();
   const place = (name: string, height: number, width: number, channels: number): Plane => {
     const size = { height, width, channels };
@@ -250,7 +258,7 @@ function planned(
     return plane;
   };
   const inputs = new Map(
-    [IMAGE, GUIDANCE].filter((name) => uses.has(name)).map((name) => [name, place(name, side, side, 4)]),
+    [IMAGE, GUIDANCE].filter((name) => uses.has(name)).map((name) => [name, place(name, side, side, 3)]),
   );
   const steps = layers.map((layer) => {
     const { kind, residual, output, filters, stride, pad, doubled, low, high } = layer;
@@ -260,39 +268,41 @@ function planned(
     const [height, width] = doubled ? [x.height * 2, x.width * 2] : [x.height, x.width];
     const r = added?.at ?? 0;
     let step: () => void;
+    let y: Plane;
     if (!filters) {
-      const y = place(output, height, width, x.channels);
+      y = place(output, height, width, x.channels);
       step = () => kernels.add(x.at, r, y.at, floats(y), low, high);
     } else {
-      const [channels, inner, size] = filters.dims as [number, number, number, number];
-      const expected = kind === "depthwise" ? channels : inner;
-      if (fours(expected) !== x.channels) throw new UnknownNetwork("a convolution of other channels than it gets");
+      const [outputs, inner, size] = filters.dims as [number, number, number, number];
+      const expected = kind === "depthwise" ? outputs : inner;
+      if (expected !== x.channels) throw new UnknownNetwork("a convolution of other channels than it gets");
       const rows = Math.floor((height + 2 * pad - size) / stride) + 1;
       const columns = Math.floor((width + 2 * pad - size) / stride) + 1;
-      const y = place(output, rows, columns, fours(channels));
-      const w = weights.get(filters)!;
-      if (added && floats(added) !== floats(y)) throw new UnknownNetwork("a sum of planes of different sizes");
+      y = place(output, rows, columns, outputs);
+      const [w, stored, storedInput] = [weights.get(filters)!, fours(outputs), fours(x.channels)];
       if (kind === "depthwise") {
         step = () =>
           kernels.depthwise(
-            x.at, w, y.at, height, width, doubled ? 1 : 0, x.channels, size, stride, pad, rows, columns, low, high,
+            x.at, w, y.at, height, width, doubled ? 1 : 0, stored, size, stride, pad, rows, columns, low, high,
           );
       } else if (size === 1 && stride === 1 && pad === 0) {
-        step = () => kernels.pointwise(x.at, w, r, y.at, rows * columns, x.channels, y.channels, low, high);
+        step = () => kernels.pointwise(x.at, w, r, y.at, rows * columns, storedInput, stored, low, high);
       } else {
-        const k = size * size * x.channels;
+        const k = size * size * storedInput;
         const row = memory.take(columns * k);
-        const line = columns * y.channels * 4;
+        const line = columns * stored * 4;
         step = () => {
           for (let i = 0; i < rows; i++) {
             const [from, to] = [r && r + i * line, y.at + i * line];
-            kernels.patches(x.at, row, height, width, x.channels, size, stride, pad, i, columns);
-            kernels.pointwise(row, w, from, to, columns, k, y.channels, low, high);
+            kernels.patches(x.at, row, height, width, storedInput, size, stride, pad, i, columns);
+            kernels.pointwise(row, w, from, to, columns, k, stored, low, high);
           }
         };
         memory.give(row, columns * k);
       }
     }
+    // ONNX repeats what is smaller: the kernels do not.
+    if (added && !alike(added, y)) throw new UnknownNetwork("a sum of planes of different sizes");
     for (const name of [layer.input, residual]) {
       if (name === null || count(name, -1) > 0) continue;
       const plane = planes.get(name)!;
@@ -302,5 +312,8 @@ function planned(
   });
   const logits = planes.get(LOGITS);
   if (!logits) throw new UnknownNetwork("no logits");
+  if (!alike(logits, { height: outputSize, width: outputSize, channels })) {
+    throw new UnknownNetwork("logits of another size than its description says");
+  }
   return { steps, inputs, logits };
 }

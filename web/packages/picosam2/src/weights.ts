@@ -6,7 +6,7 @@
  * twice the processor time in WebAssembly.
  */
 
-import { bytesField, concat, decode, fields, textField, varint, varintField } from "./protobuf.ts";
+import { bytesField, concat, decode, fields, integers, textField, varintField } from "./protobuf.ts";
 
 /** Filters with fewer values than this a channel keep float16: a scale would weigh as much. */
 const LEAST_FILTER = 32;
@@ -180,10 +180,8 @@ export function readTensor(bytes: Uint8Array): Tensor {
   let [name, type, raw] = ["", 0, new Uint8Array(0) as Uint8Array];
   const dims: number[] = [];
   for (const field of fields(bytes)) {
-    if (field.number === TENSOR.dims && field.wire === 0) dims.push(field.value);
-    else if (field.number === TENSOR.dims) {
-      for (let at = 0, value = 0; at < field.body.length; dims.push(value)) [value, at] = varint(field.body, at);
-    } else if (field.number === TENSOR.type) type = field.value;
+    if (field.number === TENSOR.dims) dims.push(...integers(field));
+    else if (field.number === TENSOR.type) type = field.value;
     else if (field.number === TENSOR.name) name = decode(field.body);
     else if (field.number === TENSOR.raw || field.number === TENSOR.floats) raw = field.body;
   }

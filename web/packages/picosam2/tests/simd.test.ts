@@ -92,18 +92,25 @@ describe("a graph", () => {
   const constants: Graph["constants"] = new Map([
     ["w", ones(4, 4, 1, 1)], ["uneven", ones(4, 4, 3, 1)], ["pairs", ones(4, 2, 1, 1)],
     ["double", { dims: [4], data: Float32Array.of(1, 1, 2, 2) }], ["triple", { dims: [4], data: Float32Array.of(1, 1, 3, 3) }],
-    ["zero", ones(1)], ["six", { dims: [1], data: Float32Array.of(6) }],
+    ["zero", ones(1)], ["six", { dims: [1], data: Float32Array.of(6) }], ["bias", ones(4)], ["pair", ones(2)],
+    ["cube", ones(4, 4, 1, 1, 1)], ["elsewhere", { dims: [4, 4, 1, 1], data: new Float32Array(0) }],
+    ["taps", ones(4, 1, 3, 3)],
   ]);
 
   it("becomes convolutions with what is added and clamped", () => {
     const nodes = [
       node("Conv", ["image", "w"], "a"), node("Relu", ["a"], "b"), node("Conv", ["b", "w"], "c"),
       node("Add", ["b", "c"], "d"), node("Clip", ["d", "", "six"], "e"), node("Add", ["e", "image"], "logits"),
+      node("Clip", ["logits", "", "six"], "f"), node("Relu", ["f"], "g"),
+      node("Conv", ["g", "taps", "bias"], "h", [["group", [4]], ["pads", [1, 1, 1, 1]], ["auto_pad", []]], [["auto_pad", "NOTSET"]]),
     ];
     expect(layersOf({ nodes, constants })).toMatchObject([
       { kind: "conv", input: "image", residual: null, output: "b", low: 0, high: Infinity },
       { kind: "conv", input: "b", residual: "b", output: "e", low: -Infinity, high: 6 },
-      { kind: "add", input: "e", residual: "image", output: "logits" },
+      // A second clamp does not undo the first.
+      { kind: "add", input: "e", residual: "image", output: "f", low: -Infinity, high: 6 },
+      { kind: "add", input: "f", residual: null, output: "g", low: 0, high: Infinity },
+      { kind: "depthwise", input: "g", output: "h", pad: 1, bias: ones(4).data },
     ]);
   });
 
@@ -113,6 +120,19 @@ describe("a graph", () => {
     ["uneven filters", [node("Conv", ["image", "uneven"], "logits")]],
     ["uneven strides", [node("Conv", ["image", "w"], "logits", [["strides", [1, 2]]])]],
     ["groups", [node("Conv", ["image", "pairs"], "logits", [["group", [2]]])]],
+    ["dilations", [node("Conv", ["image", "w"], "logits", [["dilations", [2, 2]]])]],
+    ["three dimensions", [node("Conv", ["image", "cube"], "logits")]],
+    ["filters that are not in the file", [node("Conv", ["image", "elsewhere"], "logits")]],
+    ["biases that are computed", [node("Conv", ["image", "w", "image"], "logits")]],
+    ["biases of another number", [node("Conv", ["image", "w", "pair"], "logits")]],
+    ["uneven pads", [node("Conv", ["image", "taps"], "logits", [["group", [4]], ["pads", [0, 0, 1, 1]]])]],
+    ["pads wider than the filter", [node("Conv", ["image", "w"], "logits", [["pads", [1, 1, 1, 1]]])]],
+    ["pads by rule", [node("Conv", ["image", "w"], "logits", [], [["auto_pad", "SAME_UPPER"]])]],
+    ["limits that are attributes", [node("Clip", ["image"], "logits", [["min", []], ["max", []]])]],
+    ["limits that are computed", [node("Clip", ["image", "image"], "logits")]],
+    ["limits of another number", [node("Clip", ["image", "pair"], "logits")]],
+    ["an attribute of old", [node("Add", ["image", "image"], "logits", [["broadcast", [1]]])]],
+    ["an operator of another domain", [node("com.microsoft.Conv", ["image", "w"], "logits")]],
     ["another size", [node("Resize", ["image", "", "triple"], "a", [], nearest), node("Conv", ["a", "w"], "logits")]],
     ["another filter", [node("Resize", ["image", "", "double"], "a"), node("Conv", ["a", "w"], "logits")]],
     ["a Resize at the end", [node("Resize", ["image", "", "double"], "logits", [], nearest)]],
