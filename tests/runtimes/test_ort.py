@@ -87,6 +87,50 @@ def test_openvino_leaves_the_home_folder_untouched(tmp_path: Path) -> None:
     assert list(home.rglob("*")) == []
 
 
+LABELME = """
+import numpy as np
+from picosam2.apps.labelme import register
+model = register()()
+import osam, picosam2
+prompt = osam.types.Prompt(points=np.array([[353, 349]]), point_labels=np.array([1]))
+request = osam.types.GenerateRequest(
+    model="picosam2:latest", image=picosam2.sample(), prompt=prompt
+)
+assert model.generate(request).annotations
+"""
+
+
+def test_label_tools_that_import_it_themselves_leave_the_home_folder_untouched(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("osam", reason="osam is an extra")
+    home = tmp_path / "home"
+    home.mkdir()
+    in_home(home, "-c", LABELME)
+    assert list(home.rglob("*")) == []
+
+
+MODULES = """
+import importlib, os, pkgutil, sys
+import picosam2.errors
+import picosam2
+for module in pkgutil.walk_packages(picosam2.__path__, "picosam2."):
+    if module.name != "picosam2.__main__":
+        try:
+            importlib.import_module(module.name)
+        except (ImportError, picosam2.errors.MissingExtraError):  # an extra is not installed
+            pass
+assert "onnxruntime" not in sys.modules or os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+"""
+
+
+def test_no_module_imports_it_through_another_package(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    in_home(home, "-c", MODULES)
+    assert not list(home.rglob("*onnxruntime*"))
+
+
 def test_everything_imports_it_in_one_place() -> None:
     collected = {
         path.relative_to(SRC).as_posix()

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from picosam2.errors import MissingExtraError, require
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Point, Prompt
+from picosam2.runtimes.ort import disable_telemetry
 from picosam2.runtimes.weights import find_weights
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def register(weights: str | os.PathLike[str] = "default", *, threads: int | None
 
     Raises `MissingExtraError` without osam, `WeightsError` for weights that do not exist.
     """
+    disable_telemetry()
     osam: ModuleType = require("osam", "labelme")
     path = find_weights(weights)
 
@@ -156,6 +158,7 @@ def add_to_labelme(
 
     Raises `MissingExtraError` without labelme, or with one whose lists are elsewhere.
     """
+    disable_telemetry()
     require("labelme", "labelme")
     register(weights, threads=threads)
     app: Any = require("labelme.app", "labelme")
