@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from picosam2.data.image_store import ImageStore, ImageStoreConfig, prepare_imag
 from picosam2.data.store import SourceFiles
 from picosam2.errors import ConfigError, StoreError
 from picosam2.evaluation.leak_check import check_leaks
+from picosam2.images import load_image
 
 CONFIG = ImageStoreConfig(validation=0.3, images_per_part=3)
 
@@ -64,6 +66,29 @@ def test_validation_images_are_kept_as_coco_too(kept: Path) -> None:
     numbers = np.flatnonzero(store.images["validation"])
     for image, number in zip(held, numbers, strict=True):
         assert np.array_equal(image.instances[0].mask(), store.mask(int(number)))
+
+
+def test_images_of_one_source_name_id_and_file_name_stay_on_their_sides(tmp_path: Path) -> None:
+    """As of two exports of a label tool, which number their images anew."""
+    sources = []
+    for start in (0, 40):
+        source = write_coco(tmp_path / str(start), 6, start=start)
+        document = json.loads(source.annotations.read_text())
+        for number, entry in enumerate(document["images"]):
+            name = f"frame_{number:06d}.png"
+            (source.images / entry["file_name"]).rename(source.images / name)
+            entry["file_name"] = name
+            annotation = document["annotations"][number]
+            entry["id"] = annotation["image_id"] = annotation["id"] = number + 1
+        source.annotations.write_text(json.dumps(document))
+        sources.append(replace(source, name="coco"))
+    prepare_images(sources, tmp_path / "store", CONFIG, workers=1)
+    store = ImageStore(tmp_path / "store")
+    numbers = np.flatnonzero(store.images["validation"])
+    held = store.held_out()
+    assert 0 < len(held) == len(numbers) < 12
+    for image, number in zip(held, numbers, strict=True):
+        assert np.array_equal(load_image(image.path), store.image(int(number)))
 
 
 def test_evaluated_images_are_recognized(kept: Path, sources: list[SourceFiles]) -> None:

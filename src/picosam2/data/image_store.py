@@ -33,7 +33,13 @@ from picosam2.data.coco import AnnotatedImage, EntryProblem, read_coco
 from picosam2.data.crop_files import save_array
 from picosam2.data.datasets import read_annotations
 from picosam2.data.split import split
-from picosam2.data.store import ProgressCounter, SourceFiles, hash_images, write_validation
+from picosam2.data.store import (
+    ProgressCounter,
+    SourceFiles,
+    hash_images,
+    kept_for_validation,
+    write_validation,
+)
 from picosam2.data.workers import workers as in_processes
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
 from picosam2.images import load_image
@@ -134,13 +140,10 @@ def prepare_images(
         for count in in_parallel(_write_part, waiting):
             counter.add(count)
     summaries = [_summary(job.summary) for job in jobs]
-    kept_names = {
-        (entry["source"], entry["id"], entry["file_name"])
-        for summary in summaries
-        for entry in summary["images"]
-        if entry["validation"]
-    }
-    write_validation(out, [i for i in images if (i.source, i.id, i.path.name) in kept_names])
+    held_out: list[AnnotatedImage] = []
+    for job, summary in zip(jobs, summaries, strict=True):
+        held_out += kept_for_validation(job.images, summary["images"])
+    write_validation(out, held_out)
     write_json(out / "images.json", {**plan, "complete": True})
     problems = [problem for annotations in read for problem in annotations.problems]
     for summary in summaries:
@@ -223,7 +226,8 @@ def _write_part(job: _Job) -> int:
     names: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
     at = written = 0
-    for image, image_hash, kept in zip(job.images, job.hashes, job.validation, strict=True):
+    planned = zip(job.images, job.hashes, job.validation, strict=True)
+    for place, (image, image_hash, kept) in enumerate(planned):
         try:
             decoded = load_image(image.path)
             if decoded.shape[:2] != (image.height, image.width):
@@ -247,7 +251,8 @@ def _write_part(job: _Job) -> int:
         images.append((image.id, job.names.index(image.source), kept, *decoded.shape[:2], at))
         names.append(
             {
-                "source": image.source, "id": image.id, "file_name": image.path.name,
+                "place": place, "source": image.source, "id": image.id,
+                "file_name": image.path.name,
                 "dhash": f"{image_hash or 0:016x}", "validation": kept,
             }
         )  # fmt: skip

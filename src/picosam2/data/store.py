@@ -283,7 +283,7 @@ def _prepare(
     summaries = [_read_summary(job.summary) for job in jobs]
     held_out: list[AnnotatedImage] = []
     for job, summary in zip(jobs, summaries, strict=True):
-        held_out += _kept(job, summary)
+        held_out += kept_for_validation(job.images, summary["photos"])
     digest = write_validation(out, held_out)
     write_json(out / "store.json", {**plan, "complete": True, "validation_sha256": digest})
     return PrepareResult(
@@ -296,14 +296,20 @@ def _prepare(
     )
 
 
-def _kept(job: _Job, summary: Mapping[str, Any]) -> Iterator[AnnotatedImage]:
+def kept_for_validation(
+    images: Sequence[AnnotatedImage], entries: Sequence[Mapping[str, Any]]
+) -> Iterator[AnnotatedImage]:
     """The images of a shard that are kept for validation and could be used.
 
     Two images may share source, id and name, so they are known by their places.
+
+    Args:
+        images: all of the shard.
+        entries: of those that could be used, in the same order, what the shard's summary says.
     """
-    listed = iter(summary["photos"])
+    listed = iter(entries)
     entry = next(listed, None)
-    for place, image in enumerate(job.images):
+    for place, image in enumerate(images):
         if entry is None:
             return
         key = (image.source, image.id, image.path.name)
