@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 import json
 import re
@@ -24,6 +25,7 @@ from starlette.testclient import TestClient
 from picosam2.apps.http.app import create_app
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.sessions import Sessions
+from picosam2.cli.serve import serve
 from picosam2.errors import ConfigError
 from picosam2.masks import rle_decode
 from picosam2.predictor import Predictor
@@ -171,6 +173,21 @@ def test_mistakes_are_told(client, url, content, headers, status, message):
     answer = client.post(url, content=content, headers=headers)
     assert answer.status_code == status
     assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("url", "content", "option"),
+    [
+        ("/v1/sessions", "LARGE", "--max-megapixels"),
+        ("/v1/segment?point=3,3", b"x" * 60_001, "--max-body-mb"),
+        ("/v1/segment?" + "point=3,3&" * 5, "IMAGE", "--max-prompts"),
+    ],
+)
+def test_a_limit_names_the_option_that_moves_it(client, url, content, option):
+    content = {"IMAGE": image_bytes(), "LARGE": image_bytes(101, 100)}.get(content, content)
+    message = client.post(url, content=content, headers=JPEG).json()["error"]
+    assert message.endswith(f"(or start the server with a larger {option})")
+    assert option.removeprefix("--").replace("-", "_") in inspect.signature(serve).parameters
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from picosam2.apps.http.errors import RequestError, busy, wrong_image
+from picosam2.apps.http.errors import RequestError, busy, larger, wrong_image
 from picosam2.apps.http.given_masks import PromptRequest
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.schemas import (
@@ -90,7 +90,9 @@ class Bodies:
         """
         limits = self._limits
         most = limits.body
-        too_large = RequestError(413, f"the body is too large: send at most {most:,} bytes")
+        too_large = RequestError(
+            413, f"the body is too large: send at most {most:,} bytes" + larger("--max-body-mb")
+        )
         length = request.headers.get("content-length", "")
         if (
             length.isascii()
@@ -116,7 +118,8 @@ class Bodies:
                     if len(body) > LARGE_BODY and not self._is_idle():
                         await asyncio.sleep(_PAUSE)
         except TimeoutError:
-            raise RequestError(408, "the body took too long to arrive") from None
+            message = "the body took too long to arrive" + larger("--seconds")
+            raise RequestError(408, message) from None
         return body
 
 

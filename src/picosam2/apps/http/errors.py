@@ -29,11 +29,16 @@ def error_response(
     return JSONResponse({"error": message}, status_code=status, headers=headers)
 
 
+def larger(option: str) -> str:
+    """What to add to a message about a limit: the option of `picosam2 serve` that moves it."""
+    return f" (or start the server with a larger {option})"
+
+
 def wrong_image(error: PicoSAM2Error) -> RequestError:
     """An image is refused."""
     message = str(error)
     if "the limit is" in message:
-        message += " (or start the server with a larger --max-megapixels)"
+        message += larger("--max-megapixels")
     return RequestError(400, message)
 
 

@@ -24,7 +24,7 @@ from pydantic import (
     field_validator,
 )
 
-from picosam2.apps.http.errors import RequestError
+from picosam2.apps.http.errors import RequestError, larger
 from picosam2.apps.http.given_masks import PromptRequest, read_prompt_request
 from picosam2.apps.http.limits import Limits
 
@@ -153,12 +153,12 @@ class SessionBody(_Model):
 
 def check_count(limits: Limits, prompts: int, points: int) -> None:
     """Raise `RequestError` for more objects or points than one request may have."""
-    for count, most, name in (
-        (prompts, limits.prompts, "prompts"),
-        (points, limits.points, "points"),
+    for count, most, name, more in (
+        (prompts, limits.prompts, "prompts", larger("--max-prompts")),
+        (points, limits.points, "points", ""),
     ):
         if count > most:
-            raise RequestError(400, f"{count} {name} are too many: send up to {most}")
+            raise RequestError(400, f"{count} {name} are too many: send up to {most}{more}")
 
 
 def _count_points(value: Any) -> int:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from picosam2.apps.http.bodies import LARGE_BODY, Bodies, Bytes, Held, Job
 from picosam2.apps.http.decoding import Decoders
-from picosam2.apps.http.errors import RequestError, wrong_image
+from picosam2.apps.http.errors import RequestError, larger, wrong_image
 from picosam2.apps.http.given_masks import PromptRequest, with_mask
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.turns import Stop, Turns, in_thread, while_connected
@@ -176,7 +176,8 @@ class Service:
         def check() -> None:
             stop.check()
             if time.monotonic() > deadline:
-                raise RequestError(503, "this took too long: send fewer prompts or clicks")
+                message = "this took too long: send fewer prompts or clicks" + larger("--seconds")
+                raise RequestError(503, message)
 
         for i in range(0, len(job.prompts), step):
             check()
