@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -170,3 +171,197 @@ def test_without_a_network(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     message = refused(*words(folder, "sam2:facebook/sam2.1-hiera-tiny", tmp_path / "cache"))
     assert "there is no folder facebook/sam2.1-hiera-tiny, and no model of that name" in message
+
+
+# --- what nobody annotated ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def patch_finder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finder of colored patches instead of the shipped one."""
+    from helpers.box_finder import PatchFinder
+
+    finder: Any = PatchFinder()
+    finder.info = SimpleNamespace(weights_sha256="0" * 64)
+    monkeypatch.setattr("picosam2.runtimes.finder.opened_finder", lambda: finder)
+
+
+@pytest.fixture
+def color_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher that goes by color, whatever is asked for."""
+    from helpers.dense_tiny import ColorTeacher
+
+    monkeypatch.setattr("picosam2.distillation.teachers.open_teacher", lambda *_: ColorTeacher())
+
+
+def dense_words(out: Path, *more: object, teacher: str = "checkpoint:x") -> tuple[object, ...]:
+    return ("teach", "--dense", "--teacher", teacher, "--out", out, "--device", "cpu", *more)
+
+
+@pytest.mark.usefixtures("patch_finder", "color_teacher")
+def test_from_images_to_a_store_and_a_student(cli: Any, tmp_path: Path) -> None:
+    """Two sources and a folder; the store has both kinds, and training draws from both."""
+    from helpers.dense_tiny import write_images, write_source
+
+    from picosam2.data.store import Store
+
+    source = write_source(tmp_path, 5)
+    evaluated = write_images(tmp_path / "evaluated", 1, start=2)
+    loose = write_images(tmp_path / "loose", 2, start=6)
+    patches = ("--source", "patches", source.annotations, source.images)
+    out = tmp_path / "dense"
+    more = (*patches, "--images", loose, "--exclude", evaluated)
+    done = cli(*dense_words(out, *more))
+    assert done.code == 0, done.err
+    assert "1 parts written, 0 were there already" in done.out
+    assert "14 new masks in 6 images" in done.out
+    assert "7/7 images, " in done.err
+    assert "1 images or annotations were left out:\n  image 002.png: shows what" in done.err
+    files = [out / "annotations" / "patches.json", out / "annotations" / "loose.json"]
+    assert all(str(file) in done.out for file in files)
+    again = cli(*dense_words(out, *more))
+    assert "0 parts written, 1 were there already" in again.out
+    store = tmp_path / "store"
+    taken = ("--source", "dense", files[0], source.images, "--source", "loose", files[1], loose)
+    made = cli("data", "prepare", *patches, *taken, "--context", 64, "--out", store)
+    assert made.code == 0, made.err
+    assert Store(store).source_names == ("dense-loose", "dense-patches", "patches")
+    measured = tmp_path / "measured.json"
+    leak = cli(
+        "eval", "--weights", "default-int8", "--protocol", "box", "--images", loose,
+        "--annotations", files[1], "--check-leak", store, "--json", measured,
+    )  # fmt: skip
+    assert leak.code == 0, leak.err
+    assert "2 of the 2 images measured on are in the training store" in leak.err + leak.out
+    trained = cli(
+        "train", "--recipe", "debug", "--store", store, "--out", tmp_path / "run",
+        "--no-validate", "--device", "cpu", "--set", "train.samples=16", "--set", "train.batch=8",
+        "--set", "train.sources={dense-loose=0.5}",
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
+
+
+@pytest.mark.usefixtures("patch_finder", "color_teacher")
+def test_dense_processes_of_torchrun(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from helpers.dense_tiny import write_images
+
+    loose = write_images(tmp_path / "loose", 33)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    results = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        results.append(cli(*dense_words(tmp_path / "dense", "--images", loose)))
+    assert [done.code for done in results] == [0, 0]
+    assert [done.out.count("new masks") for done in results] == [0, 1]
+    assert "99 new masks in 33 images" in results[1].out
+    assert results[1].err == ""
+
+
+@pytest.mark.usefixtures("patch_finder")
+def test_a_checkpoint_teaches_dense(cli: Any, tiny_onnx: Path, tmp_path: Path) -> None:
+    from helpers.dense_tiny import write_images
+
+    loose = write_images(tmp_path / "loose", 1)
+    spec = f"checkpoint:{tiny_onnx}"
+    words = dense_words(tmp_path / "d", "--images", loose, "--confidence", 0, teacher=spec)
+    done = cli(*words)
+    assert done.code == 0, done.err
+    assert "1 parts written" in done.out
+    other = ("--images", loose, "--confidence", 0.3)
+    refusal = cli(*dense_words(tmp_path / "d", *other, teacher=spec))
+    assert refusal.code == 2
+    assert "holds dense masks with other settings: choose another folder" in refusal.err
+
+
+@pytest.mark.usefixtures("patch_finder")
+def test_a_sam_pair_teaches_dense(cli: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="writes its own model with onnx")
+    from helpers.dense_tiny import write_images
+    from helpers.sam_onnx import write_sam_onnx
+
+    loose = write_images(tmp_path / "loose", 1)
+    pair = write_sam_onnx(tmp_path / "sam")
+    done = cli(*dense_words(tmp_path / "d", "--images", loose, teacher=f"onnx:{pair}"))
+    assert done.code == 0, done.err
+    (pair / "decoder.onnx").replace(pair / "encoder.onnx")
+    (pair / "decoder.onnx").write_bytes((pair / "encoder.onnx").read_bytes())
+    refusal = cli(*dense_words(tmp_path / "e", "--images", loose, teacher=f"onnx:{pair}"))
+    assert refusal.code == 2
+    assert "is no encoder of SAM: it must take" in refusal.err
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.fixture
+def nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What costs time fails: opening teachers, finders and stores, and reading annotations."""
+
+    def fail(*_args: object, **_options: object) -> None:
+        raise AssertionError("something that costs time was begun")
+
+    for name in (
+        "picosam2.distillation.teachers.open_teacher",
+        "picosam2.runtimes.finder.opened_finder",
+        "picosam2.distillation.dense.read_annotations",
+        "picosam2.data.store.Store.__init__",
+    ):
+        monkeypatch.setattr(name, fail)
+
+
+@pytest.mark.usefixtures("nothing_is_opened")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--out d --coco shapes.json shapes-images", "give either --store STORE, to ask about"),
+        ("--dense --store s --out d --images shapes-images", "give either --store STORE"),
+        ("--dense --out d", "there is nothing to teach about: add --images DIR, --coco"),
+        ("--dense --out d --images gone", "the image folder gone does not exist"),
+        ("--dense --out d --images empty", "there is no image in empty"),
+        ("--dense --out d --images shapes.json", "the image folder shapes.json does not exist"),
+        ("--dense --out d --images shapes-images --exclude gone", "the image folder gone does"),
+        ("--dense --out d --images shapes-images --images shapes-images", "two sources are named"),
+        ("--dense --out d --source ../x shapes.json shapes-images", "go to a file of its name"),
+        ("--dense --out d --coco gone.json shapes-images", "file gone.json does not exist"),
+        ("--dense --out store --images shapes-images", "holds no dense masks: choose another"),
+        ("--dense --out shapes.json --images shapes-images", "shapes.json is not a folder"),
+        ("--dense --out d --images shapes-images --limit-shards 1", "--limit-shards goes with"),
+        ("--dense --out d --images shapes-images --prompt point", "--prompt goes with --store"),
+        ("--dense --out d --images shapes-images --choose truth", "--choose goes with --store"),
+        ("--dense --out d --images shapes-images --agree 0.7", "--agree goes with --store"),
+        ("--store s --out d --images shapes-images", "--images goes with --dense: leave it out"),
+        ("--store s --out d --exclude shapes-images", "--exclude goes with --dense"),
+        ("--store s --out d --confidence 0.6", "--confidence goes with --dense"),
+        ("--store s --out d --boxes 9", "--boxes goes with --dense"),
+        ("--dense --out d --images shapes-images --confidence 2", "--confidence"),
+        ("--dense --out d --images shapes-images --boxes 0", "--boxes"),
+    ],
+)  # fmt: skip
+def test_arguments_are_checked_before_anything_costs_time(
+    refused: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str,
+    says: str,
+) -> None:  # fmt: skip
+    for name in ("store", "shapes.json", "shapes-images"):
+        (tmp_path / name).symlink_to(folder / name)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert says in refused("teach", "--teacher", "checkpoint:x", *words.split())
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.usefixtures("patch_finder", "color_teacher")
+def test_dense_masks_are_no_store_and_no_cache(
+    refused: Any, cli: Any, folder: Path, tmp_path: Path
+) -> None:
+    from helpers.dense_tiny import write_images
+
+    dense = tmp_path / "dense"
+    assert cli(*dense_words(dense, "--images", write_images(tmp_path / "i", 1))).code == 0
+    shapes = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
+    as_store = ("teach", "--teacher", "checkpoint:x", "--store", dense, *shapes)
+    assert "is not a crop store" in refused(*as_store, "--out", tmp_path / "c")
+    assert "holds no cache: choose another folder" in refused(*words(folder, "checkpoint:x", dense))
+    training = ("train", "--recipe", "debug", "--device", "cpu", "--out", tmp_path / "run")
+    assert "is not a crop store" in refused(*training, "--store", dense)
+    as_cache = (*training, "--store", folder / "store", "--teacher", dense)
+    assert "is not a teacher cache" in refused(*as_cache)

@@ -37,6 +37,13 @@ def check_sources(*sources: tuple[Path, Path]) -> None:
             )
 
 
+def check_image_folders(*folders: Path) -> None:
+    """Raise `DataError` unless each folder is there."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"the image folder {folder} does not exist: check the path")
+
+
 def check_folders(*paths: Path | None) -> None:
     """Raise `ConfigError` for a folder that cannot be made or written. None is passed over."""
     for path in paths:

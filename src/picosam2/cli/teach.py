@@ -10,10 +10,10 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from picosam2.cli._options import Annotations, NamedAnnotations, given_sources
-from picosam2.cli._targets import check_folders
+from picosam2.cli._targets import check_folders, check_image_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from picosam2._progress import Progress
     from picosam2.data.store import SourceFiles
@@ -24,7 +24,7 @@ def teach(
     *,
     teacher: Annotated[str, Parameter(metavar="KIND:WHERE")],
     store: Annotated[Path | None, Parameter(metavar="STORE")] = None,
-    dense: bool = False,
+    dense: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     coco: Annotations | None = None,
     lvis: Annotations | None = None,
     source: NamedAnnotations | None = None,
@@ -51,9 +51,9 @@ def teach(
     and the masks that the teacher is sure of are written in COCO's format, for `picosam2 data
     prepare`.
 
-    Either way an image is shown once, with all of its objects. Run again after an interruption, it
-    keeps the parts that are finished. `torchrun --nproc-per-node 2 -m picosam2 teach ...` shares
-    the parts among processes.
+    Either way an image is shown once, with all of its objects, and with --dense its mirror image,
+    too. Run again after an interruption, it keeps the parts that are finished. `torchrun
+    --nproc-per-node 2 -m picosam2 teach ...` shares the parts among processes.
 
     Args:
         teacher: Who is asked: `sam2:FOLDER` or `sam2:HUB-ID` for SAM 2 (likewise sam, edgetam),
@@ -70,13 +70,13 @@ def teach(
         exclude: With --dense: a folder with the images of an evaluated set. Images that look like
             one of them are left out, and named. Repeatable.
         out: The folder of the result.
-        prompt: What the teacher is shown of an object.
-        choose: Which of a teacher's several masks counts: the one it believes in most, or the one
-            that is nearest to the truth.
+        prompt: With --store: what the teacher is shown of an object. With --dense it is its box.
+        choose: With --store: which of a teacher's several masks counts, the one it believes in most
+            or the one that is nearest to the truth.
         agree: With --store: IoU with the truth below which the teacher is taken to have meant
             another object.
         confidence: With --dense: masks of a lower confidence are left out.
-        boxes: With --dense: boxes that are looked at in an image, at most.
+        boxes: With --dense: so many boxes are looked at in an image, at most.
         device: Where the teacher runs; auto takes a GPU if there is one.
         precision: What the teacher computes with.
         limit_shards: With --store: stop after so many parts; the same command without it goes on.
@@ -85,32 +85,51 @@ def teach(
     from picosam2.distillation.protocol import TeacherConfig
     from picosam2.errors import ConfigError, require
 
+    of_store = {
+        "--prompt": prompt != "box",
+        "--choose": choose != "predicted",
+        "--agree": agree != 0.5,
+        "--limit-shards": limit_shards is not None,
+    }
+    of_dense = {
+        "--images": bool(images),
+        "--only": bool(only),
+        "--exclude": bool(exclude),
+        "--confidence": confidence != 0.45,
+        "--boxes": boxes != 48,
+    }
     if dense == (store is not None):
         raise ConfigError(
             "give either --store STORE, to ask about its objects, or --dense, to ask about what "
             "nobody annotated"
         )
+    _refuse(of_store if dense else of_dense, "--store" if dense else "--dense")
+    if dense and not (coco or lvis or source or images):
+        raise ConfigError(
+            "there is nothing to teach about: add --images DIR, --coco FILE DIR, --lvis or --source"
+        )
     for module in ("torch", "safetensors", "pycocotools", "matplotlib"):
         require(module, "train")
     keep_memory()
     config = TeacherConfig(prompt=prompt, choose=choose, device=device, precision=precision)
+    only_folders = images and not (coco or lvis or source)
+    sources = [] if only_folders else given_sources(coco, lvis, source, to="teach about")
     if store is not None:
-        if images or only or exclude:
-            raise ConfigError("--images, --only and --exclude go with --dense: leave them out")
-        sources = given_sources(coco, lvis, source, to="teach about")
         _teach_store(teacher, config, store, sources, out, agree, limit_shards)
-        return
-    if limit_shards is not None:
-        raise ConfigError("--limit-shards goes with --store: leave it out")
-    if config.prompt != "box" or config.choose != "predicted":
-        raise ConfigError("a dense teacher is asked by boxes, and knows no truth: leave --prompt "
-                          "and --choose out")  # fmt: skip
-    sources = []
-    if coco or lvis or source or not images:
-        sources = given_sources(coco, lvis, source, to="teach about")
-    _teach_dense(
-        teacher, config, sources, images or (), only or (), exclude or (), out, confidence, boxes
-    )
+    else:
+        _teach_dense(
+            teacher, config, sources, images or (), only or (), exclude or (), out, confidence,
+            boxes,
+        )  # fmt: skip
+
+
+def _refuse(options: Mapping[str, bool], goes_with: str) -> None:
+    """Refuse (`ConfigError`) the first of some options that is given."""
+    from picosam2.errors import ConfigError
+
+    for name, is_given in options.items():
+        if is_given:
+            raise ConfigError(f"{name} goes with {goes_with}: leave it out")
 
 
 def _processes() -> tuple[int, int]:
@@ -174,12 +193,23 @@ def _teach_dense(
 ) -> None:
     from picosam2.cli._progress import progress
     from picosam2.cli._text import name_problems
-    from picosam2.distillation.dense import DenseConfig, teach_dense
+    from picosam2.distillation.dense import (
+        check_dense_folder,
+        image_files,
+        source_names,
+        teach_dense,
+    )
+    from picosam2.distillation.dense_masks import DenseConfig
     from picosam2.distillation.teachers import open_teacher
     from picosam2.runtimes.finder import opened_finder
 
     rank, world = _processes()
     check_folders(out)
+    check_image_folders(*images, *exclude)
+    check_dense_folder(out)
+    source_names(sources, images)
+    for folder in images:
+        image_files(folder)
     settings = DenseConfig(confidence=confidence, boxes=boxes)
     finder = opened_finder()
     opened_teacher = open_teacher(teacher, config)
@@ -199,12 +229,12 @@ def _teach_dense(
             world=world,
             progress=shown,
         )
+    print(f"{out}: {done.written:,} parts written, {done.kept:,} were there already")
+    if not done.finished:
+        return  # the process that sees everything finished tells of it
     problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
-    name_problems(problems, f"{len(problems):,} images were left out")
-    print(
-        f"{out}: {done.masks:,} new masks in {done.images:,} images; {done.written:,} parts "
-        f"written, {done.kept:,} were there already"
-    )
+    name_problems(problems, f"{len(problems):,} images or annotations were left out")
+    print(f"{done.masks:,} new masks in {done.images:,} images")
     for file in done.files:
         print(file)
     if done.curve:

@@ -1,173 +1,60 @@
-"""Masks of what nobody annotated: a teacher labels whole images by itself.
+"""A teacher labels what nobody annotated, in whole images, and its masks become annotation files.
 
-A finder proposes boxes, the teacher answers each of them in the image and in its mirror image, and
-the masks that it is sure of, and that no annotation has, are kept. They are written in COCO's
-format, so that `data prepare` makes a store of them as of any other annotations:
+They are written in COCO's format, so that `data prepare` makes a store of them as of any other
+annotations; `dense_masks` says which masks are kept.
 
-    dense.json                  the plan: teacher, finder, settings, sources, a fingerprint
+    dense.json                  the plan: teacher, finder, settings, images, a fingerprint
     part-00000.json             the masks of some images; written last, whole or not at all
-    annotations/SOURCE.json     the objects of a source, with a score each, when all are there
+    annotations/SOURCE.json     the new objects of a source, with scores, once every part is there
     annotations/SOURCE-parts.json   parts of objects, which lie in a larger mask
+    confidence.png, masks.png   see `distillation.dense_report`
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from picosam2 import geometry, masks
+from picosam2 import masks
 from picosam2._files import write_json
 from picosam2._progress import Progress
-from picosam2.data.coco import AnnotatedImage, EntryProblem
+from picosam2.data.coco import EntryProblem, Instance
 from picosam2.data.datasets import read_annotations
 from picosam2.data.split import NEAR, dhash, in_validation
 from picosam2.data.store import SourceFiles
 from picosam2.data.workers import disk_errors
-from picosam2.distillation.protocol import Target, Teacher, TeacherAnswer, fingerprint
+from picosam2.distillation.dense_masks import DenseConfig, dense_masks
+from picosam2.distillation.protocol import Teacher, fingerprint
+from picosam2.distillation.teach import ImageCounter
 from picosam2.errors import ConfigError, DataError, ImageError, PicoSAM2Error, StoreError
 from picosam2.evaluation.leak_check import training_images
-from picosam2.images import image_size, load_image
+from picosam2.images import load_image
 from picosam2.io.formats.objects import check_stated_size
 from picosam2.io.paths import IMAGE_ENDINGS, files_below
 from picosam2.masks import Region
-from picosam2.masks.ops import iou_of_areas
-from picosam2.prompts import Box
 from picosam2.runtimes.finder import BoxFinder
-from picosam2.tasks.finder import combined, find_boxes
 
 FORMAT = 1
 
-_TOGETHER = 32  # boxes that the teacher is asked about at once
-
 
 @dataclass(frozen=True, kw_only=True)
-class DenseConfig:
-    """Which masks are looked for and kept. `ConfigError` if a value is impossible."""
+class ConfidenceBin:
+    """Masks of about one confidence that are those of an annotated object."""
 
-    boxes: int = 48
-    """So many boxes of the finder are looked at in an image, the best ones."""
-    parts_from: float = 1.5
-    """Where the image's long side is at least so many times the finder's view, the finder looks at
-    parts of the image, too, in which small objects are larger."""
-    confidence: float = 0.45
-    """Masks of a lower confidence are left out, 0..1; see `DenseMask`."""
-    agreement: float = 0.8
-    """... and those whose IoU with the mask in the mirror image is lower, 0..1."""
-    overlap: float = 0.7
-    """Of masks with a higher IoU only the most confident is kept."""
-    known: float = 0.5
-    """Masks with a higher IoU with an annotated one are left out: the annotation is the truth."""
-    inside: float = 0.8
-    """A mask is a part of an object if this share of it lies in a larger mask."""
-    least_area: int = 64
-    """Masks of fewer pixels are left out ..."""
-    largest_share: float = 0.95
-    """... and those of a larger share of the image: they point at nothing."""
-    images_per_part: int = 32
-    """Images in a part: so much is lost at most when a run is killed."""
-
-    def __post_init__(self) -> None:
-        for name in ("confidence", "agreement", "overlap", "known", "inside", "largest_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"`{name}` must be from 0 to 1, not {getattr(self, name):g}")
-        if not self.parts_from > 0:
-            raise ConfigError(f"`parts_from` must be above 0, not {self.parts_from:g}")
-        for name in ("boxes", "least_area", "images_per_part"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"`{name}` must be at least 1, not {getattr(self, name)}")
-
-
-@dataclass(frozen=True, eq=False)
-class DenseMask:
-    """A mask that the teacher is sure of."""
-
-    region: Region
-    """The mask on its part of the image."""
+    low: float
+    high: float
+    """The confidence, from `low` to below `high`; the last bin has its end, too."""
+    count: int
     confidence: float
-    """0..1: how good the mask is if its box holds an object (the teacher's predicted IoU), times
-    the square root of the finder's objectness, which says whether it does."""
-    agreement: float
-    """IoU of the masks in the image and in its mirror image, 0..1."""
-    known: float
-    """The highest IoU with an annotated mask, 0..1."""
-
-
-def dense_masks(
-    image: npt.NDArray[np.uint8],
-    teacher: Teacher,
-    finder: BoxFinder,
-    config: DenseConfig,
-    known: Sequence[Region] = (),
-) -> list[DenseMask]:
-    """What a teacher sees in an image (H, W, 3) RGB uint8, the most confident first.
-
-    `known` are the masks that are annotated already; they are only compared. Answers with a number
-    that is not finite are left out.
-    """
-    height, width = image.shape[:2]
-    parts = max(height, width) >= config.parts_from * finder.input_size
-    proposed = find_boxes(image, finder, most=config.boxes, parts=parts)
-    mirrored = np.ascontiguousarray(image[:, ::-1])
-    seen: list[DenseMask] = []
-    for start in range(0, len(proposed), _TOGETHER):
-        some = slice(start, start + _TOGETHER)
-        corners = proposed.boxes[some].astype(float)
-        turned = corners[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0, width, 0)
-        answers, mirrors = teacher(image, _targets(corners)), teacher(mirrored, _targets(turned))
-        for answer, mirror, objectness in zip(
-            answers, mirrors, proposed.objectness[some].tolist(), strict=True
-        ):
-            mean = _mean(answer, mirror, height, width)
-            if mean is None:
-                continue
-            region, agreement, predicted = mean
-            confidence = combined(objectness, predicted)
-            if confidence < config.confidence or agreement < config.agreement:
-                continue
-            if config.least_area <= region.area <= config.largest_share * height * width:
-                best = max((_iou(region, other) for other in known), default=0.0)
-                seen.append(DenseMask(region, confidence, agreement, best))
-    seen.sort(key=lambda mask: -mask.confidence)
-    kept: list[DenseMask] = []
-    for mask in seen:
-        if not any(_iou(mask.region, other.region) > config.overlap for other in kept):
-            kept.append(mask)
-    return kept
-
-
-def _targets(corners: npt.NDArray[np.float64]) -> list[Target]:
-    boxes = [Box(*box) for box in corners.tolist()]
-    return [Target(box=box, point=box.centre) for box in boxes]
-
-
-def _mean(
-    answer: TeacherAnswer, mirror: TeacherAnswer, height: int, width: int
-) -> tuple[Region, float, float] | None:
-    """The mask of the mean of two answers, the IoU of their masks, and their predicted IoU.
-
-    None for an empty mask, and where a number is not finite.
-    """
-    predicted = (answer.predicted_iou + mirror.predicted_iou) / 2
-    back = mirror.logits[:, ::-1]
-    mean = (answer.logits + back) * np.float32(0.5)
-    if not (math.isfinite(predicted) and np.isfinite(mean).all()):
-        return None
-    region = geometry.paste_region(mean, answer.window, height, width)
-    tight = Region(region.x, region.y, region.mask).tight()
-    if not tight.area:
-        return None
-    return tight, masks.iou(answer.logits > 0, back > 0), min(max(predicted, 0.0), 1.0)
-
-
-def _iou(a: Region, b: Region) -> float:
-    return iou_of_areas(a.overlap(b), a.area, b.area)
+    """Its mean."""
+    iou: float
+    """Mean IoU with the annotated masks, 0..1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,27 +68,15 @@ class DenseResult:
     written: int
     """Parts written now."""
     kept: int
-    """Parts that were there already."""
+    """Parts of this process that were there already."""
+    finished: bool
+    """Every part is there, and the annotation files are written."""
     files: tuple[Path, ...]
-    """The annotation files; none as long as another process has a part in work."""
+    """The annotation files: of every source with a new mask, if it is finished."""
     curve: tuple[ConfidenceBin, ...]
     """How good masks were by their confidence, on held-out images; see `confidence_curve`."""
     problems: tuple[EntryProblem, ...]
-    """Images that were left out: they cannot be read, or belong to an evaluated set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfidenceBin:
-    """Masks of about one confidence that are those of an annotated object."""
-
-    low: float
-    high: float
-    """The confidence, from `low` to below `high`."""
-    count: int
-    confidence: float
-    """Its mean."""
-    iou: float
-    """Mean IoU with the annotated masks, 0..1."""
+    """What was left out: annotations and images that cannot be used, images of evaluated sets."""
 
 
 def teach_dense(
@@ -221,10 +96,13 @@ def teach_dense(
 ) -> DenseResult:
     """Write the masks that a teacher is sure of, in whole images, to the folder `out`.
 
+    An image file that several sources or folders have is labeled once, for the first of them, and
+    what any of them has annotated is not taught again.
+
     Args:
         teacher: who is asked, by boxes.
         finder: proposes the boxes.
-        sources: annotation files with their images. What is annotated is not taught again.
+        sources: annotation files with their images.
         folders: folders of images without annotations.
         out: the folder of the result; finished parts in it are kept.
         config: which masks are looked for and kept.
@@ -238,123 +116,165 @@ def teach_dense(
         progress: is called after every image.
 
     Raises:
-        StoreError: `out` holds something else, or the disk is full.
+        StoreError: `out` holds something else or a damaged part, or the disk is full.
         DataError: there is no image, or an annotation file cannot be read.
-        ConfigError: two sources have the same name, or no image has a source of `only`.
+        ConfigError: a source has no name of its own that can be a file's, or no image has a source
+            of `only`.
     """
     config = config or DenseConfig()
-    images = _images(sources, folders)
+    images, problems = _images(sources, folders)
     if only:
-        known = sorted({image.annotated.source for image in images})
+        known = sorted({image.source for image in images})
         if unknown := set(only) - set(known):
             raise ConfigError(
                 f"there is no image of the source {min(unknown)!r}; there are {', '.join(known)}"
             )
-        images = [image for image in images if image.annotated.source in only]
+        images = [image for image in images if image.source in only]
     plan = _plan(teacher, finder_sha256, images, config)
     excluded = _hashes(exclude)
+    size = config.images_per_part
+    parts = [images[start : start + size] for start in range(0, len(images), size)]
     with disk_errors(out):
         _claim(out, plan)
-        size = config.images_per_part
-        parts = [images[start : start + size] for start in range(0, len(images), size)]
         mine = range(rank, len(parts), world)
-        waiting = [index for index in mine if not _part(out, index).exists()]
-        done = sum(len(parts[index]) for index in mine) - sum(len(parts[i]) for i in waiting)
-        total = done + sum(len(parts[index]) for index in waiting)
+        kept = [index for index in mine if _read_part(out, index, parts[index]) is not None]
+        waiting = [index for index in mine if index not in kept]
+        counter = ImageCounter(
+            sum(len(parts[index]) for index in kept),
+            sum(len(parts[index]) for index in waiting),
+            progress,
+        )
         for index in waiting:
             entries = []
             for image in parts[index]:
                 entries.append(_entry(image, teacher, finder, config, excluded))
-                done += 1
-                if progress:
-                    progress(done, total)
+                counter.advance()
             write_json(_part(out, index), {"images": entries}, indent=None)
-        finished = all(_part(out, index).exists() for index in range(len(parts)))
-        entries = [
-            entry
-            for index in range(len(parts))
-            if _part(out, index).exists()
-            for entry in _read_part(out, index, len(parts[index]))
-        ]
+        read = [_read_part(out, index, part) for index, part in enumerate(parts)]
+        finished = None not in read
+        entries = [entry for part in read for entry in part or ()]
         files = _write_annotations(out, images, entries, config) if finished else ()
     counts = [len(_new(entry, config)) for entry in entries]
+    problems += [
+        EntryProblem(where=f"image {entry['file_name']}", what=entry["problem"])
+        for entry in entries
+        if entry["problem"]
+    ]
     return DenseResult(
         images=sum(count > 0 for count in counts),
         masks=sum(counts),
         written=len(waiting),
-        kept=len(mine) - len(waiting),
+        kept=len(kept),
+        finished=finished,
         files=files,
         curve=confidence_curve(entries, config),
-        problems=tuple(
-            EntryProblem(where=f"image {entry['file_name']}", what=entry["problem"])
-            for entry in entries
-            if entry["problem"]
-        ),
+        problems=tuple(problems),
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Image:
     """An image to label, and where its masks are written."""
 
-    annotated: AnnotatedImage
+    id: int
+    path: Path
     file_name: str
     """Relative to the folder of its source's images."""
-    source: str
+    file_source: str
     """The name of the annotation file that its masks go to."""
+    source: str
+    """What stores call its source."""
+    instances: tuple[Instance, ...]
+    """What is annotated in it."""
 
 
-def _images(sources: Sequence[SourceFiles], folders: Sequence[Path]) -> list[_Image]:
-    """All images, source by source, then folder by folder."""
-    images: list[_Image] = []
-    names = [s.name or s.annotations.stem for s in sources] + [f.name for f in folders]
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(
-            f"two sources are named {min(doubled)!r}, and their masks would go to one file: give "
-            "them different names"
-        )
-    for source, name in zip(sources, names, strict=False):
-        read = read_annotations(source.dataset, source.annotations, source.images, name)
-        images += [
-            _Image(each, each.path.relative_to(source.images).as_posix(), name)
-            for each in read.images
-        ]
-    for folder, name in zip(folders, names[len(sources) :], strict=True):
-        if not folder.is_dir():
-            raise DataError(f"the image folder {folder} does not exist: check the path")
-        below = {
-            file: path
-            for file, path in files_below(folder).items()
-            if path.suffix.lower() in IMAGE_ENDINGS
-        }
-        if not below:
-            raise DataError(f"there is no image in {folder}: pass a folder of images")
-        for number, (file, path) in enumerate(below.items(), 1):
-            try:
-                height, width = image_size(path)
-            except PicoSAM2Error:  # named when it is looked at
-                height = width = 1
-            unknown = AnnotatedImage(
-                id=number, path=path, height=height, width=width, source=name, instances=()
+def source_names(sources: Sequence[SourceFiles], folders: Sequence[Path]) -> list[str]:
+    """What the annotation files with the new masks are called: of each source, then each folder.
+
+    Raises:
+        ConfigError: two have the same name, or a name cannot be a file's.
+    """
+    names = [source.name or source.annotations.stem for source in sources]
+    names += [
+        folder.name if folder.name not in ("", "..") else folder.resolve().name
+        for folder in folders
+    ]
+    for name in names:
+        if not name or name.startswith(".") or Path(name).name != name:
+            raise ConfigError(
+                f"the masks of a source go to a file of its name, and {name!r} is none: choose "
+                "another name, with --source NAME FILE DIR"
             )
-            images.append(_Image(unknown, file, name))
+        if f"{name}-parts" in names:
+            raise ConfigError(
+                f"a source is named as the file of the parts of {name!r}: rename one of the two, "
+                "with --source NAME FILE DIR, or a folder by a link to it"
+            )
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two sources are named {name!r}, and their masks would go to one file: rename "
+                "one, with --source NAME FILE DIR, or a folder by a link to it"
+            )
+    return names
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """The images below a folder, by their paths relative to it, in alphabetical order.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"the image folder {folder} does not exist: check the path")
+    files = {
+        name: path
+        for name, path in files_below(folder).items()
+        if path.suffix.lower() in IMAGE_ENDINGS
+    }
+    if not files:
+        raise DataError(f"there is no image in {folder}: pass a folder of images")
+    return files
+
+
+def _images(
+    sources: Sequence[SourceFiles], folders: Sequence[Path]
+) -> tuple[list[_Image], list[EntryProblem]]:
+    """All images, source by source, then folder by folder, and what is left out of the sources."""
+    names = source_names(sources, folders)
+    images: dict[Path, _Image] = {}  # by their real paths
+    problems: list[EntryProblem] = []
+
+    def add(image: _Image) -> None:
+        path = image.path.resolve()
+        known = images.setdefault(path, image)
+        if known is not image:
+            images[path] = replace(known, instances=known.instances + image.instances)
+
+    for source, name in zip(sources, names[: len(sources)], strict=True):
+        read = read_annotations(source.dataset, source.annotations, source.images, name)
+        problems += read.problems
+        for each in read.images:
+            file_name = each.path.relative_to(source.images).as_posix()
+            add(_Image(id=each.id, path=each.path, file_name=file_name, file_source=name,
+                       source=each.source, instances=each.instances))  # fmt: skip
+    for folder, name in zip(folders, names[len(sources) :], strict=True):
+        for number, (file_name, path) in enumerate(image_files(folder).items(), 1):
+            add(_Image(id=number, path=path, file_name=file_name, file_source=name, source=name,
+                       instances=()))  # fmt: skip
     if not images:
         raise DataError("there is no image to teach about: check the annotation files")
-    return images
+    return list(images.values()), problems
 
 
 def _plan(
     teacher: Teacher, finder_sha256: str, images: Sequence[_Image], config: DenseConfig
 ) -> dict[str, Any]:
-    """What the parts are made from. Names and paths are not part of its fingerprint."""
-    listed = [
-        [each.source, each.annotated.id, each.file_name, len(each.annotated.instances)]
-        for each in images
-    ]
+    """What the parts are made from. Paths and the teacher's name are not in its fingerprint."""
+    listed = [[each.file_source, each.id, each.file_name, len(each.instances)] for each in images]
     facts = {
         "format": FORMAT,
         "finder": finder_sha256,
-        # What a part is, is decided when the annotations are written.
+        # What lies in a larger mask is decided when the annotations are written.
         "config": {key: value for key, value in asdict(config).items() if key != "inside"},
         "images": fingerprint(images=listed),
         "count": len(images),
@@ -367,39 +287,66 @@ def _plan(
     }
 
 
+def check_dense_folder(out: Path) -> None:
+    """Refuse (`StoreError`) a folder that holds something else than dense masks."""
+    # Listed once: another process may write the plan at any moment.
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if "dense.json" not in names and any(not name.startswith(".") for name in names):
+        raise StoreError(f"{out} is not empty and holds no dense masks: choose another folder")
+
+
 def _claim(out: Path, plan: Mapping[str, Any]) -> None:
     """Mark `out` as this plan's folder, or refuse if it is another's."""
     out.mkdir(parents=True, exist_ok=True)
+    check_dense_folder(out)
     file = out / "dense.json"
     if not file.exists():
-        if any(not path.name.startswith(".") for path in out.iterdir()):
-            raise StoreError(f"{out} is not empty and holds no dense masks: choose another folder")
         write_json(file, plan)
-        return
     try:
-        existing = json.loads(file.read_text())["fingerprint"]
+        existing = json.loads(file.read_text())
+        if existing["fingerprint"] == plan["fingerprint"]:
+            return
+        same = {key: existing[key] == plan[key] for key in ("finder", "config", "images")}
+        name, sha256 = existing["teacher"]["name"], existing["teacher"]["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{file} cannot be read: choose another folder, or remove it") from error
-    if existing != plan["fingerprint"]:
-        raise StoreError(
-            f"{out} holds the masks of another teacher, of other images or with other settings: "
-            "choose another folder, or remove it first"
-        )
+    if sha256 != plan["teacher"]["fingerprint"]:
+        what = f"of the teacher {name} ({sha256[:12]}), not of {plan['teacher']['name']} "
+        what += f"({plan['teacher']['fingerprint'][:12]})"
+    elif not same["images"]:
+        what = "of other images"
+    elif not same["config"]:
+        what = "with other settings"
+    else:
+        what = "by another finder or version"
+    raise StoreError(f"{out} holds dense masks {what}: choose another folder, or remove it first")
 
 
 def _part(out: Path, index: int) -> Path:
     return out / f"part-{index:05d}.json"
 
 
-def _read_part(out: Path, index: int, count: int) -> list[dict[str, Any]]:
+_KEYS = {"file_name", "masks", "problem"}
+_MASK_KEYS = {"counts", "confidence", "agreement", "known"}
+
+
+def _read_part(out: Path, index: int, images: Sequence[_Image]) -> list[dict[str, Any]] | None:
+    """What a part says of its images; None if it is not there yet. `StoreError` if damaged."""
     file = _part(out, index)
     try:
         entries: list[dict[str, Any]] = json.loads(file.read_text())["images"]
-        if len(entries) == count:
-            return entries
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise StoreError(f"{file} is damaged: remove it and run the same command again")
+        for entry, image in zip(entries, images, strict=True):
+            if entry["file_name"] != image.file_name or not entry.keys() >= _KEYS:
+                raise ValueError("it is of other images")
+            if entry["masks"] and not {"height", "width", "dhash"} <= entry.keys():
+                raise ValueError("an image has no size")
+            if any(not mask.keys() >= _MASK_KEYS for mask in entry["masks"]):
+                raise ValueError("a mask is not whole")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{file} is damaged: remove it and run the same command again") from error
+    return entries
 
 
 def _hashes(folders: Sequence[Path]) -> npt.NDArray[np.uint64]:
@@ -417,21 +364,20 @@ def _entry(
 ) -> dict[str, Any]:
     """What a part says of an image: its size, its masks, or why it was left out."""
     entry: dict[str, Any] = {"file_name": image.file_name, "masks": [], "problem": None}
-    annotated = image.annotated
     try:
-        pixels = load_image(annotated.path)
+        pixels = load_image(image.path)
         height, width = pixels.shape[:2]
         image_hash = dhash(pixels)
         entry |= {"height": height, "width": width, "dhash": f"{image_hash:016x}"}
         if (np.bitwise_count(excluded ^ np.uint64(image_hash)) <= NEAR).any():
             raise DataError("shows what an image of an evaluated set shows: it is not taught from")
-        if annotated.instances:
-            check_stated_size((annotated.height, annotated.width), (height, width))
-        known = [Region(0, 0, instance.mask()).tight() for instance in annotated.instances]
+        for instance in image.instances:
+            check_stated_size((instance.height, instance.width), (height, width))
+        known = [Region(0, 0, instance.mask()).tight() for instance in image.instances]
     except PicoSAM2Error as error:
         what = str(error)
         if isinstance(error, ImageError):
-            what = what.removeprefix(f"{annotated.path} ")
+            what = what.removeprefix(f"{image.path} ")
         return {**entry, "problem": what}
     entry["masks"] = [
         {
@@ -464,28 +410,28 @@ def _write_annotations(
             continue
         height, width = entry["height"], entry["width"]
         regions = [_region(mask["counts"], height, width) for mask in new]
-        known = [Region(0, 0, each.mask()).tight() for each in image.annotated.instances]
+        known = [Region(0, 0, each.mask()).tight() for each in image.instances]
         for mask, region in zip(new, regions, strict=True):
             part = _is_part(region, [*known, *regions], config.inside)
-            name = f"{image.source}-parts" if part else image.source
+            name = f"{image.file_source}-parts" if part else image.file_source
             document = by_name.setdefault(name, {"images": [], "annotations": []})
             listed = document["images"]
-            if not listed or listed[-1]["id"] != image.annotated.id:
+            if not listed or listed[-1]["id"] != image.id:
                 kind = "dense-parts" if part else "dense"
                 listed.append(
                     {
-                        "id": image.annotated.id,
+                        "id": image.id,
                         "file_name": image.file_name,
                         "height": height,
                         "width": width,
-                        "source": f"{kind}-{image.annotated.source}",
+                        "source": f"{kind}-{image.source}",
                     }
                 )
             rows, columns = region.mask.shape
             document["annotations"].append(
                 {
                     "id": len(document["annotations"]) + 1,
-                    "image_id": image.annotated.id,
+                    "image_id": image.id,
                     "category_id": 1,
                     "segmentation": {"size": [height, width], "counts": mask["counts"]},
                     "area": region.area,
@@ -525,22 +471,26 @@ def confidence_curve(
     A mask counts if it is that of an annotated object, with an IoU above `config.known`: of the
     others nobody knows how good they are.
     """
-    pairs = np.array(
-        [
-            (mask["confidence"], mask["known"])
-            for entry in entries
-            if entry["masks"] and in_validation(int(entry["dhash"], 16), 0, 0.1)
-            for mask in entry["masks"]
-            if mask["known"] > config.known
-        ]
-    ).reshape(-1, 2)
+    pairs = [
+        (mask["confidence"], mask["known"])
+        for entry in entries
+        if entry["masks"] and in_validation(int(entry["dhash"], 16), 0, 0.1)
+        for mask in entry["masks"]
+        if mask["known"] > config.known
+    ]
+    confidence, iou = np.array(pairs, float).reshape(-1, 2).T
     edges = np.linspace(config.confidence, 1, bins + 1)
+    places = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
     curve = []
-    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        some = pairs[(pairs[:, 0] >= low) & (pairs[:, 0] < high)]
-        if len(some):
-            confidence, iou = some.mean(0).tolist()
-            curve.append(
-                ConfidenceBin(low=low, high=high, count=len(some), confidence=confidence, iou=iou)
+    for place in np.unique(places).tolist():
+        inside = places == place
+        curve.append(
+            ConfidenceBin(
+                low=float(edges[place]),
+                high=float(edges[place + 1]),
+                count=int(inside.sum()),
+                confidence=float(confidence[inside].mean()),
+                iou=float(iou[inside].mean()),
             )
+        )
     return tuple(curve)

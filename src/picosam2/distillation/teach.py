@@ -90,7 +90,7 @@ def teach(
     mine = range(rank, len(parts), world)
     finished = [index for index in mine if shard_file(out, index, "json").exists()]
     waiting = [index for index in mine if index not in finished][:limit_shards]
-    counter = _ImageCounter(
+    counter = ImageCounter(
         sum(len(parts[index]) for index in finished),
         sum(len(parts[index]) for index in waiting),
         progress,
@@ -108,7 +108,7 @@ def teach(
     return Result(written=len(waiting), kept=len(finished), problems=tuple(problems))
 
 
-class _ImageCounter:
+class ImageCounter:
     """Reports how many images are done, how fast it goes and how long the rest will take."""
 
     def __init__(self, done: int, waiting: int, progress: Progress | None) -> None:

@@ -29,6 +29,8 @@ from picosam2.runtimes.onnx import OnnxRuntime
 from picosam2.runtimes.protocol import Runtime
 from picosam2.runtimes.weights import find_weights
 
+_BATCH = 32  # windows that a checkpoint is shown at once
+
 
 class CheckpointTeacher:
     """Weights of this project, for instance of a wider network with a larger input.
@@ -81,9 +83,15 @@ class CheckpointTeacher:
     def __call__(
         self, image: npt.NDArray[np.uint8], targets: Sequence[Target]
     ) -> list[TeacherAnswer]:
-        """One answer for each target, all windows in one batch."""
-        if not targets:
-            return []
+        """One answer for each target, some windows in a batch."""
+        answers: list[TeacherAnswer] = []
+        for start in range(0, len(targets), _BATCH):
+            answers += self._answers(image, targets[start : start + _BATCH])
+        return answers
+
+    def _answers(
+        self, image: npt.NDArray[np.uint8], targets: Sequence[Target]
+    ) -> list[TeacherAnswer]:
         windows = [self._predictor.box_window(target.box) for target in targets]
         logits = self._predictor.window_logits(image, windows, BOX_CHANNEL)
         scores = self._predictor.box_scores(logits, windows, *image.shape[:2])
