@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { iou, rleDecode, type Rle } from "picosam2/custom";
 import { masked, missing, openSample, python, screen } from "./harness";
-import { known, Pages } from "./setup";
+import { disk, known, Pages } from "./setup";
 
 const why = missing();
 
@@ -124,6 +124,18 @@ describe.skipIf(why !== null)(`corrections${why ? ` (skipped: ${why})` : ""}`, (
     const blurred = await pages.png("cutout");
     expect(blurred.data[3]).toBe(255);
     expect([...blurred.data.subarray(0, 3)]).not.toEqual([255, 0, 0]);
+    await page.selectOption("#background", "image");
+    const other = { name: "other.png", mimeType: "image/png", buffer: disk(64, 64, [0, 200, 0, 255], [0, 200, 0, 255]) };
+    await page.setInputFiles("#background-file", other);
+    const replaced = await pages.png("cutout");
+    expect([replaced.width, replaced.height]).toEqual([640, 480]);
+    expect([...replaced.data.subarray(0, 4)]).toEqual([0, 200, 0, 255]);
+    const [ax, ay] = known("apple").point.map(Math.floor) as [number, number];
+    const inside = (ay * 640 + ax) * 4;
+    expect([...replaced.data.subarray(inside, inside + 4)]).toEqual([...red.data.subarray(inside, inside + 4)]);
+    await page.setInputFiles("#background-file", { ...other, buffer: Buffer.from("broken") });
+    await page.click("[data-save=cutout]");
+    await pages.toasted("not an image");
   });
 
   it("chooses a part or a group instead, and keeps names", async () => {

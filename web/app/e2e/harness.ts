@@ -55,8 +55,11 @@ const TYPES: Record<string, string> = {
   ".webmanifest": "application/manifest+json",
 };
 
-/** A file host that knows nothing of the page: no headers of its own, in a folder of a name. */
-export async function plainHost(refuses: (path: string) => boolean = () => false): Promise<Served> {
+/** A file host that knows nothing of the page: no headers of its own, in a folder of a name. `change` serves other bytes. */
+export async function plainHost(
+  refuses: (path: string) => boolean = () => false,
+  change: (path: string, body: Buffer) => Buffer = (_, body) => body,
+): Promise<Served> {
   const server: Server = createServer((request, response) => {
     const path = decodeURIComponent((request.url ?? "").split("?")[0]!);
     if (refuses(path)) {
@@ -69,7 +72,7 @@ export async function plainHost(refuses: (path: string) => boolean = () => false
       return;
     }
     response.setHeader("Content-Type", TYPES[extname(file)] ?? "application/octet-stream");
-    response.end(readFileSync(file));
+    response.end(change(path, readFileSync(file)));
   });
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
   const { port } = server.address() as AddressInfo;

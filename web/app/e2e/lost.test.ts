@@ -103,6 +103,54 @@ describe.skipIf(why !== null)(`nothing lost${why ? ` (skipped: ${why})` : ""}`, 
     expect(asked).toEqual(["beforeunload"]); // nothing was unsaved this time
   });
 
+  it("keeps the work of last time when a photo is opened before it is here again", async () => {
+    const page = await pages.open({}, (fresh) =>
+      fresh.addInitScript(() => {
+        // A slow disk: the store opens late.
+        const { request } = LockManager.prototype;
+        LockManager.prototype.request = async function (this: LockManager, ...args: unknown[]) {
+          await new Promise((done) => setTimeout(done, 1500));
+          return Reflect.apply(request, this, args);
+        } as typeof request;
+      }),
+    );
+    await openSample(page);
+    await pages.click(...known("apple").point);
+    await masked(page, 1);
+    await pages.save("coco");
+    await page.waitForSelector("body[data-kept='1']", { timeout: 30_000 });
+    await page.reload();
+    await pages.choose(png("second.png", disk(200, 150, GRAY, RED)));
+    await page.waitForSelector("body[data-kept='2']", { timeout: 30_000 });
+    expect(await page.locator("#strip li").count()).toBe(2);
+    await page.click('[aria-label="Show sample.jpg"]');
+    await masked(page, 1);
+  });
+
+  it("asks before it is left while another object, or another photo, is in no file", async () => {
+    const page = await pages.open();
+    const asks = (): Promise<boolean> => page.evaluate(() => !dispatchEvent(new Event("beforeunload", { cancelable: true })));
+    await openSample(page);
+    expect(await asks()).toBe(false);
+    await pages.click(...known("apple").point);
+    await masked(page, 1);
+    await pages.click(...known("mug").point);
+    await masked(page, 2);
+    await pages.save("mask"); // of the selected one only
+    expect(await asks()).toBe(true);
+    await pages.choose(png("second.png", disk(200, 150, GRAY, RED)));
+    await pages.said("second.png");
+    await settled(page);
+    await pages.drag(50, 30, 150, 120);
+    await masked(page, 1);
+    await pages.save("mask");
+    expect(await asks()).toBe(true);
+    await page.click('[aria-label="Show sample.jpg"]');
+    await masked(page, 2);
+    await pages.save("zip");
+    await expect.poll(asks).toBe(false);
+  });
+
   it("leaves other pages of the host alone", async () => {
     const page = await pages.open();
     const files: Record<string, string> = { "/": "front page", "/app/other.html": "other page" };

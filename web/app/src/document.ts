@@ -1,6 +1,7 @@
 /** What the user has made of a photo: named objects with prompts. Immutable, so that history is snapshots. */
 
 import type { Box, Mask, Point, Prompt } from "picosam2/custom";
+import { STRINGS } from "./strings";
 
 /**
  * Okabe and Ito's colors ("Color Universal Design", 2008), which people with any color vision can
@@ -42,7 +43,7 @@ export function selectedItem(doc: Doc): Item | null {
 export function addItem(doc: Doc, prompt: Prompt, mask: Mask | null = null, name: string | null = null): Doc {
   const item: Item = {
     id: doc.nextId,
-    name: name ?? `Object ${doc.nextId}`,
+    name: name ?? STRINGS.object(doc.nextId),
     color: freeColor(doc),
     prompt,
     scale: null,

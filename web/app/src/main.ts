@@ -12,6 +12,7 @@ import {
 } from "./document";
 import { History } from "./history";
 import { Panel } from "./panel";
+import { offerInstall } from "./install";
 import { frameOf, fullPixels, isReduced, measurePhoto, openPhoto, type Photo, PhotoError } from "./photo";
 import { type Background, cutout, fileOf, type Saving } from "./saving";
 import { startSegmenter } from "./segmenter";
@@ -24,7 +25,7 @@ import { Toolbar } from "./toolbar";
 import { watchForUpdates } from "./updates";
 import { Welcome } from "./welcome";
 import {
-  addSheet, changeDoc, currentSheet, NOTHING, removeSheet, showSheet, type Workspace,
+  addSheet, changeDoc, currentSheet, NOTHING, removeSheet, showSheet, unsavedAfter, type Workspace,
 } from "./workspace";
 
 const RESTS = 140; // ms without movement after which the preview is what a click would give
@@ -49,7 +50,8 @@ class App {
   /** Counts what is shown, so that what was asked for an earlier photo is dropped. */
   private epoch = 0;
   private nextPhoto = 1;
-  private unsaved = false;
+  /** Photos with objects that no file has. */
+  private unsaved: ReadonlySet<number> = new Set();
 
   private segmenter: Segmenter | null = null;
   private ready: Promise<void> = Promise.resolve();
@@ -59,6 +61,8 @@ class App {
   private pending: Point | null = null;
 
   private store: Store | null = null;
+  /** Done when the work of last time is here again: photos that are opened come after it. */
+  private readonly restored: Promise<void>;
   private keepTimer = 0;
 
   private pointer: { x: number; y: number } | null = null;
@@ -118,7 +122,8 @@ class App {
     new Welcome(element("welcome"), (point) => void this.sample(point));
     this.listen();
     this.load();
-    void this.restore();
+    this.restored = this.restore();
+    offerInstall(element<HTMLButtonElement>("install"));
     watchForUpdates((takeOver) => this.toast(STRINGS.newVersion, { action: STRINGS.reload, run: takeOver }));
   }
 
@@ -149,6 +154,15 @@ class App {
   }
 
   private async start(): Promise<void> {
+    let onGpu = false;
+    const describe = (): void => {
+      if (!this.segmenter) return;
+      const { name, bytes, threads } = this.segmenter.model;
+      const megabytes = (bytes / 1e6).toFixed(1);
+      element("model").textContent = onGpu
+        ? STRINGS.modelOnGpu(name, megabytes)
+        : STRINGS.modelReady(name, megabytes, threads);
+    };
     this.segmenter = await startSegmenter(
       (share) => {
         const bar = element<HTMLProgressElement>("progress");
@@ -156,13 +170,12 @@ class App {
         bar.value = share;
       },
       () => {
-        const model = element("model");
-        model.textContent = model.textContent!.replace(/[^·]*$/, " WebGPU");
+        onGpu = true;
+        describe();
       },
     );
-    const { name, bytes, threads } = this.segmenter.model;
     element("progress").hidden = true;
-    element("model").textContent = STRINGS.modelReady(name, (bytes / 1e6).toFixed(1), threads);
+    describe();
     document.body.dataset["model"] = "ready";
   }
 
@@ -178,6 +191,7 @@ class App {
   /** Opens files in the order they were chosen; the last is shown, whichever is read first. */
   private async open(files: readonly { blob: Blob; name: string }[]): Promise<void> {
     this.stopCamera();
+    await this.restored;
     const work = files.map(async ({ blob, name }) => {
       const id = this.nextPhoto++;
       try {
@@ -264,9 +278,10 @@ class App {
   // --- keeping work -------------------------------------------------------------------------
 
   private async restore(): Promise<void> {
-    this.store = await Store.open();
-    const kept = await this.store?.load().catch(() => null);
-    if (!kept || this.workspace.sheets.length > 0) return;
+    const store = await Store.open();
+    const kept = await store?.load().catch(() => null);
+    this.store = store;
+    if (!kept) return;
     for (const [id, blob] of kept.photos) this.photos.set(id, blob);
     this.nextPhoto = Math.max(this.nextPhoto, kept.workspace.nextId);
     this.history.reset(kept.workspace);
@@ -443,7 +458,10 @@ class App {
       const doc = next(this.doc);
       const item = doc.items.find((candidate) => candidate.id === id);
       const name = this.doc.items.find((candidate) => candidate.id === id)?.name ?? "";
-      if (item && !(await this.fill(item))) {
+      const { epoch } = this;
+      const filled = !item || (await this.fill(item));
+      if (epoch !== this.epoch) return;
+      if (!filled) {
         this.toast(STRINGS.nothingChanged);
         return;
       }
@@ -458,7 +476,10 @@ class App {
       const doc = changeItem(this.doc, id, { scale });
       const item = doc.items.find((candidate) => candidate.id === id);
       if (!item) return;
-      if (!(await this.fill(item))) this.toast(STRINGS.nothing);
+      const { epoch } = this;
+      const filled = await this.fill(item);
+      if (epoch !== this.epoch) return;
+      if (!filled) this.toast(STRINGS.nothing);
       else this.change(doc, STRINGS.did.size(item.name));
     });
   }
@@ -536,7 +557,9 @@ class App {
         this.toast(STRINGS.selectFirst);
         return;
       }
+      const { epoch } = this;
       if (current) await this.fill(current);
+      if (epoch !== this.epoch) return; // another photo is shown by now
       const old = current ? (this.answer(current)?.mask ?? null) : null;
       const mask = paint(old, places, this.stage.brush, add, photo.width, photo.height);
       if (!mask) {
@@ -563,10 +586,11 @@ class App {
   }
 
   private async loadMasks(file: Blob, name: string): Promise<void> {
-    const { photo } = this;
+    const { photo, epoch } = this;
     if (!photo) return;
     try {
       const masks = await masksOf(file, name, photo);
+      if (epoch !== this.epoch) return; // another photo is shown by now
       let { doc } = this;
       for (const { mask, name: label } of masks) {
         doc = addItem(doc, { points: [], box: null }, mask, label);
@@ -585,8 +609,8 @@ class App {
   }
 
   private commit(workspace: Workspace, what: string): void {
+    this.unsaved = unsavedAfter(this.unsaved, this.workspace, workspace);
     this.history.push(workspace, what);
-    this.unsaved = workspace.sheets.some(({ doc }) => doc.items.length > 0);
     this.refresh();
   }
 
@@ -605,14 +629,18 @@ class App {
 
   private undo(): void {
     if (this.live) return;
+    const before = this.workspace;
     const what = this.history.undo();
+    this.unsaved = unsavedAfter(this.unsaved, before, this.workspace);
     if (what !== null) this.refresh();
     this.say(what === null ? STRINGS.nothingToUndo : STRINGS.undone(what));
   }
 
   private redo(): void {
     if (this.live) return;
+    const before = this.workspace;
     const what = this.history.redo();
+    this.unsaved = unsavedAfter(this.unsaved, before, this.workspace);
     if (what !== null) this.refresh();
     this.say(what === null ? STRINGS.nothingToRedo : STRINGS.redone(what));
   }
@@ -727,6 +755,8 @@ class App {
     const all = document.querySelector<HTMLInputElement>('input[name="which"]:checked')?.value === "all";
     const saving = this.saving(all || what === "zip" || what === "index");
     if (!saving) return;
+    const { shown } = this;
+    const whole = saving.objects.length === this.doc.items.length;
     try {
       if (what === "copy") await this.copy(saving);
       else {
@@ -734,7 +764,7 @@ class App {
         if (what === "share") await navigator.share({ files: [new File([data], name, { type: data.type })] });
         else download(data, name);
       }
-      this.unsaved = false;
+      if (whole) this.unsaved = new Set([...this.unsaved].filter((id) => id !== shown));
     } catch (error) {
       if (!(error instanceof DOMException && error.name === "AbortError")) this.fail(error);
     }
@@ -796,7 +826,7 @@ class App {
 
   private async shoot(): Promise<void> {
     try {
-      await this.open([{ blob: await frameOf(this.camera.video), name: "camera.png" }]);
+      await this.open([{ blob: await frameOf(this.camera.video), name: STRINGS.cameraPhoto }]);
     } catch (error) {
       this.fail(error);
     }
@@ -807,7 +837,7 @@ class App {
   private showSpeed(ms: number | null): void {
     const chip = element("speed");
     chip.hidden = ms === null;
-    if (ms !== null) chip.textContent = `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+    if (ms !== null) chip.textContent = STRINGS.milliseconds(ms);
   }
 
   private say(text: string): void {
@@ -908,6 +938,9 @@ class App {
       element("background-color").hidden = kind !== "color";
       if (kind === "image") element<HTMLInputElement>("background-file").click();
     });
+    element("background-file").addEventListener("cancel", () => {
+      element<HTMLSelectElement>("background").value = "clear";
+    });
     const canShare = typeof navigator.share === "function" && typeof navigator.canShare === "function";
     for (const button of document.querySelectorAll<HTMLElement>('[data-save="share"]')) {
       button.hidden = !canShare || !navigator.canShare({ files: [new File([], "a.png", { type: "image/png" })] });
@@ -917,7 +950,7 @@ class App {
       [...(list ?? [])].map((file) => ({ blob: file, name: file.name || unnamed }));
     const input = element<HTMLInputElement>("file");
     input.addEventListener("change", () => {
-      const chosen = files(input.files, "photo");
+      const chosen = files(input.files, STRINGS.unnamedPhoto);
       input.value = "";
       if (chosen.length > 0) void this.open(chosen);
     });
@@ -928,7 +961,7 @@ class App {
       maskInput.value = "";
     });
     document.addEventListener("paste", (event) => {
-      const pasted = files(event.clipboardData?.files, "pasted.png");
+      const pasted = files(event.clipboardData?.files, STRINGS.pastedPhoto);
       if (pasted.length === 0) return;
       event.preventDefault();
       void this.open(pasted);
@@ -949,11 +982,11 @@ class App {
       event.preventDefault();
       depth = 0;
       drop.hidden = true;
-      const dropped = files(event.dataTransfer?.files, "photo");
+      const dropped = files(event.dataTransfer?.files, STRINGS.unnamedPhoto);
       if (dropped.length > 0) void this.open(dropped);
     });
     addEventListener("beforeunload", (event) => {
-      if (this.unsaved) event.preventDefault();
+      if (this.unsaved.size > 0) event.preventDefault();
     });
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "hidden" && this.keepTimer) void this.writeWork();

@@ -2,14 +2,16 @@
 
 import {
   cocoJson, cutoutPixels, derivedName, encodePng, indexPixels, maskPixels, type Named, overlaid, type RgbaImage,
-  svg, trim, zip,
+  drawnPixels, svg, trim, zip,
 } from "picosam2/custom";
+import { PhotoError } from "./photo";
+import { STRINGS } from "./strings";
 
 export type Background =
   | { readonly kind: "clear" }
   | { readonly kind: "color"; readonly color: string }
   | { readonly kind: "blur" }
-  | { readonly kind: "image"; readonly file: Blob };
+  | { readonly kind: "image"; readonly file: globalThis.File };
 
 export interface Saving {
   readonly fileName: string;
@@ -90,38 +92,42 @@ function boxOf(pixels: Uint8Array, width: number, height: number): Part {
 
 /** The background's pixels in the part that is saved. */
 async function groundOf(background: Exclude<Background, { kind: "clear" }>, photo: RgbaImage, part: Part): Promise<Uint8ClampedArray> {
-  const canvas = document.createElement("canvas");
-  canvas.width = part.width;
-  canvas.height = part.height;
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  if (!context) throw new Error("this browser gives no canvas");
-  context.fillStyle = background.kind === "color" ? background.color : "#fff";
-  context.fillRect(0, 0, part.width, part.height);
-  if (background.kind !== "color") {
-    const { width, height } = photo;
-    const bitmap =
-      background.kind === "image"
-        ? await createImageBitmap(background.file)
-        : await createImageBitmap(new ImageData(new Uint8ClampedArray(photo.data), width, height));
+  if (background.kind === "color") return filled(background.color, part.width * part.height);
+  const { width, height } = photo;
+  const bitmap = await (background.kind === "image"
+    ? createImageBitmap(background.file).catch(() => {
+        throw new PhotoError(STRINGS.unreadable(background.file.name));
+      })
+    : createImageBitmap(new ImageData(new Uint8ClampedArray(photo.data), width, height)));
+  try {
     // Another image covers the whole photo, its middle in the middle.
     const scale = Math.max(width / bitmap.width, height / bitmap.height);
     const [w, h] = [bitmap.width * scale, bitmap.height * scale];
-    const [x, y] = [(width - w) / 2 - part.x, (height - h) / 2 - part.y];
-    if (background.kind === "blur") {
-      // Small and large again: canvas filters are not in every browser.
-      const small = document.createElement("canvas");
-      const share = BLURRED / Math.max(width, height);
-      small.width = Math.max(1, Math.round(width * share));
-      small.height = Math.max(1, Math.round(height * share));
-      small.getContext("2d")?.drawImage(bitmap, 0, 0, small.width, small.height);
-      context.imageSmoothingQuality = "high";
-      context.drawImage(small, x, y, w, h);
-    } else {
-      context.drawImage(bitmap, x, y, w, h);
-    }
+    const shifted = { ...part, x: part.x - (width - w) / 2, y: part.y - (height - h) / 2 };
+    // In tiles: one canvas of a large photo's size stays blank on some phones.
+    return drawnPixels(background.kind === "blur" ? blurred(bitmap) : bitmap, w, h, { part: shifted }).data as Uint8ClampedArray;
+  } finally {
     bitmap.close();
   }
-  return context.getImageData(0, 0, part.width, part.height).data;
+}
+
+/** `count` pixels of a color, "#rrggbb". */
+function filled(color: string, count: number): Uint8ClampedArray {
+  const rgba = [...[1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)), 255];
+  return Uint8ClampedArray.from({ length: count * 4 }, (_, i) => rgba[i % 4]!);
+}
+
+/** An image made so small that it is blurred when it is drawn large: canvas filters are not in every browser. */
+function blurred(bitmap: ImageBitmap): HTMLCanvasElement {
+  const { width, height } = bitmap;
+  const small = document.createElement("canvas");
+  const share = BLURRED / Math.max(width, height);
+  small.width = Math.max(1, Math.round(width * share));
+  small.height = Math.max(1, Math.round(height * share));
+  const context = small.getContext("2d");
+  if (!context) throw new Error(STRINGS.noCanvas);
+  context.drawImage(bitmap, 0, 0, small.width, small.height);
+  return small;
 }
 
 /** Each object's mask and cropped cut-out, and the files of all of them. */

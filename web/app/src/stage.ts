@@ -5,6 +5,7 @@
 
 import type { Box, Point } from "picosam2/custom";
 import { Ground } from "./ground";
+import { STRINGS } from "./strings";
 
 export type Tool = "pick" | "box" | "add" | "remove" | "brush" | "erase" | "move";
 
@@ -94,7 +95,7 @@ export class Stage {
     private readonly intent: Intent,
   ) {
     const context = canvas.getContext("2d");
-    if (!context) throw new Error("this browser gives no canvas");
+    if (!context) throw new Error(STRINGS.noCanvas);
     this.context = context;
     new ResizeObserver(() => this.resize()).observe(canvas);
     canvas.addEventListener("pointerdown", (event) => this.down(event));

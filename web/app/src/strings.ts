@@ -113,6 +113,11 @@ export const KEYS: readonly (readonly [string, string])[] = [
 const percent = (share: number): string => `${Math.round(share * 100)} %`;
 
 export const STRINGS = {
+  milliseconds: (ms: number) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`,
+  unnamedPhoto: "photo",
+  pastedPhoto: "pasted.png",
+  cameraPhoto: "camera.png",
+  noCanvas: "this browser gives no canvas",
   object: (n: number) => `Object ${n}`,
   quality: percent,
   drawn: "drawn",
@@ -176,6 +181,7 @@ export const STRINGS = {
   reload: "Reload",
   modelReady: (name: string, megabytes: string, threads: number) =>
     `${name} · ${megabytes} MB · WebAssembly, ${threads === 1 ? "1 thread" : `${threads} threads`}`,
+  modelOnGpu: (name: string, megabytes: string) => `${name} · ${megabytes} MB · WebGPU`,
   modelFailed: "The model is not loaded.",
   wrong: (text: string) => `Something went wrong: ${text}`,
   noCamera: "This browser gives pages no camera. Over a network it needs https.",

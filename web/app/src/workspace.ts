@@ -48,3 +48,10 @@ export function changeDoc(workspace: Workspace, doc: Doc): Workspace {
   const sheets = workspace.sheets.map((sheet) => (sheet.id === workspace.current ? { ...sheet, doc } : sheet));
   return { ...workspace, sheets };
 }
+
+/** The photos with objects that no file has, after a change: those that had some, and whose objects changed. */
+export function unsavedAfter(unsaved: ReadonlySet<number>, before: Workspace, after: Workspace): ReadonlySet<number> {
+  const old = new Map(before.sheets.map(({ id, doc }) => [id, doc.items]));
+  const has = after.sheets.filter(({ id, doc: { items } }) => items.length > 0 && (unsaved.has(id) || items !== old.get(id)));
+  return new Set(has.map(({ id }) => id));
+}

@@ -6,6 +6,7 @@ import {
   removePoint, selectedItem, setMask,
 } from "../src/document";
 import { History } from "../src/history";
+import { addSheet, changeDoc, NOTHING, removeSheet, showSheet, unsavedAfter } from "../src/workspace";
 
 describe("history", () => {
   it("goes back and forth, and forgets what was undone", () => {
@@ -90,6 +91,25 @@ describe("the document", () => {
     const item = doc.items[0]!;
     expect(answerKey({ ...item, name: "x", color: "#000" })).toBe(answerKey(item));
     expect(answerKey({ ...item, scale: 1 })).not.toBe(answerKey(item));
+  });
+});
+
+describe("what is in no file", () => {
+  const photo = (id: number) => ({ id, name: `${id}.png`, width: 9, height: 9 });
+  const two = addSheet(addSheet(NOTHING, photo(1)), photo(2));
+  const kept = changeDoc(two, addItem(EMPTY, pointPrompt(1, 1)));
+
+  it("is what changed since it was saved, photo by photo", () => {
+    expect(unsavedAfter(new Set(), NOTHING, two)).toEqual(new Set());
+    expect(unsavedAfter(new Set(), two, kept)).toEqual(new Set([2]));
+    const other = changeDoc(showSheet(kept, 1), addItem(EMPTY, pointPrompt(2, 2)));
+    expect(unsavedAfter(new Set([2]), kept, other)).toEqual(new Set([1, 2]));
+    expect(unsavedAfter(new Set(), kept, other)).toEqual(new Set([1])); // the second was saved
+  });
+
+  it("goes with its photo, and with the last object", () => {
+    expect(unsavedAfter(new Set([2]), kept, removeSheet(kept, 2))).toEqual(new Set());
+    expect(unsavedAfter(new Set([2]), kept, two)).toEqual(new Set());
   });
 });
 

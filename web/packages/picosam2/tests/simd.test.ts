@@ -6,12 +6,14 @@ import { fileURLToPath } from "node:url";
 import * as ort from "onnxruntime-web/wasm";
 import { describe, expect, it } from "vitest";
 import { PLANES } from "../src/guidance.ts";
-import { readFacts } from "../src/metadata.ts";
+import { type ModelFacts, readFacts } from "../src/metadata.ts";
 import { type Graph, layersOf, readGraph, UnknownNetwork } from "../src/network.ts";
 import { createSegmenter } from "../src/node.ts";
 import { type OrtModule, OrtRuntime } from "../src/runtime.ts";
 import { SimdRuntime } from "../src/simd.ts";
+import { bytesField, concat, textField, varintField } from "../src/protobuf.ts";
 import { packWeights } from "../src/weights.ts";
+import { golden } from "./arithmetic.ts";
 import { onnxWith } from "./helpers.ts";
 
 const PYTHON = new URL("../../../../src/picosam2/assets/weights/", import.meta.url);
@@ -139,6 +141,82 @@ describe("a graph", () => {
     ["a Resize before a full convolution", [node("Resize", ["image", "", "double"], "a", [], nearest), node("Conv", ["a", "w"], "logits")]],
   ])("of another kind is refused: %s", (_, nodes) => {
     expect(() => layersOf({ nodes, constants })).toThrow(UnknownNetwork);
+  });
+});
+
+describe("a file of a few layers", () => {
+  interface Made {
+    readonly op: string;
+    readonly inputs: readonly string[];
+    readonly output: string;
+    readonly domain?: string;
+    readonly pads?: readonly number[];
+  }
+
+  /** An ONNX file; its tensors are float32 with the values 1, 2, 3 and so on. */
+  function file(nodes: readonly Made[], tensors: Record<string, readonly number[]>): Uint8Array {
+    const body = nodes.map(({ op, inputs, output, domain, pads }) =>
+      bytesField(1, concat([
+        ...inputs.map((name) => textField(1, name)), textField(2, output), textField(4, op),
+        ...(domain ? [textField(7, domain)] : []),
+        // Packed, as some writers store integers.
+        ...(pads ? [bytesField(5, concat([textField(1, "pads"), bytesField(8, Uint8Array.from(pads))]))] : []),
+      ])),
+    );
+    const initializers = Object.entries(tensors).map(([name, dims]) => {
+      const values = Float32Array.from({ length: dims.reduce((a, b) => a * b, 1) }, (_, i) => i + 1);
+      const raw = new Uint8Array(values.buffer);
+      return bytesField(5, concat([...dims.map((dim) => varintField(1, dim)), varintField(2, 1), textField(8, name), bytesField(9, raw)]));
+    });
+    return bytesField(7, concat([...body, ...initializers]));
+  }
+
+  const facts: ModelFacts = {
+    ...readFacts(onnxWith("picosam2", JSON.stringify(golden.facts)), "made"),
+    inputSize: 4, outputSize: 4, channels: 4, mean: [0, 0, 0], std: [1, 1, 1], guidance: false,
+  };
+  const conv = (inputs: string[], output: string, more: Partial<Made> = {}): Made => ({ op: "Conv", inputs, output, ...more });
+  const crop = Uint8Array.from({ length: 48 }, (_, i) => i * 5);
+
+  it("is computed", async () => {
+    const bytes = file([conv(["image", "w"], "logits", { domain: "ai.onnx" })], { w: [4, 3, 1, 1] });
+    const logits = await (await SimdRuntime.open(bytes, facts)).run(crop, 1);
+    for (let c = 0; c < 4; c++) {
+      for (let i = 0; i < 16; i++) {
+        const expected = [0, 1, 2].reduce((sum, k) => sum + ((c * 3 + k + 1) * crop[i * 3 + k]!) / 255, 0);
+        expect(logits[c * 16 + i]).toBeCloseTo(expected, 4);
+      }
+    }
+  });
+
+  it("keeps the logits where they are used on", async () => {
+    const tensors = { w: [4, 3, 1, 1], v: [4, 4, 1, 1] };
+    const more = [conv(["logits", "v"], "a"), conv(["a", "v"], "b"), conv(["b", "v"], "c")];
+    const first = conv(["image", "w"], "logits");
+    const alone = await (await SimdRuntime.open(file([first], tensors), facts)).run(crop, 1);
+    expect(await (await SimdRuntime.open(file([first, ...more], tensors), facts)).run(crop, 1)).toEqual(alone);
+  });
+
+  it.each<[string, Made[], Record<string, readonly number[]>, Partial<ModelFacts>]>([
+    ["of another domain", [conv(["image", "w"], "logits", { domain: "com.microsoft" })], { w: [4, 3, 1, 1] }, {}],
+    ["whose pads differ", [conv(["image", "w"], "logits", { pads: [0, 1, 0, 1] })], { w: [4, 3, 3, 3] }, {}],
+    ["whose filters expect other channels", [conv(["image", "w"], "logits")], { w: [4, 4, 1, 1] }, {}],
+    ["that gives other channels", [conv(["image", "w"], "logits")], { w: [3, 3, 1, 1] }, {}],
+    ["that gives another size", [conv(["image", "w"], "logits")], { w: [4, 3, 1, 1] }, { outputSize: 2 }],
+    ["without logits", [conv(["image", "w"], "other")], { w: [4, 3, 1, 1] }, {}],
+    ["that adds one channel to all", [
+      conv(["image", "w"], "a"), conv(["image", "v"], "b"), { op: "Relu", inputs: ["b"], output: "c" },
+      { op: "Add", inputs: ["a", "c"], output: "logits" },
+    ], { w: [4, 3, 1, 1], v: [1, 3, 1, 1] }, {}],
+    ["that adds one channel to a convolution", [
+      conv(["image", "v"], "b"), conv(["image", "w"], "a"), { op: "Add", inputs: ["a", "b"], output: "logits" },
+    ], { w: [4, 3, 1, 1], v: [1, 3, 1, 1] }, {}],
+    ["that adds a tensor of the file", [
+      conv(["image", "w"], "a"), { op: "Add", inputs: ["a", "bias"], output: "logits" },
+    ], { w: [4, 3, 1, 1], bias: [1, 4, 1, 1] }, {}],
+    ["that takes another input", [conv(["picture", "w"], "logits")], { w: [4, 3, 1, 1] }, {}],
+  ])("%s is left to ONNX Runtime", async (_, nodes, tensors, change) => {
+    await expect(SimdRuntime.open(file(nodes, tensors), { ...facts, ...change })).rejects.toThrow(UnknownNetwork);
   });
 });
 

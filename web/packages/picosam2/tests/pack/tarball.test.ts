@@ -131,6 +131,28 @@ describe("the tarball", () => {
     expect(iou(rleDecode(rle), rleDecode(apple.rle))).toBeGreaterThan(0.7);
   });
 
+  it.skipIf(!existsSync(CHROMIUM))("works in the React example", async () => {
+    const project = join(folder, "react");
+    cpSync(resolve(PACKAGE, "examples/react"), project, { recursive: true });
+    mkdirSync(join(project, "public"));
+    cpSync(join(ASSETS, "sample.jpg"), join(project, "public/photo.jpg"));
+    npm(project, "install", tarball); // in place of the version that its package.json asks for
+    execFileSync("npx", ["vite", "build"], { cwd: project, stdio: "pipe" });
+    await inBrowser(join(project, "dist"), async (page) => {
+      const view = page.locator("svg");
+      await view.waitFor({ timeout: 120_000 });
+      const { width, height } = (await view.boundingBox())!;
+      const [x, y] = apple.point;
+      await view.click({ position: { x: (x / 640) * width, y: (y / 480) * height } });
+      const path = page.locator("svg path");
+      await path.waitFor({ state: "attached", timeout: 60_000 });
+      const covers = await path.evaluate(
+        (node, [px, py]) => (node as SVGPathElement).isPointInFill(new DOMPoint(px, py)), apple.point,
+      );
+      expect(covers).toBe(true);
+    });
+  });
+
   it.skipIf(!existsSync(CHROMIUM))("works in one line of HTML from a file host", async () => {
     const project = join(folder, "html");
     cpSync(resolve(PACKAGE, "examples/html"), project, { recursive: true });

@@ -33,9 +33,13 @@ function Segment({ src }) {
   return (
     <svg viewBox={`0 0 ${size.width} ${size.height}`} onClick={pick} style={{ maxWidth: "100%" }}>
       <image href={src} width={size.width} height={size.height} />
-      {mask?.contours.map((contour, i) => (
-        <polygon key={i} points={contour.join(" ")} fill="#56b4e9" fillOpacity="0.5" stroke="#fff" />
-      ))}
+      {mask && (
+        // One path of all contours: the inner ones are holes.
+        <path
+          d={mask.contours.map((contour) => `M${contour.join(" ")}Z`).join("")}
+          fill="#56b4e9" fillOpacity="0.5" fillRule="evenodd" stroke="#fff"
+        />
+      )}
     </svg>
   );
 }
