@@ -84,6 +84,7 @@ def serve(
             predictor,
             limits,
             workers=workers,
+            threads=threads,
             hosts=served_names(host, allow_host or ()),
             images=images,
         )

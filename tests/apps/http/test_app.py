@@ -27,7 +27,8 @@ from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.sessions import Sessions
 from picosam2.cli.serve import serve
 from picosam2.errors import ConfigError
-from picosam2.masks import rle_decode
+from picosam2.io.sample_image import sample_bytes, sample_objects
+from picosam2.masks import iou, rle_decode
 from picosam2.predictor import Predictor
 
 HEIGHT, WIDTH = 40, 60
@@ -526,3 +527,85 @@ def test_any_path_is_answered_or_refused(client, name, method):
 
     answer = client.request(method, f"/v1/sessions/{quote(name, safe='')}")
     assert answer.status_code in (204, 404, 405, 415), answer.text
+
+
+# --- everything ---------------------------------------------------------------------------------
+
+
+def test_everything_of_an_image(client):
+    answer = client.post("/v1/everything?max_masks=5", content=image_bytes(), headers=JPEG)
+    assert answer.status_code == 200, answer.text
+    value = answer.json()
+    assert (value["width"], value["height"]) == (WIDTH, HEIGHT)
+    assert len(value["masks"]) <= 5
+    areas = [mask["area"] for mask in value["masks"]]
+    assert areas == sorted(areas, reverse=True)
+    for mask in value["masks"]:
+        assert rle_decode(mask["rle"]).shape == (HEIGHT, WIDTH)
+        assert len(mask["prompt"]["box"]) == 4
+
+
+def test_everything_of_the_sample_finds_its_objects() -> None:
+    data = sample_bytes()
+    limits = Limits()
+    with TestClient(create_app(Predictor(threads=1), limits, threads=1),
+                    base_url="http://127.0.0.1:8428") as client:  # fmt: skip
+        masks = client.post("/v1/everything", content=data, headers=JPEG).json()["masks"]
+        session = client.post("/v1/sessions", content=data, headers=JPEG).json()["session"]
+        kept = client.post(f"/v1/sessions/{session}/everything").json()["masks"]
+        overlay = client.post("/v1/everything?format=overlay", content=data, headers=JPEG)
+    assert len(masks) > 3
+    decoded = [rle_decode(mask["rle"]) for mask in masks]
+    best = {
+        thing.name: max(iou(mask, thing.mask) for mask in decoded) for thing in sample_objects()
+    }
+    assert min(best["apple"], best["tennis ball"]) > 0.9
+    assert np.median(list(best.values())) > 0.6
+    assert kept == masks
+    assert Image.open(io.BytesIO(overlay.content)).size == (640, 480)
+
+
+@pytest.mark.parametrize("form", ["mask", "overlay"])
+def test_everything_as_an_image(client, form: str) -> None:
+    answer = client.post(f"/v1/everything?format={form}", content=image_bytes(), headers=JPEG)
+    assert answer.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(answer.content)).size == (WIDTH, HEIGHT)
+
+
+def test_everything_of_an_empty_image_is_an_answer(client) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90)).save(buffer, "PNG")
+    for form in ("json", "mask", "overlay"):
+        answer = client.post(f"/v1/everything?format={form}", content=buffer.getvalue(),
+                             headers=JPEG)  # fmt: skip
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("max_masks=0", "max_masks"),
+        ("max_masks=301", "max_masks"),
+        ("max_masks=many", "max_masks"),
+        ("format=cutout", "must be one of json, mask or overlay"),
+        ("point=3,4", "no parameter 'point': use max_masks, format"),
+    ],
+)
+def test_everything_asked_in_a_wrong_way(client, session, query: str, message: str) -> None:
+    for path in ("/v1/everything", f"/v1/sessions/{session}/everything"):
+        answer = client.post(f"{path}?{query}", content=image_bytes(), headers=JPEG)
+        assert answer.status_code == 400
+        assert message in answer.json()["error"]
+
+
+def test_everything_of_no_image_or_no_session(client) -> None:
+    assert client.post("/v1/everything", content=b"", headers=JPEG).status_code == 400
+    assert client.post("/v1/everything", content=b"no image", headers=JPEG).status_code == 400
+    assert client.post("/v1/sessions/none/everything").status_code == 404
+
+
+def test_everything_stops_when_its_time_is_over(predictor: Predictor) -> None:
+    limits = Limits(seconds=1e-3)
+    with TestClient(create_app(predictor, limits), base_url="http://127.0.0.1:8428") as client:
+        answer = client.post("/v1/everything", content=image_bytes(), headers=JPEG)
+    assert answer.status_code in (408, 503)

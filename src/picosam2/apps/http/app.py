@@ -35,7 +35,9 @@ from picosam2.apps.http.errors import RequestError, error_response
 from picosam2.apps.http.limits import Limits
 from picosam2.apps.http.metrics import CONTENT_TYPE, Metrics
 from picosam2.apps.http.schemas import (
+    AllMasks,
     Error,
+    EverythingQuery,
     Health,
     Index,
     Masks,
@@ -61,6 +63,7 @@ def create_app(
     limits: Limits | None = None,
     *,
     workers: int = 2,
+    threads: int | None = None,
     hosts: Collection[str] = LOCAL_NAMES,
     images: Path | None = None,
 ) -> FastAPI:
@@ -70,13 +73,14 @@ def create_app(
         predictor: what answers; its runtime must allow calls from several threads.
         limits: bounds on requests.
         workers: how many requests use the network at once.
+        threads: of the finder for one of them; by default as many as the process may use.
         hosts: the names in the Host header that are answered, without a port.
         images: the folder in which Label Studio's tasks name images; None for data URLs only.
     """
     limits = limits or Limits()
     sessions = Sessions(limits)
     metrics = Metrics(sessions)
-    service = Service(predictor, limits, workers)
+    service = Service(predictor, limits, workers, threads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -138,6 +142,21 @@ def create_app(
 
             return await while_connected(request, work())
 
+    @app.post("/v1/everything", responses=_ALL_MASKS, openapi_extra=_body(SessionBody))
+    async def all_masks(request: Request, query: Annotated[EverythingQuery, Query()]) -> Response:
+        """Masks of all objects of an image that comes with the request."""
+        with service.bodies.holding() as held:
+            service.check_room()
+            data = await service.read(request, held, lambda body: read_image(request, body, limits))
+
+            async def work() -> Response:
+                async with service.image_turn(stored_size(data)):
+                    image = await service.decode(data)
+                    service.bodies.free(held)
+                    return await service.everything(image, query)
+
+            return await while_connected(request, work())
+
     @app.post(
         "/v1/sessions",
         status_code=201,
@@ -189,6 +208,16 @@ def create_app(
                     return await service.masks(image, read)
 
             return await while_connected(request, work())
+
+    @app.post("/v1/sessions/{session}/everything", responses=_ALL_MASKS)
+    async def all_masks_of_session(
+        request: Request, session: str, query: Annotated[EverythingQuery, Query()]
+    ) -> Response:
+        """Masks of all objects of an image that is kept."""
+        image = sessions.get(session)
+        if image is None:
+            raise RequestError(404, "there is no such session (any more): send the image again")
+        return await while_connected(request, service.everything(image, query))
 
     @app.delete("/v1/sessions/{session}", status_code=204)
     async def close_session(session: str) -> Response:
@@ -251,7 +280,8 @@ async def _wrong_query(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     mistake = dict(error.errors()[0])
     mistake["loc"] = mistake["loc"][1:]
-    names = list(SegmentQuery.model_fields)
+    asked = EverythingQuery if request.url.path.endswith("/everything") else SegmentQuery
+    names = list(asked.model_fields)
     return error_response(400, describe_mistake(mistake, names, "parameter"))
 
 
@@ -273,6 +303,11 @@ async def _wrong_method(request: Request, error: Exception) -> Response:
 
 _MASKS: dict[int | str, dict[str, Any]] = {
     200: {"model": Masks, "content": {"image/png": {}}, "description": "The masks."}
+}
+
+
+_ALL_MASKS: dict[int | str, dict[str, Any]] = {
+    200: {"model": AllMasks, "content": {"image/png": {}}, "description": "The masks."}
 }
 
 

@@ -32,6 +32,9 @@ Format: TypeAlias = Literal["json", "mask", "overlay", "cutout"]
 """JSON, or a PNG: the mask (indexed for several objects), the image with the masks drawn on it, or
 one object on a clear ground."""
 
+MAX_MASKS = 300
+"""Masks that a request for everything may ask for."""
+
 _DATA_URL = re.compile(r"data:[\w.+/;=-]{0,100},", re.ASCII)
 _SPACE = re.compile(r"\s+", re.ASCII)
 
@@ -145,6 +148,15 @@ class SegmentBody(SegmentKept):
     image: ImageBytes
 
 
+class EverythingQuery(_Model):
+    """How the masks of all objects are to be made and sent."""
+
+    max_masks: int = Field(
+        100, ge=1, le=MAX_MASKS, description="So many masks at most, the best ones."
+    )
+    format: Literal["json", "mask", "overlay"] = "json"
+
+
 class SessionBody(_Model):
     """An image to keep."""
 
@@ -203,6 +215,14 @@ class Masks(_Model):
     width: int
     height: int
     masks: list[Mask]
+
+
+class AllMasks(_Model):
+    """The masks of all objects, the largest first."""
+
+    width: int
+    height: int
+    masks: list[Mask] = Field(description="Each prompt is the box that led to the mask.")
 
 
 class Session(_Model):

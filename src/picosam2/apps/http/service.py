@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -20,6 +21,7 @@ from picosam2.apps.http.decoding import Decoders
 from picosam2.apps.http.errors import RequestError, larger, wrong_image
 from picosam2.apps.http.given_masks import PromptRequest, with_mask
 from picosam2.apps.http.limits import Limits
+from picosam2.apps.http.schemas import EverythingQuery
 from picosam2.apps.http.turns import Stop, Turns, in_thread, while_connected
 from picosam2.errors import PicoSAM2Error
 from picosam2.images import stored_size
@@ -27,11 +29,14 @@ from picosam2.io.formats import indexed_png
 from picosam2.predictor import MULTIMASKS, Predictor
 from picosam2.prompts import Prompt
 from picosam2.results import Segmentation, encode_image, overlay
+from picosam2.runtimes.finder import BoxFinder, opened_finder
 from picosam2.runtimes.protocol import Runtime, RuntimeInfo
+from picosam2.tasks.everything import Everything, everything
 
 _Result = TypeVar("_Result")
 _MAX_AT_ONCE = 25_000_000  # pixels of logits, 4 bytes each, in one worker
 _MAX_MASK_PIXELS = 200_000_000  # of the masks that are drawn in one image, 1 byte each
+_TOO_MANY = RequestError(400, "these are too many masks for one image: ask for json")
 _LARGE = 1_000_000  # pixels of an image; those below do not wait for those above
 _MORE_IMAGES = 3  # beside one for each worker: those being decoded, and those that wait for a turn
 
@@ -39,8 +44,11 @@ _MORE_IMAGES = 3  # beside one for each worker: those being decoded, and those t
 class Service:
     """What the routes share: the predictor, the decoders, and turns on both."""
 
-    def __init__(self, predictor: Predictor, limits: Limits, workers: int) -> None:
-        """Run the network for `workers` requests at once."""
+    def __init__(
+        self, predictor: Predictor, limits: Limits, workers: int, threads: int | None = None
+    ) -> None:
+        """Run the network for `workers` requests at once, the finder with so many `threads`."""
+        self._threads = threads
         self._runtime = _Stoppable(predictor.runtime)
         self._predictor, self._limits = Predictor(self._runtime), limits
         # An image keeps its turn until its masks are made, so that few are held at once.
@@ -150,6 +158,39 @@ class Service:
         async with self._network.turn():
             return await in_thread(lambda stop: self._answer(image, job, stop))
 
+    async def everything(self, image: npt.NDArray[np.uint8], asked: EverythingQuery) -> Response:
+        """The answer to a request for the masks of all objects."""
+        async with self._network.turn():
+            return await in_thread(lambda stop: self._everything(image, asked, stop))
+
+    def _everything(
+        self, image: npt.NDArray[np.uint8], asked: EverythingQuery, stop: Stop
+    ) -> Response:
+        height, width = image.shape[:2]
+        check = self._checked(stop, "this took too long: send a smaller image")
+        finder = _StoppableFinder(opened_finder(threads=self._threads), check)
+        with self._runtime.checking(check):
+            results = everything(
+                image, self._predictor, Everything(max_masks=asked.max_masks), finder=finder
+            )
+        if asked.format == "json":
+            masks = [result.to_json() for result in results]
+            return JSONResponse({"width": width, "height": height, "masks": masks})
+        if len(results) * height * width > _MAX_MASK_PIXELS:
+            raise _TOO_MANY
+        return Response(_draw(image, results, asked.format), media_type="image/png")
+
+    def _checked(self, stop: Stop, too_long: str) -> Callable[[], None]:
+        """What raises `RequestError` when the client is gone, or the time is over."""
+        deadline = time.monotonic() + self._limits.seconds
+
+        def check() -> None:
+            stop.check()
+            if time.monotonic() > deadline:
+                raise RequestError(503, too_long + larger("--seconds"))
+
+        return check
+
     def _answer(self, image: npt.NDArray[np.uint8], job: Job, stop: Stop) -> Response:
         height, width = image.shape[:2]
         results = self.segment(image, job, stop)
@@ -163,22 +204,15 @@ class Service:
         else:
             count = len(job.prompts) * (MULTIMASKS if job.multimask else 1)
             if count * height * width > _MAX_MASK_PIXELS:
-                raise RequestError(400, "these are too many masks for one image: ask for json")
+                raise _TOO_MANY
             data = _draw(image, list(results), job.format)
         return Response(data, media_type="image/png")
 
     def segment(self, image: npt.NDArray[np.uint8], job: Job, stop: Stop) -> Iterator[Segmentation]:
         """The masks, made a few at a time, so that memory does not grow with their number."""
         height, width = image.shape[:2]
-        deadline = time.monotonic() + self._limits.seconds
         step = max(_MAX_AT_ONCE // (height * width), 1)
-
-        def check() -> None:
-            stop.check()
-            if time.monotonic() > deadline:
-                message = "this took too long: send fewer prompts or clicks" + larger("--seconds")
-                raise RequestError(503, message)
-
+        check = self._checked(stop, "this took too long: send fewer prompts or clicks")
         for i in range(0, len(job.prompts), step):
             check()
             some = job.prompts[i : i + step]
@@ -215,14 +249,31 @@ class _Stoppable:
         return self._runtime(crops) if guidance is None else self._runtime(crops, guidance)
 
 
+class _StoppableFinder:
+    """A finder that asks before each pass whether its thread is to go on."""
+
+    def __init__(self, finder: BoxFinder, check: Callable[[], None]) -> None:
+        self._finder, self._check = finder, check
+
+    @property
+    def input_size(self) -> int:
+        return self._finder.input_size
+
+    def __call__(self, views: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self._check()
+        return self._finder(views)
+
+
 def _draw(
     image: npt.NDArray[np.uint8],
     results: Sequence[Segmentation],
     form: Literal["mask", "overlay"],
 ) -> bytes:
-    """Masks as a PNG file's bytes."""
+    """Masks, of which there may be none, as a PNG file's bytes."""
     if form == "overlay":
         return encode_image(overlay(image, results), "PNG")
-    if len(results) > 1:
-        return indexed_png([result.mask for result in results])
-    return encode_image(results[0].mask_image(), "PNG")
+    if len(results) == 1:
+        return encode_image(results[0].mask_image(), "PNG")
+    if not results:
+        return encode_image(Image.new("L", (image.shape[1], image.shape[0])), "PNG")
+    return indexed_png([result.mask for result in results])
