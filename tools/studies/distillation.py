@@ -200,7 +200,10 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
     if not shown:
         return
     keys = list(next(iter(shown.values()))[0])
-    figure, axes = plt.subplots(2, len(keys) // 2, figsize=(3 * len(keys) // 2, 6))
+    rows = 2 if len(keys) > 2 else 1
+    columns = -(-len(keys) // rows)
+    size = (3 * columns, 3 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis, key in zip(axes.flat, keys, strict=True):
         for place, runs in enumerate(shown.values()):
             scores = [100 * run[key]["miou"] for run in runs]
