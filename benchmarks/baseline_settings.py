@@ -43,7 +43,7 @@ def main() -> None:
                 truth = instance.mask()
             except DataError:
                 continue
-            point = masks.centre_point(truth)
+            point = masks.center_point(truth)
             discs.append(
                 [masks.iou(baselines.disc(point, *truth.shape, radius), truth) for radius in RADII]
             )

@@ -133,7 +133,7 @@ def large_numbers(predictor: Predictor, weights: str, threads: int) -> dict[str,
         scale = LARGE[0] / sample().shape[1]
         large = Image.fromarray(sample()).resize(LARGE, Image.Resampling.BICUBIC)
         large.save(path, quality=92)
-        x, y = BOX.centre.x * scale, BOX.centre.y * LARGE[1] / sample().shape[0]
+        x, y = BOX.center.x * scale, BOX.center.y * LARGE[1] / sample().shape[0]
         numbers["one click on 24 megapixels, largest memory [MB]"] = measured(
             API,
             images=[str(path)],
@@ -206,7 +206,7 @@ def main() -> None:
     for point in points:
         Predictor(counted)(image, points=[point])
     (mask,) = predictor(image, boxes=[BOX])
-    correction = Prompt((Point(BOX.centre.x, BOX.centre.y, False),), mask=mask.mask)
+    correction = Prompt((Point(BOX.center.x, BOX.center.y, False),), mask=mask.mask)
     ways: dict[str, Callable[[], object]] = {
         "bare": lambda: session.run(["logits"], feed),
         "network": lambda: runtime(crop),

@@ -75,7 +75,7 @@ def main() -> None:
                 for instance in annotated.instances:
                     image, truth = load_image(annotated.path), instance.mask()
                     box = Box(*(masks.bbox(truth) or ()))
-                    teacher(image, [Target(box=box, point=masks.centre_point(truth))])
+                    teacher(image, [Target(box=box, point=masks.center_point(truth))])
 
         runs = {}
         for name, way in (("teach", whole), ("published", published)):

@@ -74,7 +74,7 @@ def dense_crop(image: np.ndarray, window: Window, size: int) -> np.ndarray:
 
 
 def dense_paste(logits: np.ndarray, window: Window, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """The logits at the centres of columns `xs` and rows `ys`, the edge repeated outwards."""
+    """The logits at the centers of columns `xs` and rows `ys`, the edge repeated outwards."""
 
     def along(low: float, high: float, pixels: np.ndarray, size: int) -> np.ndarray:
         step = size / (high - low)
@@ -235,8 +235,8 @@ def test_what_lies_outside_is_padding_exactly(window: Window) -> None:
     image = np.full((31, 52, 3), 250, np.uint8)
     size = 24
     crop = geometry.crop(image, window, size)
-    centres = (np.arange(size) + 0.5) / size
-    x, y = window.x0 + centres * window.width, window.y0 + centres * window.height
+    centers = (np.arange(size) + 0.5) / size
+    x, y = window.x0 + centers * window.width, window.y0 + centers * window.height
     reach_x = max(window.width / size, 1) + 0.01
     reach_y = max(window.height / size, 1) + 0.01
     columns = (x + reach_x < 0) | (x - reach_x > 52)
@@ -253,7 +253,7 @@ def test_what_lies_outside_is_padding_exactly(window: Window) -> None:
 @given(
     x=st.integers(0, 65), y=st.integers(0, 46), half=st.floats(6, 300), size=st.sampled_from([95])
 )
-def test_a_click_is_the_centre_of_its_crop(x: int, y: int, half: float, size: int) -> None:
+def test_a_click_is_the_center_of_its_crop(x: int, y: int, half: float, size: int) -> None:
     """A white pixel, even in the corner of the image, is brightest in the middle of the crop."""
     image = np.zeros((47, 66, 3), np.uint8)
     image[y, x] = 255
@@ -313,7 +313,7 @@ def test_a_mask_and_a_crop_agree() -> None:
     crop = geometry.crop(image, window)
     covered = geometry.crop_mask(mask, window)
     assert covered.dtype == np.float32
-    seen = covered[15:80, 15:80]  # away from the border, where one pads with grey, one with nothing
+    seen = covered[15:80, 15:80]  # away from the border, where one pads with gray, one with nothing
     np.testing.assert_array_equal(np.rint(seen * 255), crop[15:80, 15:80, 0])
     area = covered.sum() * window.width * window.height / 96**2
     assert area == pytest.approx(mask.sum(), rel=0.01)
@@ -407,19 +407,19 @@ def test_a_target_of_whole_pixels_is_a_piece_of_the_image(
 
 
 @given(windows(), windows(), st.integers(1, 30))
-def test_only_pixels_whose_centre_lies_in_the_source_are_seen(
+def test_only_pixels_whose_center_lies_in_the_source_are_seen(
     source: Window, target: Window, size: int
 ) -> None:
     # A source thinner than a target pixel is taken as one pixel wide, as `paste` does.
     assume(source.width >= target.width / size)
     assume(source.height >= target.height / size)
     seen = geometry.resample_logits(np.full((5, 7), 3, np.float32), source, target, size)
-    centres = target.to_image(np.stack([np.arange(size) + 0.5] * 2, 1), size)
-    across = (centres[:, 0] >= source.x0) & (centres[:, 0] < source.x1)
-    down = (centres[:, 1] >= source.y0) & (centres[:, 1] < source.y1)
-    near_x = np.minimum(abs(centres[:, 0] - source.x0), abs(centres[:, 0] - source.x1))
-    near_y = np.minimum(abs(centres[:, 1] - source.y0), abs(centres[:, 1] - source.y1))
-    # Rounding decides for centres that lie on an edge.
+    centers = target.to_image(np.stack([np.arange(size) + 0.5] * 2, 1), size)
+    across = (centers[:, 0] >= source.x0) & (centers[:, 0] < source.x1)
+    down = (centers[:, 1] >= source.y0) & (centers[:, 1] < source.y1)
+    near_x = np.minimum(abs(centers[:, 0] - source.x0), abs(centers[:, 0] - source.x1))
+    near_y = np.minimum(abs(centers[:, 1] - source.y0), abs(centers[:, 1] - source.y1))
+    # Rounding decides for centers that lie on an edge.
     sure = (near_y > 1e-6 * target.height)[:, None] & (near_x > 1e-6 * target.width)[None]
     expected = np.where(down[:, None] & across[None], 3, geometry.OUTSIDE_LOGIT)
     np.testing.assert_allclose(seen[sure], expected[sure], atol=1e-4)
@@ -441,7 +441,7 @@ def test_a_slope_stays_a_slope_when_enlarged(seed: int, share: float, size: int)
 
 
 def test_shrinking_is_antialiased() -> None:
-    """Stripes of one pixel become grey rather than one of the two."""
+    """Stripes of one pixel become gray rather than one of the two."""
     logits = np.zeros((96, 96), np.float32)
     logits[:, ::2] = 8
     seen = geometry.resample_logits(logits, Window(0, 0, 96, 96), Window(0, 0, 96, 96), 12)
@@ -461,8 +461,8 @@ def test_a_shape_in_an_images_logits_is_the_shape_in_the_crop(side: int) -> None
 @given(windows(), st.integers(1, 90), st.integers(1, 90), st.integers(1, 30))
 def test_what_of_a_crop_is_inside(window: Window, height: int, width: int, size: int) -> None:
     rows, columns = geometry.inside(window, height, width, size)
-    centres = window.to_image(np.stack([np.arange(size) + 0.5] * 2, 1), size)
-    for actual, place, limit in ((columns, centres[:, 0], width), (rows, centres[:, 1], height)):
+    centers = window.to_image(np.stack([np.arange(size) + 0.5] * 2, 1), size)
+    for actual, place, limit in ((columns, centers[:, 0], width), (rows, centers[:, 1], height)):
         expected = (place >= 0) & (place < limit)
         marked = np.zeros(size, bool)
         marked[actual] = True
@@ -487,15 +487,15 @@ def test_the_aspect_limit_widens_the_shorter_side_only(
     width: float, height: float, limit: float
 ) -> None:
     window = geometry.box_window(Box(10, 20, 10 + width, 20 + height), growth=1.2, max_aspect=limit)
-    assert window.centre == pytest.approx((10 + width / 2, 20 + height / 2))
+    assert window.center == pytest.approx((10 + width / 2, 20 + height / 2))
     sides = window.width, window.height
     assert max(sides) == pytest.approx(1.2 * max(width, height))
     assert min(sides) == pytest.approx(max(1.2 * min(width, height), max(sides) / limit))
 
 
-def test_click_windows_share_their_centre_and_rise() -> None:
+def test_click_windows_share_their_center_and_rise() -> None:
     ladder = geometry.click_windows(Point(3, 470), 480, 640)
-    assert all(w.centre == pytest.approx((3, 470)) for w in ladder)
+    assert all(w.center == pytest.approx((3, 470)) for w in ladder)
     assert [w.width for w in ladder] == sorted(w.width for w in ladder)
     assert all(w.width == pytest.approx(w.height) for w in ladder)
     assert ladder[-1].width > 640
@@ -506,10 +506,10 @@ def test_click_windows_share_their_centre_and_rise() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(window=windows(), height=st.integers(1, 300), width=st.integers(1, 400))
-def test_a_sensor_window_lies_inside_and_keeps_centre_and_aspect(
+def test_a_sensor_window_lies_inside_and_keeps_center_and_aspect(
     window: Window, height: int, width: int
 ) -> None:
-    x, y = window.centre
+    x, y = window.center
     if not (0 < x < width and 0 < y < height):
         with pytest.raises(PromptError, match="must lie inside"):
             geometry.sensor_window(window, height, width)
@@ -520,7 +520,7 @@ def test_a_sensor_window_lies_inside_and_keeps_centre_and_aspect(
     assert result.y0 >= -slack
     assert result.x1 <= width + slack
     assert result.y1 <= height + slack
-    assert result.centre == pytest.approx((x, y))
+    assert result.center == pytest.approx((x, y))
     assert result.width / result.height == pytest.approx(window.width / window.height)
     assert result.width <= window.width + slack
     shrunk = result.width < window.width * (1 - 1e-9)

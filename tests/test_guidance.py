@@ -119,7 +119,7 @@ def test_clicks_alone_get_a_box_of_some_size() -> None:
     box = guidance.following_box(None, [Point(100, 100)], 400, 300)
     assert box is not None
     assert (box.width, box.height) == (60, 60)
-    assert (box.centre.x, box.centre.y) == (100, 100)
+    assert (box.center.x, box.center.y) == (100, 100)
     box = guidance.following_box(None, [Point(100, 100), Point(300, 100)], 400, 300)
     assert box is not None
     assert (box.x0, box.x1, box.height) == (70, 330, 60)

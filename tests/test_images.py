@@ -139,13 +139,13 @@ def test_one_pixel() -> None:
     assert pixels.tolist() == [[[1, 2, 3]]]
 
 
-def test_greyscale_and_bilevel() -> None:
-    grey = gradient()[:, :, 1]
-    expected = np.repeat(grey[:, :, None], 3, axis=2)
-    np.testing.assert_array_equal(load_image(encode(Image.fromarray(grey))), expected)
-    bilevel = Image.fromarray(grey > 100)
+def test_grayscale_and_bilevel() -> None:
+    gray = gradient()[:, :, 1]
+    expected = np.repeat(gray[:, :, None], 3, axis=2)
+    np.testing.assert_array_equal(load_image(encode(Image.fromarray(gray))), expected)
+    bilevel = Image.fromarray(gray > 100)
     assert bilevel.mode == "1"
-    expected = np.repeat(np.where(grey > 100, 255, 0)[:, :, None], 3, axis=2)
+    expected = np.repeat(np.where(gray > 100, 255, 0)[:, :, None], 3, axis=2)
     np.testing.assert_array_equal(load_image(encode(bilevel)), expected)
 
 
@@ -171,7 +171,7 @@ def test_arrays_of_either_byte_order(kind: str) -> None:
     assert native[0, :, 0].tolist() == [0, 64, 255]
 
 
-def test_thirty_two_bit_greyscale() -> None:
+def test_thirty_two_bit_grayscale() -> None:
     assert load_image(Image.new("I", (2, 2), 65535)).max() == 255
     assert load_image(Image.new("F", (2, 2), 0.5)).max() == 128
     with pytest.raises(ImageError, match=r"cannot be turned into RGB \(32-bit"):
@@ -185,8 +185,8 @@ def test_transparency_is_laid_on_white() -> None:
     rgba[0, :, 3] = [0, 255, 128]
     for source in (rgba, Image.fromarray(rgba), encode(Image.fromarray(rgba))):
         assert load_image(source)[0, :, 0].tolist() == [255, 0, 127]
-    grey = Image.fromarray(rgba).convert("LA")
-    assert load_image(encode(grey))[0, :, 1].tolist() == [255, 0, 127]
+    gray = Image.fromarray(rgba).convert("LA")
+    assert load_image(encode(gray))[0, :, 1].tolist() == [255, 0, 127]
 
 
 def test_transparent_palette_and_transparent_color() -> None:

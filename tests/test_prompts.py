@@ -53,7 +53,7 @@ def test_a_box_is_parsed() -> None:
     box = Box.parse("10, 20.5, 110, 60.5")
     assert box == Box(10, 20.5, 110, 60.5)
     assert (box.width, box.height, box.area) == (100, 40, 4000)
-    assert box.centre == Point(60, 40.5)
+    assert box.center == Point(60, 40.5)
     assert box.as_xywh() == (10, 20.5, 100, 40)
 
 

@@ -20,7 +20,7 @@ from picosam2.prompts import Box, Point, Prompt
 from picosam2.results import FORMATS, PALETTE, Segmentation, overlay
 
 HEIGHT, WIDTH = 120, 160
-CENTRE = Point(80, 60)
+CENTER = Point(80, 60)
 RADIUS = 40
 
 
@@ -35,7 +35,7 @@ def make(**changes: Any) -> Segmentation:
     values: dict[str, Any] = {
         "mask": logits > 0,
         "score": 0.875,
-        "prompt": Prompt(points=(CENTRE,)),
+        "prompt": Prompt(points=(CENTER,)),
         "window": Window(32, 12, 128, 108),
         "image": np.full((HEIGHT, WIDTH, 3), 100, np.uint8),
         "logits": logits,
@@ -61,7 +61,7 @@ def test_masks_are_kept_small_and_given_anew() -> None:
             assert other.to_json() == result.to_json()
     large = np.zeros((3000, 4000), bool)
     large[100:2900, 100:3900] = True
-    small = Segmentation(mask=large, score=1, prompt=Prompt(points=(CENTRE,)))
+    small = Segmentation(mask=large, score=1, prompt=Prompt(points=(CENTER,)))
     assert len(pickle.dumps(small)) < large.size / 8 + 1000
 
 

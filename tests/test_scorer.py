@@ -68,7 +68,7 @@ def test_contact_with_each_border() -> None:
         assert by_name[side][0] == pytest.approx(40 / 96, abs=0.02)
 
 
-def test_the_centre_says_whether_the_click_is_on_the_mask() -> None:
+def test_the_center_says_whether_the_click_is_on_the_mask() -> None:
     assert named(hill(20)[None], ladder(60))["centre"][0] > 0.9
     assert named(hill(20, 10, 10)[None], ladder(60))["centre"][0] < -0.9
 

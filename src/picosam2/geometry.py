@@ -1,10 +1,10 @@
 """The contract between a prompt and the network: prompt -> window -> crop, and back again.
 
 Every coordinate of the project is settled here. A *window* is a rectangle of the original image,
-in pixels, origin at the top left, pixel centres at +0.5; it may reach past the image, and what is
+in pixels, origin at the top left, pixel centers at +0.5; it may reach past the image, and what is
 outside is padding. It is resampled to the square *crop* that the network sees; the prompt itself is
 never an input, because it is where the crop is ("fixed-point prompt encoding", arXiv 2506.18807):
-a click is always the centre of its window, a box is always the same rectangle of its window.
+a click is always the center of its window, a box is always the same rectangle of its window.
 
 Resampling is the triangle filter whose support is `max(1, scale)` source pixels on either side of
 a sample, horizontally and then vertically (bilinear when enlarging, antialiased when shrinking).
@@ -74,19 +74,19 @@ class Window:
         return self.y1 - self.y0
 
     @property
-    def centre(self) -> tuple[float, float]:
+    def center(self) -> tuple[float, float]:
         """The middle (x, y), in image pixels."""
         return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
 
     def scaled(self, factor_x: float, factor_y: float | None = None) -> Window:
-        """The window grown or shrunk about its centre."""
-        x, y = self.centre
+        """The window grown or shrunk about its center."""
+        x, y = self.center
         half_w = self.width * factor_x / 2
         half_h = self.height * (factor_x if factor_y is None else factor_y) / 2
         return Window(x - half_w, y - half_h, x + half_w, y + half_h)
 
     def at_least(self, side: float) -> Window:
-        """The window, widened about its centre where a side is shorter than `side` pixels."""
+        """The window, widened about its center where a side is shorter than `side` pixels."""
         return self.scaled(max(side / self.width, 1.0), max(side / self.height, 1.0))
 
     def to_crop(
@@ -107,7 +107,7 @@ class Window:
 
 
 def point_window(point: Point, half: float) -> Window:
-    """The square window of half-size `half` (image pixels, > 0) centred on `point`."""
+    """The square window of half-size `half` (image pixels, > 0) centered on `point`."""
     return Window(point.x - half, point.y - half, point.x + half, point.y + half)
 
 
@@ -134,24 +134,24 @@ def box_window(
     """
     width, height = box.width * growth, box.height * growth
     width, height = max(width, height / max_aspect), max(height, width / max_aspect)
-    x, y = box.centre.x, box.centre.y
+    x, y = box.center.x, box.center.y
     return Window(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
 def sensor_window(window: Window, height: int, width: int) -> Window:
-    """`window` shrunk about its centre until it lies inside the image.
+    """`window` shrunk about its center until it lies inside the image.
 
     A sensor's region of interest cannot leave the frame. Moving it would move the prompt, so it is
-    made smaller instead. Raises `PromptError` if the centre is not inside the frame.
+    made smaller instead. Raises `PromptError` if the center is not inside the frame.
     """
-    x, y = window.centre
+    x, y = window.center
     room = min(
         2 * min(x, width - x) / window.width,
         2 * min(y, height - y) / window.height,
     )
     if room <= 0:
         raise PromptError(
-            f"the window's centre ({x:g}, {y:g}) must lie inside the {width}x{height} frame"
+            f"the window's center ({x:g}, {y:g}) must lie inside the {width}x{height} frame"
         )
     return window if room >= 1 else window.scaled(room)
 
@@ -331,7 +331,7 @@ def paste_region(
     width: int,
     columns: slice | None = None,
 ) -> Region:
-    """Logits (S, S) float32 of `window` back on the pixels of an image whose centres it covers.
+    """Logits (S, S) float32 of `window` back on the pixels of an image whose centers it covers.
 
     The inverse of `crop`: bilinear on the logits (antialiased where the image is coarser than the
     crop). Only the window's part of the image is computed, of it only some `columns` of the image
@@ -339,8 +339,8 @@ def paste_region(
     were a pixel wide.
     """
     window = window.at_least(1.0)
-    x0, x1 = _centres(window.x0, window.x1, width)
-    y0, y1 = _centres(window.y0, window.y1, height)
+    x0, x1 = _centers(window.x0, window.x1, width)
+    y0, y1 = _centers(window.y0, window.y1, height)
     left, right = x0, x1
     if columns is not None:
         left, right = max(columns.start, x0), min(columns.stop, x1)
@@ -412,20 +412,20 @@ def resample_logits(
     """Logits (h, w) float32 on the window `source`, seen through `target`: (size, size) float32.
 
     What `paste` does with the target's grid for the image: bilinear, antialiased when shrinking,
-    and `outside` where the centre of a target pixel is not in `source`.
+    and `outside` where the center of a target pixel is not in `source`.
     """
     corners = target.to_crop(np.array([[source.x0, source.y0], [source.x1, source.y1]]), size)
     return paste(logits, Window(*corners.ravel().tolist()), size, size, outside)
 
 
 def inside(window: Window, height: int, width: int, size: int = CROP_SIZE) -> tuple[slice, slice]:
-    """The rows and columns of a crop of `window` whose centres lie in an image of that size."""
+    """The rows and columns of a crop of `window` whose centers lie in an image of that size."""
     corners = window.to_crop(np.array([[0, 0], [width, height]], float), size)
     (x0, y0), (x1, y1) = corners.tolist()
-    return slice(*_centres(y0, y1, size)), slice(*_centres(x0, x1, size))
+    return slice(*_centers(y0, y1, size)), slice(*_centers(x0, x1, size))
 
 
-def _centres(low: float, high: float, limit: int) -> tuple[int, int]:
-    """The range of pixels 0..limit whose centres lie in [low, high)."""
+def _centers(low: float, high: float, limit: int) -> tuple[int, int]:
+    """The range of pixels 0..limit whose centers lie in [low, high)."""
     start = min(max(math.ceil(low - 0.5), 0), limit)
     return start, min(max(math.ceil(high - 0.5), start), limit)

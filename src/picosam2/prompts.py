@@ -1,7 +1,7 @@
 """What the user points at: a Point, a Box, or a Prompt made of them; parsed and checked here.
 
 All coordinates are pixels of the original image: origin at the top left, x to the right, y
-down, and the centre of the first pixel at (0.5, 0.5).
+down, and the center of the first pixel at (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Box:
         return self.width * self.height
 
     @property
-    def centre(self) -> Point:
+    def center(self) -> Point:
         """The point in the middle."""
         return Point((self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2)
 

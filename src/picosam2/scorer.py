@@ -2,7 +2,7 @@
 
 A click knows no scale, so the network answers for several windows around it and the choice is
 learned: a small perceptron sees all candidates of a click together - how sure each is, whether it
-leaves its window, how far neighbouring scales agree - and predicts each one's IoU with the object
+leaves its window, how far neighboring scales agree - and predicts each one's IoU with the object
 that was meant. It runs outside the sensor, in NumPy. Boxes have a scorer of the same kind for their
 one mask. `training.scorers` fits them on validation images; they travel in the weights file.
 """
@@ -46,7 +46,7 @@ def features(
 
     Args:
         logits: (N, S, S) float32, one map a window, smallest window first.
-        windows: where they are on the image; all have the same centre.
+        windows: where they are on the image; all have the same center.
         height, width: the image's size.
     """
     out = np.zeros((len(logits), len(FEATURES)), np.float32)

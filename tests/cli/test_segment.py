@@ -378,14 +378,14 @@ def test_a_missing_image(refuses):
 
 def odd_images():
     rng = np.random.default_rng(0)
-    grey = rng.integers(0, 256, (20, 30), np.uint8)
+    gray = rng.integers(0, 256, (20, 30), np.uint8)
     color = rng.integers(0, 256, (20, 30, 3), np.uint8)
     deep = rng.integers(0, 65536, (20, 30), np.uint16)
     turned = Image.Exif()
     turned[0x0112] = 6
     return {
         "one.png": (Image.new("RGB", (1, 1)), {}, (1, 1)),
-        "grey.png": (Image.fromarray(grey), {}, (20, 30)),
+        "gray.png": (Image.fromarray(gray), {}, (20, 30)),
         "cmyk.jpg": (Image.fromarray(color).convert("CMYK"), {}, (20, 30)),
         "deep.png": (Image.fromarray(deep), {}, (20, 30)),
         "alpha.png": (Image.fromarray(color).convert("RGBA"), {}, (20, 30)),

@@ -45,7 +45,7 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """`augment` on contexts (B, C, C, 4) of one kind: levels (B, S, S, 3), coverage (B, S, S).
 
-    `edges` are the image's, from the context's centre.
+    `edges` are the image's, from the context's center.
     """
     count = len(context)
     image, target, _ = augment(
@@ -86,7 +86,7 @@ def rectangle(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 
 
 def ellipse(a: float, b: float, angle: float = 0.0) -> np.ndarray:
-    """An ellipse with half-axes a and b about the context's centre."""
+    """An ellipse with half-axes a and b about the context's center."""
     y, x = np.mgrid[:CONTEXT, :CONTEXT] + 0.5 - CONTEXT / 2
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     return (u / a) ** 2 + (v / b) ** 2 <= 1
@@ -103,7 +103,7 @@ def of_mask(mask: np.ndarray, count: int) -> np.ndarray:
 # --- the window ---------------------------------------------------------------------------------
 
 
-def test_a_click_without_augmentation_is_the_window_about_the_centre() -> None:
+def test_a_click_without_augmentation_is_the_window_about_the_center() -> None:
     colors, mask = noise(2), rectangle(40, 50, 99, 120)
     image, target = run(with_mask(colors, mask), CLICK)  # 0.6 of 160 pixels is 96
     cut = slice(32, 128)
@@ -144,7 +144,7 @@ def test_a_window_at_the_border_is_the_published_one(x: int, y: int, flip: float
 
 
 def at(x: int, y: int) -> np.ndarray:
-    """A mask of slope's size whose centre point is (x, y)."""
+    """A mask of slope's size whose center point is (x, y)."""
     mask = np.zeros((200, 240), bool)
     mask[y - 2 : y + 2, x - 2 : x + 2] = True
     return mask
@@ -175,10 +175,10 @@ def test_a_box_window_is_that_of_prediction(corners: tuple[int, int, int, int]) 
     mask = rectangle(*corners)
     x0, y0, x1, y1 = corners
     image, target = run(with_mask(noise(), mask), BOX)
-    centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2
+    center_x, center_y = (x0 + x1) / 2, (y0 + y1) / 2
     window = Window(
-        centre_x - 0.6 * (x1 - x0), centre_y - 0.6 * (y1 - y0),
-        centre_x + 0.6 * (x1 - x0), centre_y + 0.6 * (y1 - y0),
+        center_x - 0.6 * (x1 - x0), center_y - 0.6 * (y1 - y0),
+        center_x + 0.6 * (x1 - x0), center_y + 0.6 * (y1 - y0),
     )  # fmt: skip
     if max(window.width, window.height) > SIZE:  # shrunk: prediction smooths, the grid does not
         expected = geometry.crop_mask(mask, window)
@@ -261,7 +261,7 @@ def test_a_cpu_resamples_as_a_gpu_does_but_for_32nds_of_a_pixel_and_whole_levels
         seen.append(torch.cat((levels(image), target[..., None] * 255), 3))
     away = (seen[0] - seen[1]).abs()
     assert away.max() < 2 * 255 / 64 + 0.5  # half a step along both axes, half a level
-    assert 0.1 < away.mean() < 2  # of noise, where neighbours differ by 85 on the average
+    assert 0.1 < away.mean() < 2  # of noise, where neighbors differ by 85 on the average
     assert (seen[0][..., 3] - seen[1][..., 3]).abs().mean() < 0.2
 
 
@@ -332,7 +332,7 @@ def test_so_many_boxes_are_exact_and_the_others_jittered_as_ever() -> None:
     assert 0.3 < shares[1] < 0.5
 
 
-# --- a neighbour behind -------------------------------------------------------------------------
+# --- a neighbor behind -------------------------------------------------------------------------
 
 
 def two_kinds(count: int) -> np.ndarray:
@@ -346,7 +346,7 @@ def two_kinds(count: int) -> np.ndarray:
     return np.stack(contexts * (count // 2))
 
 
-def test_a_neighbour_is_seen_behind_the_object_only() -> None:
+def test_a_neighbor_is_seen_behind_the_object_only() -> None:
     config = replace(NO_AUGMENT, neighbour=1.0)
     context = two_kinds(100)
     plain, of_plain = run(context, CLICK)
@@ -375,7 +375,7 @@ def test_partners_are_pairs_and_the_last_of_an_odd_batch_has_none() -> None:
 
 
 def ring() -> np.ndarray:
-    """A C whose opening is on the right, through the context's centre."""
+    """A C whose opening is on the right, through the context's center."""
     y, x = np.mgrid[:CONTEXT, :CONTEXT] + 0.5 - CONTEXT / 2
     away = np.hypot(x - 30, y)
     return (away > 20) & (away < 40) & ~((x > 30) & (abs(y) < 15))
@@ -388,12 +388,12 @@ def test_a_moved_click_stays_on_the_object_and_in_the_middle(mask: np.ndarray) -
     )
     _, target = run(of_mask(mask, 100), CLICK, config)
     middle = target[:, 47:49, 47:49].mean((1, 2))
-    assert (middle > 0.2).all()  # near a corner of a pixel on the object its neighbours blend in
+    assert (middle > 0.2).all()  # near a corner of a pixel on the object its neighbors blend in
     assert (middle > 0.5).float().mean() > 0.9
 
 
 def test_clicks_are_moved() -> None:
-    """Red and green say which context pixel it is, so that the crop's centre can be read."""
+    """Red and green say which context pixel it is, so that the crop's center can be read."""
     colors = np.zeros((160, CONTEXT, CONTEXT, 3), np.uint8)
     colors[..., 0], colors[..., 1] = np.arange(CONTEXT)[None, :], np.arange(CONTEXT)[:, None]
     config = replace(NO_AUGMENT, click_spread=0.2, click_scale=(0.4, 0.4))

@@ -11,7 +11,7 @@ from picosam2.data.split import NEAR, dhash, in_validation, split
 from picosam2.images import load_image
 
 
-def test_the_hash_compares_neighbours_of_a_nine_by_eight_image() -> None:
+def test_the_hash_compares_neighbors_of_a_nine_by_eight_image() -> None:
     rng = np.random.default_rng(0)
     cells = rng.permutation(72).reshape(8, 9).astype(np.uint8) * 3
     image = np.repeat(np.repeat(cells, 10, 0), 12, 1)

@@ -103,7 +103,7 @@ def test_a_view_is_the_geometrys_crop_of_its_window(kept: Path) -> None:
         np.testing.assert_allclose(crop[..., 3] / 255, covered, atol=1e-6)
         assert record["area"] == mask.sum()
         assert (record["height"], record["width"]) == (HEIGHT, WIDTH)
-        point = masks.centre_point(mask)
+        point = masks.center_point(mask)
         assert record["point"].tolist() == [point.x, point.y]
 
 
@@ -111,16 +111,16 @@ def test_the_windows_of_the_views(kept: Path) -> None:
     store = Store(kept / "store")
     for record in store.records:
         _, mask = scene(int(record["instance"]) - 101)
-        box, point = Box(*(masks.bbox(mask) or ())), masks.centre_point(mask)
+        box, point = Box(*(masks.bbox(mask) or ())), masks.center_point(mask)
         window = Window(*record["window"])
         name = store.view_names[record["view"]]
         if store.views[record["view"]].kind == BOX:
-            assert window.centre == pytest.approx((box.centre.x, box.centre.y))
+            assert window.center == pytest.approx((box.center.x, box.center.y))
             assert max(window.width, window.height) == pytest.approx(
                 1.8 * max(box.width, box.height)
             )
         else:
-            assert window.centre == pytest.approx((point.x, point.y))
+            assert window.center == pytest.approx((point.x, point.y))
         if name == "box":
             assert window.height == pytest.approx(1.8 * box.height)
         else:

@@ -127,10 +127,10 @@ def test_every_row_has_the_teachers_logits_on_its_own_window(taught: Path, store
         np.testing.assert_array_equal(actual, quantize(exact))
         covered = store.gather(np.array([row]))[0, ..., 3] > 127
         assert ((actual > 0) == covered).mean() > 0.99
-        centres = window.to_image(np.stack([np.arange(64) + 0.5] * 2, 1), 64)
+        centers = window.to_image(np.stack([np.arange(64) + 0.5] * 2, 1), 64)
         outside = ~(
-            ((centres[:, 1] >= 0) & (centres[:, 1] < HEIGHT))[:, None]
-            & ((centres[:, 0] >= 0) & (centres[:, 0] < WIDTH))[None]
+            ((centers[:, 1] >= 0) & (centers[:, 1] < HEIGHT))[:, None]
+            & ((centers[:, 0] >= 0) & (centers[:, 0] < WIDTH))[None]
         )
         np.testing.assert_array_equal(actual == UNSEEN, outside)
 

@@ -34,11 +34,11 @@ def targets(count: int = 1, seed: int = 0) -> tuple[np.ndarray, list[Target]]:
     """An image and targets on it: the disc, then boxes at random places with their middles."""
     image, mask = scene(seed)
     rng = np.random.default_rng(seed)
-    made = [Target(box=Box(*masks.bbox(mask)), point=masks.centre_point(mask), mask=mask)]
+    made = [Target(box=Box(*masks.bbox(mask)), point=masks.center_point(mask), mask=mask)]
     for _ in range(count - 1):
         x, y = rng.uniform(2, 50, 2)
         box = Box(x, y, x + rng.uniform(5, 40), y + rng.uniform(5, 20))
-        made.append(Target(box=box, point=box.centre, mask=mask))
+        made.append(Target(box=box, point=box.center, mask=mask))
     return image, made
 
 
@@ -160,7 +160,7 @@ def reference(spec: str, image: np.ndarray, target: Target, prompt: str) -> tupl
     model, _ = sam.load_model(folder)
     height, width = image.shape[:2]
     shown = (sam.squash if kind == "sam2" else sam.fit)(image, SIDE)
-    # Whoever counts from the centre of the first pixel is half a pixel behind us.
+    # Whoever counts from the center of the first pixel is half a pixel behind us.
     scale = np.array([shown.scale_x, shown.scale_y])
     point = np.array([target.point.x, target.point.y]) * scale - 0.5
     box = np.array([target.box.x0, target.box.y0, target.box.x1, target.box.y1])

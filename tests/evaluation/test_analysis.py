@@ -143,10 +143,10 @@ LETTER = rectangle(10, 10, 90, 90) & ~rectangle(48, 10, 51, 80)  # with a narrow
     [
         ("none", SQUARE, SQUARE, []),
         ("empty", SQUARE, SQUARE & False, []),
-        ("neighbour", SQUARE, rectangle(60, 20, 90, 60), [rectangle(60, 20, 90, 60)]),
-        ("neighbour", rectangle(20, 20, 60, 40), SQUARE, [SQUARE]),  # the whole, not the part
-        ("neighbour", SQUARE, rectangle(20, 20, 75, 60), [rectangle(60, 0, 90, 90)]),
-        # A pixel of the outline lies on the neighbour wherever one is beside it: no matter.
+        ("neighbor", SQUARE, rectangle(60, 20, 90, 60), [rectangle(60, 20, 90, 60)]),
+        ("neighbor", rectangle(20, 20, 60, 40), SQUARE, [SQUARE]),  # the whole, not the part
+        ("neighbor", SQUARE, rectangle(20, 20, 75, 60), [rectangle(60, 0, 90, 90)]),
+        # A pixel of the outline lies on the neighbor wherever one is beside it: no matter.
         ("too much", SQUARE, rectangle(20, 20, 61, 60), [rectangle(60, 0, 90, 90)]),
         ("too much", SQUARE, rectangle(20, 20, 75, 60), []),
         ("elsewhere", SQUARE, rectangle(50, 50, 90, 90), []),

@@ -16,7 +16,7 @@ from picosam2.prompts import Box, Point
 def test_flood_is_the_clicked_color_where_it_is_connected() -> None:
     image, objects = flat_scene()
     for mask in objects.values():
-        mask = baselines.flood(image, masks.centre_point(mask))
+        mask = baselines.flood(image, masks.center_point(mask))
         np.testing.assert_array_equal(mask, mask)
 
 
@@ -38,7 +38,7 @@ def test_grabcut_finds_a_flat_object(name: str) -> None:
     box = true_box(truth)
     wide = Box(box.x0 - 8, box.y0 - 8, box.x1 + 8, box.y1 + 8)
     assert masks.iou(baselines.grabcut_box(noisy, wide), truth) > 0.85
-    assert masks.iou(baselines.grabcut_disc(noisy, masks.centre_point(truth)), truth) > 0.85
+    assert masks.iou(baselines.grabcut_disc(noisy, masks.center_point(truth)), truth) > 0.85
 
 
 def test_grabcut_on_almost_nothing_is_the_box() -> None:

@@ -39,7 +39,7 @@ def test_box_is_the_masks_own_box_and_leaves_the_window_to_the_predictor() -> No
     assert item.point == Point(50, 32.5)
 
 
-def test_click_is_the_centre_of_the_box_or_the_nearest_pixel_on_the_object() -> None:
+def test_click_is_the_center_of_the_box_or_the_nearest_pixel_on_the_object() -> None:
     item = make_item("click", rectangle(30, 20, 70, 45))
     assert item.prompt == Prompt(points=(Point(50, 32.5),))
     assert item.window is None
@@ -53,7 +53,7 @@ def test_click_is_the_centre_of_the_box_or_the_nearest_pixel_on_the_object() -> 
 @pytest.mark.parametrize(
     ("mask", "window"),
     [
-        # 48 whole pixels before the centre's, and 96 in all, where that is inside.
+        # 48 whole pixels before the center's, and 96 in all, where that is inside.
         ((90, 40, 110, 60), (51, 1, 147, 97)),
         ((90, 40, 111, 61), (52, 2, 148, 98)),
         # At the left and top it is moved inside: the click is no longer in the middle.
@@ -139,15 +139,15 @@ def test_a_jittered_box_of_a_single_pixel_at_the_edge_stays_a_box_inside() -> No
             assert 0 <= box.y0 < box.y1 <= HEIGHT
 
 
-def test_a_jittered_click_is_on_the_object_and_near_its_centre_point() -> None:
+def test_a_jittered_click_is_on_the_object_and_near_its_center_point() -> None:
     mask = ring()
-    centre, box = masks.centre_point(mask), true_box(mask)
+    center, box = masks.center_point(mask), true_box(mask)
     places = set()
     for seed in range(100):
         point = make_item("click", mask, jitter=0.15, seed=seed).point
         assert mask[int(point.y), int(point.x)]
-        assert abs(point.x - centre.x) <= 0.15 * box.width
-        assert abs(point.y - centre.y) <= 0.15 * box.height
+        assert abs(point.x - center.x) <= 0.15 * box.width
+        assert abs(point.y - center.y) <= 0.15 * box.height
         places.add((point.x, point.y))
     assert len(places) > 40
 

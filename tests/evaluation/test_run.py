@@ -117,7 +117,7 @@ def test_a_predictor_is_measured_as_a_user_gets_it(images: tuple[AnnotatedImage,
             prompt = (
                 {"boxes": [masks.bbox(truth)]}
                 if protocol == "box"
-                else {"points": [masks.centre_point(truth)]}
+                else {"points": [masks.center_point(truth)]}
             )
             (alone,) = predictor(image.path, **prompt)
             assert measured.iou == pytest.approx(masks.iou(alone.mask, truth) if truth.any() else 1)

@@ -54,7 +54,7 @@ def test_iou_is_pycocotools(images: tuple[AnnotatedImage, ...]) -> None:
     evaluation = evaluate(predictor, images, protocol="click")
     image, objects = flat_scene()
     for measured, truth in zip(evaluation.measured, objects.values(), strict=True):
-        mask = predictor(image, points=[(masks.centre_point(truth))])[0].mask
+        mask = predictor(image, points=[(masks.center_point(truth))])[0].mask
         codes = [tools.encode(np.asfortranarray(m.astype(np.uint8))) for m in (mask, truth)]
         assert measured.iou == pytest.approx(float(tools.iou(codes[:1], codes[1:], [0])[0, 0]))
 

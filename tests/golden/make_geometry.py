@@ -26,14 +26,14 @@ ABOUT = {
     "what": "Reference cases of the geometry: prompt -> window -> crop, and logits -> image.",
     "written_by": "python tests/golden/make_geometry.py",
     "coordinates": (
-        "Pixels of the image, x to the right, y down, origin at the top left corner, pixel centres "
+        "Pixels of the image, x to the right, y down, origin at the top left corner, pixel centers "
         "at +0.5. A window is [x0, y0, x1, y1] and may reach past the image. Arrays are row by row "
         "from the top, each row from the left. base64 fields hold raw bytes of such arrays."
     ),
     "filter": (
         "Sample i of S along an axis of a window from a to b lies at c = a + (i + 0.5) s, "
-        "s = (b - a) / S. It is the weighted mean of the pixels whose centres lie within r of c, "
-        "r = max(s, 1), weight 1 - |centre - c| / r, weights normalized to sum 1; pixels outside "
+        "s = (b - a) / S. It is the weighted mean of the pixels whose centers lie within r of c, "
+        "r = max(s, 1), weight 1 - |center - c| / r, weights normalized to sum 1; pixels outside "
         "the image hold the padding. One axis after the other, rounded to whole levels."
     ),
     "sections": {
@@ -55,8 +55,8 @@ ABOUT = {
         "click_windows": "The windows tried for a click in an image of this size, smallest first.",
         "box_window": "The window of a box; max_aspect null means no limit.",
         "sensor_window": (
-            "'window' shrunk about its centre into the frame; null where that is an error because "
-            "the centre lies outside."
+            "'window' shrunk about its center into the frame; null where that is an error because "
+            "the center lies outside."
         ),
         "to_crop": "'image_points' in the crop of 'window' with side 'size', and back.",
         "crop": "'expected': base64 of size * size * 3 bytes, RGB.",
@@ -64,10 +64,10 @@ ABOUT = {
         "paste": (
             "Logits of 'window' on an image of this size: the part starts at column x, row y and "
             "is 'width_px' by 'height_px'; 'expected' are its values row by row. Pixels whose "
-            "centres the window covers (its right and bottom edges excluded). Here a sample lies "
-            "at an image pixel's centre, distances are in crop pixels, "
+            "centers the window covers (its right and bottom edges excluded). Here a sample lies "
+            "at an image pixel's center, distances are in crop pixels, "
             "s = crop pixels per image pixel, and the map's edge is repeated outwards. A window "
-            "thinner than one pixel is first widened to one about its centre."
+            "thinner than one pixel is first widened to one about its center."
         ),
     },
     "tolerances": {
@@ -181,7 +181,7 @@ PASTES = [
     ("clipped on every side", "slope", (-5.0, -4.0, 14.0, 15.5), 11, 9),
     ("wholly outside", "hill", (30.0, 5.0, 40.0, 15.0), 20, 20),
     ("thinner than a pixel", "slope", (4.4, 2.0, 4.6, 9.0), 12, 12),
-    ("between two pixel centres", "slope", (4.6, 2.0, 5.4, 3.3), 12, 12),
+    ("between two pixel centers", "slope", (4.6, 2.0, 5.4, 3.3), 12, 12),
 ]
 
 

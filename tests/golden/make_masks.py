@@ -23,7 +23,7 @@ FILE = Path(__file__).with_name("masks.json")
 def prompts() -> Iterator[tuple[str, Prompt]]:
     """Of each object its center point, its box, and both with a point in the image's corner."""
     for each in sample_objects():
-        point = masks.centre_point(each.mask)
+        point = masks.center_point(each.mask)
         yield f"{each.name} by click", Prompt(points=(point,))
         yield f"{each.name} by box", Prompt(box=each.box)
         corner = Point(1.5, 1.5, positive=False)

@@ -61,7 +61,7 @@ class FakeRuntime:
 def reddish(crop: np.ndarray, _number: int = 0) -> np.ndarray:
     """Perfect for images whose objects are bright red, on black: logits -8..8.
 
-    Blue is subtracted so that padding, which is grey, counts as background.
+    Blue is subtracted so that padding, which is gray, counts as background.
     """
     return ((crop[None, :, :, 0].astype(float) - crop[None, :, :, 2]) / 255 - 0.5) * 16
 

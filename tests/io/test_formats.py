@@ -40,7 +40,7 @@ def through_json(value: Any) -> Any:
 
 
 def discs() -> list[np.ndarray]:
-    """A ring with an island in it, and a disc apart from it that has a neighbour."""
+    """A ring with an island in it, and a disc apart from it that has a neighbor."""
     rows, columns = np.mgrid[:90, :120]
     distance = np.hypot(columns - 40, rows - 45)
     ring = ((distance < 35) & (distance > 20)) | (distance < 8)

@@ -316,9 +316,9 @@ def test_labelme_shapes_that_newer_releases_write(tmp_path: Path) -> None:
     ]
     write(tmp_path / "a.json", {"imageHeight": 100, "imageWidth": 200, "shapes": shapes})
     file = read_boxes(tmp_path, "labelme")
-    oriented, unlabelled = entries_of(file, "a.jpg")
+    oriented, unlabeled = entries_of(file, "a.jpg")
     assert oriented.prompt.box == Box(10, 10, 29, 30)  # no pixel's center is in the last corner
-    assert (unlabelled.label, file.categories[unlabelled.category]) == ("object", "object")
+    assert (unlabeled.label, file.categories[unlabeled.category]) == ("object", "object")
 
 
 @pytest.mark.parametrize(

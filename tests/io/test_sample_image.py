@@ -44,7 +44,7 @@ def test_the_mask_fits_the_image_and_is_worth_a_click(item):
 
 
 @each_object
-def test_the_point_is_a_pixel_centre_inside_the_mask(item):
+def test_the_point_is_a_pixel_center_inside_the_mask(item):
     x, y = item["point"]
     assert (x % 1, y % 1) == (0.5, 0.5)
     mask = rle_decode(item["rle"])

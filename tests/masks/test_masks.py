@@ -226,12 +226,12 @@ def test_stability() -> None:
 
 @settings(max_examples=60)
 @given(any_mask)
-def test_centre_point(mask: np.ndarray) -> None:
+def test_center_point(mask: np.ndarray) -> None:
     if not mask.any():
         with pytest.raises(DataError, match="empty"):
-            masks.centre_point(mask)
+            masks.center_point(mask)
         return
-    point = masks.centre_point(mask)
+    point = masks.center_point(mask)
     assert mask[int(point.y), int(point.x)]
     x0, y0, x1, y1 = masks.bbox(mask)
     x, y = (x0 + x1) / 2, (y0 + y1) / 2

@@ -29,7 +29,7 @@ SIDES = st.integers(1, 5000)
 def test_the_whole_window_is_the_smallest_square_around_the_image(height: int, width: int) -> None:
     window = whole_window(height, width)
     assert window.width == window.height == max(height, width)
-    assert window.centre == (width / 2, height / 2)
+    assert window.center == (width / 2, height / 2)
 
 
 @given(SIDES, SIDES)

@@ -118,7 +118,7 @@ def test_a_grid_for_each_size_of_window() -> None:
             predictor, Everything(method="grid", points_per_side=20, **changes), 240, 320
         )
         for point, window in clicks:
-            assert window.centre == pytest.approx((point.x, point.y))
+            assert window.center == pytest.approx((point.x, point.y))
             assert 0 < point.x < 320
             assert 0 < point.y < 240
         count = Counter(round(window.width / 320, 3) for _, window in clicks)

@@ -229,8 +229,8 @@ def test_a_follower_is_given_its_windows():
         assert tracked.found
         assert iou(tracked.mask, disc(60 + 2 * i, 60, 15)) > 0.9
     now, later = follower.place(frame), follower.place(frame, ahead=5)
-    assert now.centre.x == pytest.approx(90, abs=2)
-    assert later.centre.x - now.centre.x == pytest.approx(10, abs=1.5)
+    assert now.center.x == pytest.approx(90, abs=2)
+    assert later.center.x - now.center.x == pytest.approx(10, abs=1.5)
 
 
 def test_frames_between_answers_are_not_speed():
@@ -240,7 +240,7 @@ def test_frames_between_answers_are_not_speed():
         window = Window(20 + 8 * i, 40, 60 + 8 * i, 80)
         follower.see(frame, window, answer(frame, window), elapsed=4)
     now, later = follower.place(frame), follower.place(frame, ahead=5)
-    assert later.centre.x - now.centre.x == pytest.approx(10, abs=4)
+    assert later.center.x - now.center.x == pytest.approx(10, abs=4)
 
 
 def test_what_a_late_window_cuts_off_is_still_part_of_the_object():
@@ -250,7 +250,7 @@ def test_what_a_late_window_cuts_off_is_still_part_of_the_object():
     tracked = follower.see(frame, window, answer(frame, window))
     assert tracked.found
     assert tracked.box.x1 <= 87
-    assert follower.place(frame).centre.x == pytest.approx(80, abs=1.5)
+    assert follower.place(frame).center.x == pytest.approx(80, abs=1.5)
 
 
 def test_a_follower_needs_something_to_follow():

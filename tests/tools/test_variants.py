@@ -122,8 +122,8 @@ def test_what_a_variant_costs_and_that_it_learns(name: str) -> None:
         assert torch.isfinite(parameter.grad).all()
 
 
-def test_coarse_logits_are_enlarged_from_pixel_centres() -> None:
-    """A ramp stays a ramp: its values lie where the larger grid's pixel centres are."""
+def test_coarse_logits_are_enlarged_from_pixel_centers() -> None:
+    """A ramp stays a ramp: its values lie where the larger grid's pixel centers are."""
     model = VariantConfig(widths=(4, 4, 4), bottleneck=4, decoder=(4,), input_size=64).build()
     assert model.enlarge == 4
     ramp = torch.arange(16.0).expand(1, 1, 16, 16)

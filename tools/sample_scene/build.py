@@ -10,12 +10,12 @@ from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
 from picosam2._files import write_bytes, write_json
-from picosam2.masks import bbox, centre_point
+from picosam2.masks import bbox, center_point
 
 LICENCE = "Apache-2.0; modelled and rendered for this project, see tools/sample_scene"
 QUALITY = 88
-GRAIN = 2.2  # standard deviation of the sensor noise, in grey levels
-FALL_OFF = 0.08  # how much darker the corners are than the centre
+GRAIN = 2.2  # standard deviation of the sensor noise, in gray levels
+FALL_OFF = 0.08  # how much darker the corners are than the center
 MARGIN = 7  # pixels between a click and the edge of its object, where the object is that thick
 
 
@@ -32,11 +32,11 @@ def develop(render: np.ndarray) -> np.ndarray:
 
 
 def click(mask: np.ndarray) -> list[float]:
-    """A good click on a (H, W) bool mask: the centre of a pixel well inside it, x first."""
+    """A good click on a (H, W) bool mask: the center of a pixel well inside it, x first."""
     edge = 2 * MARGIN + 1
     pared = np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.MinFilter(edge))) > 0
-    centre = centre_point(pared if pared.any() else mask)
-    return [int(centre.x) + 0.5, int(centre.y) + 0.5]
+    center = center_point(pared if pared.any() else mask)
+    return [int(center.x) + 0.5, int(center.y) + 0.5]
 
 
 def describe(name: str, mask: np.ndarray) -> dict[str, object]:
@@ -61,7 +61,7 @@ def main() -> None:
     ids = np.asarray(Image.open(options.renders / "ids.png").convert("RGB"))[..., 0]
     strangers = set(np.unique(ids).tolist()) - {0, *map(int, names)}
     if strangers:
-        raise SystemExit(f"ids.png holds grey levels that are no object: {sorted(strangers)}")
+        raise SystemExit(f"ids.png holds gray levels that are no object: {sorted(strangers)}")
     render = np.asarray(Image.open(options.renders / "render.png").convert("RGB"))
     if render.shape[:2] != ids.shape:
         raise SystemExit("render.png and ids.png differ in size: render both again")
@@ -69,7 +69,7 @@ def main() -> None:
     jpeg = io.BytesIO()
     Image.fromarray(develop(render)).save(jpeg, "JPEG", quality=QUALITY, optimize=True)
     write_bytes(options.out / "sample.jpg", jpeg.getvalue())
-    objects = [describe(name, ids == int(grey)) for grey, name in names.items()]
+    objects = [describe(name, ids == int(gray)) for gray, name in names.items()]
     write_json(
         options.out / "sample.json",
         {"image": "sample.jpg", "license": LICENCE, "objects": objects},

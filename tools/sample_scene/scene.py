@@ -3,7 +3,7 @@
 Everything is made here by formula (no downloaded model, texture or light probe), so the image is
 the project's own and every object's visible mask is known exactly. Two renders leave this script:
 ``render.png``, the photograph, and ``ids.png``, where the red byte of a pixel names the object seen
-through its centre (no depth of field, no filtering). ``build.py`` turns them into the two assets.
+through its center (no depth of field, no filtering). ``build.py`` turns them into the two assets.
 
 Units are metres; x points right, y away from the camera, z up; the table top is z = 0.
 """
@@ -23,7 +23,7 @@ import numpy as np
 from mathutils import Euler, Matrix, Vector
 
 WIDTH, HEIGHT = 640, 480
-ID_STEP = 20  # the grey step between two objects in ids.png
+ID_STEP = 20  # the gray step between two objects in ids.png
 GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 
 Color = tuple[float, float, float, float]
@@ -615,7 +615,7 @@ def block(name: str, low, high, material, bevel: float = 0.0):
 
 
 def lettering(name: str, text: str, size: float, material, bend):
-    """Flat letters centred on the origin of the x-y plane, each vertex then moved by `bend`."""
+    """Flat letters centered on the origin of the x-y plane, each vertex then moved by `bend`."""
     curve = bpy.data.curves.new(name, "FONT")
     curve.body, curve.size = text, size
     curve.align_x, curve.align_y = "CENTER", "CENTER"
@@ -1129,8 +1129,8 @@ def room() -> None:
 def light() -> None:
     """A four-pane window at the left, its light slightly cool, and the dim warm room around."""
     aim = Vector((0.0, 0.1, 0.05))
-    centre = Vector((-1.55, -0.35, 1.00))
-    back = (centre - aim).normalized()
+    center = Vector((-1.55, -0.35, 1.00))
+    back = (center - aim).normalized()
     right = Vector((0, 0, 1)).cross(back).normalized()
     up = back.cross(right)
     turn = Matrix((right, up, back)).transposed().to_4x4()
@@ -1140,7 +1140,7 @@ def light() -> None:
             data.shape, data.size, data.size_y = "RECTANGLE", 0.44, 0.56
             data.energy, data.color = 24.0, (1.0, 0.965, 0.92)
             pane = bpy.data.objects.new("pane", data)
-            pane.matrix_world = Matrix.Translation(centre + 0.24 * i * right + 0.30 * j * up) @ turn
+            pane.matrix_world = Matrix.Translation(center + 0.24 * i * right + 0.30 * j * up) @ turn
             bpy.context.collection.objects.link(pane)
 
     wash = bpy.data.lights.new("wash", "AREA")
@@ -1208,7 +1208,7 @@ def render_image(path: Path, samples: int, scale: int) -> None:
 
 
 def render_ids(path: Path, objects: dict[str, list], scale: int) -> None:
-    """One ray through each pixel centre, each object glowing in its own grey."""
+    """One ray through each pixel center, each object glowing in its own gray."""
     scene = bpy.context.scene
     scene.camera.data.dof.use_dof = False
     scene.cycles.samples, scene.cycles.use_denoising = 1, False
@@ -1223,9 +1223,9 @@ def render_ids(path: Path, objects: dict[str, list], scale: int) -> None:
         if thing.type == "LIGHT":
             bpy.data.objects.remove(thing)
         elif thing.type == "MESH":
-            grey = numbers.get(thing.name, 0) * ID_STEP / 255
+            gray = numbers.get(thing.name, 0) * ID_STEP / 255
             s = Shader("id")
-            flat = s.add("ShaderNodeEmission", {0: (grey, grey, grey, 1.0)}).outputs[0]
+            flat = s.add("ShaderNodeEmission", {0: (gray, gray, gray, 1.0)}).outputs[0]
             thing.data.materials[0] = s.surface(flat)
     save(path)
 

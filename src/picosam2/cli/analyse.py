@@ -36,7 +36,7 @@ def analyse(
     Args:
         store: The store that the weights were trained on; its validation images are measured.
         out: The page to write. PAGE-worst.jpg and PAGE-classes.svg are written beside it.
-        protocol: Whether the object's true box or its centre point is the prompt.
+        protocol: Whether the object's true box or its center point is the prompt.
         limit: Measure at most so many objects, in images spread over all sources.
         sheet: Draw the worst objects into a file. It shows parts of the images: leave it out of
             pages for others if the images are not yours to give.

@@ -30,7 +30,7 @@ def calibrate(
         store: The store it was trained on, of crops or of whole images; its validation images are
             used.
         out: The file to write: the same weights, with scorers.
-        clicks: Clicks on each object: its centre point, then in turn random places near it and
+        clicks: Clicks on each object: its center point, then in turn random places near it and
             anywhere in it.
         few_windows: Look through the windows of a click one by one, and stop when the best one
             seems found: a click then takes about a third of them, and small objects lose a little.

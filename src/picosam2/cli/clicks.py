@@ -45,7 +45,7 @@ def clicks(
     tells the two apart, click by click, and `picosam2 report` draws both.
 
     Args:
-        start: What comes first: a click at the object's centre point, a click anywhere inside it,
+        start: What comes first: a click at the object's center point, a click anywhere inside it,
             or its box, which counts as a click.
         clicks: How many clicks to give to each object.
         peer: Another model of the SAM family instead of the weights: `onnx:ENCODER,DECODER`,

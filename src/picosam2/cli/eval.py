@@ -44,7 +44,7 @@ def evaluate(
 ) -> None:
     """Measure weights on annotated images.
 
-    `box`, `click` and `click-inside` are what a user gets: the object's true box, its centre point
+    `box`, `click` and `click-inside` are what a user gets: the object's true box, its center point
     or a random point inside it is the prompt, and IoU is measured on the whole image.
     `paper-point` and `paper-roi` repeat the published measurements on the crop. Crowds and empty
     masks are skipped.

@@ -26,7 +26,7 @@ def robustness(
 ) -> None:
     """Measure how scores fall with careless prompts and degraded images.
 
-    Box jitter, clicks beside the centre or anywhere inside, JPEG compression, low light, blur and
+    Box jitter, clicks beside the center or anywhere inside, JPEG compression, low light, blur and
     fewer pixels; and by how many other objects share the window. All curves take about 50 times as
     long as one evaluation: --limit 200 gives a good estimate.
 

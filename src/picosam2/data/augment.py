@@ -30,7 +30,7 @@ from picosam2.errors import ConfigError
 from picosam2.geometry import BOX_GROWTH, CROP_SIZE
 from picosam2.images import MEAN, PAD_RGB, STD
 
-_TRIES = 4  # places tried for a jittered click before it stays at the centre
+_TRIES = 4  # places tried for a jittered click before it stays at the center
 _UNIFORMS = 24
 # Drawn last, so that the others stay what they were before there were these.
 _LATER_UNIFORMS = 4
@@ -59,7 +59,7 @@ class AugmentConfig:
     box_max_aspect: float = math.inf
     """Limit on the window's aspect, as in prediction."""
     click_spread: float = 0.15
-    """Standard deviation of the click about the centre point, as a share of the object's reach."""
+    """Standard deviation of the click about the center point, as a share of the object's reach."""
     click_scale: tuple[float, float] = (0.4, 0.9)
     """Half-size of a click's window over the context's, drawn log-uniformly."""
     published_border: float = 0.0
@@ -209,7 +209,7 @@ def augment(
         config: how much to change.
         size: side of the crops.
         teacher_BCC: a teacher's logits on the contexts, float32, cut like the rest.
-        image_B4: the image's edges x0, y0, x1, y1 in image pixels from the context's centre,
+        image_B4: the image's edges x0, y0, x1, y1 in image pixels from the context's center,
             float32; needed for `published_border`.
     """
     uniform = _Uniforms(draws)
@@ -217,20 +217,20 @@ def augment(
     covered_BCC = context_BCC4[..., 3].contiguous() > 127
     extent_B2N = _outline(covered_BCC)
     low_B2, high_B2 = _box(extent_B2N, half_B2, turn_B22, uniform, config)
-    centre_B2, window_B2 = (low_B2 + high_B2) / 2, (high_B2 - low_B2) / 2 * config.box_growth
+    center_B2, window_B2 = (low_B2 + high_B2) / 2, (high_B2 - low_B2) / 2 * config.box_growth
     window_B2 = torch.maximum(window_B2, window_B2.flip(1) / config.box_max_aspect)
     scale_B1 = _log_uniform(next(uniform), *config.click_scale)[:, None]
     click_B2 = _click(covered_BCC, extent_B2N, scale_B1, draws.normal_BN, config.click_spread)
     is_box_B1 = (kind_B == BOX)[:, None]
-    centre_B2 = torch.where(is_box_B1, centre_B2, _apply(turn_B22, click_B2 * half_B2))
+    center_B2 = torch.where(is_box_B1, center_B2, _apply(turn_B22, click_B2 * half_B2))
     window_B2 = torch.where(is_box_B1, window_B2, scale_B1 * half_B2)
     if config.published_border and image_B4 is not None:
         chosen_B1 = (draws.uniform_BU[:, -1:] < config.published_border) & ~is_box_B1
-        centre_B2, window_B2 = _published(chosen_B1, centre_B2, window_B2, turn_B22, image_B4)
+        center_B2, window_B2 = _published(chosen_B1, center_B2, window_B2, turn_B22, image_B4)
 
-    # Crop coordinates o in [-1, 1] to context coordinates: u = (turn^-1 (centre + window o)) / half
+    # Crop coordinates o in [-1, 1] to context coordinates: u = (turn^-1 (center + window o)) / half
     back_B22 = turn_B22.transpose(1, 2) / half_B2[:, :, None]  # an isometry's inverse
-    matrix_B22, offset_B2 = back_B22 * window_B2[:, None, :], _apply(back_B22, centre_B2)
+    matrix_B22, offset_B2 = back_B22 * window_B2[:, None, :], _apply(back_B22, center_B2)
     resample = _warp if context_BCC4.device.type == "cpu" else _sample
     cut_B4SS = resample(context_BCC4, matrix_B22, offset_B2, size)
     image_B3SS = cut_B4SS[:, :3]
@@ -277,7 +277,7 @@ def _planes(image_BSS4: Tensor) -> Tensor:
 
 
 def _grid(matrix_B22: Tensor, offset_B2: Tensor, size: int) -> Tensor:
-    """Context coordinates (B, S, S, 2) of the crop's pixel centres, as `F.affine_grid` gives."""
+    """Context coordinates (B, S, S, 2) of the crop's pixel centers, as `F.affine_grid` gives."""
     place_S = (torch.arange(size, device=matrix_B22.device) * 2 + 1) / size - 1
     across_B2S = matrix_B22[:, :, :1] * place_S + offset_B2[:, :, None]
     down_B2S = matrix_B22[:, :, 1:] * place_S
@@ -357,7 +357,7 @@ def _box(
 def _click(
     covered_BCC: Tensor, extent_B2N: Tensor, scale_B1: Tensor, normal_BN: Tensor, spread: float
 ) -> Tensor:
-    """A click on the object near its centre point, (B, 2) in the context's -1..1.
+    """A click on the object near its center point, (B, 2) in the context's -1..1.
 
     The first of a few random places that is on the object and leaves the window inside the context.
     """
@@ -374,9 +374,9 @@ def _click(
 
 
 def _published(
-    chosen_B1: Tensor, centre_B2: Tensor, window_B2: Tensor, turn_B22: Tensor, image_B4: Tensor
+    chosen_B1: Tensor, center_B2: Tensor, window_B2: Tensor, turn_B22: Tensor, image_B4: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Centre and half-size (B, 2) of windows at the image's border, as the paper's data set has
+    """Center and half-size (B, 2) of windows at the image's border, as the paper's data set has
     them: moved back at the left and top, cut off at the right and bottom.
 
     Turned images have no border that a window could be moved to: they are left as they are.
@@ -388,11 +388,11 @@ def _published(
     flipped_last_B2 = torch.cat((-first_B2[:, :1], last_B2[:, 1:]), 1)
     first_B2 = torch.where(flip_B1, flipped_first_B2, first_B2)
     last_B2 = torch.where(flip_B1, flipped_last_B2, last_B2)
-    low_B2 = torch.maximum(centre_B2 - window_B2, first_B2)
+    low_B2 = torch.maximum(center_B2 - window_B2, first_B2)
     high_B2 = torch.minimum(low_B2 + 2 * window_B2, last_B2)
     chosen_B1 = chosen_B1 & upright_B1 & (high_B2 > low_B2).all(1, keepdim=True)
     return (
-        torch.where(chosen_B1, (low_B2 + high_B2) / 2, centre_B2),
+        torch.where(chosen_B1, (low_B2 + high_B2) / 2, center_B2),
         torch.where(chosen_B1, (high_B2 - low_B2) / 2, window_B2),
     )
 

@@ -206,9 +206,9 @@ class BatchLoader:
         records = self._store.records[rows]
         windows = records["window"]
         half = torch.from_numpy((windows[:, 2:] - windows[:, :2]) / 2).float()
-        centre = (windows[:, 2:] + windows[:, :2]) / 2
+        center = (windows[:, 2:] + windows[:, :2]) / 2
         far = np.stack((records["width"], records["height"]), 1)
-        image = torch.from_numpy(np.concatenate((-centre, far - centre), 1)).float()
+        image = torch.from_numpy(np.concatenate((-center, far - center), 1)).float()
         kind = torch.from_numpy(self._store.kinds[rows]).to(self._device)
         if self._resident:
             context = self._resident.gather(rows)

@@ -68,7 +68,7 @@ RECORD = np.dtype(
         ("width", "<i4"),
         ("area", "<f4"),  # of the mask, in pixels
         ("window", "<f8", (4,)),  # of the context: x0, y0, x1, y1 in image pixels
-        ("point", "<f4", (2,)),  # the object's centre point, x, y in image pixels
+        ("point", "<f4", (2,)),  # the object's center point, x, y in image pixels
     ]
 )
 """What is known of each view, beside its pixels."""
@@ -82,7 +82,7 @@ class View:
 
     kind: int
     extent: float = 0.0
-    """Context half-size as a multiple of the object's extent about its centre or point."""
+    """Context half-size as a multiple of the object's extent about its center or point."""
     least: float = 0.0
     """... but at least this fraction of the image's long side (clicks), or these pixels."""
     max_aspect: float = math.inf
@@ -91,7 +91,7 @@ class View:
     """The context keeps the image's own pixels, whatever the object's size."""
 
     def window(self, box: Box, point: Point, long_side: int, context: int) -> Window:
-        """The context window of an object with this box and centre point."""
+        """The context window of an object with this box and center point."""
         if self.native:
             return geometry.point_window(point, context / 2)
         if self.kind == BOX:
@@ -552,10 +552,10 @@ def _write_shard(job: _Job) -> int:
 def _cut(
     image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], view: View, context: int
 ) -> tuple[npt.NDArray[np.uint8], Window, Point]:
-    """One context crop (C, C, 4) uint8 with its window and the object's centre point."""
+    """One context crop (C, C, 4) uint8 with its window and the object's center point."""
     bounds = masks.bbox(mask)
     assert bounds is not None, "Instance.mask() never gives an empty mask"
-    point = masks.centre_point(mask)
+    point = masks.center_point(mask)
     window = view.window(Box(*bounds), point, max(mask.shape), context)
     crop = np.empty((context, context, 4), np.uint8)
     crop[..., :3] = geometry.crop(image, window, context)

@@ -26,7 +26,7 @@ class Target:
 
     box: Box
     point: Point
-    """Its centre point."""
+    """Its center point."""
     mask: Mask | None = None
     """The true mask (H, W) bool, if it is known."""
 
@@ -48,7 +48,7 @@ class TeacherConfig:
     """How a teacher is asked."""
 
     prompt: str = "box"
-    """What the teacher is shown of an object: its box, its centre point, or both."""
+    """What the teacher is shown of an object: its box, its center point, or both."""
     choose: str = "predicted"
     """Which of several masks counts: the one with the highest predicted IoU, or by the truth."""
     device: str = "auto"

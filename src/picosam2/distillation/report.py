@@ -119,7 +119,7 @@ def _draw_histogram(cache: TeacherCache, rows: npt.NDArray[np.int64], out: Path)
     ):
         values = cache.records[name][rows]
         axes.hist(values, bins, histtype="step", linewidth=1.5, color=color, label=label)
-    axes.axvline(cache.agree, color="grey", linestyle=":", label="taken for another object below")
+    axes.axvline(cache.agree, color="gray", linestyle=":", label="taken for another object below")
     axes.set(title=cache.teacher["name"], xlabel="IoU", ylabel="objects", xlim=(0, 1))
     axes.legend(loc="upper left")
     axes.grid(alpha=0.3)

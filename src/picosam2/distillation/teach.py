@@ -259,7 +259,7 @@ def _teach_image(
         shard.counted.invalid += len(objects)
         return
     targets = [
-        Target(box=Box(*(masks.bbox(truth) or ())), point=masks.centre_point(truth), mask=truth)
+        Target(box=Box(*(masks.bbox(truth) or ())), point=masks.center_point(truth), mask=truth)
         for truth in truths
     ]
     shard.counted.photos += 1

@@ -244,13 +244,13 @@ def _tile(image: RgbImage, truth: Mask, mask: Mask) -> RgbImage:
     box, (height, width) = true_box(truth), truth.shape
     side = min(max(max(box.width, box.height) * _SURROUNDINGS, _LEAST), max(height, width))
     # Moved into the image, so that as little as can be of a tile is padding.
-    x = _inside(box.centre.x, side / 2, width)
-    y = _inside(box.centre.y, side / 2, height)
+    x = _inside(box.center.x, side / 2, width)
+    y = _inside(box.center.y, side / 2, height)
     window = geometry.point_window(Point(x, y), side / 2)
     seen = [geometry.crop_mask(part, window, TILE) > 0.5 for part in (truth, mask)]
     return agreement(geometry.crop(image, window, TILE), *seen)
 
 
-def _inside(centre: float, half: float, length: float) -> float:
-    """The centre moved so that `half` on either side of it is inside, or else as much as can be."""
-    return min(max(centre, half), length - half) if 2 * half <= length else length / 2
+def _inside(center: float, half: float, length: float) -> float:
+    """The center moved so that `half` on either side of it is inside, or else as much as can be."""
+    return min(max(center, half), length - half) if 2 * half <= length else length / 2

@@ -47,7 +47,7 @@ RgbImage = npt.NDArray[np.uint8]
 
 
 def filled_box(box: Box, height: int, width: int) -> Mask:
-    """Every pixel whose centre lies in the box, (height, width) bool."""
+    """Every pixel whose center lies in the box, (height, width) bool."""
     return box_region(box, height, width).on_image(height, width)
 
 
@@ -63,31 +63,31 @@ def disc(point: Point, height: int, width: int, radius: float = DISC_RADIUS) -> 
 
 def box_region(box: Box, height: int, width: int) -> Region:
     """`filled_box` as a `Region`, without the empty pixels around it."""
-    y, x = _centres(box, height, width)
+    y, x = _centers(box, height, width)
     inside = (y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1)
     return _region(y, x, inside)
 
 
 def ellipse_region(box: Box, height: int, width: int) -> Region:
     """`inscribed_ellipse` as a `Region`, without the empty pixels around it."""
-    y, x = _centres(box, height, width)
-    centre = box.centre
-    across = ((x - centre.x) / (box.width / 2)) ** 2
-    return _region(y, x, across + ((y - centre.y) / (box.height / 2)) ** 2 <= 1)
+    y, x = _centers(box, height, width)
+    center = box.center
+    across = ((x - center.x) / (box.width / 2)) ** 2
+    return _region(y, x, across + ((y - center.y) / (box.height / 2)) ** 2 <= 1)
 
 
 def disc_region(point: Point, height: int, width: int, radius: float = DISC_RADIUS) -> Region:
     """`disc` as a `Region`, without the empty pixels around it."""
     reach = radius * max(height, width)
     around = Box(point.x - reach, point.y - reach, point.x + reach, point.y + reach)
-    y, x = _centres(around, height, width)
+    y, x = _centers(around, height, width)
     return _region(y, x, (x - point.x) ** 2 + (y - point.y) ** 2 <= reach**2)
 
 
-def _centres(
+def _centers(
     box: Box, height: int, width: int
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
-    """The centres of the image's pixels that the box touches: y (h, 1) and x (1, w)."""
+    """The centers of the image's pixels that the box touches: y (h, 1) and x (1, w)."""
     y0, y1 = max(int(np.floor(box.y0)), 0), min(int(np.ceil(box.y1)), height)
     x0, x1 = max(int(np.floor(box.x0)), 0), min(int(np.ceil(box.x1)), width)
     return np.arange(y0, max(y1, y0))[:, None] + 0.5, np.arange(x0, max(x1, x0))[None, :] + 0.5

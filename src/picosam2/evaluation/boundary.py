@@ -32,7 +32,7 @@ def erode(mask: Mask, radius: int) -> Mask:
 
 
 def _all_around(mask: Mask, radius: int) -> Mask:
-    """Whether each pixel and its `radius` neighbours above and below are all set."""
+    """Whether each pixel and its `radius` neighbors above and below are all set."""
     height = len(mask)
     # Rows since the last pixel that is not set, or since the border.
     rows = np.arange(1, height + 1, dtype=np.int32)[:, None]

@@ -26,7 +26,7 @@ into is thin: a sixteenth of the box's side, two steps of the network's first co
 TINY = 16
 """Pixels. Under this shorter side, a box window enlarges the image five times or more."""
 
-NEIGHBOUR_SHARE = 0.1
+NEIGHBOR_SHARE = 0.1
 """Share of the object's area that has to lie on other objects.
 
 Where all of an image is annotated, any outline that is a pixel off lies on some other object.
@@ -114,7 +114,7 @@ TRAITS: dict[str, Trait] = {
 
 CAUSES: dict[str, str] = {
     "empty": "the mask has no pixel",
-    "neighbour": "another annotated object has a larger IoU with the mask than the asked one has; "
+    "neighbor": "another annotated object has a larger IoU with the mask than the asked one has; "
     "or more was wrongly taken than missed, and most of it, and a tenth of the object's area or "
     "more, lies on other annotated objects",
     "elsewhere": "less than half of the mask lies on the object, and it covers less than half of "
@@ -177,10 +177,10 @@ def cause_of(truth: Mask, mask: Mask, others: Sequence[Mask], window: Window, si
         return "empty"
     both = mask_area - taken
     if any(masks.iou(mask, other) > both / (area + taken) for other in others):
-        return "neighbour"
+        return "neighbor"
     theirs = int(np.count_nonzero(false & _union(others, truth.shape)))
-    if taken > lacking and 2 * theirs > taken and theirs >= NEIGHBOUR_SHARE * area:
-        return "neighbour"
+    if taken > lacking and 2 * theirs > taken and theirs >= NEIGHBOR_SHARE * area:
+        return "neighbor"
     if 2 * both < mask_area and 2 * both < area:
         return "elsewhere"
     if taken >= lacking and _most(false, masks.fill_holes(truth) & ~truth):

@@ -1,6 +1,6 @@
 """Corrective clicks: how fast the mask gets good when a user keeps clicking on what is wrong.
 
-The simulated user starts with a box, with a click at the object's centre point, or with a click
+The simulated user starts with a box, with a click at the object's center point, or with a click
 somewhere inside the object. Each further click goes to the deepest place of the wrong pixels, where
 the largest square of them fits: positive where the object was missed, negative where background was
 taken (Xu et al. 2016; Sofiiuk et al. 2021 for NoC). NoC@85 is the mean number of clicks to reach an
@@ -37,7 +37,7 @@ TARGETS = (0.85, 0.90)
 """The IoU to reach, of NoC@85 and NoC@90."""
 
 STARTS = ("click", "inside", "box")
-"""How a session begins: at the centre point, at a point inside the object, with its box."""
+"""How a session begins: at the center point, at a point inside the object, with its box."""
 
 HARM = 0.02
 """A correction that loses more IoU than this is a harmful one."""
@@ -279,7 +279,7 @@ def _first_prompt(start: str, truth: Mask, annotation: int) -> Prompt:
         return Prompt(box=Box(*bounds))
     if start == "inside":
         return Prompt((inside_point(truth, seed=annotation),))
-    return Prompt((masks.centre_point(truth),))
+    return Prompt((masks.center_point(truth),))
 
 
 class _Session:

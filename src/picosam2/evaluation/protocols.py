@@ -1,10 +1,10 @@
 """The evaluation protocols: which prompt an object gives, and on which pixels IoU is measured.
 
 `click`, `click-inside` and `box` are what a user gets: the predictor chooses its windows, IoU is
-measured on the whole image. `click` is at the object's centre point, `click-inside` anywhere in it.
+measured on the whole image. `click` is at the object's center point, `click-inside` anywhere in it.
 `paper-point` and `paper-roi` repeat the published measurements (PicoSAM2, arXiv 2506.18807, and
 PicoSAM3): a given window, cut off at the image's border and then stretched as their code does, with
-IoU measured on the crop. That border handling is wrong for use (the click leaves the centre), and
+IoU measured on the crop. That border handling is wrong for use (the click leaves the center), and
 here only so that numbers compare.
 """
 
@@ -48,8 +48,8 @@ class Item:
 
     @property
     def point(self) -> Point:
-        """The prompt's point, or the true centre."""
-        return self.prompt.points[0] if self.prompt.points else masks.centre_point(self.mask)
+        """The prompt's point, or the true center."""
+        return self.prompt.points[0] if self.prompt.points else masks.center_point(self.mask)
 
 
 def true_box(mask: npt.NDArray[np.bool_]) -> Box:
@@ -68,7 +68,7 @@ def make_item(
         protocol: one of `PROTOCOLS`.
         mask: the true mask (H, W) bool, not empty.
         jitter: each edge of the box moves by up to this share of its side; a click moves to a
-            random place on the object within this share of its box of the centre point.
+            random place on the object within this share of its box of the center point.
         seed: of the jitter; give the annotation's id.
     """
     rng = np.random.default_rng((seed, 7))
@@ -87,7 +87,7 @@ def make_item(
 
 
 def inside_point(mask: npt.NDArray[np.bool_], *, seed: int) -> Point:
-    """The centre of a pixel drawn uniformly from a mask without its rim.
+    """The center of a pixel drawn uniformly from a mask without its rim.
 
     The rim is a tenth of the mask's width; where nothing is left, half of that, and so on.
     """
@@ -191,7 +191,7 @@ def _jittered_box(
 
 
 def _jittered_point(mask: npt.NDArray[np.bool_], jitter: float, rng: np.random.Generator) -> Point:
-    point = masks.centre_point(mask)
+    point = masks.center_point(mask)
     if not jitter:
         return point
     box = true_box(mask)

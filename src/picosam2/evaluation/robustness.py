@@ -164,15 +164,15 @@ CURVES: dict[str, Curve] = {
         protocols=("box",),
     ),
     "click-offset": Curve(
-        title="Click beside the centre",
-        unit="pixels off the object's centre point",
+        title="Click beside the center",
+        unit="pixels off the object's center point",
         levels=(0.0, 5.0, 10.0, 15.0, 20.0),
         protocols=("click",),
         click=click_off,
     ),
     "click-inside": Curve(
         title="Click anywhere inside",
-        unit="0: centre point, 1: uniform in the eroded mask",
+        unit="0: center point, 1: uniform in the eroded mask",
         levels=(0.0, 1.0),
         protocols=("click",),
         click=click_inside,

@@ -278,7 +278,7 @@ def _prompt_entry(entry: Any, number: int) -> tuple[str, PromptEntry]:
 def read_boxes(path: Path, form: BoxesFormat | None = None) -> PromptFile:
     """Read `--boxes`: a COCO file of instances or results, or a file or folder of YOLO or labelme.
 
-    Without `form` it is told by the content. Masks in these files count as their boxes. Entries
+    Without `form` the content decides. Masks in these files count as their boxes. Entries
     that cannot be used are named, in `problems` or when their image is read; crowds are left out.
 
     Raises:

@@ -13,7 +13,7 @@ outer contour.
 
 from picosam2.masks.components import fill_holes, keep_at, label, remove_small
 from picosam2.masks.contours import Polygon, fill_polygons, polygons
-from picosam2.masks.ops import area, bbox, box_iou, centre_point, iou, iou_matrix, stability
+from picosam2.masks.ops import area, bbox, box_iou, center_point, iou, iou_matrix, stability
 from picosam2.masks.region import OUTSIDE_LOGIT, PackedMask, Region
 from picosam2.masks.rle import rle_decode, rle_encode
 from picosam2.masks.runs import Mask
@@ -27,7 +27,7 @@ __all__ = [
     "area",
     "bbox",
     "box_iou",
-    "centre_point",
+    "center_point",
     "fill_holes",
     "fill_polygons",
     "iou",

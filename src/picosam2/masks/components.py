@@ -69,7 +69,7 @@ def keep_at(mask: ArrayLike, points: Sequence[Point]) -> Mask:
     rows, first, last = runs.rows_and_columns()
     kept = np.zeros(count, np.bool_)
     for point in positive:
-        # Distances are to pixel centres: the centre of the pixel it lies in is the nearest one.
+        # Distances are to pixel centers: the center of the pixel it lies in is the nearest one.
         x, y = point.x - 0.5, point.y - 0.5
         across = np.maximum(np.maximum(first - x, x - last), 0)
         kept[numbers[np.argmin(across**2 + (rows - y) ** 2)]] = True
@@ -81,7 +81,7 @@ def _connect(runs: Runs, *, corners: bool) -> tuple[Ints, int]:
 
     Union-find, all pairs of touching runs at once: in each round every root that touches a
     smaller root is hung below one, then all paths are halved until they are flat. A root that is
-    not hung has neighbours that are, so each round at least halves the roots that are left
+    not hung has neighbors that are, so each round at least halves the roots that are left
     (Shiloach and Vishkin, "An O(log n) Parallel Connectivity Algorithm", 1982).
     """
     starts, ends, stride = runs.starts, runs.ends, runs.stride

@@ -54,8 +54,8 @@ def polygons(mask: ArrayLike, tolerance: float = 0.0) -> list[Polygon]:
 def fill_polygons(polygons: Sequence[Polygon], height: int, width: int) -> Mask:
     """Fill polygons to a mask (`height`, `width`): the inverse of `polygons` at tolerance 0.
 
-    A pixel is set if its centre is inside an odd number of contours (even-odd rule), so holes need
-    no special care. A centre exactly on a contour counts as inside if the inside lies to its
+    A pixel is set if its center is inside an odd number of contours (even-odd rule), so holes need
+    no special care. A center exactly on a contour counts as inside if the inside lies to its
     right, or beneath it where the contour is level. Contours may reach past the image.
 
     Raises `DataError` for points that are not (N, 2) finite numbers with N >= 3.
@@ -76,7 +76,7 @@ def fill_polygons(polygons: Sequence[Polygon], height: int, width: int) -> Mask:
     upper = np.where((begin[:, 1] <= end[:, 1])[:, None], begin, end)
     lower = np.where((begin[:, 1] <= end[:, 1])[:, None], end, begin)
 
-    # An edge crosses the rows whose centre y has upper.y <= y < lower.y.
+    # An edge crosses the rows whose center y has upper.y <= y < lower.y.
     first = np.clip(np.ceil(upper[:, 1] - 0.5), 0, height).astype(np.int64)
     stop = np.clip(np.ceil(lower[:, 1] - 0.5), 0, height).astype(np.int64)
     edge, nth = expand(stop - first)

@@ -96,17 +96,17 @@ def stability(logits: NDArray[np.floating[Any]], offset: float = 1.0) -> float:
     return float(np.count_nonzero(logits > offset) / larger) if larger else 0.0
 
 
-def centre_point(mask: ArrayLike) -> Point:
-    """The click that stands for a mask: the centre of its box, or the mask pixel nearest to it.
+def center_point(mask: ArrayLike) -> Point:
+    """The click that stands for a mask: the center of its box, or the mask pixel nearest to it.
 
-    The centre is taken if the pixel it falls in is on the object; otherwise the answer is the
-    centre of a pixel (the first in reading order if several are equally near). Raises `DataError`
+    The center is taken if the pixel it falls in is on the object; otherwise the answer is the
+    center of a pixel (the first in reading order if several are equally near). Raises `DataError`
     for an empty mask.
     """
     checked = as_mask(mask)
     box = bbox(checked)
     if box is None:
-        raise DataError("an empty mask has no centre: leave it out")
+        raise DataError("an empty mask has no center: leave it out")
     x0, y0, x1, y1 = box
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
     if checked[int(y), int(x)]:

@@ -38,8 +38,8 @@ class Answer:
 def inside(logits: Logits, window: Window, height: int, width: int) -> Mask:
     """A window's mask (S, S) without what lies in the padding around the image."""
     side = len(logits)
-    centres = window.to_image(np.arange(side)[:, None] + np.full((1, 2), 0.5), side)
-    columns, rows = ((centres > 0) & (centres < (width, height))).T
+    centers = window.to_image(np.arange(side)[:, None] + np.full((1, 2), 0.5), side)
+    columns, rows = ((centers > 0) & (centers < (width, height))).T
     seen: Mask = (logits > 0) & rows[:, None] & columns
     return seen
 

@@ -282,7 +282,7 @@ class _Object:
 
     def __init__(self, config: TrackerConfig) -> None:
         self._config = config
-        self._box: Box | None = None  # where the window is centred, and its size
+        self._box: Box | None = None  # where the window is centered, and its size
         self._speed = np.zeros(2)  # pixels a frame
         self._area = 0.0  # usual, in pixels of the frame
         self._colors = _Colors()
@@ -324,7 +324,7 @@ class _Object:
             return []
         # What the window has cut off is not gone.
         half_w, half_h = max(expected.width, box.width) / 2, max(expected.height, box.height) / 2
-        x, y = box.centre.x, box.centre.y
+        x, y = box.center.x, box.center.y
         return [Box(x - half_w, y - half_h, x + half_w, y + half_h)]
 
     def judge(
@@ -408,7 +408,7 @@ class _Object:
         config, seen, last = self._config, sight.box, self._box
         assert seen is not None
         assert last is not None
-        step = np.array([seen.centre.x - last.centre.x, seen.centre.y - last.centre.y]) / elapsed
+        step = np.array([seen.center.x - last.center.x, seen.center.y - last.center.y]) / elapsed
         if self._missing:
             self._speed = np.zeros(2)
             self._box = seen
@@ -416,7 +416,7 @@ class _Object:
             self._speed = config.momentum * self._speed + (1 - config.momentum) * step
             half_w = (last.width + config.resize * (seen.width - last.width)) / 2
             half_h = (last.height + config.resize * (seen.height - last.height)) / 2
-            x, y = seen.centre.x, seen.centre.y
+            x, y = seen.center.x, seen.center.y
             self._box = Box(x - half_w, y - half_h, x + half_w, y + half_h)
         self._missing = 0
         side = sight.mask.shape[0]
@@ -561,7 +561,7 @@ def _bins(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
 
 
 def _histogram(bins: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-    """How often each bin occurs (`_LEVELS` ** 3,), its neighbours taken in; the sum is 1."""
+    """How often each bin occurs (`_LEVELS` ** 3,), its neighbors taken in; the sum is 1."""
     counts = np.bincount(bins.ravel(), minlength=_LEVELS**3).astype(float)
     cube = counts.reshape(_LEVELS, _LEVELS, _LEVELS)
     for axis in range(3):  # a little light more or less moves a color to the next bin
@@ -609,8 +609,8 @@ def _moved(box: Box, dx: float, dy: float) -> Box:
 
 
 def _kept_near(box: Box, height: int, width: int) -> Box:
-    """The box, moved so that its centre is on the frame."""
-    x, y = box.centre.x, box.centre.y
+    """The box, moved so that its center is on the frame."""
+    x, y = box.center.x, box.center.y
     return _moved(box, min(max(x, 0), width) - x, min(max(y, 0), height) - y)
 
 

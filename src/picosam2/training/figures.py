@@ -19,7 +19,7 @@ from picosam2.data.contact_sheet import caption, grid
 from picosam2.errors import PicoSAM2Error, require
 from picosam2.evaluation.protocols import true_box
 from picosam2.images import load_image
-from picosam2.masks import centre_point, iou
+from picosam2.masks import center_point, iou
 from picosam2.predictor import Predictor
 from picosam2.prompts import Prompt
 from picosam2.results import PALETTE, Segmentation, encode_image, overlay
@@ -113,11 +113,11 @@ def _row(
     predictor: Predictor, image: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_]
 ) -> list[npt.NDArray[np.uint8]]:
     """Three tiles (T, T, 3) uint8 of one object."""
-    box, point = true_box(truth), centre_point(truth)
+    box, point = true_box(truth), center_point(truth)
     by_box, by_click = predictor(image, points=[point], boxes=[box])[::-1]
     true = Segmentation(mask=truth, score=1.0, prompt=Prompt(box=box))
-    centre, half = box.centre, max(box.width, box.height) * _SURROUNDINGS / 2
-    window = geometry.point_window(centre, half)
+    center, half = box.center, max(box.width, box.height) * _SURROUNDINGS / 2
+    window = geometry.point_window(center, half)
     tiles = []
     for text, color, segmentation in (
         ("truth", PALETTE[0], true),

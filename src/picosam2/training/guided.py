@@ -43,12 +43,16 @@ from picosam2.training.trainer import (
 
 
 class GuidedTrainer(Trainer):
-    """A `Trainer` whose batches are passes of sessions."""
+    """A `Trainer` whose samples are what simulated users showed the network: crop and guidance."""
 
     def __init__(
         self, recipe: Recipe, group: Processes, model: PicoSAM2, teacher: PicoSAM2 | None = None
     ) -> None:
-        """Start from `model`. What `teacher`, or itself, answers to one prompt is the lesson."""
+        """Start from `model`.
+
+        In unguided passes the answers of `teacher` are learned too; without one, those of `model`
+        as it is at the start.
+        """
         super().__init__(recipe, group, model)
         freeze_batchnorm(self.model)
         self.teacher = fold_batchnorm(teacher or self.average).requires_grad_(False)
@@ -143,9 +147,10 @@ def train_guided(
     """Train weights that take guidance, from the weights at `init`; the path of the result.
 
     Args:
-        lesson: weights whose answers to one prompt are to stay; those at `init` by default.
-        resume: go on from the checkpoint in `out`; the sessions that were going on start anew.
-        on_step: told about every step.
+        lesson: weights whose answers to a first prompt are learned as well as the truth; those at
+            `init` by default.
+        resume: go on from the checkpoint in `out`; simulated users begin with a new object.
+        on_step: called after every step.
 
     Raises:
         ConfigError: the recipe's network takes no guidance.
@@ -172,7 +177,7 @@ def train_guided(
         while trainer.step < config.steps:
             step = trainer.step
             batch = waiting.result()
-            if step + 1 < config.steps:  # the other half: it waits for no answer of this step
+            if step + 1 < config.steps:  # of other users, who need no answer of this step
                 waiting = pool.submit(sessions.batch, step + 1)
             metrics, logits_BLL = trainer.guided_step(batch)
             sessions.answer(step, logits_BLL.numpy())

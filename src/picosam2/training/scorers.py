@@ -1,6 +1,6 @@
 """Fitting the scorers: which window of a click was right, and how good a mask is.
 
-Every object of held-out images is clicked (at its centre point and at random places on it) and
+Every object of held-out images is clicked (at its center point and at random places on it) and
 boxed (exactly and with jitter); the IoU of every candidate's final mask with the truth is what the
 scorers learn to predict from the candidates' features. Images that the network was trained on would
 raise its scores above those on new images, so the store's validation images are used.
@@ -44,9 +44,9 @@ class ScorerConfig:
     """How the scorers are fitted."""
 
     clicks: int = 3
-    """Clicks on each object: its centre point, then in turn random places near it and anywhere."""
+    """Clicks on each object: its center point, then in turn random places near it and anywhere."""
     spread: float = 0.25
-    """How far the random clicks are from the centre point, as a share of the object's box."""
+    """How far the random clicks are from the center point, as a share of the object's box."""
     box_jitter: float = 0.15
     """Jitter of the second box of each object."""
     hidden: int = 32

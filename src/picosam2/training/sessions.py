@@ -61,11 +61,11 @@ class GuidedConfig:
     forget: float = 0.08
     """Share of the guided passes that are shown the clicks without the mask so far."""
     centre: float = 0.35
-    """Share of the first clicks at the object's centre point; the others are anywhere in it."""
+    """Share of the first clicks at the object's center point; the others are anywhere in it."""
     growth: float = geometry.BOX_GROWTH
     """Window over box, as in prediction."""
     teacher: float = 0.5
-    """Weight of the first weights' own answer in unguided passes with a box or a centre click."""
+    """Weight of the first weights' own answer in unguided passes with a box or a center click."""
     near: float = 8.0
     """Further weight of a pixel at the newest click in the cross-entropy."""
     obey: float = 60.0
@@ -184,7 +184,7 @@ class Sessions:
         if not len(self._rows):
             raise ConfigError("there is nothing in the store to train on: check `sources`")
         self._cumulative = np.cumsum(weights[self._rows])
-        self._neighbours = _by_image(store)
+        self._neighbors = _by_image(store)
         self._store, self._config, self._augment = store, config, augment
         self._size, self._output, self._batch, self._seed = size, output, batch, seed
         self._halves: list[list[Session | None]] = [[None] * batch for _ in range(2)]
@@ -272,8 +272,8 @@ class Sessions:
 
     def _first_click(self, session: Session, rng: np.random.Generator) -> None:
         """A click anywhere on the object, in one of the windows that prediction tries."""
-        centre = rng.random() < self._config.centre
-        point = masks.centre_point(session.truth) if centre else _inside(session.truth, rng)
+        center = rng.random() < self._config.centre
+        point = masks.center_point(session.truth) if center else _inside(session.truth, rng)
         box = _bounds(session.truth)
         assert box is not None
         reach = max(point.x - box.x0, box.x1 - point.x, point.y - box.y0, box.y1 - point.y, 1.0)
@@ -283,7 +283,7 @@ class Sessions:
         index = _choose(rng, shares / shares.sum())
         session.kind, session.points = CLICK, [point]
         session.window = geometry.point_window(point, float(halves[index]))
-        session.taught = bool(centre and off[index] < 1.2)
+        session.taught = bool(center and off[index] < 1.2)
         session.value = 1.0 if off[index] < 1.6 else 0.5
         session.again = bool(rng.random() < self._config.again)
 
@@ -311,7 +311,7 @@ class Sessions:
         if draw < 0.55:  # what a tracker has: the mask of a moment ago
             mask = _moved(truth, rng)
         elif draw < 0.75:
-            others = [other for other in self._neighbours.get(row, ()) if other != row]
+            others = [other for other in self._neighbors.get(row, ()) if other != row]
             other = self._store.mask(int(rng.choice(others))) if others else _moved(truth, rng)
             mask = other | truth if rng.random() < 0.4 else other
         else:
@@ -473,9 +473,9 @@ def _moved(truth: Mask, rng: np.random.Generator) -> Mask:
     """The mask as it was a moment ago: shifted, scaled, turned a little."""
     box = _bounds(truth)
     assert box is not None
-    centre = box.centre
+    center = box.center
     matrix = cv2.getRotationMatrix2D(
-        (centre.x, centre.y), rng.normal(0, 6), math.exp(rng.normal(0, 0.1))
+        (center.x, center.y), rng.normal(0, 6), math.exp(rng.normal(0, 0.1))
     )
     shift = rng.normal(0, 0.08, 2) * (box.width, box.height)
     matrix = np.column_stack((matrix[:, :2], matrix[:, 2] + shift))

@@ -260,7 +260,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
         measures = torch.stack([loss, *parts.values(), norm]).detach()
-        if self.group.world > 1:  # the gradient is that of all processes; so is what is told
+        if self.group.world > 1:  # as the gradient, these are means over all processes
             dist.all_reduce(measures)
             measures /= self.group.world
         values = measures.tolist()

@@ -37,8 +37,8 @@ def test_an_image_is_most_like_its_own_window(frame):
 
 
 def test_one_shade_is_like_nothing(frame):
-    grey = np.full((96, 96, 3), 90, np.uint8)
-    assert likeness(frame, HERE, grey) == 0
+    gray = np.full((96, 96, 3), 90, np.uint8)
+    assert likeness(frame, HERE, gray) == 0
     assert likeness(np.full_like(frame, 90), HERE, seen(frame, HERE)) == 0
 
 

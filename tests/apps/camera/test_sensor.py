@@ -85,7 +85,7 @@ def test_a_window_and_the_roi_are_the_same_place(network):
     width=st.floats(1, 900),
     height=st.floats(1, 900),
 )
-def test_a_roi_keeps_its_centre_and_stays_inside(tmp_path_factory, x, y, width, height):
+def test_a_roi_keeps_its_center_and_stays_inside(tmp_path_factory, x, y, width, height):
     path = tmp_path_factory.getbasetemp() / "any.rpk"
     path.touch()
     sensor = SimulatedSensor(lambda _: SCENE, ramp, roi_delay=0)
@@ -98,7 +98,7 @@ def test_a_roi_keeps_its_centre_and_stays_inside(tmp_path_factory, x, y, width, 
     assert 0 <= top < top + high <= SENSOR_SIZE[1]
     assert min(wide, high) >= 95
     pixel = 640 / SENSOR_SIZE[0]
-    assert window.centre == pytest.approx((x, y), abs=pixel)
+    assert window.center == pytest.approx((x, y), abs=pixel)
     assert window.width == pytest.approx(wide * pixel)
 
 
@@ -134,7 +134,7 @@ def test_a_roi_outside_of_the_frame(network, place):
     x, y = place
     with (
         opened(network, sensor) as camera,
-        pytest.raises(PromptError, match=r"centre .* must lie inside the 640x480 frame"),
+        pytest.raises(PromptError, match=r"center .* must lie inside the 640x480 frame"),
     ):
         camera.look(Window(x - 10, y - 10, x + 10, y + 10))
 

@@ -28,7 +28,7 @@ needs_weights = pytest.mark.skipif("default" not in shipped(), reason="no weight
 
 
 def disc_scene(places: Callable[[int], tuple[float, float, float]]) -> Callable[[int], np.ndarray]:
-    """A red disc (x, y, radius) on a ground with a pattern in grey, which is not red to anyone."""
+    """A red disc (x, y, radius) on a ground with a pattern in gray, which is not red to anyone."""
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     ground = 90 + 40 * np.sin(x / 17) * np.sin(y / 23) + 25 * np.sin(x / 101 + y / 67)
     ground = np.repeat(ground[..., None], 3, 2)

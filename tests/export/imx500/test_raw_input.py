@@ -65,11 +65,11 @@ def test_the_model_is_left_as_it_was(model: PicoSAM2) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_centred_colors_fill_eight_bits(model: PicoSAM2) -> None:
+def test_centered_colors_fill_eight_bits(model: PicoSAM2) -> None:
     """No color is cut off by a threshold of 1, and a step costs little more than one of 255."""
     ends = torch.tensor([0.0, 255.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)
     with torch.inference_mode():
-        low, high = RawInput(model).centre(ends).flatten(1)
+        low, high = RawInput(model).center(ends).flatten(1)
     largest = torch.maximum(low.abs(), high.abs())
     torch.testing.assert_close(largest, torch.full((3,), 127 / 128))
     steps = 255 / ((high - low) * 128)
@@ -81,5 +81,5 @@ def test_the_mean_color_is_zero() -> None:
     """So the zeros that a convolution pads with mean the mean color, as in training."""
     raw = RawInput(PicoSAM2(CONFIGS["one channel"]))
     with torch.inference_mode():
-        centred = raw.centre(torch.tensor(PAD_RGB, dtype=torch.float32).view(1, 3, 1, 1))
-    assert centred.abs().max() < 0.004  # padding is the mean, rounded to whole numbers
+        centered = raw.center(torch.tensor(PAD_RGB, dtype=torch.float32).view(1, 3, 1, 1))
+    assert centered.abs().max() < 0.004  # padding is the mean, rounded to whole numbers

@@ -111,14 +111,14 @@ def test_training_and_validation_images_stay_apart(
 
 
 def test_they_are_the_predictors_own_windows(tmp_path: Path) -> None:
-    """Against crops of the images themselves, through the windows of the true box and centre."""
+    """Against crops of the images themselves, through the windows of the true box and center."""
     store = make_store(tmp_path, 12, replace(SMALL_STORE, context=192))
     predictor = predictor_of(size=32)
     expected = []
     for number in range(12):
         image, mask = scene(number)
         windows = [predictor.box_window(Box(*masks.bbox(mask)))]
-        windows += predictor.click_windows(masks.centre_point(mask), *mask.shape)
+        windows += predictor.click_windows(masks.center_point(mask), *mask.shape)
         expected += [geometry.crop(image, window, 32).astype(float) for window in windows]
     actual = choose_crops(store, predictor, 1000, 0).pixels
     for crop in actual:
@@ -158,7 +158,7 @@ def test_native_weights_see_the_images_own_pixels(tmp_path: Path, store: Store) 
     expected = []
     for number in range(12):
         image, mask = scene(number)
-        window = geometry.point_window(masks.centre_point(mask), 16)
+        window = geometry.point_window(masks.center_point(mask), 16)
         expected.append(geometry.crop(image, window, 32).astype(float))
     for crop in crops.pixels:
         assert min(np.abs(crop - each).mean() for each in expected) < 2

@@ -214,11 +214,11 @@ class AiCamera:
     def look(self, window: Window) -> Window:
         """Move the sensor's ROI to a window of the frame, (x, y) in pixels of the frame.
 
-        The ROI must lie inside the frame, so the window is shrunk about its centre as
+        The ROI must lie inside the frame, so the window is shrunk about its center as
         `geometry.sensor_window` does; it is whole pixels of the sensor, and at least as many as
         the network takes in. Returns the window that it really is.
 
-        Raises `PromptError` if the window's centre is outside of the frame, or so near its edge
+        Raises `PromptError` if the window's center is outside of the frame, or so near its edge
         that too little is left; `CameraError` if the sensor refuses.
         """
         side, view = self._info.input_size, self._view

@@ -166,7 +166,7 @@ def check_graph(model: onnx.ModelProto) -> Check:
         )
     graph = _Graph(_without_guidance(model))
     problems = [problem for node in graph.nodes for problem in _problems(graph, node)]
-    layers = (*_centring(graph), *_memory(graph))
+    layers = (*_centering(graph), *_memory(graph))
     if not graph.nodes:
         raise WeightsError("there is no layer in this graph")
     image = sum(math.prod(graph.shape(name, "the input")) for name in graph.inputs)
@@ -312,8 +312,8 @@ def _problems(graph: _Graph, node: NodeProto) -> Iterator[Problem]:
         if mode == "align_corners":
             yield problem(
                 "Resize with align_corners",
-                "the corners' centres do not lie on the sensor's grid",
-                "align_corners=False (half-pixel centres), or nearest",
+                "the corners' centers do not lie on the sensor's grid",
+                "align_corners=False (half-pixel centers), or nearest",
             )
         elif attributes.get("mode") == b"cubic":
             yield problem("bicubic Resize", "never tried", "bilinear or nearest", certain=False)
@@ -375,13 +375,13 @@ _IN_PLACE = frozenset({
 """Operators that are done while the layer before them writes, where only they read it."""
 
 
-def _centring(graph: _Graph) -> Iterator[LayerMemory]:
+def _centering(graph: _Graph) -> Iterator[LayerMemory]:
     """The convolution on the image's own numbers that `raw_input` puts before the network."""
     for name in graph.inputs:
         shape = graph.shape(name, "the input")
         size = _bytes(shape)
         yield LayerMemory(
-            layer="centre", operator="Conv", shape=shape, inputs=size, output=size, waiting=0
+            layer="center", operator="Conv", shape=shape, inputs=size, output=size, waiting=0
         )
 
 

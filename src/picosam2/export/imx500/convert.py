@@ -13,7 +13,7 @@ from typing import Any
 from picosam2._progress import Progress
 from picosam2.export.imx500.check import ConvertError
 from picosam2.export.imx500.environment import Environment, Java, refuse_quoted
-from picosam2.export.imx500.processes import last_words, run
+from picosam2.export.imx500.processes import last_lines, run
 
 NAME = "picosam2"
 """Of the network, inside the sensor's files."""
@@ -122,15 +122,15 @@ def convert(
     before = log.stat().st_size if log.exists() else 0
     code = run(command, log=log, on_line=on_line, folder=folder, environment=java.variables())
     if code != 0:
-        raise ConvertError(_why(code, log, before))
+        raise ConvertError(_failure(code, log, before))
     return read(folder / "out", log)
 
 
-def _why(code: int, log: Path, start: int) -> str:
+def _failure(code: int, log: Path, start: int) -> str:
     """One sentence from the part of the log after `start`, which the converter wrote."""
     text = log.read_bytes()[start:].decode("utf-8", "replace")
     reasons = [match[1].strip() for match in _REASON.finditer(text)]
-    reason = next(iter(reasons), last_words(log))
+    reason = next(iter(reasons), last_lines(log))
     reason = re.sub(r"^CODE: \[\w+\]\s*|\s*\[[^\[\]]*\.py:\d+\]$", "", reason)
     meaning = _CODES.get(code, f"exit code {code}")
     return f"Sony's converter did not take the network: {meaning} ({reason}); the log is {log}"

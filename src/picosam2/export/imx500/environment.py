@@ -24,7 +24,7 @@ from pathlib import Path
 from picosam2._files import write_json
 from picosam2._progress import Progress
 from picosam2.errors import PicoSAM2Error
-from picosam2.export.imx500.processes import last_words, run
+from picosam2.export.imx500.processes import last_lines, run
 
 PINS = (
     "torch==2.13.0",
@@ -185,7 +185,7 @@ def _make(environment: Environment, python: str, log: Path, progress: Progress) 
         progress(0, what="making an environment for Sony's tools")
         if run([python, "-m", "venv", str(home)], log=log, on_line=lambda _: None):
             raise ToolsError(
-                f"`{python} -m venv` failed ({last_words(log)}): on Debian, `apt install "
+                f"`{python} -m venv` failed ({last_lines(log)}): on Debian, `apt install "
                 f"python3-venv`; the log is {log}"
             )
         count = 0
@@ -225,7 +225,7 @@ def _why_pip_failed(log: Path) -> str:
             f"or pip's settings and run it again (log: {log})"
         )
     errors = [line for line in text.splitlines() if line.startswith("ERROR: ")]
-    reason = errors[-1].removeprefix("ERROR: ") if errors else last_words(log)
+    reason = errors[-1].removeprefix("ERROR: ") if errors else last_lines(log)
     return f"Sony's tools could not be installed: {reason} (log: {log})"
 
 

@@ -74,7 +74,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def last_words(log: Path, count: int = 1) -> str:
+def last_lines(log: Path, count: int = 1) -> str:
     """The last lines of a log that are not blank, for an error message."""
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()]
     return " / ".join([line for line in lines if line and not line.startswith("$ ")][-count:])

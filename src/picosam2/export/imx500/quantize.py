@@ -17,7 +17,7 @@ from picosam2._progress import Progress
 from picosam2.errors import ConfigError, PicoSAM2Error
 from picosam2.export.imx500 import worker
 from picosam2.export.imx500.environment import Environment
-from picosam2.export.imx500.processes import last_words, run
+from picosam2.export.imx500.processes import last_lines, run
 from picosam2.export.onnx import described
 from picosam2.models.network import PicoSAM2
 from picosam2.runtimes.metadata import METADATA_KEY
@@ -110,17 +110,17 @@ def quantize(
     command = [str(environment.python), "-I", worker.__file__]
     code = run(command, log=log, on_line=on_line, stdin=json.dumps(request), errors_apart=True)
     if code != 0 or "result" not in answers:
-        reason = answers.get("error") or f"{last_words(log)}, exit code {code}"
+        reason = answers.get("error") or f"{last_lines(log)}, exit code {code}"
         raise SensorQuantizeError(f"the network could not be quantized: {reason} (log: {log})")
     for file in (weights, calibration):
         file.unlink()
     result: dict[str, Any] = answers["result"]
-    _hold_together(result["outputs"])
+    _refuse_difference(result["outputs"])
     _describe(simulated, model, facts, config, result)
     return SensorNetwork(converted=converted, simulated=simulated, facts=result)
 
 
-def _hold_together(outputs: Mapping[str, Any]) -> None:
+def _refuse_difference(outputs: Mapping[str, Any]) -> None:
     """Raise if the file to measure and the file to convert differ by more than rounding."""
     for name, output in outputs.items():
         difference, error = output["simulated"], output["rms_error"]

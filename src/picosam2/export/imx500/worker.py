@@ -26,7 +26,7 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     try:
-        result = quantize(json.load(sys.stdin), Talk(answers))
+        result = quantize(json.load(sys.stdin), ProgressLines(answers))
     except Exception as error:
         import traceback
 
@@ -38,7 +38,7 @@ def main() -> int:
     return 0
 
 
-class Talk:
+class ProgressLines:
     """Reports progress to the parent process."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -50,7 +50,7 @@ class Talk:
         print(json.dumps(line), file=self._stream, flush=True)
 
 
-def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
+def quantize(request: dict[str, Any], progress: ProgressLines) -> dict[str, Any]:
     """Quantize, write both ONNX files, compare them, and return the result's facts.
 
     `request` holds the paths `package`, `weights`, `calibration` (N, S, S, 3) uint8, `converted`
@@ -60,9 +60,9 @@ def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    talk("loading the tools", 0)
-    _mend_torchvision()
-    _mend_onnx_export()
+    progress("loading the tools", 0)
+    _adapt_torchvision()
+    _adapt_onnx_export()
     import model_compression_toolkit as mct
     from edgemdt_tpc import get_target_platform_capabilities
 
@@ -75,7 +75,7 @@ def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
     def batches_of(what: str | None) -> Any:
         for number in range(batches):
             if what:
-                talk(what, min(number * BATCH, len(crops)), len(crops))
+                progress(what, min(number * BATCH, len(crops)), len(crops))
             part = crops[number * BATCH : (number + 1) * BATCH]
             yield [np.ascontiguousarray(part.transpose(0, 3, 1, 2), np.float32)]
 
@@ -117,7 +117,7 @@ def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
     expected = _run_torch(network, sample)
     quantized = _run_torch(model, sample)
     for kind, path in (("MCTQ", request["converted"]), ("FAKELY_QUANT", request["simulated"])):
-        talk("writing", 0 if kind == "MCTQ" else 1, 2)
+        progress("writing", 0 if kind == "MCTQ" else 1, 2)
         mct.exporter.pytorch_export_model(
             deepcopy(model),  # exporting changes it
             save_model_path=path,
@@ -126,7 +126,7 @@ def quantize(request: dict[str, Any], talk: Talk) -> dict[str, Any]:
             onnx_opset_version=request["opset"],
             output_names=names,
         )
-    talk("comparing", 0)
+    progress("comparing", 0)
     converted = _run_mctq(request["converted"], sample.numpy())
     simulated = _run_plain(request["simulated"], sample.numpy())
     return {
@@ -174,7 +174,7 @@ def _network(request: dict[str, Any]) -> Any:
     return RawInput(network.eval()).eval()
 
 
-def _mend_torchvision() -> None:
+def _adapt_torchvision() -> None:
     """Let torchvision be imported beside a torch that it was not built for.
 
     Its compiled part is then missing, and with it the operators that its Python part looks up when
@@ -196,7 +196,7 @@ def _mend_torchvision() -> None:
 _KEPT: list[Any] = []
 
 
-def _mend_onnx_export() -> None:
+def _adapt_onnx_export() -> None:
     """Have the toolkit write ONNX the way it was made for: by tracing."""
     import torch
 
@@ -241,7 +241,7 @@ def _run_plain(path: str, sample: Any) -> list[Any]:
 
 
 def _step(output: Any) -> float:
-    """The distance between neighbouring values of a quantized output."""
+    """The distance between neighboring values of a quantized output."""
     import numpy as np
 
     gaps = np.diff(np.unique(output))

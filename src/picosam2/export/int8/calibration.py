@@ -383,7 +383,7 @@ def _entropy(histogram: Histogram) -> tuple[float, float]:
 
     The Kullback-Leibler divergence between the values, cut at the limit, and the same in 256
     levels (Migacz, "8-bit inference with TensorRT", 2017). As there, the bin of zero counts as much
-    as its neighbours: a ReLU's zeros are exact at any limit, and would outweigh everything.
+    as its neighbors: a ReLU's zeros are exact at any limit, and would outweigh everything.
     """
     counts = histogram.counts.copy()
     bins = len(counts)

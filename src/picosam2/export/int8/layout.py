@@ -57,7 +57,7 @@ def widened(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def enlarged_by_copying(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The QDQ graph with every nearest-neighbour doubling written as copies of its integers.
+    """The QDQ graph with every nearest-neighbor doubling written as copies of its integers.
 
     `Resize` looks up every value apart, which took a quarter of the time. Written as a broadcast
     over channels that lie together, whole rows of channels are copied; the transpositions that

@@ -164,7 +164,7 @@ def _read_shape(shape: Any, height: int, width: int) -> LabeledObject | None:
 
 
 def _label(value: Any) -> str:
-    """The class of a shape; one that is not labelled is an `LABEL`."""
+    """The class of a shape; one that is not labeled is an `LABEL`."""
     if not isinstance(value, str) or not value:
         return LABEL
     try:

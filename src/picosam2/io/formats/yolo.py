@@ -101,8 +101,7 @@ def read_yolo(
         text: the file's content.
         height, width: the image's size in pixels.
         names: names for the classes; a class without one is called by its number.
-        form: what lines of six numbers or more after the class are; by default it is told by the
-            lines themselves.
+        form: what lines of six numbers or more after the class are; by default the lines decide.
         problems: takes what is wrong with lines that are left out. Without it the first is raised.
 
     Raises:
