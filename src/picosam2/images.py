@@ -82,7 +82,7 @@ _MAX_12_BIT: Final = 4095
 _ROWS: Final = 256  # of an image that are worked on together
 
 # Replacing the warning filters is global to the process, so two threads must not interleave it.
-_WARNINGS_LOCK = threading.Lock()
+_WARNINGS_LOCK = threading.RLock()
 
 
 def load_image(
@@ -139,7 +139,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     name = os.fspath(path)
     try:
-        with _quietly(), Image.open(path, formats=FORMATS) as image:
+        with without_warnings(), Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             return (width, height) if _orientation(image) >= 5 else (height, width)
     except FileNotFoundError as error:
@@ -279,7 +279,7 @@ class _Reader:
         stream.seek(0)
         timed = _TimedStream(stream, self._max_seconds)
         try:
-            with _quietly():
+            with without_warnings():
                 _import_plugin(kind)
                 image = Image.open(cast(BinaryIO, timed), formats=[kind])
         except Image.DecompressionBombError as error:
@@ -425,7 +425,7 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint
     limit = Image.MAX_IMAGE_PIXELS
     quiet = limit is not None and width * height > limit
     try:
-        with _quietly() if quiet else nullcontext():
+        with without_warnings() if quiet else nullcontext():
             image.load()
     except (_TooSlowError, MemoryError):
         raise
@@ -442,7 +442,7 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint
             f"{name} has pixels of a kind that cannot be turned into RGB ({_reason(error)}): "
             "save it as an RGB PNG or JPEG first"
         ) from error
-    with _quietly():
+    with without_warnings():
         orientation = _orientation(image)
     return _upright(_from_array(values, name, max_pixels), orientation)
 
@@ -563,8 +563,11 @@ def _import_plugin(kind: str) -> None:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep Pillow's warnings (large image, damaged metadata) from the user: we judge both."""
+def without_warnings() -> Iterator[None]:
+    """Keep a library's warnings from the user, such as Pillow's of large images and damaged EXIF.
+
+    The one place of the package that replaces the warning filters, one thread at a time.
+    """
     with _WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

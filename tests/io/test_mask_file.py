@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from helpers.fakes import disc
 from PIL import Image
 
 from picosam2.errors import DataError
+from picosam2.images import load_image
 from picosam2.io.mask_file import read_mask_file
 
 MASK = disc(30, 40, 20.5, 15.5, 9)
@@ -73,3 +78,37 @@ def test_more_pixels_than_an_image_may_have(
     monkeypatch.setattr("picosam2.io.mask_file.MAX_PIXELS", 1000)
     with pytest.raises(DataError, match="may have up to"):
         read_mask_file(path)
+
+
+def test_an_image_and_a_mask_read_at_once_leave_the_warning_filters_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replacing them is global: the one that began first must not end first."""
+    image, mask = tmp_path / "image.jpg", tmp_path / "mask.png"
+    Image.new("RGB", (8, 8)).save(image)
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(mask)
+    opens, mask_is_open, image_is_open = Image.open, threading.Event(), threading.Event()
+    mask_is_read = threading.Event()
+
+    def slowly(*arguments: Any, formats: list[str], **keywords: Any) -> Image.Image:
+        if formats == ["PNG"]:
+            mask_is_open.set()
+            image_is_open.wait(0.3)
+        else:
+            image_is_open.set()
+            mask_is_read.wait(5)
+        return opens(*arguments, formats=formats, **keywords)
+
+    monkeypatch.setattr(Image, "open", slowly)
+    filters = list(warnings.filters)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            of_mask = pool.submit(read_mask_file, mask)
+            mask_is_open.wait(5)
+            of_image = pool.submit(load_image, image)
+            assert of_mask.result().sum() == 8
+            mask_is_read.set()
+            assert of_image.result().shape == (8, 8, 3)
+    finally:
+        left, warnings.filters[:] = list(warnings.filters), filters
+    assert left == filters

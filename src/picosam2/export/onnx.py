@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from picosam2 import geometry
 from picosam2._files import atomic_write, sha256_file
 from picosam2.errors import PicoSAM2Error
-from picosam2.images import MEAN, PAD_RGB, STD
+from picosam2.images import MEAN, PAD_RGB, STD, without_warnings
 from picosam2.models.finder import Finder
 from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2
@@ -137,8 +136,7 @@ def write_graph(
         expected = folded(*examples.values())
     names = list(expected)
     with atomic_write(path) as temporary:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's own deprecations
+        with without_warnings():  # the exporter's own deprecations
             torch.onnx.export(
                 folded,
                 tuple(examples.values()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from picosam2.errors import DataError
-from picosam2.images import MAX_PIXELS
+from picosam2.images import MAX_PIXELS, without_warnings
 
 _FORM: Final = "give a PNG that is black off the object and white on it"
 _NUMBERED: Final = ("P", "I", "I;16", "I;16B")  # modes of images of which each value is an object
@@ -52,8 +51,7 @@ def read_mask_file(path: Path) -> NDArray[np.bool_] | NDArray[np.float32]:
 def _decode(data: bytes, path: Path) -> tuple[NDArray[Any], str]:
     """The values of a PNG, and Pillow's name of their kind."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_warnings():
             image = Image.open(io.BytesIO(data), formats=["PNG"])
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+
+from picosam2.images import without_warnings
 
 
 @contextmanager
@@ -18,8 +19,7 @@ def silenced() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with without_warnings(), redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.disable(before)

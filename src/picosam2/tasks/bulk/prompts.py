@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from picosam2._files import sha256_file
-from picosam2.errors import ConfigError, PicoSAM2Error, PromptWarning
+from picosam2.errors import ConfigError, PicoSAM2Error
 from picosam2.io.formats.objects import LABEL
 from picosam2.io.paths import files_below
 from picosam2.io.prompt_files import (
@@ -24,9 +22,6 @@ from picosam2.io.prompt_files import (
 )
 from picosam2.prompts import Prompt
 from picosam2.tasks.everything import Everything
-
-# Replacing the warning filters is global to the process, so two threads must not interleave it.
-_WARNINGS_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +98,7 @@ class PromptSource:
         for entry in entries:
             try:
                 # A detector's boxes reach past the image as a matter of course.
-                with _WARNINGS_LOCK, warnings.catch_warnings():
-                    warnings.simplefilter("ignore", PromptWarning)
-                    usable.append(replace(entry, prompt=entry.prompt.within(height, width)))
+                usable.append(replace(entry, prompt=entry.prompt.clipped(height, width)))
             except PicoSAM2Error as error:
                 problems.append(f"{entry.name}: {error}")
         return usable, problems
