@@ -211,19 +211,19 @@ def with_peer(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_a_peer_stands_beside_the_weights(with_peer: list[dict[str, Any]]) -> None:
-    report = collect.collect(with_peer)
-    text = json.dumps(report, allow_nan=False)
+    collected = collect.collect(with_peer)
+    text = json.dumps(collected, allow_nan=False)
     assert "private" not in text
-    assert [run["weights"]["sha256"] for run in report["runs"]] == [WEIGHTS["sha256"]] * 4
-    assert [model["sha256"] for model in report["models"]] == [WEIGHTS["sha256"]]
-    (beside,) = report["beside"]
+    assert [run["weights"]["sha256"] for run in collected["runs"]] == [WEIGHTS["sha256"]] * 4
+    assert [model["sha256"] for model in collected["models"]] == [WEIGHTS["sha256"]]
+    (beside,) = collected["beside"]
     assert beside["peer"]["option"] == "onnx:encoder.onnx,sam.onnx"
     for score in beside["scores"]:
         assert score["difference"] == pytest.approx(0.1, abs=1e-6)
         assert score["better"] == 1
     assert [each["difference"] for each in beside["clicks"][0]["miou"]] == pytest.approx([0.1] * 3)
     assert [each["protocol"] for each in beside["domains"]] == ["box", "click"]
-    block = readme.readme_block(report)
+    block = readme.readme_block(collected)
     box = next(score for score in beside["scores"] if score["protocol"] == "box")
     cells = f"**{100 * box['b']:.1f}** | {100 * box['a']:.1f} | +10.0 (+10.0 to +10.0)"
     assert f"| box, COCO, 4 objects | {cells} | 100 % / 0 % |" in block
@@ -232,7 +232,7 @@ def test_a_peer_stands_beside_the_weights(with_peer: list[dict[str, Any]]) -> No
     assert "strawberries on the plant" in block
     assert "Of the 4 images of the sets 1 are among the training images" in block
     assert "docs/report/figures/beside-clicks.svg" in block
-    markdown = to_markdown(report.blocks(report))
+    markdown = to_markdown(report.blocks(collected))
     assert markdown.index("Beside another model") < markdown.index("All weights, by every protocol")
 
 
