@@ -121,7 +121,7 @@ def dense_masks(
 
 def _targets(corners: npt.NDArray[np.float64]) -> list[Target]:
     boxes = [Box(*box) for box in corners.tolist()]
-    return [Target(box=box, point=box.centre) for box in boxes]
+    return [Target(box=box, point=box.center) for box in boxes]
 
 
 def _mean(

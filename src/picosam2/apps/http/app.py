@@ -280,8 +280,8 @@ async def _wrong_query(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     mistake = dict(error.errors()[0])
     mistake["loc"] = mistake["loc"][1:]
-    asked = EverythingQuery if request.url.path.endswith("/everything") else SegmentQuery
-    names = list(asked.model_fields)
+    model = EverythingQuery if request.url.path.endswith("/everything") else SegmentQuery
+    names = list(model.model_fields)
     return error_response(400, describe_mistake(mistake, names, "parameter"))
 
 

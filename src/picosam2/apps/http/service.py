@@ -158,27 +158,27 @@ class Service:
         async with self._network.turn():
             return await in_thread(lambda stop: self._answer(image, job, stop))
 
-    async def everything(self, image: npt.NDArray[np.uint8], asked: EverythingQuery) -> Response:
+    async def everything(self, image: npt.NDArray[np.uint8], query: EverythingQuery) -> Response:
         """The answer to a request for the masks of all objects."""
         async with self._network.turn():
-            return await in_thread(lambda stop: self._everything(image, asked, stop))
+            return await in_thread(lambda stop: self._everything(image, query, stop))
 
     def _everything(
-        self, image: npt.NDArray[np.uint8], asked: EverythingQuery, stop: Stop
+        self, image: npt.NDArray[np.uint8], query: EverythingQuery, stop: Stop
     ) -> Response:
         height, width = image.shape[:2]
         check = self._checked(stop, "this took too long: send a smaller image")
         finder = _StoppableFinder(opened_finder(threads=self._threads), check)
         with self._runtime.checking(check):
             results = everything(
-                image, self._predictor, Everything(max_masks=asked.max_masks), finder=finder
+                image, self._predictor, Everything(max_masks=query.max_masks), finder=finder
             )
-        if asked.format == "json":
+        if query.format == "json":
             masks = [result.to_json() for result in results]
             return JSONResponse({"width": width, "height": height, "masks": masks})
         if len(results) * height * width > _MAX_MASK_PIXELS:
             raise _TOO_MANY
-        return Response(_draw(image, results, asked.format), media_type="image/png")
+        return Response(_draw(image, results, query.format), media_type="image/png")
 
     def _checked(self, stop: Stop, too_long: str) -> Callable[[], None]:
         """What raises `RequestError` when the client is gone, or the time is over."""
