@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -135,6 +136,35 @@ def test_every_extra_says_the_lowest_versions_that_it_takes() -> None:
     assert lowest.bounds(["base"])["onnxruntime"]
     for name in lowest.declared():
         assert lowest.bounds([name]), name
+
+
+def test_other_ranges_begin_at_what_is_tested() -> None:
+    """Python, Node, the packages that others bring to ours, and the tools of integrations/."""
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+
+    def matrix(name: str) -> list[str]:
+        (line,) = re.findall(rf"^        {name}: \[(.*)\]$", workflow, re.MULTILINE)
+        return re.findall(r'"([0-9.]+)"', line)
+
+    table = release_tool("lowest").project()
+    python = r"Programming Language :: Python :: (3\.[0-9]+)"
+    stated = [m[1] for m in map(re.compile(python).fullmatch, table["classifiers"]) if m]
+    assert matrix("python") == stated
+    assert table["requires-python"] == f">={stated[0]}"
+    packages = ROOT / "web" / "packages" / "picosam2"
+    for file in (ROOT / "web" / "package.json", packages / "package.json"):
+        assert json.loads(file.read_text("utf-8"))["engines"] == {"node": f">={matrix('node')[0]}"}
+    peers = json.loads((packages / "package.json").read_text("utf-8"))["peerDependencies"]
+    test = (packages / "tests" / "pack" / "tarball.test.ts").read_text("utf-8")
+    for name, version in re.findall(r'\b(web|node): "([0-9]+\.[0-9]+)\.[0-9]+"', test):
+        assert peers.pop(f"onnxruntime-{name}") == f">={version} <2"
+    assert not peers
+    readme = (ROOT / "integrations" / "README.md").read_text("utf-8")
+    for name, file in (("napari", "pyproject.toml"), ("gradio", "requirements.txt")):
+        (tested,) = re.findall(rf"^\| {name} \|.*\| ([0-9.]+)[.,] ", readme, re.MULTILINE | re.I)
+        text = (ROOT / "integrations" / name / file).read_text("utf-8")
+        (allowed,) = re.findall(rf"{name}>=([0-9.]+)", text)
+        assert tested.startswith(allowed), name
 
 
 @pytest.mark.parametrize(
