@@ -56,7 +56,7 @@ async function slowHost(bitsPerSecond) {
   const packed = new Map();
   const file = (path) => {
     const at = join(SITE, path === "/" ? "index.html" : path);
-    if (!at.startsWith(SITE + sep) || !existsSync(at) || path === "/sw.js") return null;
+    if (!at.startsWith(SITE + sep) || !existsSync(at)) return null;
     if (!packed.has(at)) {
       const bytes = readFileSync(at);
       const params = { [constants.BROTLI_PARAM_QUALITY]: 11 };

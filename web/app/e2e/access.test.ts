@@ -160,6 +160,7 @@ describe.skipIf(why !== null)(`accessible${why ? ` (skipped: ${why})` : ""}`, ()
     await openSample(page);
     const [scale] = (await page.getAttribute("#view", "data-transform"))!.split(" ").map(Number);
     expect(640 * scale!).toBeGreaterThan(300);
+    expect(await page.getAttribute("#tools", "aria-orientation")).toBe("vertical");
     for (const tool of ["pick", "box", "add", "remove", "brush", "erase", "move"]) {
       const box = (await page.locator(`[data-tool=${tool}]`).boundingBox())!;
       expect(box.y + box.height).toBeLessThanOrEqual(height + 0.5);

@@ -127,6 +127,23 @@ describe.skipIf(why !== null)(`nothing lost${why ? ` (skipped: ${why})` : ""}`, 
     await masked(page, 1);
   });
 
+  it("saves all objects, also those whose masks are still on their way", async () => {
+    const page = await pages.open();
+    await openSample(page);
+    for (const [i, name] of ["apple", "mug"].entries()) {
+      await pages.click(...known(name).point);
+      await masked(page, i + 1);
+    }
+    await pages.save("zip");
+    await page.waitForSelector("body[data-kept='1']", { timeout: 30_000 });
+    await page.waitForTimeout(600);
+    await page.reload();
+    await page.waitForSelector("#save:not([hidden])");
+    await page.check('input[name="which"][value="all"]', { force: true });
+    const coco = JSON.parse(readFileSync(await (await pages.save("coco")).path(), "utf8")) as { annotations: unknown[] };
+    expect(coco.annotations.length).toBe(2);
+  });
+
   it("asks before it is left while another object, or another photo, is in no file", async () => {
     const page = await pages.open();
     const asks = (): Promise<boolean> => page.evaluate(() => !dispatchEvent(new Event("beforeunload", { cancelable: true })));

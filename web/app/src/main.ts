@@ -30,6 +30,7 @@ import {
 
 const RESTS = 140; // ms without movement after which the preview is what a click would give
 const NEAR = 12; // screen pixels within which a click hits a point
+const SETTLED = 3000; // ms after the model is there, from which on the page is kept for use without a network
 const KEEP_AFTER = 400; // ms of rest after which work is written to the browser's storage
 
 function element<T extends HTMLElement>(id: string): T {
@@ -124,6 +125,11 @@ class App {
     this.load();
     this.restored = this.restore();
     offerInstall(element<HTMLButtonElement>("install"));
+    void this.ready.catch(() => undefined).then(() => setTimeout(() => this.watch(), SETTLED));
+  }
+
+  /** Not at once: what is kept would share the line with what the first mask needs. */
+  private watch(): void {
     watchForUpdates((takeOver) => this.toast(STRINGS.newVersion, { action: STRINGS.reload, run: takeOver }));
   }
 
@@ -182,7 +188,7 @@ class App {
   private async retry(): Promise<void> {
     this.load();
     await this.ready;
-    if (this.photo) this.giveImage(this.photo, this.epoch);
+    if (this.photo) this.giveImage(Promise.resolve(), this.epoch);
     this.refresh();
   }
 
@@ -236,32 +242,32 @@ class App {
       this.showSpeed(null);
       return;
     }
-    openPhoto(blob, sheet.name)
-      .then((photo) => {
-        if (epoch !== this.epoch) {
-          photo.bitmap.close();
-          return;
-        }
-        this.photo = photo;
-        if (!this.live) this.stage.show(photo.bitmap, photo.width, photo.height);
-        this.panel.photo({ bitmap: photo.bitmap, step: photo.width / photo.bitmap.width });
-        this.say(STRINGS.openedPhoto(photo.name, photo.width, photo.height));
-        if (isReduced(photo)) this.toast(STRINGS.reduced(photo.name, photo.width, photo.height));
-        this.giveImage(photo, epoch);
-        this.refresh();
-      })
-      .catch((error: unknown) => this.fail(error));
+    const opened = openPhoto(blob, sheet.name).then((photo) => {
+      if (epoch !== this.epoch) {
+        photo.bitmap.close();
+        return;
+      }
+      this.photo = photo;
+      if (!this.live) this.stage.show(photo.bitmap, photo.width, photo.height);
+      this.panel.photo({ bitmap: photo.bitmap, step: photo.width / photo.bitmap.width });
+      this.say(STRINGS.openedPhoto(photo.name, photo.width, photo.height));
+      if (isReduced(photo)) this.toast(STRINGS.reduced(photo.name, photo.width, photo.height));
+      this.refresh();
+    });
+    opened.catch((error: unknown) => this.fail(error));
+    this.giveImage(opened, epoch);
   }
 
-  /** The segmenter gets the photo's pixels, as soon as it is there. */
-  private giveImage(photo: Photo, epoch: number): void {
-    const { image, width, height } = photo;
-    this.imageSet = this.ready.then(async () => {
-      if (epoch !== this.epoch) return;
+  /** The segmenter gets the photo's pixels, as soon as both are there. */
+  private giveImage(opened: Promise<void>, epoch: number): void {
+    this.imageSet = opened.then(async () => {
+      await this.ready;
+      if (epoch !== this.epoch || !this.photo) return;
+      const { image, width, height } = this.photo;
       await this.segmenter!.setImage(image, { width, height });
       if (epoch === this.epoch) document.body.dataset["photo"] = String(epoch);
     });
-    this.imageSet.catch(() => undefined); // told by whoever loads the model
+    this.imageSet.catch(() => undefined); // told by whoever loads the photo or the model
   }
 
   private async sample(point: { x: number; y: number } | null): Promise<void> {
@@ -751,37 +757,52 @@ class App {
     return { kind: "clear" };
   }
 
+  /** Waits for masks that are still on their way: a file is to hold them all. */
+  private async filled(): Promise<void> {
+    const { epoch } = this;
+    for (const item of this.doc.items) if (epoch === this.epoch && !this.answer(item)) await this.fill(item);
+  }
+
   private async save(what: string): Promise<void> {
-    const all = document.querySelector<HTMLInputElement>('input[name="which"]:checked')?.value === "all";
-    const saving = this.saving(all || what === "zip" || what === "index");
-    if (!saving) return;
-    const { shown } = this;
-    const whole = saving.objects.length === this.doc.items.length;
     try {
-      if (what === "copy") await this.copy(saving);
-      else {
-        const { name, data } = await fileOf(what === "share" ? "cutout" : what, saving);
-        if (what === "share") await navigator.share({ files: [new File([data], name, { type: data.type })] });
-        else download(data, name);
-      }
-      if (whole) this.unsaved = new Set([...this.unsaved].filter((id) => id !== shown));
+      // Not where nothing is awaited: Safari copies only what is given at once.
+      if (this.doc.items.some((item) => !this.answer(item))) await this.filled();
+      await this.write(what);
     } catch (error) {
       if (!(error instanceof DOMException && error.name === "AbortError")) this.fail(error);
     }
   }
 
-  private async copy(saving: Saving): Promise<void> {
+  private async write(what: string): Promise<void> {
+    const all = document.querySelector<HTMLInputElement>('input[name="which"]:checked')?.value === "all";
+    const saving = this.saving(all || what === "zip" || what === "index");
+    if (!saving) return;
+    const { shown } = this;
+    const whole = saving.objects.length === this.doc.items.length;
+    if (what === "copy") {
+      if (!(await this.copy(saving))) return;
+    } else {
+      const { name, data } = await fileOf(what === "share" ? "cutout" : what, saving);
+      if (what === "share") await navigator.share({ files: [new File([data], name, { type: data.type })] });
+      else download(data, name);
+    }
+    if (whole) this.unsaved = new Set([...this.unsaved].filter((id) => id !== shown));
+  }
+
+  private async copy(saving: Saving): Promise<boolean> {
     if (typeof ClipboardItem === "undefined" || !navigator.clipboard?.write) {
       this.toast(STRINGS.noCopy);
-      return;
+      return false;
     }
     try {
       // The promise is given as it is: Safari forgets the click while one waits.
       const item = new ClipboardItem({ "image/png": cutout({ ...saving, crop: true }) });
       await navigator.clipboard.write([item]);
       this.toast(STRINGS.copied);
+      return true;
     } catch {
       this.toast(STRINGS.copyRefused);
+      return false;
     }
   }
 

@@ -5,10 +5,14 @@ import type { Tool } from "./stage";
 export class Toolbar {
   private readonly buttons: HTMLButtonElement[];
 
-  constructor(private readonly root: HTMLElement) {
+  constructor(root: HTMLElement) {
     this.buttons = [...root.querySelectorAll("button")];
     this.stop(this.buttons[0]!);
     root.addEventListener("keydown", (event) => this.key(event));
+    // On low screens the bar stands up.
+    new ResizeObserver(() => {
+      root.setAttribute("aria-orientation", root.clientHeight > root.clientWidth ? "vertical" : "horizontal");
+    }).observe(root);
     root.addEventListener("focusin", (event) => {
       const button = (event.target as Element).closest("button");
       if (button) this.stop(button);
@@ -43,10 +47,5 @@ export class Toolbar {
     event.preventDefault();
     event.stopPropagation();
     this.buttons[next]!.focus();
-  }
-
-  /** Where the bar stands up, screen readers are to say so. */
-  turn(orientation: "horizontal" | "vertical"): void {
-    this.root.setAttribute("aria-orientation", orientation);
   }
 }

@@ -5,7 +5,7 @@ import { crc32 } from "./png.ts";
 const UTF8_NAMES = 0x0800;
 const VERSION = 20;
 
-/** One archive of named files. Names are made unique. */
+/** One archive of named files. Names are made unique, also where a file system does not tell cases apart. */
 export async function zip(files: readonly { readonly name: string; readonly data: Blob }[]): Promise<Blob> {
   const parts: (Uint8Array<ArrayBuffer> | Blob)[] = [];
   const directory: Uint8Array<ArrayBuffer>[] = [];
@@ -42,8 +42,8 @@ function unique(name: string, taken: Set<string>): string {
   const dot = name.lastIndexOf(".");
   const [stem, ending] = dot > 0 ? [name.slice(0, dot), name.slice(dot)] : [name, ""];
   let result = name;
-  for (let i = 2; taken.has(result); i++) result = `${stem} ${i}${ending}`;
-  taken.add(result);
+  for (let i = 2; taken.has(result.toLowerCase()); i++) result = `${stem} ${i}${ending}`;
+  taken.add(result.toLowerCase());
   return result;
 }
 
