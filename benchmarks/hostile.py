@@ -6,8 +6,9 @@ A server is started on 127.0.0.1 and stopped at the end; nothing else is ever ca
 clicks on a session and uploads the sample, alone and under attack in turns, a thousand clicks of
 each by default, so that ten are slower than the 99th percentile:
 
-- three hostile images in flight all the time: a JPEG of 20,000 scans, a PNG of 25 megapixels of
-  noise cut short, an animated WebP that names 268 megapixels, a PNM file, and a TIFF file of tiles;
+- three hostile images in flight all the time: a JPEG of 20,000 scans, a PNG of 19 megapixels of
+  noise cut short, an animated WebP that names 268 megapixels, a PNM file, a TIFF file of tiles, and
+  a JPEG of 24 megapixels in 90 scans, which takes seconds;
 - 300 connections that send nothing, half of the headers, or half of a body. Those that the server
   closes are opened anew within a second.
 
@@ -164,8 +165,9 @@ def send_hostile_images(port: int, ready: Connection) -> None:
     """Keep three hostile images in flight."""
     os.nice(5)  # other machines' clients would not take the processor from the server
     images = cycle(
-        [progressive_jpeg(), noise_png(19, 0.95), animated_webp(), commented_ppm(), tiled_tiff()]
-    )
+        [progressive_jpeg(), noise_png(19, 0.95), animated_webp(), commented_ppm(), tiled_tiff(),
+         progressive_jpeg(90, 4900)]
+    )  # fmt: skip
     lock = threading.Lock()
 
     def attack() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,7 @@ from picosam2.images import (
     PAD_RGB,
     STD,
     check_start,
+    image_size,
     load_image,
     normalize,
     stored_size,
@@ -35,6 +37,11 @@ from tests.helpers.hostile import (
     HOSTILE,
     animated_webp,
     commented_ppm,
+    greedy_jpeg,
+    greedy_list_jpeg,
+    greedy_png,
+    greedy_tiff,
+    greedy_webp,
     huge_webp,
     progressive_jpeg,
     tiled_tiff,
@@ -466,7 +473,26 @@ def test_hostile_files_stop_with_a_sentence(name: str, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("make", [huge_webp, animated_webp, lambda: tiled_tiff(2000)])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_size_of_hostile_files_costs_little(name: str, tmp_path: Path) -> None:
+    """It is known, or there is a sentence."""
+    path = tmp_path / name
+    path.write_bytes(HOSTILE[name][0]())
+    tracemalloc.start()
+    started = time.thread_time()
+    with suppress(ImageError):
+        image_size(path)
+    assert time.thread_time() - started < 2
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30_000_000
+
+
+@pytest.mark.parametrize(
+    "make",
+    [huge_webp, animated_webp, lambda: tiled_tiff(2000), greedy_jpeg, greedy_list_jpeg, greedy_webp,
+     greedy_png, lambda: greedy_png("tEXt"), greedy_tiff],
+)  # fmt: skip
 def test_hostile_files_take_little_memory(make: Callable[[], bytes]) -> None:
     code = (
         "import resource, sys\n"

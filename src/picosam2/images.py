@@ -16,12 +16,13 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
+from typing import Any, BinaryIO, Final, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from picosam2._tags import bytes_of_exif, bytes_of_jpeg_tags, bytes_of_tags, most_pieces
 from picosam2.errors import ImageError
 
 ImageSource: TypeAlias = (
@@ -73,7 +74,8 @@ _JPEG_FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of fr
 _MAX_SEGMENTS: Final = 1000  # of a JPEG file before its frame header
 _MAX_COMMENTS: Final = 1000  # of a plain PPM file
 _MAX_PIECES: Final = 200_000  # strips or tiles of a TIFF file
-_TIFF_OFFSETS: Final = (273, 279, 324, 325)  # tags: where strips and tiles begin, and their lengths
+_MAX_TAGS: Final = 64_000_000  # bytes of all tags, if the file is not larger
+_HEADER: Final = 1 << 20  # bytes of a JPEG file in which its size is sought, and its tags
 _MAX_BYTES: Final = 1_000_000_000  # of a stream that cannot seek
 
 _ORIENTATION_TAG: Final = 0x0112  # EXIF 2.32, section 4.6.4
@@ -138,14 +140,17 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         ImageError: there is no such file, or it is no image of a known format.
     """
     name = os.fspath(path)
+    reader = _Reader(MAX_PIXELS, MAX_SECONDS, FORMATS)
     try:
-        with without_warnings(), Image.open(path, formats=FORMATS) as image:
+        with Path(path).open("rb") as stream, reader.open(stream, name, decoding=False) as image:
             width, height = image.size
-            return (width, height) if _orientation(image) >= 5 else (height, width)
+            with without_warnings():
+                turned = _orientation(image, name) >= 5
+            return (width, height) if turned else (height, width)
     except FileNotFoundError as error:
         raise ImageError(f"{name} does not exist: check the path") from error
-    except Exception as error:  # whatever a decoder raises at untrusted bytes
-        raise ImageError(f"{name} is not an image that can be read") from error
+    except OSError as error:
+        raise ImageError(f"{name} is not an image that can be read: {_reason(error)}") from error
 
 
 def check_start(
@@ -270,18 +275,19 @@ class _Reader:
                 raise ImageError(f"{name} is a {kind} image: convert it to {expected} first")
         raise ImageError(f"{name} is not an image that can be read: give a {expected} file")
 
-    def from_stream(self, stream: BinaryIO, name: str) -> NDArray[np.uint8]:
+    def open(self, stream: BinaryIO, name: str, *, decoding: bool = True) -> Image.Image:
+        """The image of a file, not decoded yet; `decoding`: whether it will be."""
         start = stream.read(_SIGNATURE)
         if not start:
             raise ImageError(f"{name} is empty: give an image file ({', '.join(self._formats)})")
         kind = self.check_format(start, name)
-        self._check_header(kind, stream, name)
+        self._check_header(kind, stream, name, decoding=decoding)
         stream.seek(0)
         timed = _TimedStream(stream, self._max_seconds)
         try:
             with without_warnings():
                 _import_plugin(kind)
-                image = Image.open(cast(BinaryIO, timed), formats=[kind])
+                return Image.open(cast(BinaryIO, timed), formats=[kind])
         except Image.DecompressionBombError as error:
             # Pillow's own limit is 179 million pixels unless the program has changed it.
             raise _too_large(name, "more pixels than Pillow accepts", self._max_pixels) from error
@@ -294,7 +300,9 @@ class _Reader:
                 f"{name} is not an image that can be read: it starts like a {kind} file, but is "
                 "damaged"
             ) from error
-        with image:
+
+    def from_stream(self, stream: BinaryIO, name: str) -> NDArray[np.uint8]:
+        with self.open(stream, name) as image:
             try:
                 return _from_pil(image, name, self._max_pixels)
             except _TooSlowError as error:
@@ -304,28 +312,33 @@ class _Reader:
                     f"{name} needs more memory than there is: make it smaller"
                 ) from error
 
-    def _check_header(self, kind: str, stream: BinaryIO, name: str) -> None:
+    def _check_header(self, kind: str, stream: BinaryIO, name: str, *, decoding: bool) -> None:
         """Refuse files whose decoders would take much time or memory before they are asked."""
+        timed = decoding and math.isfinite(self._max_seconds)
         stream.seek(0)
         if kind == "WEBP":  # Pillow makes room for the image while it opens the file
             size = _webp_size(stream.read(30))
             if size is not None:
                 _check_size(*size, name, self._max_pixels)
-        elif kind == "JPEG" and math.isfinite(self._max_seconds):
-            if _jpeg_scans(stream.read(), MAX_SCANS) > MAX_SCANS:
+        elif kind == "JPEG":
+            data = stream.read(-1 if timed else _HEADER)
+            if timed and _jpeg_scans(data, MAX_SCANS) > MAX_SCANS:
                 raise ImageError(
                     f"{name} has more than {MAX_SCANS} scans, which take long to decode: "
                     "save it anew"
                 )
-        elif kind == "PPM" and stream.read(2) in (b"P1", b"P2", b"P3"):
+            _check_tags(bytes_of_jpeg_tags(data), name)
+        elif kind == "PPM" and timed and stream.read(2) in (b"P1", b"P2", b"P3"):
             # Pillow's time for them grows with the square of their number.
             comments = sum(block.count(b"#") for block in iter(lambda: stream.read(1 << 20), b""))
-            if comments > _MAX_COMMENTS and math.isfinite(self._max_seconds):
+            if comments > _MAX_COMMENTS:
                 raise ImageError(f"{name} has {comments:,} comments: save it anew without them")
-        elif kind == "TIFF" and math.isfinite(self._max_seconds):
-            pieces = _tiff_pieces(stream)
-            if pieces > _MAX_PIECES:
+        elif kind == "TIFF":
+            pieces = most_pieces(stream)
+            if pieces > _MAX_PIECES and math.isfinite(self._max_seconds):
                 raise ImageError(f"{name} has {pieces:,} strips or tiles: save it anew with fewer")
+            length = stream.seek(0, io.SEEK_END)
+            _check_tags(bytes_of_tags(stream), name, max(length, _MAX_TAGS))
 
     def _too_slow(self, name: str) -> ImageError:
         return ImageError(
@@ -384,24 +397,6 @@ def _jpeg_size(data: bytes | bytearray) -> tuple[int, int] | None:
     return None
 
 
-def _tiff_pieces(stream: BinaryIO) -> int:
-    """How many strips or tiles the first image of a TIFF file has by its directory."""
-    stream.seek(0)
-    head = stream.read(16)
-    order: Literal["little", "big"] = "little" if head[:1] == b"I" else "big"
-    big = int.from_bytes(head[2:4], order) == 43  # BigTIFF
-    offset, count_size, entry = (head[8:16], 8, 20) if big else (head[4:8], 2, 12)
-    stream.seek(int.from_bytes(offset, order))
-    entries = min(int.from_bytes(stream.read(count_size), order), _MAX_PIECES)
-    directory = stream.read(entries * entry)
-    most = 0
-    for at in range(0, len(directory) - entry + 1, entry):
-        tag = int.from_bytes(directory[at : at + 2], order)
-        if tag in _TIFF_OFFSETS:
-            most = max(most, int.from_bytes(directory[at + 4 : at + (12 if big else 8)], order))
-    return most
-
-
 def _jpeg_scans(data: bytes, most: int) -> int:
     """How many scans a JPEG file's first image has, or an upper bound that is within `most`."""
     if (scans := data.count(b"\xff\xda")) <= most:  # fast, and never too few
@@ -443,7 +438,7 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint
             "save it as an RGB PNG or JPEG first"
         ) from error
     with without_warnings():
-        orientation = _orientation(image)
+        orientation = _orientation(image, name)
     return _upright(_from_array(values, name, max_pixels), orientation)
 
 
@@ -515,11 +510,17 @@ def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, name: str) -> int:
     """The EXIF orientation, 1..8; 1 if there is none or it is damaged.
 
     Asked after decoding, because Pillow turns TIFF itself and then drops the tag.
     """
+    exif, text = image.info.get("exif"), image.info.get("Raw profile type exif")
+    if exif is None and isinstance(text, str):  # in hexadecimal digits, as ImageMagick writes it
+        with suppress(ValueError):
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))
+    if isinstance(exif, bytes):
+        _check_tags(bytes_of_exif(exif), name)
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged EXIF is no reason to refuse an image that decodes
@@ -543,6 +544,13 @@ def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
         raise ImageError(f"{name} has no pixels ({width} x {height}): give an image with some")
     if height * width > max_pixels:
         raise _too_large(name, f"{width} x {height} pixels", max_pixels)
+
+
+def _check_tags(size: int, name: str, most: int = _MAX_TAGS) -> None:
+    if size > most:
+        raise ImageError(
+            f"{name} has tags (EXIF) that would take {size:,} bytes: save it anew without them"
+        )
 
 
 def _too_large(name: str, size: str, max_pixels: int) -> ImageError:

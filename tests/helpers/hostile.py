@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import struct
+import zlib
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -76,6 +78,58 @@ def animated_webp(width: int = 16384, height: int = 16384) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
 
 
+def greedy_tags(count: int = 5000, size: int = 60_000) -> bytes:
+    """EXIF data of 60 kB whose tags all name the same bytes: 300 MB if they are read."""
+    tags = [(number, 1, size, 8) for number in range(1, count + 1)]
+    return _tiff(tags).ljust(size + 8, b"\0")
+
+
+def greedy_tiff() -> bytes:
+    """A TIFF file with such tags."""
+    tags = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+            (273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, 8), (279, 4, 1, 64)]  # fmt: skip
+    tags += [(number, 1, 60_000, 8) for number in range(1000, 6000)]
+    return _tiff(tags).ljust(70_000, b"\0")
+
+
+def greedy_jpeg() -> bytes:
+    """A JPEG file with such EXIF data."""
+    return _small("JPEG", exif=b"Exif\0\0" + greedy_tags())
+
+
+def greedy_list_jpeg() -> bytes:
+    """A JPEG file with such a list of further images."""
+    data, segment = _small("JPEG"), b"MPF\0" + greedy_tags()
+    return data[:2] + b"\xff\xe2" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+
+
+def greedy_webp() -> bytes:
+    """A WebP file with such EXIF data."""
+    return _small("WEBP", exif=greedy_tags())
+
+
+def greedy_png(form: str = "eXIf") -> bytes:
+    """A PNG file with such EXIF data, in a chunk of its own or as text."""
+    data, content = _small("PNG"), greedy_tags()
+    if form == "tEXt":
+        text = f"\nexif\n{len(content)}\n{content.hex()}\n"
+        content = b"Raw profile type exif\0" + text.encode()
+    chunk = form.encode() + content
+    return (
+        data[:33]
+        + struct.pack(">I", len(content))
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + data[33:]
+    )
+
+
+def _small(kind: str, **options: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
 def _tiff(tags: list[tuple[int, int, int, int]]) -> bytes:
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
@@ -89,5 +143,11 @@ HOSTILE = {
     "tiles.tif": (tiled_tiff, "strips or tiles"),
     "huge.webp": (huge_webp, "the limit is 100 million"),
     "animated.webp": (animated_webp, "the limit is 100 million"),
+    "tags.jpg": (greedy_jpeg, "tags"),
+    "list.jpg": (greedy_list_jpeg, "tags"),
+    "tags.webp": (greedy_webp, "tags"),
+    "tags.png": (greedy_png, "tags"),
+    "text.png": (partial(greedy_png, "tEXt"), "tags"),
+    "tags.tif": (greedy_tiff, "tags"),
 }
 """File names: how each is made, and a part of the sentence that refuses it."""
