@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from picosam2._files import atomic_write, write_bytes, write_text
+from picosam2._files import atomic_write, scratch_folder, write_bytes, write_text
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions and locks")
 
@@ -142,3 +143,78 @@ def test_readers_never_see_half_of_a_file(tmp_path: Path) -> None:
     stop.set()
     reader.join()
     assert seen <= whole
+
+
+# --- folders to work in -------------------------------------------------------------------------
+
+KILLED_IN_A_FOLDER = """
+import os, signal, sys
+from pathlib import Path
+from picosam2._files import scratch_folder
+with scratch_folder(Path(sys.argv[1]) if sys.argv[1:] else None, "work-") as folder:
+    (folder / "half").write_text("x")
+    print(folder, flush=True)
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_scratch_folder_goes_at_the_end_whatever_happens(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text("x")
+    with pytest.raises(KeyError), scratch_folder(tmp_path):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_folder_may_become_a_result(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path, ".out-") as folder:
+        (folder / "file").write_text("x")
+        folder.rename(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "file").read_text() == "x"
+
+
+@posix
+def test_the_permissions_of_scratch_folders(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch_folder() as private, scratch_folder(tmp_path) as usual:
+        assert permissions(private) == 0o700
+        (tmp_path / "new").mkdir()
+        assert permissions(usual) == permissions(tmp_path / "new")
+
+
+@posix
+def test_what_killed_processes_left_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", KILLED_IN_A_FOLDER, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        subprocess.Popen(words, **pipes) as running,
+        subprocess.Popen(words, **pipes) as killed,
+    ):
+        in_use, left = (Path(each.stdout.readline().strip()) for each in (running, killed))
+        killed.communicate()
+        assert killed.returncode == -signal.SIGKILL
+        assert (left / "half").exists()
+        others = [tmp_path / "work-notes", tmp_path / "other-0123456789abcdef"]
+        for other in others:
+            other.mkdir()
+        with scratch_folder(tmp_path, "work-") as folder:
+            assert sorted(tmp_path.iterdir()) == sorted([in_use, folder, *others])
+            with scratch_folder(tmp_path, "work-"):
+                assert folder.exists()  # not even this process's own are taken for left behind
+        running.communicate()
+
+
+@posix
+def test_scratch_folders_of_many_threads_do_not_take_each_other_away(tmp_path: Path) -> None:
+    def work(number: int) -> str:
+        with scratch_folder(tmp_path) as folder:
+            (folder / "file").write_text(str(number))
+            time.sleep(0.001)
+            return (folder / "file").read_text()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(200))) == [str(number) for number in range(200)]
+    assert list(tmp_path.iterdir()) == []

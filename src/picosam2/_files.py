@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import json
 import os
+import secrets
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,16 +75,80 @@ def _open_temporary(target: Path) -> tuple[int, Path]:
     raise AssertionError("itertools.count has no end")
 
 
+@contextmanager
+def scratch_folder(parent: Path | None = None, prefix: str = "picosam2-") -> Iterator[Path]:
+    """A folder to work in, which goes at the end, unless it has been moved.
+
+    What killed processes left of such folders goes now: they are those that nobody has locked
+    (not on Windows).
+
+    Args:
+        parent: where it is made; by default among the system's temporary files, for this user only.
+        prefix: what its name begins with.
+    """
+    where = Path(tempfile.gettempdir()) if parent is None else parent
+    if sys.platform != "win32":
+        for left in where.glob(f"{glob.escape(prefix)}{'[0-9a-f]' * 16}"):
+            _remove_if_free(left)
+    folder, handle = _new_folder(where, prefix, 0o700 if parent is None else 0o777)
+    try:
+        yield folder
+    finally:
+        if handle is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            if _is_at(handle, folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            os.close(handle)
+
+
+def _new_folder(where: Path, prefix: str, mode: int) -> tuple[Path, int | None]:
+    """A new folder and, except on Windows, its handle, locked by this process."""
+    while True:
+        folder = where / f"{prefix}{secrets.token_hex(8)}"
+        folder.mkdir(mode)
+        if sys.platform == "win32":
+            return folder, None
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # another process took it for one that was left behind
+            continue
+        if _lock(handle, folder):
+            return folder, handle
+        os.close(handle)
+
+
+def _remove_if_free(folder: Path) -> None:
+    """Remove a folder of this user's that no process has locked."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        if os.fstat(handle).st_uid == os.geteuid() and _lock(handle, folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file or folder has this name (still)."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except OSError:
+        return False
+
+
 def _lock(handle: int, path: Path) -> bool:
     """Whether the file is free, and this process's from now on."""
     if sys.platform == "win32":
         return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between opening and locking, the writer before may have renamed it to its target.
-        return os.path.samestat(os.fstat(handle), os.lstat(path))
     except OSError:
         return False
+    # Between opening and locking, the writer before may have renamed it to its target.
+    return _is_at(handle, path)
 
 
 def _cut(stem: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from picosam2._files import scratch_folder
 from picosam2.errors import ConfigError, require
 from picosam2.export.device import PixelNetwork
 from picosam2.export.onnx import ExportError, described
@@ -88,12 +88,10 @@ def export_coreml(
                 "the old one and report this"
             )
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.absolute().with_name(f".{secrets.token_hex(8)}.mlpackage")
-        try:
+        with scratch_folder(path.absolute().parent, f".{path.stem[:64]}-") as folder:
+            unfinished = folder / "network.mlpackage"
             made.save(str(unfinished))
             if path.exists():
                 shutil.rmtree(path)
             unfinished.rename(path)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return path

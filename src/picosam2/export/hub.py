@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from picosam2._files import atomic_write, sha256_file, write_text
+from picosam2._files import atomic_write, scratch_folder, sha256_file, write_text
 from picosam2.errors import ConfigError, DataError, WeightsError, require
 from picosam2.images import MEAN, PAD_RGB, STD
 from picosam2.runtimes.hub import CONFIG, FILES, MODEL_TYPE
@@ -60,8 +59,8 @@ def export_hub(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{out} cannot be made a folder: {error.strerror or error}") from error
-    with tempfile.TemporaryDirectory() as scratch:
-        full = shipped_files(weights).get("onnx") or _exported(source, Path(scratch))
+    with scratch_folder() as scratch:
+        full = shipped_files(weights).get("onnx") or _exported(source, scratch)
         _, info = read_weights(full)
         digest = sha256_file(source)
         for path in filter(None, (full, small)):

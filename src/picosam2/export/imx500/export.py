@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from picosam2._files import sha256_file, write_json, write_text
+from picosam2._files import scratch_folder, sha256_file, write_json, write_text
 from picosam2._progress import Progress, part_of
 from picosam2.data.coco import Annotations
 from picosam2.data.store import Store
@@ -69,8 +67,8 @@ class SensorExport:
 
 def check_model(model: PicoSAM2) -> Check:
     """Check a network that may not be trained yet; see `check`."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "network.onnx"
+    with scratch_folder() as folder:
+        file = folder / "network.onnx"
         export_onnx(model, file)
         return check_file(file)
 
@@ -176,26 +174,16 @@ def _folder(out: Path) -> Iterator[tuple[Path, Path]]:
     """
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = _new_folder_beside(out)
-    try:
-        with tempfile.TemporaryDirectory(prefix="picosam2-") as work:
-            yield made, Path(work)
+    prefix = f".{out.name[:64]}-"
+    with scratch_folder(out.parent, prefix) as made:
+        with scratch_folder() as work:
+            yield made, work
         if out.exists():
-            old = _new_folder_beside(out)
-            out.rename(old / out.name)
-            made.rename(out)
-            shutil.rmtree(old)
+            with scratch_folder(out.parent, prefix) as old:
+                out.rename(old / out.name)
+                made.rename(out)
         else:
             made.rename(out)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def _new_folder_beside(out: Path) -> Path:
-    """A new folder beside `out`, with the permissions of any new folder (mkdtemp's is private)."""
-    folder = out.with_name(f".{out.name[:64]}-{secrets.token_hex(8)}")
-    folder.mkdir()
-    return folder
 
 
 def _network(model: PicoSAM2) -> dict[str, Any]:
@@ -227,8 +215,8 @@ def _measure(
     if not data:
         return []
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "fp32.onnx"
+    with scratch_folder() as folder:
+        plain = folder / "fp32.onnx"
         export_onnx(model, plain, facts)
         predictors = [Predictor(OnnxRuntime(file, threads=threads)) for file in (plain, simulated)]
         for measured in data:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from picosam2._files import atomic_write
+from picosam2._files import atomic_write, scratch_folder
 from picosam2._progress import Progress, part_of
 from picosam2.data.coco import AnnotatedImage
 from picosam2.data.store import Store
@@ -239,8 +240,8 @@ def quantize_graph(
         inputs["guidance"] = planes
     # This property tells onnxruntime that nothing is left to fold, as is true of our files.
     helper.set_model_props(plain, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+    with scratch_folder() as folder, _temporary_files_in(folder):
+        source, target = folder / "fp32.onnx", folder / "int8.onnx"
         onnx.save(plain, source)
         quantization.quantize_static(
             str(source),
@@ -259,6 +260,17 @@ def quantize_graph(
             },
         )
         return _tidied(enlarged_by_copying(onnx.load(target)))
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Within the block the process makes its temporary files there: onnxruntime's go along."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _early(model: onnx.ModelProto) -> list[str]:
