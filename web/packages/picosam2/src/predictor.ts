@@ -405,7 +405,7 @@ export class Predictor {
   async glimpse(point: Point, scale: number): Promise<{ candidate: Candidate; measured: Float32Array }> {
     const { height, width } = this.image;
     const window = this.clickWindows(point)[scale]!;
-    const maps = await this.maps([window], CLICK_CHANNEL);
+    const maps = await this.maps([window], CLICK_CHANNEL, null, true);
     const measured = features(maps, height, width);
     const step = Math.ceil(widthOf(window) / GLIMPSE_SIDE);
     return { candidate: this.candidate(maps, 0, ruleScore(measured, 0), step), measured };
@@ -451,13 +451,14 @@ export class Predictor {
     windows: readonly Window[],
     channel: number,
     guidance: Float32Array | null = null,
+    glimpse = false,
   ): Promise<Maps> {
     const { facts } = this.runtime;
     const { inputSize, outputSize: side } = facts;
     const bytes = inputSize * inputSize * 3;
     const crops = new Uint8Array(windows.length * bytes);
     windows.forEach((window, i) => {
-      crops.set(this.image.crop(window, inputSize, facts.pad), i * bytes);
+      crops.set(this.image.crop(window, inputSize, facts.pad, glimpse), i * bytes);
     });
     const all = await this.runtime.run(crops, windows.length, guidance);
     const size = side * side;

@@ -1,13 +1,13 @@
 /**
- * An image in several sizes, so that a large window is cropped from a small copy. Windows whose crop
- * shrinks the image by less than `EXACT` come from the image itself and equal Python's crops; larger
- * ones come from a copy that is still `REST` times as fine as the crop.
+ * An image in several sizes, so that a large window is cropped from a small copy that is still `FINE` times
+ * as fine as the crop. Windows whose crop shrinks the image by less than twice as much come from the image
+ * itself and equal Python's crops. For a glimpse the copy is as fine as the crop.
  */
 
 import { crop, heightOf, type RgbaImage, type Window, widthOf } from "./geometry.ts";
 
-const REST = 3;
-const EXACT = 2 * REST;
+const FINE = 3;
+const COARSE = 1;
 
 interface Level {
   readonly image: RgbaImage;
@@ -32,8 +32,8 @@ export class Pyramid {
   }
 
   /** The image through `window` (full pixels) as (size, size, 3) RGB; `pad` outside. */
-  crop(window: Window, size: number, pad: readonly number[]): Uint8Array {
-    const { image, stepX, stepY } = this.level(window, size);
+  crop(window: Window, size: number, pad: readonly number[], glimpse = false): Uint8Array {
+    const { image, stepX, stepY } = this.level(window, size, glimpse ? COARSE : FINE);
     const scaled = {
       x0: window.x0 / stepX,
       y0: window.y0 / stepY,
@@ -43,10 +43,10 @@ export class Pyramid {
     return crop(image, scaled, size, pad);
   }
 
-  private level(window: Window, size: number): Level {
+  private level(window: Window, size: number, rest: number): Level {
     const base = this.levels[0]!;
     const shrink = Math.min(widthOf(window) / base.stepX, heightOf(window) / base.stepY) / size;
-    const wanted = shrink < EXACT ? 0 : Math.floor(Math.log2(shrink / REST));
+    const wanted = shrink < 2 * rest ? 0 : Math.floor(Math.log2(shrink / rest));
     while (this.levels.length <= wanted) {
       const last = this.levels.at(-1)!;
       if (Math.min(last.image.width, last.image.height) < 2) break;

@@ -45,6 +45,15 @@ describe("a pyramid", () => {
     expect(most).toBeLessThan(20); // at the border to the padding
   });
 
+  it("takes a copy as fine as the crop for a glimpse", () => {
+    const window = { x0: 300, y0: 100, x1: 1100, y1: 900 };
+    const exact = crop(image, window, 192, PAD); // shrinks the image 4.2 times
+    expect(apart(pyramid.crop(window, 192, PAD), exact)).toEqual([0, 0]);
+    const [, mean] = apart(pyramid.crop(window, 192, PAD, true), exact);
+    expect(mean).toBeGreaterThan(0);
+    expect(mean).toBeLessThan(0.6);
+  });
+
   it("reads windows of the full size from a reduced copy", () => {
     const reduced = new Pyramid(halved(image), 1501, 1000);
     const window = { x0: 200, y0: 100, x1: 1000, y1: 900 };
