@@ -84,10 +84,15 @@ def check_version() -> ModuleType:
     return release_tool("check_version")
 
 
-def released(root: Path, *, changelog: str = "0.2.0", citation: str = "0.2.0") -> Path:
+def released(
+    root: Path, *, changelog: str = "0.2.0", citation: str = "0.2.0", npm: str = "0.2.0"
+) -> Path:
     (root / "pyproject.toml").write_text('[project]\nversion = "0.2.0"\n')
     (root / "CHANGELOG.md").write_text(f"# Changelog\n\n## [{changelog}] - 2026-12-01\n")
     (root / "CITATION.cff").write_text(f"title: x\nversion: {citation}\n")
+    package = root / "web" / "packages" / "picosam2" / "package.json"
+    package.parent.mkdir(parents=True)
+    package.write_text(json.dumps({"version": npm}))
     return root
 
 
@@ -96,19 +101,18 @@ def test_a_release_whose_files_agree_is_accepted(check_version: ModuleType, tmp_
 
 
 @pytest.mark.parametrize(
-    ("tag", "changelog", "citation", "says"),
+    ("tag", "files", "says"),
     [
-        ("v0.3.0", "0.2.0", "0.2.0", "the tag is v0.3.0"),
-        ("v0.2.0", "0.1.0", "0.2.0", "CHANGELOG.md"),
-        ("v0.2.0", "0.2.0", "0.1.0", "CITATION.cff"),
+        ("v0.3.0", {}, "the tag is v0.3.0"),
+        ("v0.2.0", {"changelog": "0.1.0"}, "CHANGELOG.md"),
+        ("v0.2.0", {"citation": "0.1.0"}, "CITATION.cff"),
+        ("v0.2.0", {"npm": "0.1.0"}, "package.json has version 0.1.0"),
     ],
 )
 def test_a_release_whose_files_differ_is_refused(
-    check_version: ModuleType, tmp_path: Path, tag: str, changelog: str, citation: str, says: str
+    check_version: ModuleType, tmp_path: Path, tag: str, files: dict[str, str], says: str
 ) -> None:
-    messages = check_version.problems(
-        tag, released(tmp_path, changelog=changelog, citation=citation)
-    )
+    messages = check_version.problems(tag, released(tmp_path, **files))
     assert len(messages) == 1
     assert says in messages[0]
 

@@ -1,16 +1,18 @@
-"""Check that a tag, the package, the changelog and the citation name the same version.
+"""Check that a tag, the packages, the changelog and the citation name the same version.
 
 Usage: `python tools/release/check_version.py v0.2.0`.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+NPM_PACKAGE = "web/packages/picosam2/package.json"
 
 
 def problems(tag: str, root: Path = ROOT) -> list[str]:
@@ -27,6 +29,9 @@ def problems(tag: str, root: Path = ROOT) -> list[str]:
     citation = (root / "CITATION.cff").read_text("utf-8")
     if f"\nversion: {version}\n" not in citation:
         messages.append(f"CITATION.cff does not say `version: {version}`")
+    npm = json.loads((root / NPM_PACKAGE).read_text("utf-8"))["version"]
+    if npm != version:
+        messages.append(f"{NPM_PACKAGE} has version {npm}, and pyproject.toml {version}")
     return messages
 
 
