@@ -22,7 +22,10 @@ import pytest
 pytest.importorskip("torch", reason="trains with torch")
 pytest.importorskip("onnx", reason="exports with onnx")
 
+from helpers.dense_tiny import write_images, write_source
 from helpers.tiny import write_coco
+
+from picosam2.data.store import SourceFiles
 
 if not sys.platform.startswith("linux"):
     pytest.skip("reads /proc", allow_module_level=True)
@@ -55,6 +58,10 @@ class Inputs:
     annotations: Path
     images: Path
     store: Path
+    patches: SourceFiles
+    """Images for dense teaching, with some annotations."""
+    loose: Path
+    """... and without any."""
     safetensors: Path
     onnx: Path
 
@@ -67,7 +74,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_safetensors, tiny_onnx
     words = ["data", "prepare", "--source", "shapes", source.annotations, source.images]
     words += ["--context", "64", "--validation", "0.3", "--workers", "1", "--out", store]
     subprocess.run([sys.executable, *PICOSAM2, *map(str, words)], check=True, capture_output=True)
-    return Inputs(source.annotations, source.images, store, tiny_safetensors, tiny_onnx)
+    patches = write_source(folder, 60)
+    loose = write_images(folder / "loose", 40, start=60)
+    return Inputs(
+        source.annotations, source.images, store, patches, loose, tiny_safetensors, tiny_onnx
+    )
 
 
 def prepare(inputs: Inputs, out: Path) -> list[object]:
@@ -84,6 +95,11 @@ def train(inputs: Inputs, out: Path) -> list[object]:
 def teach(inputs: Inputs, out: Path) -> list[object]:
     words = [inputs.store, inputs.annotations, inputs.images, out / "cache"]
     return [HELPERS / "teach_tiny.py", *words]
+
+
+def teach_dense(inputs: Inputs, out: Path) -> list[object]:
+    words = [inputs.patches.annotations, inputs.patches.images, inputs.loose, out / "dense"]
+    return [HELPERS / "dense_tiny.py", *words]
 
 
 def segment(inputs: Inputs, out: Path) -> list[object]:
@@ -103,7 +119,7 @@ def export(inputs: Inputs, out: Path) -> list[object]:
 
 
 COMMANDS: dict[str, Callable[[Inputs, Path], list[object]]] = {
-    each.__name__: each for each in (prepare, train, teach, segment, quantize, export)
+    each.__name__: each for each in (prepare, train, teach, teach_dense, segment, quantize, export)
 }
 
 
