@@ -218,7 +218,9 @@ def test_from_images_to_a_store_and_a_student(cli: Any, tmp_path: Path) -> None:
     assert "7/7 images, " in done.err
     assert "1 images or annotations were left out:\n  image 002.png: shows what" in done.err
     files = [out / "annotations" / "patches.json", out / "annotations" / "loose.json"]
-    assert all(str(file) in done.out for file in files)
+    for file, images in zip(files, (source.images, loose), strict=True):
+        assert f"    --source dense-{file.stem} {file} {images}\n" in done.out
+    assert {path.name for path in out.glob("*.png")} == {"confidence.png", "masks.png"}
     again = cli(*dense_words(out, *more))
     assert "0 parts written, 1 were there already" in again.out
     store = tmp_path / "store"

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from helpers.box_finder import PatchFinder
 from helpers.dense_tiny import (
+    COLORS,
     HEIGHT,
     SMALL_PARTS,
     WIDTH,
@@ -35,10 +36,12 @@ from PIL import Image
 from picosam2 import masks
 from picosam2._files import write_json
 from picosam2.data.coco import read_coco
+from picosam2.data.contact_sheet import ONLY_MASK
 from picosam2.data.split import NEAR, dhash, in_validation
 from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
 from picosam2.distillation.dense import confidence_curve, image_files, source_names, teach_dense
 from picosam2.distillation.dense_masks import DenseConfig, DenseMask, dense_masks
+from picosam2.distillation.dense_report import write_dense_report
 from picosam2.distillation.protocol import TeacherAnswer
 from picosam2.errors import ConfigError, DataError, StoreError
 from picosam2.evaluation.leak_check import check_leaks, training_images
@@ -337,7 +340,7 @@ def test_the_result_counts(place: Path, source: SourceFiles, tmp_path: Path) -> 
     assert (result.images, result.masks) == (COUNT + LOOSE, 2 * COUNT + 3 * LOOSE)
     assert (result.written, result.kept, result.finished) == (4, 0, True)
     assert result.problems == ()
-    assert [file.name for file in result.files] == ["loose.json", "patches.json"]
+    assert [files.annotations.name for files in result.files] == ["loose.json", "patches.json"]
     assert seen == [(number, COUNT + LOOSE) for number in range(1, COUNT + LOOSE + 1)]
 
 
@@ -354,8 +357,11 @@ def test_an_image_of_several_sources_is_labeled_once(place: Path, tmp_path: Path
     second = replace(source, annotations=tmp_path / "second.json", name="second")
     write_images(source.images, 1, start=7)
     result = teach([source, second], [source.images], tmp_path / "d")
-    assert [file.name for file in result.files] == ["patches.json", "patches-images.json"]
-    (first, folder) = (read_coco(file, source.images) for file in result.files)
+    assert [files.annotations.name for files in result.files] == [
+        "patches.json",
+        "patches-images.json",
+    ]
+    (first, folder) = (read_coco(files.annotations, files.images) for files in result.files)
     bounds = [masks.bbox(image.instances[0].mask()) for image in first.images]
     assert bounds == [random_boxes(number)[2] for number in range(2)]
     assert all(len(image.instances) == 1 for image in first.images)
@@ -385,8 +391,11 @@ def test_parts_of_objects_go_to_a_file_of_their_own(tmp_path: Path) -> None:
         return replace(answer, logits=logits)
 
     result = teach([source], [], tmp_path / "d", teacher=ColorTeacher(change=filled))
-    assert [file.name for file in result.files] == ["patches.json", "patches-parts.json"]
-    (whole, parts) = (read_coco(file, source.images) for file in result.files)
+    assert [files.annotations.name for files in result.files] == [
+        "patches.json",
+        "patches-parts.json",
+    ]
+    (whole, parts) = (read_coco(files.annotations, files.images) for files in result.files)
     assert [image.source for image in parts.images] == ["dense-parts-patches"] * 2
     assert [masks.bbox(image.instances[0].mask()) for image in parts.images] == [
         (12, 14, 24, 26), (x0 + 2, y0 + 2, x0 + 14, y0 + 14),
@@ -407,8 +416,8 @@ def test_only_some_sources_of_a_file_are_looked_at(tmp_path: Path) -> None:
     write_json(source.annotations, document)
     loose = write_images(tmp_path / "loose", 1, start=3)
     result = teach([source], [loose], tmp_path / "d", only=["zoo", "loose"])
-    names = [entry["file_name"] for file in result.files
-             for entry in json.loads(file.read_text())["images"]]  # fmt: skip
+    names = [entry["file_name"] for files in result.files
+             for entry in json.loads(files.annotations.read_text())["images"]]  # fmt: skip
     assert names == ["003.png", "001.png"]
     with pytest.raises(ConfigError, match="source 'sea'; there are loose, patches, zoo"):
         teach([source], [loose], tmp_path / "e", only=["zoo", "sea"])
@@ -418,8 +427,8 @@ def test_images_below_folders_keep_their_names(tmp_path: Path) -> None:
     write_images(tmp_path / "all" / "a", 1)
     write_images(tmp_path / "all" / "b", 1, start=1)
     (tmp_path / "all" / "notes.txt").write_text("no image")
-    (file,) = teach([], [tmp_path / "all"], tmp_path / "d").files
-    names = [entry["file_name"] for entry in json.loads(file.read_text())["images"]]
+    (files,) = teach([], [tmp_path / "all"], tmp_path / "d").files
+    names = [entry["file_name"] for entry in json.loads(files.annotations.read_text())["images"]]
     assert names == ["a/000.png", "b/001.png"]
 
 
@@ -429,6 +438,44 @@ def test_nothing_new_is_no_file(tmp_path: Path) -> None:
     Image.fromarray(patches(())).save(images / "a.png")
     result = teach([], [images], tmp_path / "d")
     assert (result.finished, result.files, result.masks) == (True, (), 0)
+    write_dense_report(result, tmp_path / "d")
+    assert not list((tmp_path / "d").glob("*.png"))
+
+
+def test_the_result_is_drawn(
+    place: Path, source: SourceFiles, taught: Path, copied: Path, tmp_path: Path
+) -> None:
+    """Every mask on its image, as often as there are masks; the same bytes every time."""
+    result = teach([source], [place / "loose"], copied)
+    assert [files.name for files in result.files] == ["dense-loose", "dense-patches"]
+    assert [files.images for files in result.files] == [place / "loose", source.images]
+    write_dense_report(result, copied)
+    drawn = {name: data for name, data in contents(copied).items() if name.endswith(".png")}
+    assert set(drawn) == {"confidence.png", "masks.png"}
+    write_dense_report(result, copied)
+    assert {name: contents(copied)[name] for name in drawn} == drawn
+    with Image.open(copied / "masks.png") as sheet:
+        pixels = np.array(sheet)
+    assert pixels.shape == (4 * 164 + 4, 6 * 164 + 4, 3)  # 22 masks, six in a row
+    ground, tint = np.array(COLORS), np.array(ONLY_MASK)
+    tinted = {
+        tuple(color) for color in np.rint(ground + 0.5 * (tint - ground)).astype(int).tolist()
+    }
+    for number in range(22):
+        y, x = 84 + 164 * (number // 6), 84 + 164 * (number % 6)
+        assert tuple(pixels[y, x].tolist()) in tinted  # in the middle of a mask
+    assert (pixels[-84, -84] == 255).all()  # no tile any more
+
+
+def test_images_that_are_gone_are_not_drawn(tmp_path: Path) -> None:
+    loose = write_images(tmp_path / "loose", 2)
+    result = teach([], [loose], tmp_path / "d")
+    shutil.rmtree(loose)
+    loose.mkdir()
+    Image.new("RGB", (20, 30)).save(loose / "000.png")
+    write_dense_report(result, tmp_path / "d")
+    assert (tmp_path / "d" / "confidence.png").exists()
+    assert not (tmp_path / "d" / "masks.png").exists()
 
 
 def test_the_confidence_is_compared_on_held_out_images(source: SourceFiles, tmp_path: Path) -> None:
@@ -443,7 +490,9 @@ def test_the_confidence_is_compared_on_held_out_images(source: SourceFiles, tmp_
         shutil.copytree(single.images, tmp_path / "images", dirs_exist_ok=True)
     write_json(tmp_path / "a.json", {**document, "categories": []})
     both = SourceFiles(annotations=tmp_path / "a.json", images=tmp_path / "images")
-    (part,) = teach([both], [], tmp_path / "d").curve
+    result = teach([both], [], tmp_path / "d")
+    write_dense_report(result, tmp_path / "d")
+    (part,) = result.curve
     assert (part.count, part.iou) == (1, 1.0)
     assert part.low <= part.confidence == 0.8919 < part.high
 
@@ -500,8 +549,8 @@ def test_images_of_evaluated_sets_are_left_out_by_name(
     assert all("evaluated set" in problem.what for problem in result.problems)
     names = [
         entry["file_name"]
-        for file in result.files
-        for entry in json.loads(file.read_text())["images"]
+        for files in result.files
+        for entry in json.loads(files.annotations.read_text())["images"]
     ]
     assert "004.png" not in names
     assert "009.png" not in names

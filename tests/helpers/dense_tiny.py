@@ -20,6 +20,7 @@ from PIL import Image
 from picosam2.data.store import SourceFiles
 from picosam2.distillation.dense import teach_dense
 from picosam2.distillation.dense_masks import DenseConfig
+from picosam2.distillation.dense_report import write_dense_report
 from picosam2.distillation.protocol import Target, TeacherAnswer, fingerprint
 from picosam2.geometry import Window
 
@@ -134,7 +135,10 @@ def main() -> None:
     options = parser.parse_args()
     source = SourceFiles(annotations=options.annotations, images=options.images, name="patches")
     teacher = ColorTeacher(kill_at=options.kill_at)
-    teach_dense(teacher, PatchFinder(), [source], [options.folder], options.out, SMALL_PARTS)
+    result = teach_dense(
+        teacher, PatchFinder(), [source], [options.folder], options.out, SMALL_PARTS
+    )
+    write_dense_report(result, options.out)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -200,6 +201,7 @@ def _teach_dense(
         teach_dense,
     )
     from picosam2.distillation.dense_masks import DenseConfig
+    from picosam2.distillation.dense_report import write_dense_report
     from picosam2.distillation.teachers import open_teacher
     from picosam2.runtimes.finder import opened_finder
 
@@ -234,9 +236,11 @@ def _teach_dense(
         return  # the process that sees everything finished tells of it
     problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
     name_problems(problems, f"{len(problems):,} images or annotations were left out")
-    print(f"{done.masks:,} new masks in {done.images:,} images")
-    for file in done.files:
-        print(file)
+    write_dense_report(done, out)
+    print(f"{done.masks:,} new masks in {done.images:,} images; for `picosam2 data prepare`:")
+    for files in done.files:
+        words = ["--source", str(files.name), str(files.annotations), str(files.images)]
+        print(f"    {shlex.join(words)}")
     if done.curve:
         print("confidence  IoU with the annotation  masks (held-out images)")
     for part in done.curve:

@@ -71,8 +71,8 @@ class DenseResult:
     """Parts of this process that were there already."""
     finished: bool
     """Every part is there, and the annotation files are written."""
-    files: tuple[Path, ...]
-    """The annotation files: of every source with a new mask, if it is finished."""
+    files: tuple[SourceFiles, ...]
+    """The annotation files with their images, as `prepare` takes them, if it is finished."""
     curve: tuple[ConfidenceBin, ...]
     """How good masks were by their confidence, on held-out images; see `confidence_curve`."""
     problems: tuple[EntryProblem, ...]
@@ -177,15 +177,20 @@ class _Image:
     """An image to label, and where its masks are written."""
 
     id: int
-    path: Path
+    folder: Path
+    """The folder of its source's images."""
     file_name: str
-    """Relative to the folder of its source's images."""
+    """Relative to that."""
     file_source: str
     """The name of the annotation file that its masks go to."""
     source: str
     """What stores call its source."""
-    instances: tuple[Instance, ...]
+    instances: tuple[Instance, ...] = ()
     """What is annotated in it."""
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.file_name
 
 
 def source_names(sources: Sequence[SourceFiles], folders: Sequence[Path]) -> list[str]:
@@ -218,19 +223,17 @@ def source_names(sources: Sequence[SourceFiles], folders: Sequence[Path]) -> lis
     return names
 
 
-def image_files(folder: Path) -> dict[str, Path]:
-    """The images below a folder, by their paths relative to it, in alphabetical order.
+def image_files(folder: Path) -> list[str]:
+    """The images below a folder, as paths relative to it, in alphabetical order.
 
     Raises:
         DataError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise DataError(f"the image folder {folder} does not exist: check the path")
-    files = {
-        name: path
-        for name, path in files_below(folder).items()
-        if path.suffix.lower() in IMAGE_ENDINGS
-    }
+    files = [
+        name for name, path in files_below(folder).items() if path.suffix.lower() in IMAGE_ENDINGS
+    ]
     if not files:
         raise DataError(f"there is no image in {folder}: pass a folder of images")
     return files
@@ -255,12 +258,12 @@ def _images(
         problems += read.problems
         for each in read.images:
             file_name = each.path.relative_to(source.images).as_posix()
-            add(_Image(id=each.id, path=each.path, file_name=file_name, file_source=name,
+            add(_Image(id=each.id, folder=source.images, file_name=file_name, file_source=name,
                        source=each.source, instances=each.instances))  # fmt: skip
     for folder, name in zip(folders, names[len(sources) :], strict=True):
-        for number, (file_name, path) in enumerate(image_files(folder).items(), 1):
-            add(_Image(id=number, path=path, file_name=file_name, file_source=name, source=name,
-                       instances=()))  # fmt: skip
+        for number, file_name in enumerate(image_files(folder), 1):
+            add(_Image(id=number, folder=folder, file_name=file_name, file_source=name,
+                       source=name))  # fmt: skip
     if not images:
         raise DataError("there is no image to teach about: check the annotation files")
     return list(images.values()), problems
@@ -401,9 +404,9 @@ def _write_annotations(
     images: Sequence[_Image],
     entries: Sequence[Mapping[str, Any]],
     config: DenseConfig,
-) -> tuple[Path, ...]:
+) -> tuple[SourceFiles, ...]:
     """Files in COCO's format: for each source one of whole objects and one of parts of objects."""
-    by_name: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    documents: dict[SourceFiles, dict[str, list[dict[str, Any]]]] = {}
     for image, entry in zip(images, entries, strict=True):
         new = _new(entry, config)
         if not new:
@@ -413,11 +416,15 @@ def _write_annotations(
         known = [Region(0, 0, each.mask()).tight() for each in image.instances]
         for mask, region in zip(new, regions, strict=True):
             part = _is_part(region, [*known, *regions], config.inside)
-            name = f"{image.file_source}-parts" if part else image.file_source
-            document = by_name.setdefault(name, {"images": [], "annotations": []})
+            kind, ending = ("dense-parts", "-parts") if part else ("dense", "")
+            files = SourceFiles(
+                annotations=out / "annotations" / f"{image.file_source}{ending}.json",
+                images=image.folder,
+                name=f"{kind}-{image.file_source}",
+            )
+            document = documents.setdefault(files, {"images": [], "annotations": []})
             listed = document["images"]
             if not listed or listed[-1]["id"] != image.id:
-                kind = "dense-parts" if part else "dense"
                 listed.append(
                     {
                         "id": image.id,
@@ -440,13 +447,10 @@ def _write_annotations(
                     "score": mask["confidence"],
                 }
             )
-    files = []
-    for name, document in sorted(by_name.items()):
-        file = out / "annotations" / f"{name}.json"
+    for files, document in documents.items():
         categories = [{"id": 1, "name": "object"}]
-        write_json(file, {**document, "categories": categories}, indent=None)
-        files.append(file)
-    return tuple(files)
+        write_json(files.annotations, {**document, "categories": categories}, indent=None)
+    return tuple(sorted(documents, key=lambda files: files.annotations.stem))
 
 
 def _region(counts: str, height: int, width: int) -> Region:
