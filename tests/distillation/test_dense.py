@@ -730,9 +730,36 @@ def test_a_store_of_dense_masks(
         sides.setdefault(key, set()).add(entry["validation"])
     assert len(sides) == COUNT + LOOSE
     assert all(len(side) == 1 for side in sides.values())
+    assert any(all(side) for side in sides.values())
+    assert {image.source for image in store.held_out()} == {"patches"}
     evaluated = write_source(tmp_path, 3, start=COUNT, name="evaluated")
     images = read_coco(evaluated.annotations, evaluated.images).images
     leaks = check_leaks(images, training_images(store.path)).leaks
     assert [(leak.image, leak.stored) for leak in leaks] == [
         (f"{COUNT + n:03d}.png", f"dense-loose/{COUNT + n:03d}.png") for n in range(LOOSE)
     ]
+
+
+def test_a_store_of_dense_masks_alone_has_nothing_to_measure_on(
+    place: Path, taught: Path, tmp_path: Path
+) -> None:
+    loose = SourceFiles(
+        annotations=taught / "annotations" / "loose.json", images=place / "loose", name="loose"
+    )
+    config = StoreConfig(context=64, validation=0.9, views=("box",))
+    prepare([loose], tmp_path / "store", config, workers=1)
+    store = Store(tmp_path / "store", verify=True)
+    assert any(entry["validation"] for entry in store.image_entries)
+    with pytest.raises(StoreError, match="keeps no images for validation to measure on"):
+        store.held_out()
+
+
+def test_training_images_are_not_the_drawings_of_masks_or_caches(
+    place: Path, source: SourceFiles, copied: Path, tmp_path: Path
+) -> None:
+    write_dense_report(teach([source], [place / "loose"], copied), copied)
+    with pytest.raises(DataError, match=r"dense holds dense masks: give the store that was"):
+        training_images(copied)
+    (tmp_path / "cache.json").write_text("{}")
+    with pytest.raises(DataError, match=r"holds a teacher's cache: give the store"):
+        training_images(tmp_path)

@@ -29,9 +29,10 @@ import numpy.typing as npt
 from picosam2 import masks
 from picosam2._files import sha256_file, write_json
 from picosam2._progress import Progress
-from picosam2.data.coco import AnnotatedImage, EntryProblem, read_coco
+from picosam2.data.coco import AnnotatedImage, EntryProblem
 from picosam2.data.crop_files import save_array
 from picosam2.data.datasets import read_annotations
+from picosam2.data.held_out import held_out_images
 from picosam2.data.split import split
 from picosam2.data.store import (
     ProgressCounter,
@@ -382,13 +383,11 @@ class ImageStore:
         """The images that are kept for validation and their objects, source by source.
 
         Raises:
-            StoreError: the store keeps none.
+            StoreError: the store keeps none; see `held_out_images`.
             DataError: what it keeps cannot be read.
         """
-        if self.images["validation"].any():
-            read = read_coco(self.path / "validation.json", self.path / "validation")
-            if images := tuple(image for image in read.images if image.instances):
-                return images
+        if self.images["validation"].any() and (images := held_out_images(self.path)):
+            return images
         raise StoreError(
             f"{self.path} keeps no images for validation to measure on: prepare it with "
             "--validation 0.1"

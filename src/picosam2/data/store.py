@@ -43,6 +43,7 @@ from picosam2.data.crop_files import (
     save_array,
 )
 from picosam2.data.datasets import read_annotations
+from picosam2.data.held_out import held_out_images
 from picosam2.data.split import dhash, split, spread
 from picosam2.data.workers import LOCK, disk_errors, folder_lock
 from picosam2.data.workers import workers as in_processes
@@ -752,16 +753,13 @@ class Store:
     def held_out(self) -> tuple[AnnotatedImage, ...]:
         """The images that are kept for validation and their objects, source by source.
 
-        Images without an object are left out.
-
         Raises:
-            StoreError: the store keeps none.
+            StoreError: the store keeps none; see `held_out_images`.
             DataError: what it keeps cannot be read.
         """
-        if any(entry["validation"] for entry in self.image_entries):
-            read = read_coco(self.path / "validation.json", self.path / "validation")
-            if usable := tuple(image for image in read.images if image.instances):
-                return usable
+        held_out = any(entry["validation"] for entry in self.image_entries)
+        if held_out and (images := held_out_images(self.path)):
+            return images
         raise StoreError(
             f"{self.path} keeps no images for validation to measure on: prepare it with "
             "--validation 0.1"

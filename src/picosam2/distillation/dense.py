@@ -26,6 +26,7 @@ from picosam2._files import write_json
 from picosam2._progress import Progress
 from picosam2.data.coco import EntryProblem, Instance
 from picosam2.data.datasets import read_annotations
+from picosam2.data.held_out import TAUGHT
 from picosam2.data.split import NEAR, dhash, in_validation
 from picosam2.data.store import SourceFiles
 from picosam2.data.workers import disk_errors
@@ -416,11 +417,11 @@ def _write_annotations(
         known = [Region(0, 0, each.mask()).tight() for each in image.instances]
         for mask, region in zip(new, regions, strict=True):
             part = _is_part(region, [*known, *regions], config.inside)
-            kind, ending = ("dense-parts", "-parts") if part else ("dense", "")
+            kind, ending = (f"{TAUGHT}parts-", "-parts") if part else (TAUGHT, "")
             files = SourceFiles(
                 annotations=out / "annotations" / f"{image.file_source}{ending}.json",
                 images=image.folder,
-                name=f"{kind}-{image.file_source}",
+                name=f"{kind}{image.file_source}",
             )
             document = documents.setdefault(files, {"images": [], "annotations": []})
             listed = document["images"]
@@ -431,7 +432,7 @@ def _write_annotations(
                         "file_name": image.file_name,
                         "height": height,
                         "width": width,
-                        "source": f"{kind}-{image.source}",
+                        "source": f"{kind}{image.source}",
                     }
                 )
             rows, columns = region.mask.shape

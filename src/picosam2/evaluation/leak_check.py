@@ -97,6 +97,9 @@ def training_images(place: Path) -> TrainingImages:
     """
     if (place / "store.json").is_file():
         return Store(place)
+    for file, what in (("dense.json", "dense masks"), ("cache.json", "a teacher's cache")):
+        if (place / file).is_file():  # its drawings are no training images
+            raise DataError(f"{place} holds {what}: give the store that was trained on")
     entries: list[dict[str, Any]] = []
     for folder, _, names in os.walk(place, followlinks=True):
         for name in sorted(names):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from picosam2.data.coco import AnnotatedImage, read_coco
+from picosam2.data.coco import AnnotatedImage
+from picosam2.data.held_out import held_out_images
 from picosam2.data.split import spread
 from picosam2.data.store import Store
 from picosam2.evaluation.run import evaluate
@@ -32,10 +33,9 @@ class Validation:
         Raises:
             DataError: the store's validation part cannot be read.
         """
-        usable: list[AnnotatedImage] = []
+        usable: tuple[AnnotatedImage, ...] = ()
         if any(image["validation"] for image in store.image_entries):
-            validation = read_coco(store.path / "validation.json", store.path / "validation")
-            usable = [image for image in validation.images if image.instances]
+            usable = held_out_images(store.path)
         self.images = spread(usable, recipe.train.validation_photos)
         self._figure = figure
         # Weights that only ever saw the image's own pixels are asked for the same.
