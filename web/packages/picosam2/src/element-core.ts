@@ -42,6 +42,14 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
   const shared = new Map<string, Promise<Segmenter>>();
   /** Which image each segmenter has. */
   const holders = new WeakMap<Segmenter, ImageBitmap>();
+  /** What each segmenter does: an element's image and its prompt must not be parted by another's. */
+  const turns = new WeakMap<Segmenter, Promise<unknown>>();
+
+  function inTurn<T>(segmenter: Segmenter, work: () => Promise<T>): Promise<T> {
+    const result = (turns.get(segmenter) ?? Promise.resolve()).then(work);
+    turns.set(segmenter, result.catch(() => undefined));
+    return result;
+  }
 
   class PicoSegment extends HTMLElement implements PicoSegmentElement {
     static readonly observedAttributes = ["src", "model", "label"];
@@ -154,17 +162,22 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
     }
 
     private async ask(): Promise<void> {
-      const { bitmap, epoch } = this;
+      const { bitmap, epoch, points, box } = this;
+      /** Whether another image or another prompt has come since. */
+      const old = (): boolean => epoch !== this.epoch || points !== this.points;
       if (!bitmap) return;
       try {
         const segmenter = await this.segmenter();
-        if (holders.get(segmenter) !== this.bitmap) {
-          holders.set(segmenter, bitmap);
-          await segmenter.setImage(bitmap);
-        }
-        const prompt = { points: this.points, box: this.box };
-        const answer = await segmenter.predict(prompt);
-        if (epoch !== this.epoch) return;
+        const answer = await inTurn(segmenter, async () => {
+          if (old()) return null;
+          if (holders.get(segmenter) !== bitmap) {
+            holders.delete(segmenter);
+            await segmenter.setImage(bitmap);
+            holders.set(segmenter, bitmap);
+          }
+          return segmenter.predict({ points, box });
+        });
+        if (old()) return;
         this.note.textContent = answer ? "" : "Nothing was found there.";
         this.show(answer);
       } catch (error) {
