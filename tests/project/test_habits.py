@@ -150,7 +150,11 @@ def test_other_ranges_begin_at_what_is_tested() -> None:
         (line,) = re.findall(rf"^        {name}: \[(.*)\]$", workflow, re.MULTILINE)
         return re.findall(r'"([0-9.]+)"', line)
 
-    table = release_tool("lowest").project()
+    lowest = release_tool("lowest")
+    pinned = re.search(r"^mypy==(.*)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    assert pinned is not None
+    assert pinned[1] == lowest.bounds(["dev"])["mypy"]  # see CHECKS
+    table = lowest.project()
     python = r"Programming Language :: Python :: (3\.[0-9]+)"
     stated = [m[1] for m in map(re.compile(python).fullmatch, table["classifiers"]) if m]
     assert matrix("python") == stated
