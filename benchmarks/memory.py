@@ -54,7 +54,7 @@ print("\\nPEAK", peak())
 
 def measured(code: str, **inputs: object) -> float:
     """The peak of a process, in MB."""
-    text = f"import json, sys\ngiven = json.loads(sys.stdin.read())\n{PEAK}{code}"
+    text = f"import json, sys\ninputs = json.loads(sys.stdin.read())\n{PEAK}{code}"
     done = subprocess.run(
         [sys.executable, "-c", text],
         input=json.dumps(inputs), capture_output=True, text=True, check=False,
