@@ -29,6 +29,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from picosam2.export.int8.calibration import Crops
+    from picosam2.runtimes.protocol import Runtime
 
 
 def ratio(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = 9) -> float:
@@ -224,14 +225,25 @@ def calibrator() -> None:
 
 def calibrate(name: str, count: int) -> None:
     """Calibrate once and print the peak memory in MB."""
-    from picosam2.export.int8.calibration import sample_crops
-    from picosam2.predictor import Predictor
     from picosam2.runtimes.onnx import OnnxRuntime
     from picosam2.runtimes.weights import find_weights
 
     file = find_weights("default")
-    _ranges(name, file, sample_crops(Predictor(OnnxRuntime(file, threads=1)), count, 0))
+    _ranges(name, file, _crops(OnnxRuntime(file, threads=1), count, 0))
     print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def _crops(runtime: Runtime, count: int, seed: int) -> Crops:
+    """Crops of the sample image, none of which is a correction."""
+    from dataclasses import replace
+
+    from picosam2.export.int8.calibration import sample_crops
+    from picosam2.predictor import Predictor
+
+    crops = sample_crops(Predictor(runtime), count, seed)
+    if not runtime.info.guidance:
+        return crops
+    return replace(crops, guidance=np.zeros_like(crops.pixels.transpose(0, 3, 1, 2)))
 
 
 def _ranges(name: str, file: Path, crops: Crops) -> dict[str, tuple[float, float]]:
@@ -271,16 +283,15 @@ def calibrators() -> None:
     """What INT8 by the ranges of each calibrator changes in the masks of crops it has not seen."""
     import onnx
 
-    from picosam2.export.int8.calibration import METHODS, activations, sample_crops
+    from picosam2.export.int8.calibration import METHODS, activations
     from picosam2.export.int8.onnx_int8 import answers, compare, described, quantize_graph
-    from picosam2.predictor import Predictor
     from picosam2.runtimes.onnx import OnnxRuntime
     from picosam2.runtimes.weights import find_weights
 
     file = find_weights("default")
     before = OnnxRuntime(file, threads=1)
     model = onnx.load(file)
-    seen, unseen = (sample_crops(Predictor(before), 64, seed) for seed in (0, 1))
+    seen, unseen = (_crops(before, 64, seed) for seed in (0, 1))
     expected = answers(before, unseen)
     with tempfile.TemporaryDirectory() as folder:
         for name in (*METHODS, "MinMax", "Percentile", "Entropy"):

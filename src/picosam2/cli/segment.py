@@ -46,8 +46,8 @@ def segment(
 
     Coordinates are pixels from the top left. Each point and each box means one object, so three
     points give three masks; but once a point has LABEL 0 ("not this"), all points and the box
-    together mean one object. The first of its clicks (or the box) is answered, and every further
-    one corrects the answer so far, in the order of the command line.
+    together mean one object. Its first click (or the box) gives a mask, and every further click
+    corrects the mask so far, in the order of the command line.
 
     With --mask the points correct a mask that is there already: LABEL 1 on what it lacks, 0 on what
     is too much in it. Without points the mask is made anew by its box, and weights without guidance

@@ -42,13 +42,13 @@ def teach(
     precision: Literal["bf16", "fp32"] = "bf16",
     limit_shards: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
 ) -> None:
-    """Keep what a teacher says, for training to learn from.
+    """Write a teacher's masks, for training to learn from.
 
-    With --store it is asked about every object of a store, and its logits become a cache. The
+    With --store the teacher segments every object of a store, and its logits become a cache. The
     images and annotations are those that `picosam2 data prepare` was given; the store keeps none of
     their paths.
 
-    With --dense it is asked about what nobody annotated: a finder proposes boxes in whole images,
+    With --dense it segments what nobody annotated: a finder proposes boxes in whole images,
     and the masks that the teacher is sure of are written in COCO's format, for `picosam2 data
     prepare`.
 
@@ -57,11 +57,11 @@ def teach(
     --nproc-per-node 2 -m picosam2 teach ...` shares the parts among processes.
 
     Args:
-        teacher: Who is asked: `sam2:FOLDER` or `sam2:HUB-ID` for SAM 2 (likewise sam, edgetam),
+        teacher: The teacher: `sam2:FOLDER` or `sam2:HUB-ID` for SAM 2 (likewise sam, edgetam),
             `checkpoint:NAME|FILE` for weights of this project, `onnx:FOLDER` for SAM as
             encoder.onnx and decoder.onnx.
         store: What `picosam2 data prepare` made.
-        dense: Ask about what nobody annotated.
+        dense: Segment what nobody annotated.
         coco: A COCO annotation file and its images. Repeatable.
         lvis: An LVIS annotation file and the folder with COCO's images. Repeatable.
         source: Any other file in COCO's format, with its name. Repeatable.
@@ -72,8 +72,8 @@ def teach(
             one of them are left out, and named. Repeatable.
         out: The folder of the result.
         prompt: With --store: what the teacher is shown of an object. With --dense it is its box.
-        choose: With --store: which of a teacher's several masks counts, the one it believes in most
-            or the one that is nearest to the truth.
+        choose: With --store: which of a teacher's several masks counts, the one with the
+            highest predicted IoU or the one that is nearest to the truth.
         agree: With --store: IoU with the truth below which the teacher is taken to have meant
             another object.
         confidence: With --dense: masks of a lower confidence are left out.

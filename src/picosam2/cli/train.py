@@ -57,8 +57,8 @@ def train(
         resume: Go on with the run in that folder.
         init: Start from these weights instead of new ones. Of two logit channels, a recipe with one
             takes that of clicks.
-        lesson: With --images: weights whose answers to one prompt are to stay; those of --init by
-            default.
+        lesson: With --images: weights whose answers to a first prompt are learned as well as the
+            truth; those of --init by default.
         teacher: Learn from a teacher, too: the cache that `picosam2 teach` made for this store.
         device: Where to compute; auto takes a GPU if there is one.
         resident: Keep the store's crops in the device's memory: quicker on a GPU, if they fit.
