@@ -276,7 +276,7 @@ def _ranges(name: str, file: Path, crops: Crops) -> dict[str, tuple[float, float
         )
         made.collect_data(Reader())
         limits = {key: value.range_value for key, value in made.compute_data().items()}
-    return {key: (float(low), float(high)) for key, (low, high) in limits.items()}
+    return {key: (float(np.min(low)), float(np.max(high))) for key, (low, high) in limits.items()}
 
 
 def calibrators() -> None:
