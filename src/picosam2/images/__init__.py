@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from picosam2.images.tags import bytes_of_exif, bytes_of_jpeg_tags, bytes_of_tags, most_pieces
 from picosam2.errors import ImageError
+from picosam2.images.tags import bytes_of_exif, bytes_of_jpeg_tags, bytes_of_tags, most_pieces
 
 ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[Any]
