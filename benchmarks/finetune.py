@@ -28,6 +28,7 @@ from common import taken
 import picosam2
 from picosam2 import masks
 from picosam2.apps.finetune import OwnScores, measure_own
+from picosam2.cli._memory import keep_memory
 from picosam2.data.coco import AnnotatedImage, read_coco
 from picosam2.data.split import split, spread
 from picosam2.data.store import hash_images
@@ -221,6 +222,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
+    keep_memory()  # as the command does
     options.out.mkdir(parents=True, exist_ok=True)
     if options.table:
         table(options.out)

@@ -28,6 +28,7 @@ from run import merged
 
 from picosam2._config import from_table
 from picosam2._files import atomic_write, sha256_file, write_json, write_text
+from picosam2.cli._memory import keep_memory
 from picosam2.data.datasets import read_annotations
 from picosam2.data.store import Store
 from picosam2.distillation.cache import TeacherCache
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_memory()
     study = tomllib.loads(args.study.read_text())
     images = {
         name: read_annotations(name, *getattr(args, name)).images for name in ("coco", "lvis")
