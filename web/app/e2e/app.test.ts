@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { iou, rleDecode } from "picosam2/custom";
 import { masked, missing, openSample, plainHost, SITE } from "./harness";
 import { known, Pages } from "./setup";
 
@@ -99,6 +100,20 @@ describe.skipIf(why !== null)(`an app${why ? ` (skipped: ${why})` : ""}`, () => 
       await page.goto("about:blank");
       await host.stop();
     }
+  });
+
+  it("runs a model of other operators on ONNX Runtime", async () => {
+    const page = await pages.open();
+    const fetched: string[] = [];
+    page.on("request", (request) => fetched.push(new URL(request.url()).pathname));
+    await page.goto(`${pages.served.url.replace(/\?.*$/, "")}?model=default-int8.onnx`);
+    await openSample(page);
+    expect(fetched.some((path) => /ort-wasm-simd-threaded.*\.wasm$/.test(path))).toBe(true);
+    expect(await page.textContent("#model")).toMatch(/^default-int8 · /);
+    await pages.click(...known("apple").point);
+    await masked(page, 1);
+    expect(iou(await pages.mask(), rleDecode(known("apple").rle))).toBeGreaterThan(0.7);
+    expect(pages.complaints).toEqual([]);
   });
 
   it("has no file that a host may refuse for its size", () => {
