@@ -37,6 +37,7 @@ from picosam2 import masks
 from picosam2._files import write_json
 from picosam2.data.coco import read_coco
 from picosam2.data.contact_sheet import ONLY_MASK
+from picosam2.data.image_store import ImageStoreConfig, prepare_images
 from picosam2.data.split import NEAR, dhash, in_validation
 from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
 from picosam2.distillation.dense import confidence_curve, image_files, source_names, teach_dense
@@ -738,6 +739,24 @@ def test_a_store_of_dense_masks(
     assert [(leak.image, leak.stored) for leak in leaks] == [
         (f"{COUNT + n:03d}.png", f"dense-loose/{COUNT + n:03d}.png") for n in range(LOOSE)
     ]
+
+
+def test_the_masks_of_two_teachers_do_not_go_into_one_store(
+    source: SourceFiles, place: Path, taught: Path, tmp_path: Path
+) -> None:
+    other = teach([source], [], tmp_path / "other", teacher=ColorTeacher(key="other")).files
+    first = SourceFiles(
+        annotations=taught / "annotations" / "patches.json", images=source.images, name="first"
+    )
+    for write, config in (
+        (prepare, StoreConfig(context=64)),
+        (prepare_images, ImageStoreConfig()),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"000\.png \(source 'dense-patches'\): give the masks"
+        ):
+            write([source, first, *other], tmp_path / "store", config, workers=1)
+        assert not list((tmp_path / "store").glob("*.json"))
 
 
 def test_a_store_of_dense_masks_alone_has_nothing_to_measure_on(

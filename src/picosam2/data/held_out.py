@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from picosam2.data.coco import AnnotatedImage, read_coco
-
-TAUGHT = "dense-"
-"""Names of sources whose masks a teacher made begin with this; see `distillation.dense`."""
+from picosam2.data.taught import TAUGHT
 
 
 def held_out_images(store: Path) -> tuple[AnnotatedImage, ...]:

@@ -41,6 +41,7 @@ from picosam2.data.store import (
     kept_for_validation,
     write_validation,
 )
+from picosam2.data.taught import check_taught_once
 from picosam2.data.workers import workers as in_processes
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
 from picosam2.images import load_image
@@ -108,10 +109,12 @@ def prepare_images(
     Raises:
         StoreError: `out` holds something else, or a store of other sources or settings.
         DataError: a source cannot be read at all, or there is no object in any.
+        ConfigError: two sources hold a teacher's masks of one image.
     """
     config = config or ImageStoreConfig()
     read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in sources]
     images = [image for annotations in read for image in annotations.images if image.instances]
+    check_taught_once(images)
     if not images:
         raise DataError("there is no image with an object to prepare: check the annotation files")
     names = sorted({image.source for image in images})

@@ -45,6 +45,7 @@ from picosam2.data.crop_files import (
 from picosam2.data.datasets import read_annotations
 from picosam2.data.held_out import held_out_images
 from picosam2.data.split import dhash, split, spread
+from picosam2.data.taught import check_taught_once
 from picosam2.data.workers import LOCK, disk_errors, folder_lock
 from picosam2.data.workers import workers as in_processes
 from picosam2.errors import ConfigError, DataError, PicoSAM2Error, StoreError
@@ -200,6 +201,7 @@ def prepare(
         StoreError: `out` holds a store made from other settings or sources, another process writes
             it, or the disk has no room for it.
         DataError: a source cannot be read at all, or there is no object in any.
+        ConfigError: two sources hold a teacher's masks of one image.
     """
     config = config or StoreConfig()
     try:
@@ -208,6 +210,7 @@ def prepare(
         raise StoreError(f"{out} cannot be a store's folder: {error.strerror}") from error
     with disk_errors(out), folder_lock(out):
         read = [read_annotations(s.dataset, s.annotations, s.images, s.name) for s in sources]
+        check_taught_once(image for annotations in read for image in annotations.images)
         images = _limited(read, config.limit)
         if not images:
             problems = [problem for annotations in read for problem in annotations.problems]

@@ -26,9 +26,9 @@ from picosam2._files import write_json
 from picosam2._progress import Progress
 from picosam2.data.coco import EntryProblem, Instance
 from picosam2.data.datasets import read_annotations
-from picosam2.data.held_out import TAUGHT
 from picosam2.data.split import NEAR, dhash, in_validation
 from picosam2.data.store import SourceFiles
+from picosam2.data.taught import TAUGHT
 from picosam2.data.workers import disk_errors
 from picosam2.distillation.dense_masks import DenseConfig, dense_masks
 from picosam2.distillation.protocol import Teacher, fingerprint
