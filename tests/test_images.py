@@ -545,6 +545,41 @@ def test_a_file_is_refused_by_its_start(data: bytes, message: str) -> None:
         check_start(data[:64], "it", formats=CLIENT_FORMATS)
 
 
+def one_color(kind: str, mode: str, side: int, **options: object) -> bytes:
+    return encode(Image.new(mode, (side, side)), kind, **options)
+
+
+@pytest.mark.parametrize(
+    ("side", "make", "most"),
+    [
+        pytest.param(4000, lambda n: one_color("PNG", "P", n, transparency=0), 10, id="palette"),
+        pytest.param(4000, lambda n: one_color("PNG", "LA", n), 10, id="gray and alpha"),
+        pytest.param(4000, lambda n: one_color("PNG", "I;16", n), 11, id="16 bits"),
+        pytest.param(4000, lambda n: one_color("JPEG", "CMYK", n), 13, id="CMYK"),
+        pytest.param(4000, lambda n: one_color("WEBP", "RGBA", n, lossless=True), 20, id="WebP"),
+        pytest.param(8100, lambda n: one_color("WEBP", "RGBA", n, lossless=True), 20, id="64 MP",
+                     marks=pytest.mark.slow),
+        pytest.param(9000, lambda n: one_color("TIFF", "F", n, compression="tiff_lzw"), 13,
+                     id="floats", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_small_file_of_many_pixels_takes_a_few_bytes_for_each(
+    side: int, make: Callable[[int], bytes], most: int
+) -> None:
+    code = (
+        "import resource, sys\n"
+        "from picosam2.images import load_image\n"
+        "data = sys.stdin.buffer.read()\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "load_image(PIXEL)\n"
+        "before = peak()\n"
+        "load_image(data)\n"
+        "print(peak() - before)\n"
+    ).replace("PIXEL", repr(one_color("PNG", "L", 1)))
+    done = subprocess.run([sys.executable, "-c", code], input=make(side), capture_output=True)
+    assert 1024 * int(done.stdout) < most * side**2 + 20_000_000, done
+
+
 def test_the_limits_can_be_lifted() -> None:
     for data in (progressive_jpeg(200, 16), commented_ppm(1500), tiled_tiff(450)):
         with pytest.raises(ImageError, match="save it anew"):

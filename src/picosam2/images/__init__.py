@@ -13,7 +13,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, cast
@@ -75,6 +75,7 @@ _MAX_SEGMENTS: Final = 1000  # of a JPEG file before its frame header
 _MAX_COMMENTS: Final = 1000  # of a plain PPM file
 _MAX_PIECES: Final = 200_000  # strips or tiles of a TIFF file
 _MAX_TAGS: Final = 64_000_000  # bytes of all tags, if the file is not larger
+_MAX_WEBP: Final = 67_200_000  # pixels, of which Pillow takes 16 bytes each
 _HEADER: Final = 1 << 20  # bytes of a JPEG file in which its size is sought, and its tags
 _MAX_BYTES: Final = 1_000_000_000  # of a stream that cannot seek
 
@@ -105,7 +106,8 @@ def load_image(
             such as `sys.stdin.buffer`), a PIL image, or an array: (H, W), (H, W, 1), (H, W, 3) or
             (H, W, 4) of uint8, uint16, bool, or floats within 0..1.
         max_pixels: the most pixels it may have, which for files is judged from the header, before
-            anything is decoded.
+            anything is decoded. Of WebP, which takes more memory, it is 67.2 million up to the
+            default.
         max_seconds: the most processor time that decoding a file may take; `math.inf` lifts it.
             WebP, AVIF and compressed TIFF are decoded in one piece, which it cannot interrupt.
         formats: the file formats to accept, some of `FORMATS`.
@@ -318,8 +320,10 @@ class _Reader:
         stream.seek(0)
         if kind == "WEBP":  # Pillow makes room for the image while it opens the file
             size = _webp_size(stream.read(30))
+            lifted = self._max_pixels > MAX_PIXELS
+            most = self._max_pixels if lifted else min(self._max_pixels, _MAX_WEBP)
             if size is not None:
-                _check_size(*size, name, self._max_pixels)
+                _check_size(*size, name, most)
         elif kind == "JPEG":
             data = stream.read(-1 if timed else _HEADER)
             if timed and _jpeg_scans(data, MAX_SCANS) > MAX_SCANS:
@@ -439,13 +443,14 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint
         ) from error
     with without_warnings():
         orientation = _orientation(image, name)
-    return _upright(_from_array(values, name, max_pixels), orientation)
+    pixels = values if values.ndim == 3 else _from_array(values, name, max_pixels)
+    return _upright(pixels, orientation)
 
 
 def _values(image: Image.Image) -> NDArray[Any]:
-    """The pixels of a loaded image in a form that `_from_array` takes."""
+    """The pixels of a loaded image: (H, W, 3) uint8 RGB, or (H, W) of more than 8 bits."""
     if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
+        return np.asarray(image).astype(np.uint16, copy=False)
     if image.mode == "I":  # 16-bit PGM, and 16-bit PNG in other releases of Pillow
         values = np.asarray(image)
         if values.min() < 0 or values.max() > _MAX_16_BIT:
@@ -453,7 +458,13 @@ def _values(image: Image.Image) -> NDArray[Any]:
         return values.astype(np.uint16)
     if image.mode == "F":
         return np.asarray(image)
-    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for row in range(0, image.height, _ROWS):  # a few rows at a time need little memory
+        rows = image.crop((0, row, image.width, min(row + _ROWS, image.height)))
+        part = np.asarray(rows.convert(mode))
+        pixels[row : row + _ROWS] = _on_white(part) if mode == "RGBA" else part
+    return pixels
 
 
 def _from_array(values: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uint8]:
@@ -479,9 +490,12 @@ def _to_8_bit(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
         return values
     if values.dtype == np.uint16:
         if values.max() <= _MAX_12_BIT:  # as cameras, scanners and microscopes write 12 bits
-            scaled12: NDArray[np.uint32] = values.astype(np.uint32) * 255 + _MAX_12_BIT // 2
-            return (scaled12 // _MAX_12_BIT).astype(np.uint8)
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
+            return _by_rows(
+                values,
+                lambda rows: (rows.astype(np.uint32) * 255 + _MAX_12_BIT // 2) // _MAX_12_BIT,
+            )
+        # 65535 / 255 = 257
+        return _by_rows(values, lambda rows: (rows.astype(np.uint32) + 128) // 257)
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     if np.issubdtype(values.dtype, np.floating):
@@ -491,12 +505,21 @@ def _to_8_bit(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
                 f"{name} has floats from {low:g} to {high:g}, but floats must be finite and "
                 "within 0..1: scale them, or convert to uint8"
             )
-        scaled: NDArray[np.float32] = values.astype(np.float32) * np.float32(255)
-        return np.rint(scaled).astype(np.uint8)
+        return _by_rows(values, lambda rows: np.rint(rows.astype(np.float32) * np.float32(255)))
     raise ImageError(
         f"{name} has dtype {values.dtype}, but an image is uint8, uint16, bool or float 0..1: "
         "convert it, for instance with .astype(np.uint8)"
     )
+
+
+def _by_rows(
+    values: NDArray[Any], convert: Callable[[NDArray[Any]], NDArray[Any]]
+) -> NDArray[np.uint8]:
+    """`convert` of an array, a few rows at a time, which need little memory."""
+    pixels = np.empty(values.shape, np.uint8)
+    for row in range(0, len(values), _ROWS):
+        pixels[row : row + _ROWS] = convert(values[row : row + _ROWS])
+    return pixels
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
