@@ -8,6 +8,7 @@
  */
 
 import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -22,6 +23,8 @@ const { chromium } = createRequire(join(ROOT, "web/package.json"))("playwright-c
 
 const quick = process.argv.includes("--quick");
 const each = quick ? 2 : 4; // clicks in a turn
+
+const sha256 = (path) => createHash("sha256").update(readFileSync(path)).digest("hex").slice(0, 12);
 
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
@@ -224,6 +227,8 @@ try {
   const found = {
     date: new Date().toISOString(),
     machine: `${cpus()[0].model}, ${cpus().length} logical processors`,
+    weights: sha256(join(ROOT, "src/picosam2/assets/weights/default.onnx")),
+    weights_as_the_page_has_them: sha256(join(SITE, "model/default.onnx")),
     browser: `Chromium ${browser.version()}`,
     threads,
     page_kb_gzip: kb(size.page),

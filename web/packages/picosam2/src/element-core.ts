@@ -107,10 +107,11 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
 
     /** Asks for the mask of a prompt, as a click does. */
     async prompt(points: readonly Point[], box: Box | null = null): Promise<Segmentation | null> {
-      this.points = [...points];
+      const own = [...points];
+      this.points = own;
       this.box = box;
       await this.settled;
-      await this.ask();
+      if (this.points === own) await this.ask(); // else another prompt has come since
       return this.answer;
     }
 
