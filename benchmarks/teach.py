@@ -112,9 +112,9 @@ def main() -> None:
         runtime = OnnxRuntime(find_weights(options.weights), threads=options.threads)
         ours = CountingTeacher(CheckpointTeacher(runtime, name=options.weights))
 
-        def densely(command: Teacher) -> int:
+        def densely(by: Teacher) -> int:
             out = folder / f"dense-{next(number)}"
-            return teach_dense(command, finder, [taught], [], out, config).masks
+            return teach_dense(by, finder, [taught], [], out, config).masks
 
         def dense_sam() -> None:
             densely(teacher)

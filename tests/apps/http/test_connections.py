@@ -9,9 +9,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -247,6 +248,82 @@ def test_a_refused_body_that_does_not_end_ends_the_connection(
 
         with pytest.raises(ConnectionError):
             send_on()
+
+
+@pytest.fixture(scope="module")
+def noise() -> bytes:
+    """A PNG file whose overlay is 11 MB."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1900, 1900, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def ask_for_overlay(port: int, image: bytes, *headers: str) -> socket.socket:
+    """A connection on which an answer of 11 MB waits, whose client reads nothing so far."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    connection.settimeout(20)
+    connection.connect(("127.0.0.1", port))
+    lines = [
+        "POST /v1/segment?point=9,9&format=overlay HTTP/1.1", "Host: localhost",
+        "Content-Type: image/png", f"Content-Length: {len(image)}", *headers, "", "",
+    ]  # fmt: skip
+    connection.sendall("\r\n".join(lines).encode() + image)
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    return connection
+
+
+def rest(connection: socket.socket) -> int:
+    """How many bytes come until the end."""
+    count = 0
+    with suppress(ConnectionError):
+        while part := connection.recv(1 << 20):
+            count += len(part)
+    return count
+
+
+@pytest.mark.parametrize("headers", [(), ("Connection: close",)], ids=["kept", "last"])
+def test_a_client_that_does_not_read_its_answer_is_cut_off(
+    predictor: Predictor, noise: bytes, headers: tuple[str, ...]
+) -> None:
+    with (
+        serving(predictor, Limits(reading_seconds=0.5)) as port,
+        ask_for_overlay(port, noise, *headers) as connection,
+    ):
+        time.sleep(2)
+        assert rest(connection) < 9_000_000  # what the system's buffers hold
+
+
+def test_a_client_that_reads_slowly_gets_its_answer(predictor: Predictor, noise: bytes) -> None:
+    with (
+        serving(predictor, Limits(header_seconds=0.5, reading_seconds=3)) as port,
+        ask_for_overlay(port, noise, "Connection: close") as connection,
+    ):
+        count = 0
+        while part := connection.recv(1 << 18):
+            count += len(part)
+            time.sleep(0.05)
+        assert count > 10_500_000
+
+
+def test_answers_that_nobody_reads_have_a_bound(predictor: Predictor, noise: bytes) -> None:
+    limits = Limits(unsent=20_000_000)
+    with serving(predictor, limits) as port, ExitStack() as stack:
+        connections = [
+            stack.enter_context(ask_for_overlay(port, noise, "Connection: close")) for _ in range(4)
+        ]
+        assert ask(port) == 200
+        assert rest(connections[0]) < 9_000_000  # the first have gone
+        assert rest(connections[3]) > 10_500_000
+
+
+def test_clients_that_do_not_read_give_way_to_others(predictor: Predictor, noise: bytes) -> None:
+    limits = Limits(connections=3)
+    with serving(predictor, limits) as port, ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(ask_for_overlay(port, noise, "Connection: close"))
+        assert [ask(port) for _ in range(5)] == [200] * 5
 
 
 def test_large_images_do_not_keep_small_ones_waiting(predictor: Predictor) -> None:

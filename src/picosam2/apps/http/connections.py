@@ -1,7 +1,7 @@
-"""Connections that send nothing, half a request, or on and on what is refused, are closed.
+"""Connections that send nothing, half a request, or on and on what is refused, or do not read.
 
-They would block others. The rest of a body that is refused is received and thrown away, since many
-clients read no answer before they have sent all; but not for long, and not much of it.
+They would block others, and are closed. The rest of a body that is refused is received and thrown
+away, since many clients read no answer before they have sent all; but not for long, and not much.
 """
 
 from __future__ import annotations
@@ -45,6 +45,18 @@ class _Guard:
             if len(same) > limits.client_connections:
                 self._drop(iter(same), connection)
 
+    def bound_unsent(self) -> None:
+        """End those connections whose answers have waited longest, if all have too many bytes."""
+        unsent = {each: each.unsent for each in self.connections}
+        excess = sum(unsent.values()) - self.limits.unsent
+        for each, size in unsent.items():
+            if excess <= 0:
+                break
+            if size:
+                excess -= size
+                self.connections.pop(each, None)
+                each.transport.abort()
+
     def _drop(self, candidates: Iterator[_Guarded], newest: _Guarded) -> None:
         victim = next((each for each in candidates if each.unfinished), newest)
         self.connections.pop(victim, None)
@@ -62,8 +74,13 @@ class _Guarded(H11Protocol):
 
     @property
     def unfinished(self) -> bool:
-        """Whether the request has not arrived whole."""
-        return self.conn.their_state in _UNFINISHED
+        """Whether the request has not arrived whole, or its answer was the last one."""
+        return self.conn.their_state in _UNFINISHED or self.transport.is_closing()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the client has not taken."""
+        return self.transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -91,6 +108,7 @@ class _Guarded(H11Protocol):
             self.guard.connections[self] = None
         self._refused = 0
         self._watch()
+        self.guard.bound_unsent()
 
     @property
     def _is_refused(self) -> bool:
@@ -99,12 +117,28 @@ class _Guarded(H11Protocol):
         return answered and self.conn.their_state is h11.SEND_BODY
 
     def _watch(self) -> None:
-        """Begin to count the time until headers or a refused body are whole, or stop counting."""
-        if self.conn.their_state is not h11.IDLE and not self._is_refused:
+        """Begin to count the time until headers or a refused body are whole, or stop counting.
+
+        An answer that the client does not take is watched, too.
+        """
+        waits = self.conn.their_state is h11.IDLE or self._is_refused or self.transport.is_closing()
+        if not waits:
             self._stop_timer()
-        elif self._timer is None and not self.transport.is_closing():
-            seconds = self.guard.limits.header_seconds
-            self._timer = self.loop.call_later(seconds, self.transport.abort)
+        elif self._timer is None:
+            self._count(self.unsent)
+
+    def _count(self, unsent: int) -> None:
+        limits = self.guard.limits
+        seconds = limits.reading_seconds if unsent else limits.header_seconds
+        self._timer = self.loop.call_later(seconds, self._time_is_over, unsent)
+
+    def _time_is_over(self, unsent_before: int) -> None:
+        self._timer = None
+        unsent = self.unsent
+        if 0 < unsent < unsent_before:
+            self._count(unsent)  # it is being read
+        else:
+            self.transport.abort()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

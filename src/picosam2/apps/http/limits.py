@@ -33,8 +33,13 @@ class Limits:
     """Longest time to decode an image."""
     header_seconds: float = 10.0
     """Longest time from the opening of a connection to the end of a request's headers."""
+    reading_seconds: float = 30.0
+    """Longest time in which a client takes nothing of its answer."""
     connections: int = 256
     """Open connections. Beyond it, the one goes whose request has been incomplete the longest."""
+    unsent: int = 100_000_000
+    """Bytes of answers that clients have not taken yet. Beyond it, the one goes that has waited the
+    longest."""
     client_connections: int = 64
     """Open connections of one address other than this machine's."""
     queue: int = 64
