@@ -538,7 +538,7 @@ def test_what_cannot_be_used_is_named(place: Path, tmp_path: Path) -> None:
 
 
 def test_images_of_evaluated_sets_are_left_out_by_name(
-    place: Path, source: SourceFiles, tmp_path: Path
+    place: Path, source: SourceFiles, copied: Path, tmp_path: Path
 ) -> None:
     evaluated = tmp_path / "evaluated"
     evaluated.mkdir()
@@ -556,6 +556,12 @@ def test_images_of_evaluated_sets_are_left_out_by_name(
     assert "004.png" not in names
     assert "009.png" not in names
     assert len(names) == COUNT + LOOSE - 2
+    later = teach([source], [place / "loose"], copied, exclude=[evaluated])
+    assert later.written == 0  # by a run that excluded nothing
+    assert later.problems == result.problems
+    assert later.masks == result.masks
+    for earlier, files in zip(result.files, later.files, strict=True):
+        assert earlier.annotations.read_bytes() == files.annotations.read_bytes()
 
 
 # --- resuming and sharing -----------------------------------------------------------------------

@@ -153,7 +153,8 @@ def teach_dense(
             write_json(_part(out, index), {"images": entries}, indent=None)
         read = [_read_part(out, index, part) for index, part in enumerate(parts)]
         finished = None not in read
-        entries = [entry for part in read for entry in part or ()]
+        # Parts may be of a run that excluded less.
+        entries = [_unless_excluded(entry, excluded) for part in read for entry in part or ()]
         files = _write_annotations(out, images, entries, config) if finished else ()
     counts = [len(_new(entry, config)) for entry in entries]
     problems += [
@@ -359,6 +360,17 @@ def _hashes(folders: Sequence[Path]) -> npt.NDArray[np.uint64]:
     return np.array([int(entry["dhash"], 16) for entry in entries], np.uint64)
 
 
+def _unless_excluded(entry: dict[str, Any], excluded: npt.NDArray[np.uint64]) -> dict[str, Any]:
+    """What a part says of an image, or that it is left out as one of an evaluated set."""
+    image_hash = entry.get("dhash")
+    if image_hash is None:  # it could not be read
+        return entry
+    if not (np.bitwise_count(excluded ^ np.uint64(int(image_hash, 16))) <= NEAR).any():
+        return entry
+    what = "shows what an image of an evaluated set shows: it is not taught from"
+    return {**entry, "masks": [], "problem": what}
+
+
 def _entry(
     image: _Image,
     teacher: Teacher,
@@ -371,10 +383,10 @@ def _entry(
     try:
         pixels = load_image(image.path)
         height, width = pixels.shape[:2]
-        image_hash = dhash(pixels)
-        entry |= {"height": height, "width": width, "dhash": f"{image_hash:016x}"}
-        if (np.bitwise_count(excluded ^ np.uint64(image_hash)) <= NEAR).any():
-            raise DataError("shows what an image of an evaluated set shows: it is not taught from")
+        entry |= {"height": height, "width": width, "dhash": f"{dhash(pixels):016x}"}
+        entry = _unless_excluded(entry, excluded)
+        if entry["problem"]:
+            return entry
         for instance in image.instances:
             check_stated_size((instance.height, instance.width), (height, width))
         known = [Region(0, 0, instance.mask()).tight() for instance in image.instances]
