@@ -5,7 +5,7 @@
 
 `paper-point` repeats the windows of the paper's data set: where 96 pixels around the click leave
 the image, the window is moved back or cut off and stretched, so that the click is no longer its
-centre. Each network answers every object through that window and through the padded one of
+center. Each network answers every object through that window and through the padded one of
 prediction; IoU is measured on the published window's 96 x 96 pixels both times. Objects whose
 padded window leaves the image are counted apart.
 """
