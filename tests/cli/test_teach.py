@@ -287,8 +287,14 @@ def test_a_sam_pair_teaches_dense(cli: Any, tmp_path: Path) -> None:
     pair = write_sam_onnx(tmp_path / "sam")
     done = cli(*dense_words(tmp_path / "d", "--images", loose, teacher=f"onnx:{pair}"))
     assert done.code == 0, done.err
-    (pair / "decoder.onnx").replace(pair / "encoder.onnx")
-    (pair / "decoder.onnx").write_bytes((pair / "encoder.onnx").read_bytes())
+    (pair / "decoder.onnx").replace(pair / "sam.onnx")  # as another package names it
+    refusal = cli(*dense_words(tmp_path / "e", "--images", loose, teacher=f"onnx:{pair}"))
+    assert refusal.code == 2
+    assert "decoder.onnx: check the path, or give onnx:ENCODER,DECODER" in refusal.err
+    named = f"onnx:{pair / 'encoder.onnx'},{pair / 'sam.onnx'}"
+    assert cli(*dense_words(tmp_path / "d", "--images", loose, teacher=named)).code == 0
+    (pair / "encoder.onnx").write_bytes((pair / "sam.onnx").read_bytes())
+    (pair / "sam.onnx").replace(pair / "decoder.onnx")
     refusal = cli(*dense_words(tmp_path / "e", "--images", loose, teacher=f"onnx:{pair}"))
     assert refusal.code == 2
     assert "is no encoder of SAM: it must take" in refusal.err

@@ -442,7 +442,9 @@ class OnnxSam:
             files = [Path(where) / "encoder.onnx", Path(where) / "decoder.onnx"]
         for file in files:
             if not file.is_file():
-                raise WeightsError(f"there is no file {file}: check the path")
+                raise WeightsError(
+                    f"there is no file {file}: check the path, or give onnx:ENCODER,DECODER"
+                )
         if not files:
             raise WeightsError(
                 f"onnx:{where} names no model of the SAM family: give a folder with encoder.onnx "
