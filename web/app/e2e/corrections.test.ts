@@ -124,9 +124,11 @@ describe.skipIf(why !== null)(`corrections${why ? ` (skipped: ${why})` : ""}`, (
     const blurred = await pages.png("cutout");
     expect(blurred.data[3]).toBe(255);
     expect([...blurred.data.subarray(0, 3)]).not.toEqual([255, 0, 0]);
-    await page.selectOption("#background", "image");
     const other = { name: "other.png", mimeType: "image/png", buffer: disk(64, 64, [0, 200, 0, 255], [0, 200, 0, 255]) };
-    await page.setInputFiles("#background-file", other);
+    const [chooser] = await Promise.all([
+      page.waitForEvent("filechooser"), page.selectOption("#background", "image"),
+    ]);
+    await chooser.setFiles(other);
     const replaced = await pages.png("cutout");
     expect([replaced.width, replaced.height]).toEqual([640, 480]);
     expect([...replaced.data.subarray(0, 4)]).toEqual([0, 200, 0, 255]);
