@@ -191,8 +191,26 @@ def test_a_stopped_run_goes_on(
     assert seen == ["b.png", "sub/c.png"]
     assert list(coco_masks(tmp_path / out)) == ["a.png", "b.png", "sub/c.png"]
     seen.clear()
+    before = (tmp_path / out).read_bytes()
     assert run(command) == 0
     assert seen == []
+    assert (tmp_path / out).read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["coco", "coco-polygons", "labelme", "svg", "yolo", "mask"])
+def test_a_run_that_has_nothing_left_to_do_changes_no_byte(
+    tmp_path: Path, annotated: Path, weights: Path, form: str
+) -> None:
+    out = tmp_path / "out"
+    command = ["segment", str(annotated), "--box", "40,44,120,124", "--format", form,
+               "--out", str(out), "--weights", str(weights)]  # fmt: skip
+    contents = []
+    for _ in range(2):
+        assert run(command) == 0
+        written = [path for path in out.rglob("*") if path.is_file() and path.name != JOURNAL]
+        contents.append({path: path.read_bytes() for path in written})
+    assert contents[0] == contents[1]
+    assert contents[0]
 
 
 def test_another_run_does_not_mix_in(
