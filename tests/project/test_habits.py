@@ -227,3 +227,9 @@ def test_files_of_which_no_test_runs_are_named(
     ]  # fmt: skip
     proofs = ["test_it", "test_s*e[b", "test_no", "test_s*e[c"]
     assert lowest.missing_tests(proofs, report) == ["test_no", "test_s*e[c"]
+
+
+def test_files_that_may_stay_idle_are_there() -> None:
+    lowest = release_tool("lowest")
+    named = [name for check in lowest.CHECKS.values() for name in check.idle.split()]
+    assert [name for name in named if not (ROOT / name).is_file()] == []
