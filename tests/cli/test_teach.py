@@ -244,6 +244,18 @@ def test_from_images_to_a_store_and_a_student(cli: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("patch_finder", "color_teacher")
+def test_an_evaluated_set_alone_gives_nothing(cli: Any, tmp_path: Path) -> None:
+    from helpers.dense_tiny import write_images
+
+    loose = write_images(tmp_path / "loose", 2)
+    done = cli(*dense_words(tmp_path / "d", "--images", loose, "--exclude", loose))
+    assert done.code == 0
+    assert done.out.endswith("0 new masks in 0 images\n")
+    assert "2 images or annotations were left out" in done.err
+    assert not (tmp_path / "d" / "annotations").exists()
+
+
+@pytest.mark.usefixtures("patch_finder", "color_teacher")
 def test_dense_processes_of_torchrun(
     cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

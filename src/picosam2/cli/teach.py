@@ -237,7 +237,8 @@ def _teach_dense(
     problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
     name_problems(problems, f"{len(problems):,} images or annotations were left out")
     write_dense_report(done, out)
-    print(f"{done.masks:,} new masks in {done.images:,} images; for `picosam2 data prepare`:")
+    which = "; for `picosam2 data prepare`:" if done.files else ""
+    print(f"{done.masks:,} new masks in {done.images:,} images{which}")
     for files in done.files:
         words = ["--source", str(files.name), str(files.annotations), str(files.images)]
         print(f"    {shlex.join(words)}")
