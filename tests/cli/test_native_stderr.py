@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,29 @@ def test_errors_pass_and_nothing_stays_open() -> None:
     with pytest.raises(ZeroDivisionError), native_stderr_bounded():
         raise ZeroDivisionError
     assert open_files() == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_noisy_decoder_of_training_images(workers: int, tmp_path: Path) -> None:
+    """Also in the processes that read them."""
+    annotation = {
+        "id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 90, 90], "area": 4000,
+        "segmentation": [[10, 10, 99, 10, 99, 99]], "iscrowd": 0,
+    }  # fmt: skip
+    document = {
+        "images": [{"id": 1, "file_name": "fax.tif", "height": 8000, "width": 4000}],
+        "annotations": [annotation],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+    (tmp_path / "fax.tif").write_bytes(noisy_fax())
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    words = ["data", "prepare", "--source", "x", tmp_path / "x.json", tmp_path, "--context", "64",
+             "--workers", workers, "--out", tmp_path / "store"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "picosam2", *map(str, words)], capture_output=True, check=False
+    )
+    assert b"a library reports: Fax3" in done.stderr
+    assert len(done.stderr) < 3000
 
 
 def test_a_noisy_decoder(tmp_path: Path, tiny_onnx: Path) -> None:

@@ -47,7 +47,10 @@ from picosam2.cli._native_stderr import native_stderr_bounded
 from picosam2.cli._text import one_line
 from picosam2.errors import PicoSAM2Error, PromptWarning
 
-_DECODING = ("segment", "everything", "track", "serve", "eval", "clicks", "robustness", "info")
+_DECODING = (
+    "segment", "everything", "track", "serve", "camera", "eval", "clicks", "robustness",
+    "proposals", "analyse", "report", "info", "data", "teach", "finetune", "calibrate",
+)  # fmt: skip
 """Commands that decode a user's files or run its weights, and start no programs whose stderr is of
 interest."""
 
