@@ -39,7 +39,7 @@ class Check:
     packages: str = ""
     """Further packages that the tests need, of any version."""
     commands: tuple[str, ...] = ()
-    """What to run besides pytest."""
+    """What to run besides pytest. `{folder}/build.txt` has the lowest versions of what builds."""
     slow: bool = False
     """Whether the slow tests are run, too."""
     proof: str = ""
@@ -152,7 +152,7 @@ CHECKS = {
             "ruff format --check .",
             "lint-imports",
             "just --list",
-            "python -m build --outdir {folder}/dist",
+            "env PIP_CONSTRAINT={folder}/build.txt python -m build --outdir {folder}/dist",
             "python -m twine check {folder}/dist/picosam2-*",
         ),
     ),
@@ -261,6 +261,9 @@ def check(name: str) -> list[str]:
     wanted = CHECKS[name]
     with tempfile.TemporaryDirectory() as folder:
         venv = Path(folder) / "venv"
+        builds = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]
+        lowest = "\n".join(builds["requires"]).replace(">=", "==")
+        (Path(folder) / "build.txt").write_text(lowest, "utf-8")
         run(f"uv venv --quiet --python 3.11 {venv}")
         inside = {
             "VIRTUAL_ENV": str(venv),
