@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import tracemalloc
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,36 @@ def test_tensors_of_any_layout(tmp_path: Path) -> None:
     write_tensors(tmp_path / "t.safetensors", tensors, {})
     tensors_read = read_tensors(tmp_path / "t.safetensors").tensors
     assert all(torch.equal(tensors_read[name], tensor) for name, tensor in tensors.items())
+
+
+def test_every_damaged_byte_is_noticed(model: PicoSAM2, path: Path) -> None:
+    """Also where the file could still be read, and would answer something else."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    draw = random.Random(0)
+    places = [draw.randrange(len(data)) for _ in range(150)] + [start, len(data) - 1]
+    for place in places:
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsError):
+            load_weights(path)
+    path.write_bytes(data)
+    load_weights(path)
+
+
+def test_a_file_without_a_hash_is_an_older_one_of_ours(model: PicoSAM2, tmp_path: Path) -> None:
+    info = {"model": asdict(SMALL), "step": 3}
+    save_file(model.state_dict(), tmp_path / "old.safetensors", {"picosam2": json.dumps(info)})
+    load_weights(tmp_path / "old.safetensors")
+    assert read_tensors(tmp_path / "old.safetensors").info["step"] == 3
+
+
+def test_facts_whose_keys_are_numbers(tmp_path: Path) -> None:
+    info = {"by size": {10: 1.5, 9: float("nan")}}
+    write_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(()), "y": torch.zeros(0, 2)}, info)
+    actual = read_tensors(tmp_path / "a.safetensors").info
+    assert set(actual["by size"]) == {"10", "9"}
 
 
 def test_missing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Both are one file, so that tensors and what is said of them cannot part. Nothing
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from picosam2.models.network import ModelConfig, PicoSAM2, read_config
 _Network = TypeVar("_Network", bound=nn.Module)
 
 _KEY = "picosam2"  # of the JSON text in a file's header
+_HASH_KEY = "tensors_sha256"  # in that text, of the rest of it and of all tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +50,24 @@ def write_tensors(
     try:
         with atomic_write(path) as temporary:
             # As bytes: `save_file` puts a file of its own there, which others may not read.
-            temporary.write_bytes(save(solid, {_KEY: json.dumps(info, sort_keys=True)}))
+            text = json.dumps({**info, _HASH_KEY: _digest(solid, info)}, sort_keys=True)
+            temporary.write_bytes(save(solid, {_KEY: text}))
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CheckpointError(
             f"{path} cannot be written ({reason}): make room there, or choose another place; what "
             "was written before is kept"
         ) from error
+
+
+def _digest(tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a file holds, in hexadecimal."""
+    as_read = json.loads(json.dumps(info))  # where all keys are text
+    digest = hashlib.sha256(json.dumps(as_read, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_tensors(path: str | os.PathLike[str]) -> Tensors:
@@ -64,7 +77,11 @@ def read_tensors(path: str | os.PathLike[str]) -> Tensors:
             info = json.loads((file.metadata() or {})[_KEY])
             if not isinstance(info, dict):
                 raise ValueError("its description is no table")
-            return Tensors({name: file.get_tensor(name) for name in file.keys()}, info)  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        stated = info.pop(_HASH_KEY, None)
+        if stated not in (None, _digest(tensors, info)):  # files of before have none
+            raise ValueError("its content is not what was written: get a whole copy")
+        return Tensors(tensors, info)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
     except (OSError, SafetensorError, ValueError) as error:

@@ -261,6 +261,10 @@ def weights_schema() -> dict[str, Any]:
                 "type": "string",
                 "description": "Of an ONNX file: SHA-256 of its bytes without the metadata.",
             },
+            "tensors_sha256": {
+                "type": "string",
+                "description": "Of a safetensors file: SHA-256 of its tensors and metadata.",
+            },
             "model": {
                 "type": ["object", "null"],
                 "properties": {"guidance": {"type": "boolean", "default": False}},
