@@ -110,7 +110,9 @@ def test_no_time(minutes: float):
         FinetuneConfig(minutes=minutes)
 
 
-@pytest.mark.parametrize("change", [{"held_out": 0}, {"averaging": 1.5}, {"measures": 0}])
+@pytest.mark.parametrize(
+    "change", [{"held_out": 0}, {"averaging": 1.5}, {"measures": 0}, {"forgetting": -1}]
+)
 def test_impossible_settings(change: dict[str, float]):
     with pytest.raises(ConfigError):
         FinetuneConfig(**change)
@@ -179,6 +181,41 @@ def test_an_encoder_that_does_not_learn_stays(own: OwnImages, init: Path, tmp_pa
     changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
     assert "encoder" not in changed
     assert "decoder" in changed
+
+
+@pytest.mark.parametrize(
+    ("scores", "share"),
+    [((90, 90.5), 0.5), ((90, 80, 89.8), 0.4), ((90, 80, 85, 88, 89.69, 89.7), 0.1),
+     ((90, 1, 1, 1, 1, 1), 0.1)],
+)  # fmt: skip
+def test_the_share_of_new_weights_is_the_largest_that_forgets_no_more_than_allowed(
+    own: OwnImages, init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    scores: tuple[float, ...], share: float,
+) -> None:  # fmt: skip
+    given = iter(scores)
+    monkeypatch.setattr(module.SampleScene, "score", lambda *_: next(given))
+    config = replace(SHORT, measures=1, averaging=0.5, forgetting=0.3)
+    trained = train_own(recipe(), config, own, init, tmp_path, clock=Clock(), until=0)
+    assert trained.averaging == pytest.approx(share)
+    assert next(given, None) is None
+
+
+def test_all_new_weights_are_kept_where_forgetting_does_not_matter(
+    own: OwnImages, init: Path, tmp_path: Path
+) -> None:
+    config = replace(SHORT, measures=1, averaging=1.0, forgetting=100.0)
+    trained = train_own(recipe(), config, own, init, tmp_path, clock=Clock(), until=0)
+    assert trained.averaging == 1
+
+
+def test_the_sample_scene_says_what_weights_know(init: Path) -> None:
+    from picosam2.predictor import Predictor
+
+    known, unknown = Predictor("default", runtime="torch"), Predictor(init, runtime="torch")
+    scene = module.SampleScene()
+    assert scene.score(known) > 80
+    assert scene.score(unknown) < 60
+    assert len(scene._shown) == 8 * 3 * 2
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:

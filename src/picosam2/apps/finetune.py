@@ -71,6 +71,8 @@ class Finetuned:
     stopped: bool
     kept_share: float
     """How far the training was when the weights that were kept were measured."""
+    averaging: float
+    """The share of the new weights in the result, 0..1; the rest are those before."""
     seconds: Mapping[str, float]
     """By part of the work."""
     problems: tuple[str, ...] = field(default=())
@@ -147,7 +149,7 @@ def finetune(
     with run.part("training"):
         until = clock.seconds + _time_to_train(run, own, of_a_crop, len(before.box))
         trained = _train(recipe, run, own, init, until, resume, stop)
-    facts = _facts(init, own, trained, config)
+    facts = _facts(init, own, trained)
     with run.part("calibrating"):
         facts |= _fit_scorers(trained.model, facts, own, run, threads)
     with run.part("exporting"):
@@ -174,6 +176,7 @@ def finetune(
         samples_per_s=trained.samples_per_s,
         stopped=trained.stopped,
         kept_share=trained.kept_step / max(trained.steps, 1),
+        averaging=trained.averaging,
         seconds={**run.seconds, "in all": clock.seconds},
         problems=(*map(str, read.problems), *own.problems),
     )
@@ -276,7 +279,7 @@ def _train(
     )  # fmt: skip
 
 
-def _facts(init: Path, own: OwnImages, trained: Trained, config: FinetuneConfig) -> dict[str, Any]:
+def _facts(init: Path, own: OwnImages, trained: Trained) -> dict[str, Any]:
     """What the weights say of themselves; nothing of the person's files."""
     from picosam2._files import sha256_file
     from picosam2.models.checkpoint import read_tensors
@@ -286,7 +289,7 @@ def _facts(init: Path, own: OwnImages, trained: Trained, config: FinetuneConfig)
         "finetune": {
             "from_sha256": sha256_file(init), "masks": own.masks, "images": len(own.trained),
             "samples": trained.samples, "kept_step": trained.kept_step,
-            "averaging": config.averaging,
+            "averaging": trained.averaging,
         },
     }  # fmt: skip
 

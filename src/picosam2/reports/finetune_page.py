@@ -66,6 +66,10 @@ def blocks(result: Finetuned, comparison: bytes) -> list[Block]:
             text="This is one scene of a few objects, none of yours: it shows whether other images "
             "became much worse, not by how much."
         ),
+        Text(
+            text=f"The weights are {_percent(result.averaging)} % new ones and otherwise those of "
+            "before: the largest share tried with which this scene stays about as it was by box."
+        ),
         Heading(text="Time"),
         Table(
             header=("part", "time"),

@@ -4,7 +4,8 @@ A folder is prepared once with copies of the images, an image store and a crop s
 one side of the split are kept for measuring. The learning rate follows the share of the time that
 is used, so that a slow machine takes fewer steps and finishes as well. The result is a mean of the
 new weights and those that the training began with (Wortsman et al. 2022, "Robust fine-tuning of
-zero-shot models"), which forgets less.
+zero-shot models"), which forgets less. How large the share of the new ones may be is measured on
+the sample scene, whose objects are everyday ones: fields differ in how much is forgotten for them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -37,9 +39,11 @@ from picosam2.data.store import SourceFiles, StoreConfig, prepare
 from picosam2.errors import CheckpointError, ConfigError, DataError, PicoSAM2Error
 from picosam2.evaluation.run import evaluate
 from picosam2.images import load_image
+from picosam2.io.sample_image import sample, sample_objects
 from picosam2.models.checkpoint import load_weights, read_tensors, write_tensors
 from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
+from picosam2.prompts import Box
 from picosam2.runtimes.torch import TorchRuntime
 from picosam2.training.config import Recipe
 from picosam2.training.frozen import freeze_batchnorm
@@ -59,6 +63,9 @@ _LONG_SIDE, _OBJECT_SIDE = 1024, 192
 _MASKS_OF_AN_IMAGE = 100
 _SEEDS = 200  # of the split that are tried for one with about the right share
 _SAVE_EVERY_S = 30.0
+_SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)  # of `averaging`, in the order they are tried
+_SCENE_SCALES = (1.0, 0.6, 0.35)
+_BOX_FILTER = Image.Resampling.BOX
 _CONTEXT = 288  # side of the crops that INT8 is calibrated on, as the shipped weights were
 
 
@@ -72,8 +79,11 @@ class FinetuneConfig:
     """Train on so many samples, however long it takes; 0: as many as the time allows."""
     held_out: float = 0.2
     """About this share of the masks, whole images of them, is kept to measure on."""
-    averaging: float = 0.25
-    """Share of the new weights in the result; the rest are the weights before."""
+    averaging: float = 0.4
+    """Largest share of the new weights in the result; the rest are the weights before."""
+    forgetting: float = 0.2
+    """The share is made smaller until the sample scene loses no more than so many points of IoU by
+    box, 0 to 100, but not below a fifth of `averaging`."""
     scorer_averaging: float = 0.5
     """The same of the scorers' numbers."""
     encoder_rate: float = 1.0
@@ -103,6 +113,8 @@ class FinetuneConfig:
             raise ConfigError(
                 "`held_out` must be in (0, 0.6], `averaging` and `scorer_averaging` in [0, 1]"
             )
+        if not 0 <= self.forgetting <= 100:
+            raise ConfigError("`forgetting` must be from 0 to 100 points")
         if self.encoder_rate < 0:
             raise ConfigError("`encoder_rate` must not be negative")
 
@@ -291,7 +303,7 @@ def _copy(
             shutil.copyfile(image.path, temporary)
         else:
             height, width = max(round(height * scale), 1), max(round(width * scale), 1)
-            smaller = Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX)
+            smaller = Image.fromarray(pixels).resize((width, height), _BOX_FILTER)
             smaller.save(temporary, "PNG")
             pixels = np.asarray(smaller)
             kept = [mask for mask in (_smaller(mask, height, width) for mask in kept) if mask.any()]
@@ -326,7 +338,7 @@ def _corners(mask: masks.Mask) -> tuple[int, int, int, int]:
 
 def _smaller(mask: masks.Mask, height: int, width: int) -> masks.Mask:
     covered = Image.fromarray(mask.view(np.uint8) * 255)
-    smaller: masks.Mask = np.asarray(covered.resize((width, height), Image.Resampling.BOX)) > 127
+    smaller: masks.Mask = np.asarray(covered.resize((width, height), _BOX_FILTER)) > 127
     return smaller
 
 
@@ -420,6 +432,30 @@ def mean_weights(
     }
 
 
+class SampleScene:
+    """The objects of the sample scene at several sizes and mirrored: what weights still know."""
+
+    def __init__(self) -> None:
+        """Draw the scene."""
+        self._shown: list[tuple[npt.NDArray[np.uint8], masks.Mask, Box]] = []
+        image, things = sample(), sample_objects()
+        for scale in _SCENE_SCALES:
+            height, width = (round(scale * side) for side in image.shape[:2])
+            small = np.asarray(Image.fromarray(image).resize((width, height), _BOX_FILTER))
+            for thing in things:
+                mask = _smaller(thing.mask, height, width)
+                for pixels, truth in ((small, mask), (small[:, ::-1], mask[:, ::-1])):
+                    self._shown.append((pixels, truth, Box(*_corners(truth))))
+
+    def score(self, predictor: Predictor) -> float:
+        """Mean IoU by box, in points of a hundred."""
+        ious = []
+        for image, truth, box in self._shown:
+            (answer,) = predictor.boxes(image, [box])
+            ious.append(answer.region.iou(truth))
+        return 100 * float(np.mean(ious))
+
+
 @dataclass(kw_only=True, eq=False)
 class Best:
     """The best weights so far, by the mean of box and click on held-out masks."""
@@ -427,6 +463,8 @@ class Best:
     state: dict[str, Tensor] = field(default_factory=dict)
     score: float = -1.0
     step: int = 0
+    averaging: float = 0.0
+    """The share of the new weights in them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -438,6 +476,8 @@ class Trained:
     """Of the training in all."""
     kept_step: int
     """After which the weights that were kept were measured."""
+    averaging: float
+    """The share of the new weights in them."""
     samples: int
     samples_per_s: float
     stopped: bool
@@ -490,15 +530,28 @@ def train_own(
     due = [(number + 1) / config.measures for number in range(config.measures)]
     due = [share for share in due if share > (history[-1]["share"] if history else 0.0)]
 
+    scene = SampleScene()
+    least = scene.score(_predictor(recipe, before, facts)) - config.forgetting
+
+    def averaged() -> tuple[dict[str, Tensor], float]:
+        """The mean with the largest share of the new weights that forgets no more than allowed."""
+        for part in _SHARES:
+            share = part * config.averaging
+            state = mean_weights(before, trainer.average.state_dict(), share)
+            if scene.score(_predictor(recipe, state, facts)) >= least:
+                break
+        return state, share
+
     def measure() -> None:
         nonlocal measuring
         started = time.monotonic()
-        state = mean_weights(before, trainer.average.state_dict(), config.averaging)
-        scores = _measure(recipe, state, facts, own.measured)
+        state, share = averaged()
+        scores = _measure(_predictor(recipe, state, facts), own.measured)
         history.append({"step": trainer.step, "share": trainer.share, **scores})
         score = (scores["box"] + scores["click"]) / 2
         if score > best.score:
             best.state, best.score, best.step = state, score, trainer.step
+            best.averaging = share
         measuring += time.monotonic() - started
 
     def share_used() -> float:
@@ -539,6 +592,7 @@ def train_own(
         model=model,
         steps=steps,
         kept_step=best.step,
+        averaging=best.averaging,
         samples=steps * train.batch,
         samples_per_s=(steps - first) * train.batch / max(seconds, 1e-9),
         stopped=stop.requested,
@@ -553,15 +607,13 @@ def _note(history: Sequence[Mapping[str, float]], loss: float) -> str:
     return f"box {100 * last['box']:.1f}, click {100 * last['click']:.1f} so far"
 
 
-def _measure(
-    recipe: Recipe,
-    state: Mapping[str, Tensor],
-    facts: dict[str, Any],
-    images: Sequence[AnnotatedImage],
-) -> dict[str, float]:
+def _predictor(recipe: Recipe, state: Mapping[str, Tensor], facts: dict[str, Any]) -> Predictor:
     model = recipe.model.build().eval()
     model.load_state_dict(state)
-    predictor = Predictor(TorchRuntime(model, facts=facts))
+    return Predictor(TorchRuntime(model, facts=facts))
+
+
+def _measure(predictor: Predictor, images: Sequence[AnnotatedImage]) -> dict[str, float]:
     return {
         protocol: float(evaluate(predictor, images, protocol=protocol).column("iou").mean())
         for protocol in ("box", "click")
@@ -589,7 +641,8 @@ class _Checkpoint:
         """Write everything that is needed to go on, atomically."""
         info = {
             "made_by": self._made_by, "step": trainer.step, "share": trainer.share, "began": began,
-            "history": history, "best": {"score": best.score, "step": best.step},
+            "history": history,
+            "best": {"score": best.score, "step": best.step, "averaging": best.averaging},
         }  # fmt: skip
         state = trainer.state() | {f"best.{name}": value for name, value in best.state.items()}
         write_tensors(self.path, state, info | {"seconds": clock.seconds})
@@ -610,4 +663,5 @@ class _Checkpoint:
         }
         best.score = float(saved.info["best"]["score"])
         best.step = int(saved.info["best"]["step"])
+        best.averaging = float(saved.info["best"]["averaging"])
         return float(saved.info["began"]), list(saved.info["history"])
