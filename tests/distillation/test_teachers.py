@@ -187,7 +187,7 @@ def test_sam_gives_what_the_model_gives(spec: str, prompt: str) -> None:
         np.testing.assert_allclose(answer.logits, maps[best], atol=1e-4)
         assert answer.predicted_iou == pytest.approx(float(scores[best]), abs=1e-4)
         assert answer.window == window
-        assert maps.std() > 0.1  # else it would be no test
+        assert maps.std() > 0.02  # 200 times the tolerance, else it would be no test
 
 
 def test_prompts_change_the_answer(spec: str) -> None:
