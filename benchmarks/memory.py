@@ -93,6 +93,7 @@ def main() -> None:
     limits: dict[str, tuple[str, float]] = {}
 
     def add(name: str, limit: float, number: float) -> None:
+        print(f"{name}: {number:.0f} MB", file=sys.stderr, flush=True)  # kept if the run is stopped
         numbers[f"{name}, MB"], limits[f"{name}, MB"] = number, ("<=", limit)
 
     with TemporaryDirectory() as name:
