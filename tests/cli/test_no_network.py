@@ -87,9 +87,12 @@ def run(tmp_path: Path, *words: str) -> list[str]:
     [
         ("-c", PYTHON),
         ("-m", "picosam2", "segment", "sample.jpg", "--point", "353,349", "--out", "out.png"),
+        ("-m", "picosam2", "segment", ".", "--box", "310,303,396,394", "--format", "coco",
+         "--out", "out"),
+        ("-m", "picosam2", "everything", "sample.jpg", "--out", "out.png"),
     ],
-    ids=["python", "command"],
-)
+    ids=["python", "command", "folder", "everything"],
+)  # fmt: skip
 def test_prediction_opens_no_socket(words: tuple[str, ...], tmp_path: Path) -> None:
     assert run(tmp_path, *words) == []
 
