@@ -228,6 +228,20 @@ def test_a_run_leaves_weights_and_goes_on(
         load_weights(weights)
 
 
+@pytest.mark.parametrize("left", ["none", "half"])
+def test_weights_that_a_kill_left_behind_are_made_from_the_checkpoint(
+    left: str, store: ImageStore, recipe: FinderRecipe, tmp_path: Path
+) -> None:
+    weights = train_finder(recipe, store, tmp_path / "run", validate=False)
+    whole = weights.read_bytes()
+    if left == "half":
+        weights.write_bytes(whole[: len(whole) // 2])
+    else:
+        weights.unlink()
+    assert train_finder(recipe, store, tmp_path / "run", resume=True, validate=False) == weights
+    assert weights.read_bytes() == whole
+
+
 def test_the_packaged_recipe() -> None:
     assert recipes(FinderRecipe) == ["finder"]
     assert "finder" not in recipes()
