@@ -192,12 +192,12 @@ def test_the_share_of_new_weights_is_the_largest_that_forgets_no_more_than_allow
     own: OwnImages, init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     scores: tuple[float, ...], share: float,
 ) -> None:  # fmt: skip
-    given = iter(scores)
-    monkeypatch.setattr(module.SampleScene, "score", lambda *_: next(given))
+    coming = iter(scores)
+    monkeypatch.setattr(module.SampleScene, "score", lambda *_: next(coming))
     config = replace(SHORT, measures=1, averaging=0.5, forgetting=0.3)
     trained = train_own(recipe(), config, own, init, tmp_path, clock=Clock(), until=0)
     assert trained.averaging == pytest.approx(share)
-    assert next(given, None) is None
+    assert next(coming, None) is None
 
 
 def test_all_new_weights_are_kept_where_forgetting_does_not_matter(
