@@ -170,7 +170,9 @@ def test_a_box_without_augmentation_is_the_box_window() -> None:
 
 
 @pytest.mark.parametrize("corners", [(30, 50, 100, 90), (61, 20, 119, 143), (70, 70, 91, 85)])
-def test_a_box_window_is_that_of_prediction(corners: tuple[int, int, int, int]) -> None:
+def test_a_box_window_is_that_of_prediction(
+    corners: tuple[int, int, int, int], finely: None
+) -> None:
     """Enlarging, the geometry's filter and the grid are both bilinear."""
     mask = rectangle(*corners)
     x0, y0, x1, y1 = corners
