@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,32 +129,44 @@ def pooled(runs: Iterable[Mapping[str, Any]], key: str) -> dict[str, Any]:
     return {**first, "items": items}
 
 
+def compared(
+    results: Mapping[str, Any],
+) -> Iterator[tuple[str, list[str], Sequence[Any], Sequence[Any]]]:
+    """What each row of a table is of: key, first cells, runs, and the control's runs.
+
+    These have the same seeds; there are none for the control itself, or where it has fewer.
+    """
+    control = results.get(CONTROL) or []
+    for key in next((list(runs[0]) for runs in results.values() if runs), []):
+        protocol, dataset = key.split()
+        for name, runs in results.items():
+            if runs:
+                same = control[: len(runs)]
+                comparable = name != CONTROL and len(same) == len(runs)
+                first = [f"`{protocol}`", dataset.upper(), name, f"{len(runs)}"]
+                yield key, first, runs, same if comparable else []
+
+
+def change_cells(change: float, low: float, high: float) -> list[str]:
+    """A difference and its interval, in points of a hundred."""
+    return [f"{100 * change:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}"]
+
+
 def table(results: Mapping[str, Any]) -> str:
     """mIoU and hit rate by protocol, the spread over seeds, and the difference to the control."""
     lines = [
         "| protocol | data | variant | seeds | mIoU | spread | hit rate | against control | 95 % |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|",
     ]
-    control = results.get(CONTROL) or []
-    for key in next((list(runs[0]) for runs in results.values() if runs), []):
-        protocol, dataset = key.split()
-        for name, runs in results.items():
-            if not runs:
-                continue
-            scores = [run[key]["miou"] for run in runs]
-            hits = np.mean([run[key]["hit_rate"] for run in runs])
-            row = [f"`{protocol}`", dataset.upper(), name, f"{len(runs)}",
-                   f"{100 * np.mean(scores):.2f}", f"{100 * np.ptp(scores):.2f}",
-                   f"{100 * hits:.2f}"]  # fmt: skip
-            # The control with as many seeds, from the first: the same seeds on both sides.
-            same = control[: len(runs)]
-            if name != CONTROL and len(same) == len(runs):
-                comparison = compare(pooled(same, key), pooled(runs, key))
-                row += [f"{100 * comparison.difference:+.2f}",
-                        f"{100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}"]  # fmt: skip
-            else:
-                row += ["", ""]
-            lines.append("| " + " | ".join(row) + " |")
+    for key, first, runs, control in compared(results):
+        scores = [run[key]["miou"] for run in runs]
+        hits = np.mean([run[key]["hit_rate"] for run in runs])
+        row = [*first, f"{100 * np.mean(scores):.2f}", f"{100 * np.ptp(scores):.2f}",
+               f"{100 * hits:.2f}", "", ""]  # fmt: skip
+        if control:
+            comparison = compare(pooled(control, key), pooled(runs, key))
+            row[-2:] = change_cells(comparison.difference, comparison.low, comparison.high)
+        lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -164,23 +176,14 @@ def hits(results: Mapping[str, Any]) -> str:
         "| protocol | data | variant | seeds | hit rate | against control | 95 % |",
         "|---|---|---|--:|--:|--:|--:|",
     ]
-    control = results.get(CONTROL) or []
-    for key in next((list(runs[0]) for runs in results.values() if runs), []):
-        protocol, dataset = key.split()
-        for name, runs in results.items():
-            if not runs:
-                continue
-            row = [f"`{protocol}`", dataset.upper(), name, f"{len(runs)}",
-                   f"{100 * hit_shares(runs, key).mean():.2f}"]  # fmt: skip
-            same = control[: len(runs)]
-            if name != CONTROL and len(same) == len(runs):
-                change = hit_shares(runs, key) - hit_shares(same, key)
-                image_ids = np.array([item["photo"] for item in runs[0][key]["items"]])
-                low, high = metrics.interval(change, image_ids)
-                row += [f"{100 * change.mean():+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}"]
-            else:
-                row += ["", ""]
-            lines.append("| " + " | ".join(row) + " |")
+    for key, first, runs, control in compared(results):
+        shares = hit_shares(runs, key)
+        row = [*first, f"{100 * shares.mean():.2f}", "", ""]
+        if control:
+            change = shares - hit_shares(control, key)
+            image_ids = np.array([item["photo"] for item in runs[0][key]["items"]])
+            row[-2:] = change_cells(change.mean(), *metrics.interval(change, image_ids))
+        lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 
 
