@@ -36,7 +36,7 @@ from picosam2.tasks.everything import Everything, everything
 _Result = TypeVar("_Result")
 _MAX_AT_ONCE = 25_000_000  # pixels of logits, 4 bytes each, in one worker
 _MAX_MASK_PIXELS = 200_000_000  # of the masks that are drawn in one image, 1 byte each
-_TOO_MANY = RequestError(400, "these are too many masks for one image: ask for json")
+_TOO_MANY = "these are too many masks for one image: ask for json"
 _LARGE = 1_000_000  # pixels of an image; those below do not wait for those above
 _MORE_IMAGES = 3  # beside one for each worker: those being decoded, and those that wait for a turn
 
@@ -177,7 +177,7 @@ class Service:
             masks = [result.to_json() for result in results]
             return JSONResponse({"width": width, "height": height, "masks": masks})
         if len(results) * height * width > _MAX_MASK_PIXELS:
-            raise _TOO_MANY
+            raise RequestError(400, _TOO_MANY)
         return Response(_draw(image, results, query.format), media_type="image/png")
 
     def _checked(self, stop: Stop, too_long: str) -> Callable[[], None]:
@@ -204,7 +204,7 @@ class Service:
         else:
             count = len(job.prompts) * (MULTIMASKS if job.multimask else 1)
             if count * height * width > _MAX_MASK_PIXELS:
-                raise _TOO_MANY
+                raise RequestError(400, _TOO_MANY)
             data = _draw(image, list(results), job.format)
         return Response(data, media_type="image/png")
 
