@@ -85,7 +85,7 @@ class FinetuneConfig:
     """The share is made smaller until the sample scene loses no more than so many points of IoU by
     box, 0 to 100, but not below a fifth of `averaging`."""
     scorer_averaging: float = 0.5
-    """The same of the scorers' numbers."""
+    """Share of the new numbers in the scorers; the rest are those before."""
     encoder_rate: float = 1.0
     """Learning rate of the encoder, as a multiple of the decoder's; 0 leaves it as it is."""
     measures: int = 3
@@ -526,12 +526,11 @@ def train_own(
         own.store, recipe.guided, recipe.augment, size=recipe.model.input_size,
         output=recipe.model.output_size, batch=train.batch, seed=train.seed + config.seed,
     )  # fmt: skip
+    scene = SampleScene()
+    least = scene.score(_predictor(recipe, before, facts)) - config.forgetting
     first, clocked, saved, measuring = trainer.step, clock.seconds, clock.seconds, 0.0
     due = [(number + 1) / config.measures for number in range(config.measures)]
     due = [share for share in due if share > (history[-1]["share"] if history else 0.0)]
-
-    scene = SampleScene()
-    least = scene.score(_predictor(recipe, before, facts)) - config.forgetting
 
     def averaged() -> tuple[dict[str, Tensor], float]:
         """The mean with the largest share of the new weights that forgets no more than allowed."""
