@@ -42,7 +42,10 @@ def interact(predictor: Predictor, body: Any) -> dict[str, Any]:
         ValueError, PicoSAM2Error: the body is none of that.
     """
     if isinstance(body, str | bytes):
-        body = json.loads(body)
+        try:
+            body = json.loads(body)
+        except (ValueError, RecursionError):
+            raise ValueError("the body is not JSON") from None
     if not isinstance(body, dict) or not isinstance(body.get("image"), str):
         raise ValueError("there is no image: send base64 in 'image'")
     text = body["image"]
@@ -90,5 +93,5 @@ def _pairs(body: dict[str, Any], name: str) -> list[tuple[float, float]]:
     value = body.get(name) or []
     try:
         return [(float(x), float(y)) for x, y in value]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"'{name}' must be a list of x, y") from None

@@ -20,7 +20,9 @@ import daft
 import pyarrow
 import pyarrow.parquet
 from daft import DataType
+from daft.exceptions import DaftCoreException
 
+from picosam2 import PicoSAM2Error
 from picosam2.tasks.batch import PROMPTS, RESULTS, BatchSegmenter
 
 NUMBER = DataType.float64()
@@ -92,8 +94,14 @@ def main() -> None:
     parser.add_argument("--weights", default="default")
     parser.add_argument("--rows", type=int, default=256, help="of a file of results")
     options = parser.parse_args()
-    BatchSegmenter(options.weights)  # says at once if there are no such weights
-    rows = daft.read_parquet(options.input)
+    if min(options.workers, options.rows) < 1:
+        parser.error("--workers and --rows must be 1 or more")
+    try:
+        segmenter = BatchSegmenter(options.weights, keep=[options.key])
+        rows = daft.read_parquet(options.input)
+        segmenter.prompt_columns(rows.column_names)
+    except (PicoSAM2Error, OSError, DaftCoreException) as error:
+        parser.error(f"--input {options.input}: {error}")
     if any(Path(options.out).glob("*.parquet")):
         done = daft.read_parquet(options.out).select(options.key)
         rows = rows.join(done, on=options.key, how="anti")

@@ -21,6 +21,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import ray
 
+from picosam2 import PicoSAM2Error
 from picosam2.tasks.batch import BatchSegmenter
 
 BATCH = 16
@@ -40,11 +41,8 @@ def segment(
         weights: a shipped name or a path.
         rows: of a file of results. What is not in a file yet is done again after an interruption.
     """
-    BatchSegmenter(weights)  # says at once if there are no such weights
     done = pyarrow.array(sorted(done_keys(Path(out), key)))
-    # Blocks are what workers share out.
-    blocks = max(pyarrow.dataset.dataset(source).count_rows() // BATCH, workers)
-    data = ray.data.read_parquet(source, override_num_blocks=blocks)
+    data = ray.data.read_parquet(source)
     if len(done):
 
         def left(batch: pyarrow.Table) -> pyarrow.Table:
@@ -52,6 +50,8 @@ def segment(
             return batch.filter(pyarrow.compute.invert(known))
 
         data = data.map_batches(left, batch_format="pyarrow", zero_copy_batch=True)
+    # Blocks are what workers share out, and a file comes as one.
+    data = data.repartition(target_num_rows_per_block=BATCH)
     # By Ray's count of cores. One is left for the tasks that read, or they would wait for ever.
     share = max(ray.cluster_resources()["CPU"] - 1, 0) / workers
     results = data.map_batches(
@@ -94,6 +94,13 @@ def main() -> None:
     parser.add_argument("--weights", default="default")
     parser.add_argument("--rows", type=int, default=256, help="of a file of results")
     options = parser.parse_args()
+    if min(options.workers, options.rows) < 1:
+        parser.error("--workers and --rows must be 1 or more")
+    try:
+        segmenter = BatchSegmenter(options.weights, keep=[options.key])
+        segmenter.prompt_columns(pyarrow.dataset.dataset(options.input).schema.names)
+    except (PicoSAM2Error, OSError, pyarrow.ArrowInvalid) as error:
+        parser.error(f"--input {options.input}: {error}")
     ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
     segment(
         options.input,

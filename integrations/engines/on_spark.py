@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
+from picosam2 import PicoSAM2Error
 from picosam2.tasks.batch import PROMPTS, BatchSegmenter
 
 RESULTS = (
@@ -46,6 +48,8 @@ def main() -> None:
     parser.add_argument("--weights", default="default")
     parser.add_argument("--rows", type=int, default=256, help="of a part, a file of results")
     options = parser.parse_args()
+    if min(options.workers, options.rows) < 1:
+        parser.error("--workers and --rows must be 1 or more")
     spark = (
         SparkSession.builder.appName("picosam2")
         # Batches of images: the default of 10,000 rows would fill the memory.
@@ -54,7 +58,12 @@ def main() -> None:
         .config("spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version", "2")
         .getOrCreate()
     )
-    rows = spark.read.parquet(options.input)
+    try:
+        segmenter = BatchSegmenter(options.weights, keep=[options.key])
+        rows = spark.read.parquet(options.input)
+        segmenter.prompt_columns(rows.columns)
+    except (PicoSAM2Error, AnalysisException) as error:
+        parser.error(f"--input {options.input}: {error}")
     if any(Path(options.out).glob("*.parquet")):
         done = spark.read.parquet(options.out).select(options.key)
         rows = rows.join(done, options.key, "left_anti")

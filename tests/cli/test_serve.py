@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -81,6 +82,54 @@ def test_ctrl_c_stops_it(server: tuple[subprocess.Popen[str], int]) -> None:
     assert process.wait(30) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
+
+
+def test_a_token_nobody_could_send(refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    for token in ("short", "sixteen letters and spaces", "\u00fc" * 16):
+        monkeypatch.setenv("PICOSAM2_TOKEN", token)
+        assert "PICOSAM2_TOKEN must be 16 or more" in refused("serve", "--port", "0")
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "warning"),
+    [
+        ("0.0.0.0", "", "WARNING: other machines may reach this server, and whoever reaches it may"),
+        ("0.0.0.0", "0123456789abcdef", "they must send the token"),
+        ("127.0.0.1", "", None),
+    ],
+)
+def test_a_server_that_others_reach_says_so(
+    host: str, token: str, warning: str | None, tiny_onnx: Path
+) -> None:
+    words = ["serve", "--host", host, "--port", "0", "--weights", str(tiny_onnx)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "picosam2", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PICOSAM2_TOKEN": token},
+    ) as started:
+        try:
+            assert started.stdout is not None
+            port = int(started.stdout.readline().strip().rpartition(":")[2])
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            statuses = {}
+            for path in ("/health", "/metrics"):
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                answer.read()
+                statuses[path] = answer.status
+            connection.close()
+        finally:
+            started.terminate()
+        assert started.stderr is not None
+        err = started.stderr.read()
+    assert statuses == {"/health": 200, "/metrics": 401 if token else 200}
+    if warning is None:
+        assert err == ""
+    else:
+        assert warning in err
+        assert err.count("\n") == 1
 
 
 def test_a_port_that_is_taken(refused, tiny_onnx: Path) -> None:

@@ -100,6 +100,10 @@ def test_any_mask_is_written_exactly(function: Any, seed: int) -> None:
         ({"pos_points": []}, "neither a point nor a box"),
         ({"pos_points": [[1]]}, "list of x, y"),
         ({"pos_points": 7}, "list of x, y"),
+        ({"neg_points": {"x": 1}}, "list of x, y"),
+        ({"pos_points": [[10**400, 1]]}, "list of x, y"),
+        ({"pos_points": [[float("nan"), 1]]}, "finite number"),
+        ({"pos_points": [[900, 900]]}, "outside the image"),
         ({"obj_bbox": [[1, 2]]}, "two corners"),
         ({"image": None}, "no image"),
         ({"image": "?", "pos_points": [CLICK]}, "not base64"),
@@ -111,6 +115,16 @@ def test_mistakes_are_sentences(function: Any, context: Any, body: Any, sentence
     status, answer = call(function, context, **body)
     assert status == 400
     assert sentence in answer["error"]
+
+
+@pytest.mark.parametrize("body", [b"{", "[" * 100_000, b"\xff", "7", None, [], b""])
+def test_bodies_that_are_no_request(function: Any, context: Any, body: Any) -> None:
+    answer = function.handler(context, types.SimpleNamespace(body=body))
+    assert answer.status_code == 400
+    assert json.loads(answer.body)["error"] in (
+        "the body is not JSON",
+        "there is no image: send base64 in 'image'",
+    )
 
 
 def test_the_function_file_names_the_handler() -> None:

@@ -58,7 +58,9 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "x.PKL", "state.ckpt"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.pt", "x.PKL", "state.ckpt", "onnx/model.joblib"]
+)
 def test_a_folder_with_a_pickle(name: str, copy: Path) -> None:
     (copy / name).write_bytes(b"\x80\x04.")
     with pytest.raises(WeightsError, match=f"holds {name}, a pickle"):

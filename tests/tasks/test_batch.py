@@ -180,7 +180,7 @@ def test_kept_columns_come_first() -> None:
 
 
 def test_columns_that_are_missing(segmenter: BatchSegmenter) -> None:
-    with pytest.raises(ConfigError, match="no column 'image': it has 'photo', 'boxes'"):
+    with pytest.raises(ConfigError, match="no column 'image': there are 'photo', 'boxes'"):
         segmenter({"photo": [], "boxes": []})
     with pytest.raises(ConfigError, match="no column of prompts or points or boxes"):
         segmenter({"image": []})

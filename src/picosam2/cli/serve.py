@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -39,8 +40,8 @@ def serve(
     The server opens no address for a client, and no path but those in --images.
 
     Args:
-        host: The address to listen on. Only this machine reaches 127.0.0.1; there is no password,
-            so think before you choose another.
+        host: The address to listen on. Only this machine reaches 127.0.0.1. With another, set the
+            environment variable PICOSAM2_TOKEN: then only clients that send it are answered.
         port: The port; 0 takes any.
         allow_host: A further name by which clients may call this server. Repeatable.
         images: The folder in which Label Studio's tasks name their images. Files in it, and no
@@ -66,6 +67,7 @@ def serve(
     from picosam2.apps.http.connections import guarded_protocol
     from picosam2.apps.http.limits import Limits
     from picosam2.apps.http.memory import give_memory_back
+    from picosam2.apps.http.token import VARIABLE, token_of
     from picosam2.apps.listener import listen
     from picosam2.predictor import Predictor
 
@@ -76,6 +78,7 @@ def serve(
         sessions=max_sessions,
         seconds=seconds,
     )
+    token = token_of(os.environ)
     give_memory_back()
     with listen(host, port) as listener:
         name = url_host(host)
@@ -87,6 +90,7 @@ def serve(
             threads=threads,
             hosts=served_names(host, allow_host or ()),
             images=images,
+            token=token,
         )
         config = uvicorn.Config(
             app,
@@ -98,7 +102,13 @@ def serve(
             lifespan="on",
         )
         if name not in LOCAL_NAMES:
-            print("picosam2: other machines may reach this server", file=sys.stderr)
+            print(
+                "picosam2: WARNING: other machines may reach this server, and whoever reaches it "
+                f"may use it: set {VARIABLE} to a secret that clients must send"
+                if token is None
+                else "picosam2: other machines may reach this server; they must send the token",
+                file=sys.stderr,
+            )
         listener.listen(128)  # so that who reads the next line can call at once
         print(f"http://{name}:{listener.getsockname()[1]}\nCtrl C stops it.", flush=True)
         try:

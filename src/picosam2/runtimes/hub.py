@@ -86,7 +86,11 @@ def _opener(source: str | os.PathLike[str], revision: str | None) -> Callable[[s
 
 
 def _in_folder(folder: Path) -> Callable[[str], Path]:
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _PICKLES)
+    pickles = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _PICKLES
+    )
     if pickles:
         raise WeightsError(
             f"{folder} holds {pickles[0]}, a pickle, which can run any code when it is opened: "

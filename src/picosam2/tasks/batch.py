@@ -97,6 +97,20 @@ class BatchSegmenter:
         """Everything but the open network."""
         return {**self.__dict__, "_predictor": None}
 
+    def prompt_columns(self, columns: Sequence[str]) -> list[str]:
+        """Those of a batch's columns that hold prompts; the others that it needs must be there.
+
+        Raises:
+            ConfigError: a column is missing.
+        """
+        for name in ("image", *self.keep):
+            if name not in columns:
+                raise ConfigError(f"there is no column {name!r}: there are {_listed(columns)}")
+        used = [name for name in PROMPTS if name in columns]
+        if not used:
+            raise ConfigError(f"there is no column of {' or '.join(PROMPTS)}: add one")
+        return used
+
     def __call__(self, batch: Any) -> Any:
         """The results of a batch, of the same kind.
 
@@ -105,12 +119,7 @@ class BatchSegmenter:
             WeightsError: the weights cannot be used.
         """
         columns = _columns(batch)
-        for name in ("image", *self.keep):
-            if name not in columns:
-                raise ConfigError(f"the batch has no column {name!r}: it has {_listed(columns)}")
-        used = [name for name in PROMPTS if name in columns]
-        if not used:
-            raise ConfigError(f"the batch has no column of {' or '.join(PROMPTS)}: add one")
+        used = self.prompt_columns(list(columns))
         images = columns["image"]()
         prompts = [columns[name]() for name in used]
         if self._predictor is None:
@@ -268,5 +277,5 @@ def _kind(batch: Any) -> str:
     return type(batch).__module__.partition(".")[0]
 
 
-def _listed(names: Mapping[str, Any]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names)) or "none"

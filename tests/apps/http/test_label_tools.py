@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 pytest.importorskip("starlette", reason="the server is an extra")
@@ -20,7 +24,8 @@ from starlette.testclient import TestClient
 
 from picosam2.apps.http.anylabeling import Params, prompts_of
 from picosam2.apps.http.app import create_app
-from picosam2.apps.http.label_studio import brush_rle, read_brush_rle
+from picosam2.apps.http.errors import RequestError
+from picosam2.apps.http.label_studio import brush_rle, read_brush_rle, read_tags
 from picosam2.apps.http.limits import Limits
 from picosam2.masks import Polygon, fill_polygons
 from picosam2.predictor import Predictor
@@ -415,3 +420,110 @@ def test_mistakes_of_marks(
     answer = predict(client, marks, **more)
     assert answer.status_code == status
     assert sentence in answer.json()["error"]
+
+
+# -- hostile requests ----------------------------------------------------------------------------
+
+fuzz = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+numbers = st.one_of(st.floats(), st.integers(), st.floats(-1, 101), st.booleans(), st.none())
+values = st.recursive(
+    st.one_of(numbers, st.text(max_size=8)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5), st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+pairs = st.lists(st.lists(numbers, min_size=1, max_size=3), max_size=5)
+kinds = st.sampled_from(
+    ["keypoint", "keypointlabels", "rectanglelabels", "brush", "brushlabels", "polygonlabels"]
+)
+regions = st.fixed_dictionaries(
+    {
+        "type": st.one_of(kinds, kinds, values),
+        "value": st.one_of(
+            values,
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    **{name: numbers for name in ("x", "y", "width", "height")},
+                    "points": st.one_of(values, pairs),
+                    "format": st.one_of(st.just("rle"), values),
+                    "rle": st.one_of(values, st.lists(st.integers(-1, 256), max_size=40)),
+                    "keypointlabels": values,
+                },
+            ),
+        ),
+    },
+    optional={"is_positive": values, "original_width": values, "original_height": values},
+)
+images = st.one_of(values, st.just(DATA_URL), st.just(DATA_URL), st.text(max_size=20))
+
+
+def answered_or_refused(client: TestClient, path: str, value: Any) -> None:
+    # allow_nan: what a careless client writes, which is no JSON
+    body = json.dumps(value, allow_nan=True).encode()
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (200, 400, 404), answer.text
+    if answer.status_code != 200:
+        assert list(answer.json()) == ["error"]
+
+
+@fuzz
+@given(
+    drawn=st.one_of(values, st.lists(regions, min_size=1, max_size=3)),
+    config=st.one_of(st.just(BRUSH), st.just(POLYGON), values),
+    image=images,
+)
+def test_any_task_is_answered_or_refused(
+    client: TestClient, drawn: Any, config: Any, image: Any
+) -> None:
+    task = {"data": {"image": image}}
+    body = {"tasks": [task], "label_config": config, "params": {"context": {"result": drawn}}}
+    answered_or_refused(client, "/predict", body)
+
+
+@fuzz
+@given(value=values)
+def test_any_json_of_a_label_tool_is_answered_or_refused(client: TestClient, value: Any) -> None:
+    for path in ("/predict", "/setup", "/v1/predict"):
+        if path != "/setup":
+            answered_or_refused(client, path, value)
+        answered_or_refused(client, path, {"tasks": value, "label_config": BRUSH, "params": value})
+
+
+@fuzz
+@given(
+    marks=st.one_of(
+        values,
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "type": st.sampled_from(["point", "rectangle", "circle"]),
+                    "data": st.one_of(values, st.lists(numbers, min_size=2, max_size=4)),
+                },
+                optional={"label": st.one_of(st.sampled_from([0, 1]), values)},
+            ),
+            min_size=1,
+            max_size=3,
+        ),
+    ),
+    image=images,
+    epsilon=st.one_of(st.just(0.001), values),
+)
+def test_any_marks_are_answered_or_refused(
+    client: TestClient, marks: Any, image: Any, epsilon: Any
+) -> None:
+    params = {"marks": marks, "epsilon_factor": epsilon}
+    answered_or_refused(
+        client, "/v1/predict", {"model": "picosam2", "image": image, "params": params}
+    )
+
+
+def test_a_labeling_interface_of_many_tags_takes_no_time() -> None:
+    many = '<Image name="a" value="$a"/>' * 3000 + '<BrushLabels toName="b"/>' * 4000
+    started = time.process_time()
+    with pytest.raises(RequestError, match="no BrushLabels"):
+        read_tags(f"<View>{many}</View>")
+    assert time.process_time() - started < 1

@@ -50,6 +50,7 @@ from picosam2.apps.http.schemas import (
 )
 from picosam2.apps.http.service import Service
 from picosam2.apps.http.sessions import Sessions
+from picosam2.apps.http.token import TokenOnly
 from picosam2.apps.http.turns import while_connected
 from picosam2.errors import PicoSAM2Error
 from picosam2.images import stored_size
@@ -66,6 +67,7 @@ def create_app(
     threads: int | None = None,
     hosts: Collection[str] = LOCAL_NAMES,
     images: Path | None = None,
+    token: str | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
@@ -76,6 +78,7 @@ def create_app(
         threads: of the finder for one of them; by default as many as the process may use.
         hosts: the names in the Host header that are answered, without a port.
         images: the folder in which Label Studio's tasks name images; None for data URLs only.
+        token: what every request but GET /health must bring; None if nothing.
     """
     limits = limits or Limits()
     sessions = Sessions(limits)
@@ -97,7 +100,11 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=[Middleware(_Counted, metrics=metrics), Middleware(OwnHostOnly, names=hosts)],
+        middleware=[
+            Middleware(_Counted, metrics=metrics),
+            Middleware(OwnHostOnly, names=hosts),
+            Middleware(TokenOnly, token=token),
+        ],
         exception_handlers={
             404: _not_found,
             405: _wrong_method,

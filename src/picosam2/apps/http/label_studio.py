@@ -208,16 +208,17 @@ def read_tags(label_config: str) -> Tags:
         tree = ElementTree.fromstring(label_config)
     except ElementTree.ParseError:
         raise RequestError(400, "'label_config' is not XML") from None
+    images = {image.get("name", ""): image for image in tree.iter("Image")}
     for name, output in _OUTPUTS.items():
         for tag in tree.iter(name):
-            for image in tree.iter("Image"):
-                if tag.get("toName") == image.get("name"):
-                    return Tags(
-                        image=image.get("value", "").removeprefix("$"),
-                        to_name=image.get("name", ""),
-                        from_name=tag.get("name", ""),
-                        output=output,
-                    )
+            image = images.get(tag.get("toName", ""))
+            if image is not None:
+                return Tags(
+                    image=image.get("value", "").removeprefix("$"),
+                    to_name=image.get("name", ""),
+                    from_name=tag.get("name", ""),
+                    output=output,
+                )
     raise RequestError(400, "'label_config' has no BrushLabels or PolygonLabels of an Image")
 
 
