@@ -6,7 +6,10 @@
 Every way segments the same images (the bundled sample in several sizes, as JPEG files) with the
 same boxes. Each is its own program, run on a few images and on many: the rate is the difference in
 images over the difference in time, so that no start of Java or of a cluster counts. The memory is
-the largest of a process in which the network is open, with everything in it (VmHWM of Linux).
+the largest of a process in which the network is open, with everything in it (VmHWM of Linux). The
+processor's time is that of these workers and that of all else that a way runs (its scheduler, what
+reads and writes), by the same difference: where both together fill all cores, more workers cannot
+be faster.
 """
 
 from __future__ import annotations
@@ -70,8 +73,21 @@ def make(root: Path, count: int) -> Inputs:
     return made
 
 
-def run(way: str, workers: int, inputs: Inputs, out: Path) -> tuple[float, float]:
-    """Seconds of a program, and the megabytes of its largest process with a network."""
+@dataclass
+class Usage:
+    """What a program took, by all of its processes."""
+
+    seconds: float = 0.0
+    peak: float = 0.0
+    """Megabytes of its largest process with a network."""
+    workers: float = 0.0
+    """The processor's seconds of the processes with a network."""
+    others: float = 0.0
+    """Those of all its other processes."""
+
+
+def run(way: str, workers: int, inputs: Inputs, out: Path) -> Usage:
+    """Run a program to its end."""
     mark = f"{os.getpid()}-{out.name}"
     environment = {
         **os.environ,
@@ -92,34 +108,48 @@ def run(way: str, workers: int, inputs: Inputs, out: Path) -> tuple[float, float
         process = subprocess.Popen(
             [sys.executable, *map(str, words)], env=environment, stdout=log, stderr=log
         )
-        peak = 0.0
+        seen: dict[str, tuple[bool, float, float]] = {}
         while process.poll() is None:
-            peak = max(peak, largest(mark))
+            seen.update(processes(mark))
             try:
                 process.wait(0.5)
             except subprocess.TimeoutExpired:
                 continue
-        seconds = time.perf_counter() - started
+        usage = Usage(time.perf_counter() - started)
+        for network, peak, seconds in seen.values():
+            if network:
+                usage.peak = max(usage.peak, peak)
+                usage.workers += seconds
+            else:
+                usage.others += seconds
         if process.returncode:
             log.seek(0)
             sys.exit(f"{way} ended with {process.returncode}:\n{log.read()[-3000:]}")
     check(way, inputs, out)
-    return seconds, peak
+    return usage
 
 
-def largest(mark: str) -> float:
-    """The most megabytes that one process of a way with ONNX Runtime in it has had."""
-    peak = 0.0
+def processes(mark: str) -> dict[str, tuple[bool, float, float]]:
+    """The processes of a way, by their numbers.
+
+    Returns:
+        For each whether ONNX Runtime is in it, the most megabytes it has had, and the seconds of
+        the processor that it has taken.
+    """
+    states: dict[str, tuple[bool, float, float]] = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"{MARK}={mark}".encode() not in (process / "environ").read_bytes():
                 continue
-            if "onnxruntime" in (process / "maps").read_text():
-                status = (process / "status").read_text()
-                peak = max(peak, int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
+            network = "onnxruntime" in (process / "maps").read_text()
+            status = (process / "status").read_text()
+            peak = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+            ticks = (process / "stat").read_text().rpartition(") ")[2].split()[11:13]
+            seconds = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
         except (OSError, IndexError):
             continue  # it has ended
-    return peak
+        states[process.name] = network, peak, seconds
+    return states
 
 
 def check(way: str, inputs: Inputs, out: Path) -> None:
@@ -150,6 +180,7 @@ def main() -> None:
     rates: dict[tuple[str, int], list[float]] = {}
     numbers: dict[str, float] = {}
     peaks: dict[str, float] = {}
+    times: dict[tuple[str, int], list[tuple[float, float]]] = {}
     with TemporaryDirectory() as name:
         root = Path(name)
         few, many = make(root, options.few), make(root, options.images)
@@ -157,19 +188,38 @@ def main() -> None:
             for way in options.ways:
                 for workers in options.workers:
                     ending = ".json" if way == "segment" else ""
-                    seconds = []
-                    for inputs in (few, many):
-                        out = root / f"{way}-{workers}-{turn}-{inputs.count}{ending}"
-                        took, peak = run(way, workers, inputs, out)
-                        seconds.append(took)
-                        if workers == 1:
-                            peaks[way] = max(peaks.get(way, 0.0), peak)
-                    rate = (many.count - few.count) / (seconds[1] - seconds[0])
+                    short, long = (
+                        run(
+                            way,
+                            workers,
+                            inputs,
+                            root / f"{way}-{workers}-{turn}-{inputs.count}{ending}",
+                        )
+                        for inputs in (few, many)
+                    )
+                    if workers == 1:
+                        peaks[way] = max(peaks.get(way, 0.0), short.peak, long.peak)
+                    images = many.count - few.count
+                    rate = images / (long.seconds - short.seconds)
                     rates.setdefault((way, workers), []).append(rate)
-                    print(f"{way}, {workers}: {seconds[0]:.1f} and {seconds[1]:.1f} s", flush=True)
+                    times.setdefault((way, workers), []).append(
+                        (
+                            (long.workers - short.workers) / images,
+                            (long.others - short.others) / images,
+                        )
+                    )
+                    print(
+                        f"{way}, {workers}: {short.seconds:.1f} and {long.seconds:.1f} s",
+                        flush=True,
+                    )
     for (way, workers), each in rates.items():
         kind = "threads" if way == "segment" else "workers"
         numbers[f"{way}, {workers} {kind}, images/s"] = statistics.median(each)
+        inside, beside = (
+            statistics.median(part) for part in zip(*times[way, workers], strict=True)
+        )
+        numbers[f"{way}, {workers} {kind}, processor ms an image in them"] = 1000 * inside
+        numbers[f"{way}, {workers} {kind}, processor ms an image beside"] = 1000 * beside
     for way, peak in peaks.items():
         numbers[f"{way}, 1 worker, MB"] = peak
     limits = {}

@@ -93,7 +93,11 @@ def test_a_token_nobody_could_send(refused, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("host", "token", "warning"),
     [
-        ("0.0.0.0", "", "WARNING: other machines may reach this server, and whoever reaches it may"),
+        (
+            "0.0.0.0",
+            "",
+            "WARNING: other machines may reach this server, and whoever reaches it may",
+        ),
         ("0.0.0.0", "0123456789abcdef", "they must send the token"),
         ("127.0.0.1", "", None),
     ],

@@ -75,8 +75,10 @@ def test_commands_are_read_from_blocks(tmp_path: Path) -> None:
     assert list(commands(page)) == ["a --b c", "cat x", "d", "e"]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.is_file()], ids=str)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.is_file()], ids=lambda page: page.stem
+)
 def test_nothing_is_installed_from_an_index_that_lacks_it(page: Path) -> None:
     """The package is not on PyPI yet: guides install from a copy of the repository."""
-    installs = re.findall(r"pip install [^`\n]*", page.read_text("utf-8"))
+    installs = re.findall(r"pip install [^`\n&|]*", page.read_text("utf-8"))
     assert [each for each in installs if re.search(r"(?<![/\w-])picosam2(?![-/\w])", each)] == []

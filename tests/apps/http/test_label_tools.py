@@ -447,7 +447,7 @@ regions = st.fixed_dictionaries(
             st.fixed_dictionaries(
                 {},
                 optional={
-                    **{name: numbers for name in ("x", "y", "width", "height")},
+                    **dict.fromkeys(("x", "y", "width", "height"), numbers),
                     "points": st.one_of(values, pairs),
                     "format": st.one_of(st.just("rle"), values),
                     "rle": st.one_of(values, st.lists(st.integers(-1, 256), max_size=40)),
