@@ -215,9 +215,7 @@ def main() -> None:
     for (way, workers), each in rates.items():
         kind = "threads" if way == "segment" else "workers"
         numbers[f"{way}, {workers} {kind}, images/s"] = statistics.median(each)
-        inside, beside = (
-            statistics.median(part) for part in zip(*times[way, workers], strict=True)
-        )
+        inside, beside = map(statistics.median, zip(*times[way, workers], strict=True))
         numbers[f"{way}, {workers} {kind}, processor ms an image in them"] = 1000 * inside
         numbers[f"{way}, {workers} {kind}, processor ms an image beside"] = 1000 * beside
     for way, peak in peaks.items():
