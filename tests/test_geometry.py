@@ -633,3 +633,23 @@ def test_the_levels_of_a_pyramid_are_means() -> None:
     np.testing.assert_array_equal(half[515, 388], image[1030, 776])
     tiny = geometry.Pyramid(np.zeros((1, 3, 3), np.uint8))
     assert geometry.crop(tiny, Window(-5000, -5000, 5000, 5000), 64).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_crop_in_one_step_is_the_same_as_axis_by_axis(
+    turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (150, 211, 3), np.uint8)
+    image = np.ascontiguousarray(image.swapaxes(0, 1)) if turned else image
+    height, width = image.shape[:2]
+    windows = []
+    for _ in range(60):
+        (x0, x1), (y0, y1) = (
+            np.sort(rng.uniform(2, side - 2, 2)).tolist() for side in (width, height)
+        )
+        windows.append(Window(x0, y0, x1, y1))
+    at_once = [geometry.crop(image, window, 96) for window in windows]
+    monkeypatch.setattr(geometry._Span, "is_inside", False)
+    for window, crop in zip(windows, at_once, strict=True):
+        assert np.array_equal(crop, geometry.crop(image, window, 96)), window

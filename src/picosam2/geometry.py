@@ -189,6 +189,11 @@ class _Span:
         low = min(max(self.start, 0), self.limit)
         return slice(low, max(min(self.stop, self.limit), low))
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether all that is read lies in the image, so that there is no padding."""
+        return self.start >= 0 and self.stop <= self.limit
+
 
 class Plane(Protocol):
     """Pixels (H, W) or (H, W, 3) uint8 that can be cut: an array, or what stands for one."""
@@ -214,12 +219,30 @@ def _resample(
         out = np.empty((size, size, *plane.shape[2:]), np.uint8)
         out[...] = fill
         return out
-    image = Image.fromarray(np.ascontiguousarray(seen))
+    image = _image(np.ascontiguousarray(seen))
+    if across.is_inside and down.is_inside and width >= height and size >= image.height:
+        # The same as the two steps below in one: Pillow resamples across first if the rows grow.
+        box = across.low, down.low, across.high, down.high
+        return _array(image.resize((size, size), _RESAMPLE, box=box))
     # One axis at a time, the longer first: padding is then only ever laid along a strip, so that
     # a long, narrow image seen through a square window takes no more memory than it has itself.
     for axis in (0, 1) if width >= height else (1, 0):
         image = _resample_axis(image, axis, down if axis else across, size, fill)
-    return np.asarray(image)
+    return _array(image)
+
+
+def _image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """A contiguous array (H, W) or (H, W, 3) as an image: `Image.fromarray`, in a third of its
+    time, which counts for small ones."""
+    mode = "L" if pixels.ndim == 2 else "RGB"
+    size = pixels.shape[1], pixels.shape[0]
+    return Image.frombuffer(mode, size, pixels, "raw", mode, 0, 1)
+
+
+def _array(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The inverse of `_image`."""
+    shape = (image.height, image.width, *([3] if image.mode == "RGB" else []))
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)
 
 
 def _resample_axis(
@@ -351,7 +374,7 @@ def paste_region(
     # A covered pixel may stick out of the window by half of itself, and the filter reaches one
     # more step: replicating the edge serves both.
     pad_x, pad_y = math.ceil(1.5 * step_x) + 1, math.ceil(1.5 * step_y) + 1
-    padded = np.pad(logits.astype(np.float32, copy=False), ((pad_y,) * 2, (pad_x,) * 2), "edge")
+    padded = _edged(logits, pad_y, pad_x)
     box = Window(
         (x0 - window.x0) * step_x + pad_x,
         (y0 - window.y0) * step_y + pad_y,
@@ -376,6 +399,18 @@ def paste_region(
         )
         out[:, start - left : stop - left] = np.asarray(tall)
     return Region(left, y0, out)
+
+
+def _edged(logits: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDArray[np.float32]:
+    """Logits (h, w) with so many copies of their edges on all sides: `np.pad`, but faster."""
+    height, width = logits.shape
+    out = np.empty((height + 2 * rows, width + 2 * columns), np.float32)
+    out[rows : rows + height, columns : columns + width] = logits
+    out[:rows, columns : columns + width] = logits[0]
+    out[rows + height :, columns : columns + width] = logits[-1]
+    out[:, :columns] = out[:, columns : columns + 1]
+    out[:, columns + width :] = out[:, columns + width - 1 : columns + width]
+    return out
 
 
 def positive_columns(logits: npt.NDArray[np.float32], window: Window, width: int) -> slice | None:

@@ -571,8 +571,8 @@ class Predictor:
     ) -> npt.NDArray[np.float32]:
         """Logits (N, S, S) float32 of any windows of an image, in one batch."""
         info = self.runtime.info
-        crops = np.stack([geometry.crop(image, window, info.input_size) for window in windows])
-        logits = self.runtime(crops)
+        crops = [geometry.crop(image, window, info.input_size) for window in windows]
+        logits = self.runtime(crops[0][None] if len(crops) == 1 else np.stack(crops))
         return logits[:, min(channel, info.channels - 1)]
 
 

@@ -412,6 +412,8 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _finite(value: Any, what: str) -> float:
+    if type(value) is float and math.isfinite(value):  # most are
+        return value
     value = _plain(value)
     # A bool is a Real, but no coordinate.
     if isinstance(value, bool) or not isinstance(value, Real):

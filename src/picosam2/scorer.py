@@ -73,9 +73,17 @@ def _measure(
     mask = logits > 0
     on = int(count(mask))
     off = cells - on
-    probability = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-    inside = float(probability.sum(where=mask))
-    outside = float((1 - probability).sum(where=~mask))
+    # Sums of the probabilities on the mask, and of what they lack to 1 off it. One array serves for
+    # all of them, and products are many times faster than sums over a part.
+    share = np.clip(logits, -30, 30)
+    np.negative(share, out=share)
+    np.exp(share, out=share)
+    share += 1
+    np.reciprocal(share, out=share)
+    is_on = mask.astype(share.dtype)
+    inside = float(np.vdot(share, is_on))
+    np.subtract(1, share, out=share)
+    outside = float(np.vdot(share, 1 - is_on))
     middle = slice(side // 2 - 2, side // 2 + 2)
     spans = int(count(mask.any(0))) / side, int(count(mask.any(1))) / side
     return (

@@ -129,20 +129,30 @@ class _Reader:
 
     def fields(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int, int]]:
         """The fields of a message: number, wire type, where it, its value and its end are."""
+        data = self._data
         position = start
         while position < stop:
             self._left -= 1
             if self._left < 0:
                 raise WeightsError(f"it has more than {_MAX_FIELDS:,} parts")
             begin = position
-            tag, position = self._varint(position, stop)
+            # Most tags and lengths have one byte, and there are thousands of them.
+            tag, position = data[begin], begin + 1
+            if tag > 127:
+                tag, position = self._varint(begin, stop)
             number, kind = tag >> 3, tag & 7
             value = position
-            if kind == _VARINT:
-                _, position = self._varint(position, stop)
-            elif kind == _BYTES:
-                length, value = self._varint(position, stop)
+            if kind == _BYTES:
+                if position < stop and data[position] < 128:
+                    length, value = data[position], position + 1
+                else:
+                    length, value = self._varint(position, stop)
                 position = value + length
+            elif kind == _VARINT:
+                if position < stop and data[position] < 128:
+                    position += 1
+                else:
+                    _, position = self._varint(position, stop)
             elif kind in (_FIXED32, _FIXED64):
                 position += 4 if kind == _FIXED32 else 8
             else:
