@@ -28,7 +28,7 @@ from picosam2.io.formats import colors
 from picosam2.io.sample_image import SampleObject, sample, sample_objects
 from picosam2.predictor import CLICK_CHANNEL, Predictor
 from picosam2.results import PALETTE, overlay
-from picosam2.tasks.everything import Everything, everything
+from picosam2.tasks.everything import everything
 
 INK = "#1f2328"
 
@@ -43,7 +43,7 @@ def main() -> None:
     predictor = Predictor(args.weights)
     hero(predictor).save(args.out / "hero.png", optimize=True)
     window(predictor, args.out / "window.png")
-    segmentations = everything(sample(), predictor, Everything(method="grid"))
+    segmentations = everything(sample(), predictor)
     overlay(sample(), segmentations, colors=colors(len(segmentations)), prompts=False).save(
         args.out / "everything.jpg", quality=90
     )

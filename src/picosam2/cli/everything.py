@@ -112,7 +112,7 @@ def everything(
     from picosam2.runtimes.finder import opened_finder
     from picosam2.tasks.named import named_images
 
-    opened = opened_finder(finder, threads) if method == "finder" else None
+    opened = opened_finder(finder, threads, runtime) if method == "finder" else None
 
     def objects_of(predictor: Predictor, image: NamedImage, pixels: Image) -> list[Segmentation]:
         with progress(one_line(image.text), "windows") as update:

@@ -79,12 +79,24 @@ def litert(
         {"pycocotools": "train", "litert_torch": "export-litert"},
     )
     from picosam2.cli._text import size
-    from picosam2.export.litert_int8 import LiteRtInt8Config, export_litert_int8
+    from picosam2.export.litert_int8 import (
+        LiteRtInt8Config,
+        export_finder_litert_int8,
+        export_litert_int8,
+    )
     from picosam2.export.onnx import weights_facts
-    from picosam2.models.checkpoint import load_weights
+    from picosam2.models.checkpoint import load_finder, load_weights
+    from picosam2.models.views import FINDER
 
-    config = LiteRtInt8Config(samples=samples, seed=seed)
-    made = export_litert_int8(load_weights(path), out, weights_facts(path), config, store=store)
+    config, facts = LiteRtInt8Config(samples=samples, seed=seed), weights_facts(path)
+    if facts.get("kind") == FINDER:
+        finder = export_finder_litert_int8(load_finder(path), out, facts, config, store=store)
+        print(
+            f"{out}: {size(finder.bytes)}, ranges from {finder.views} views; on others objectness "
+            f"differs from PyTorch's by {finder.objectness_error:.4f} (root mean square)"
+        )
+        return
+    made = export_litert_int8(load_weights(path), out, facts, config, store=store)
     print(
         f"{out}: {size(made.bytes)}, ranges from {made.crops} crops; on others the masks differ "
         f"from PyTorch's by {made.disagreement:.1%} of their union, the logits by "
@@ -156,19 +168,23 @@ def _export(
     from picosam2.cli._text import size
     from picosam2.export.onnx import Exported, export_finder, weights_facts
     from picosam2.models.checkpoint import load_finder, load_weights
-    from picosam2.runtimes.weights import FINDER
+    from picosam2.models.views import FINDER
 
     made: Exported
     facts = weights_facts(path)
-    if facts.get("kind") == FINDER:
-        if runtime != "onnx":
-            raise ConfigError(f"{path} is a finder, which runs in onnx: use `picosam2 export onnx`")
+    finds = facts.get("kind") == FINDER
+    if finds and runtime == "onnx":
         made = export_finder(load_finder(path), out, facts)
-        print(f"{out}: {size(made.bytes)}, cells within {made.largest_difference:.1e} of PyTorch's")
-        return
-    export = getattr(import_module(f"picosam2.export.{runtime}"), f"export_{runtime}")
-    made = export(load_weights(path), out, facts)
-    print(f"{out}: {size(made.bytes)}, logits within {made.largest_difference:.1e} of PyTorch's")
+    elif finds and runtime != "litert":
+        raise ConfigError(
+            f"{path} is a finder, which runs in onnx, openvino and litert: use `picosam2 export "
+            "onnx` or `picosam2 export litert`"
+        )
+    else:
+        export = getattr(import_module(f"picosam2.export.{runtime}"), f"export_{runtime}")
+        made = export(load_finder(path) if finds else load_weights(path), out, facts)
+    answers = "cells" if finds else "logits"
+    print(f"{out}: {size(made.bytes)}, {answers} within {made.largest_difference:.1e} of PyTorch's")
 
 
 def _checked(
@@ -176,13 +192,14 @@ def _checked(
 ) -> Path:
     """The safetensors file to export, after everything was checked that costs no time."""
     from picosam2.errors import require
+    from picosam2.models.views import FINDER
     from picosam2.runtimes._silence import silenced
-    from picosam2.runtimes.weights import ENDINGS, find_weights
+    from picosam2.runtimes.weights import ENDINGS, find_weights, finder_file
 
     if out.suffix.lower() != ENDINGS[runtime]:
         raise ConfigError(f"{out} is no name for {article} file: end it in {ENDINGS[runtime]}")
     check_files(out)
-    path = find_weights(weights, "torch")
+    path = finder_file(weights, "torch") if weights == FINDER else find_weights(weights, "torch")
     needed = {"torch": "train", "safetensors": "train", "onnx": "train", **converters}
     with silenced():
         for module, extra in needed.items():

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from picosam2.models.finder import FinderConfig
     from picosam2.models.network import ModelConfig
 
 _LINE = 88  # characters; longer facts are taken apart or counted
@@ -30,7 +31,8 @@ def info(
         recipe: The network that this recipe trains.
     """
     from picosam2.errors import ConfigError, MissingExtraError, require
-    from picosam2.runtimes.weights import find_weights, read_facts, shipped
+    from picosam2.models.views import FINDER
+    from picosam2.runtimes.weights import find_weights, finder_file, read_facts, shipped
 
     if weights is not None and recipe is not None:
         raise ConfigError("weights have a network already: give --weights or --recipe, not both")
@@ -43,7 +45,7 @@ def info(
             weights = "default"
     facts = None
     if weights is not None:
-        path = find_weights(weights)
+        path = finder_file() if weights == FINDER else find_weights(weights)
         facts = read_facts(path)
         _print_facts(path, facts)
         print()
@@ -55,14 +57,21 @@ def info(
         print(f"the table of stages: {missing}")
 
 
-def _config(facts: dict[str, Any] | None, recipe: str | None) -> ModelConfig:
+def _config(facts: dict[str, Any] | None, recipe: str | None) -> ModelConfig | FinderConfig:
+    from picosam2._config import from_table
+    from picosam2.models.finder import FinderConfig
     from picosam2.models.network import ModelConfig, read_config
-    from picosam2.training.config import load_recipe
+    from picosam2.models.views import FINDER
+    from picosam2.training.config import load_finder_recipe, load_recipe, trains_finder
 
     if recipe is not None:
+        if trains_finder(recipe):
+            return load_finder_recipe(recipe).model
         return load_recipe(recipe).model
     if facts is None:
         return ModelConfig()
+    if facts.get("kind") == FINDER:
+        return from_table(FinderConfig, facts.get("model"), where="model")
     return read_config(facts.get("model"))
 
 
@@ -92,7 +101,7 @@ def _described(facts: dict[str, Any], indent: str) -> list[str]:
     return lines
 
 
-def _print_table(config: ModelConfig) -> None:
+def _print_table(config: ModelConfig | FinderConfig) -> None:
     from picosam2.cli._text import columns
     from picosam2.models.costs import stage_costs
 

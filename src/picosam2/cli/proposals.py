@@ -69,7 +69,7 @@ def proposals(
     check_files(json)
     check_sources((annotations, images))
     predictor = Predictor(weights, runtime=runtime, threads=threads)
-    opened = opened_finder(finder, threads) if "finder" in (method, against) else None
+    opened = opened_finder(finder, threads, runtime) if "finder" in (method, against) else None
     read = read_annotations(dataset, annotations, images)
     annotated = [image for image in read.images_to_measure() if image.instances][:limit]
     settings = Everything(

@@ -46,7 +46,8 @@ def quantize(
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, size
     from picosam2.errors import ConfigError, require
-    from picosam2.runtimes.weights import FINDER, find_weights, finder_file, read_facts
+    from picosam2.models.views import FINDER
+    from picosam2.runtimes.weights import find_weights, finder_file, read_facts
 
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out} is no name for an ONNX file: end it in .onnx")

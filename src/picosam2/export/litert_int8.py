@@ -17,18 +17,28 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2._files import atomic_write
+from picosam2.data.image_store import ImageStore
 from picosam2.data.store import Store
 from picosam2.errors import ConfigError, WeightsError, require
 from picosam2.export.device import PixelNetwork
 from picosam2.export.int8.calibration import choose_crops, sample_crops
+from picosam2.export.int8.finder import TOLERANCE as FINDER_TOLERANCE
+from picosam2.export.int8.finder import (
+    objectness_error,
+    objectness_of,
+    sample_views,
+    some_views,
+)
 from picosam2.export.int8.onnx_int8 import TOLERANCE, QuantizeError, answers, compare
 from picosam2.export.litert import convert
 from picosam2.export.onnx import described
 from picosam2.images import PAD_RGB
+from picosam2.models.finder import Finder
 from picosam2.models.network import PicoSAM2, without_guidance
 from picosam2.predictor import Predictor
 from picosam2.runtimes._silence import silenced
 from picosam2.runtimes.device_file import device_file
+from picosam2.runtimes.finder import LiteRtFinder
 from picosam2.runtimes.litert import LiteRtRuntime
 from picosam2.runtimes.torch import TorchRuntime
 
@@ -127,6 +137,79 @@ def export_litert_int8(
         relative_error=compared.relative_error,
         disagreement=compared.disagreement,
     )
+
+
+FINDER_FILE = {
+    "runtime": "litert",
+    "input": "(1, S, S, 3) int8: a view's RGB pixels, 0..255, less 128",
+    "output": "(1, 5, N) int8: cells; objectness as a logit, then four log-distances",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedFinderInt8:
+    """A finder's file that was written and compared."""
+
+    path: Path
+    bytes: int
+    views: int
+    """Views that the ranges are from."""
+    objectness_error: float
+    """Difference of objectness from PyTorch's, root mean square over the cells that count, on views
+    that were not calibrated on."""
+
+
+def export_finder_litert_int8(
+    model: Finder,
+    path: str | os.PathLike[str],
+    facts: Mapping[str, Any] | None = None,
+    config: LiteRtInt8Config | None = None,
+    *,
+    store: str | os.PathLike[str] | None = None,
+) -> ExportedFinderInt8:
+    """Write a finder for LiteRT in integers to `path`, like `export_litert_int8`.
+
+    Args:
+        model: the weights.
+        path: the file to write.
+        facts: what is known of the weights.
+        config: what to calibrate on; `samples` counts views.
+        store: an image store, whose training images set the ranges. Without one, altered views of
+            the bundled sample image do.
+
+    Raises:
+        MissingExtraError: the converter is not installed.
+        StoreError: no image store, or it lacks training or held-out images.
+        QuantizeError: the objectness is too far from PyTorch's to be of use.
+        WeightsError: the converter left something in floating point.
+    """
+    config = config or LiteRtInt8Config()
+    path, side = Path(path), model.config.input_size
+    metadata = described(model, facts or {})
+    metadata["preprocessing"] = {"order": "RGB", "range": [0, 255], "pad": PAD_RGB}
+    if store is None:
+        views = sample_views(side, config.samples, config.seed)
+        held_out = sample_views(side, config.samples, config.seed + 1)
+        metadata["quantization"] = {"views": "the bundled sample image, altered"}
+    else:
+        opened = ImageStore(store)
+        views = some_views(opened, side, config.samples, config.seed)
+        held_out = some_views(opened, side, config.samples, config.seed, held_out=True)
+        metadata["quantization"] = {"views": "an image store", "store": opened.fingerprint}
+    metadata["quantization"] |= {"samples": len(views), "seed": config.seed}
+    plain = convert(PixelNetwork(model))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(device_file(plain, described(model, facts or {}), FINDER_FILE))
+        expected = objectness_of(LiteRtFinder(temporary), held_out)
+        data = device_file(quantized(plain, views), metadata, FINDER_FILE)
+        temporary.write_bytes(data)
+        error = objectness_error(expected, objectness_of(LiteRtFinder(temporary), held_out))
+        if not error <= FINDER_TOLERANCE:
+            raise QuantizeError(
+                f"the INT8 finder's objectness is {error:.2f} away from the FP32 one: calibrate on "
+                "more samples, or on an image store"
+            )
+    return ExportedFinderInt8(path=path, bytes=len(data), views=len(views), objectness_error=error)
 
 
 def quantized(model: bytes, crops: npt.NDArray[np.uint8]) -> bytes:

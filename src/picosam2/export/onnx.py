@@ -27,11 +27,10 @@ from picosam2.images import MEAN, PAD_RGB, STD, without_warnings
 from picosam2.models.finder import Finder
 from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2
-from picosam2.models.views import REACH, STRIDES
+from picosam2.models.views import FINDER, REACH, STRIDES
 from picosam2.runtimes.metadata import METADATA_KEY, SCHEMA_VERSION
 from picosam2.runtimes.onnx_file import seal_onnx
 from picosam2.runtimes.ort import import_onnxruntime, session_options
-from picosam2.runtimes.weights import FINDER
 
 OPSET = 17
 """Old enough for the runtimes in use on devices, new enough for everything the network has."""
@@ -54,16 +53,21 @@ class Exported:
     """Of any logit, against PyTorch on random crops."""
 
 
-def described(model: PicoSAM2, facts: Mapping[str, Any]) -> dict[str, Any]:
+def described(model: PicoSAM2 | Finder, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The file's metadata: `facts` plus preprocessing, geometry and the network."""
-    return {
+    common = {
         **facts,
         "schema_version": SCHEMA_VERSION,
         "model": asdict(model.config),
         "input_size": model.config.input_size,
+        "preprocessing": {"order": "RGB", "mean": MEAN, "std": STD, "pad": PAD_RGB},
+    }
+    if isinstance(model, Finder):
+        return {**common, "kind": FINDER, "geometry": {"strides": STRIDES, "reach": REACH}}
+    return {
+        **common,
         "output_size": model.config.output_size,
         "channels": model.config.logits,
-        "preprocessing": {"order": "RGB", "mean": MEAN, "std": STD, "pad": PAD_RGB},
         "geometry": {
             "box_growth": geometry.BOX_GROWTH,
             "box_max_aspect": None,
@@ -104,17 +108,9 @@ def export_finder(
         ExportError: the file's cells differ from PyTorch's by more than `TOLERANCE`.
     """
     side = model.config.input_size
-    document = {
-        **(facts or {}),
-        "schema_version": SCHEMA_VERSION,
-        "kind": FINDER,
-        "model": asdict(model.config),
-        "input_size": side,
-        "preprocessing": {"order": "RGB", "mean": MEAN, "std": STD, "pad": PAD_RGB},
-        "geometry": {"strides": STRIDES, "reach": REACH},
-    }
     generator = torch.Generator().manual_seed(0)
     examples = {"image": torch.randn(2, 3, side, side, generator=generator)}
+    document = described(model, facts or {})
     return write_graph(fold_batchnorm(model), Path(path), examples, document)
 
 

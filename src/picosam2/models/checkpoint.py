@@ -23,6 +23,7 @@ from picosam2._files import atomic_write
 from picosam2.errors import CheckpointError, ConfigError, WeightsError
 from picosam2.models.finder import Finder, FinderConfig
 from picosam2.models.network import ModelConfig, PicoSAM2, read_config
+from picosam2.models.views import FINDER, gives_no_masks
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -120,22 +121,31 @@ def load_weights(path: str | os.PathLike[str], kind: type[ModelConfig] = ModelCo
     Raises:
         WeightsError: missing, damaged, of another project or of another architecture.
     """
-    return _load(path, lambda table: read_config(table, kind).build())
+    return _load(path, lambda table: read_config(table, kind).build(), finds=False)
 
 
 def load_finder(path: str | os.PathLike[str]) -> Finder:
     """The finder in a weights file, like `load_weights`, and with its errors."""
-    return _load(path, lambda table: from_table(FinderConfig, table, where="model").build())
+    return _load(
+        path, lambda table: from_table(FinderConfig, table, where="model").build(), finds=True
+    )
 
 
-def _load(path: str | os.PathLike[str], build: Callable[[Any], _Network]) -> _Network:
-    """The network that `build` makes of a weights file's model table, with the file's tensors."""
+def _load(
+    path: str | os.PathLike[str], build: Callable[[Any], _Network], *, finds: bool
+) -> _Network:
+    """The network that `build` makes of a weights file's model table, with the file's tensors.
+
+    `finds` says whether it is to be a finder.
+    """
     if not Path(path).exists():
         raise WeightsError(f"there are no weights at {path}: check the path")
     try:
         saved = read_tensors(path)
         if "model" not in saved.info:
             raise WeightsError(f"{path} names no model: a run keeps its weights.safetensors apart")
+        if not finds and saved.info.get("kind") == FINDER:
+            raise gives_no_masks(path)
         with torch.device("meta"):  # what a stranger's file describes takes no memory yet
             model = build(saved.info["model"])
         wanted = model.state_dict()

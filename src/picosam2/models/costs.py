@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from picosam2.models.finder import Finder
 from picosam2.models.network import PicoSAM2
 
 _FOLDED = (
@@ -37,7 +38,7 @@ class StageCost:
         return self.activations * size
 
 
-def stage_costs(model: PicoSAM2) -> list[StageCost]:
+def stage_costs(model: PicoSAM2 | Finder) -> list[StageCost]:
     """The costs of every stage of `model` at its own input size, in the order they run.
 
     The network runs once, on shapes alone: `model` is only read.

@@ -128,5 +128,10 @@ class Finder(nn.Module):
         """The parts of the network by name, in the order they run."""
         for number, stage in enumerate(self.encoder, 1):
             yield f"encoder {number}", stage
-        for name in ("lateral", "smooth", "coarsest", "towers", "heads"):
-            yield name, getattr(self, name)
+        for name in ("lateral", "smooth"):
+            for number, part in reversed([*enumerate(getattr(self, name), 1)]):
+                yield f"{name} {number}", part
+        yield "coarsest", self.coarsest
+        for name in ("towers", "heads"):
+            for number, part in enumerate(getattr(self, name), 1):
+                yield f"{name} {number}", part

@@ -10,13 +10,18 @@ Shape suffixes: B views, N cells of a view, S the view's side, K boxes.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from picosam2.errors import WeightsError
 from picosam2.geometry import Window
+
+FINDER = "finder"
+"""The name of the finder that ships, and the `kind` that the metadata of a finder states."""
 
 STRIDES = (8, 16, 32, 64)
 """Pixels of a view between the cells of each level."""
@@ -35,6 +40,14 @@ _MAX_PARTS = 32
 _FARTHEST = 4.0  # a log-distance is cut off here: 136 strides
 
 _Floats = npt.NDArray[np.float32]
+
+
+def gives_no_masks(path: str | os.PathLike[str]) -> WeightsError:
+    """The error where a finder's file is given and a segmenter's is needed."""
+    return WeightsError(
+        f"{path} is a finder, which gives boxes and no masks: use it with `picosam2 everything "
+        "--finder`"
+    )
 
 
 def whole_window(height: int, width: int) -> Window:

@@ -129,11 +129,6 @@ def read_weights(path: Path, name: str = "onnx") -> tuple[bytes, RuntimeInfo]:
         WeightsError: missing, damaged, not exported by this project, or a finder.
     """
     data, document = read_document(path)
-    if document.get("kind") == "finder":
-        raise WeightsError(
-            f"{path} is a finder, which gives boxes and no masks: use it with `picosam2 "
-            "everything --finder`"
-        )
     return data, RuntimeInfo.of_file(name, path, document)
 
 

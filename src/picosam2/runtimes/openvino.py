@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,51 @@ def import_openvino() -> ModuleType:
         del sys.modules[reporting]
 
 
+def open_request(
+    openvino: Any,
+    path: Path,
+    shapes_of: Callable[[Any], dict[str, list[int]]],
+    threads: int | None,
+    output: str,
+    wrong: str,
+) -> tuple[Any, dict[str, list[int]]]:
+    """A request that runs an ONNX file, and the shapes of its inputs by name.
+
+    Args:
+        openvino: the package.
+        path: the file.
+        shapes_of: gives the shapes that a model's inputs are to have; `ValueError` if it is of
+            another kind.
+        threads: threads of one inference; by default OpenVINO's choice, or fewer where the process
+            may not use all processors.
+        output: the output that the model must have.
+        wrong: what is wrong with the file if it cannot be run: "does not take ... to ...".
+
+    Raises:
+        WeightsError: OpenVINO cannot run it.
+    """
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    inference_threads = threads or default_threads()
+    if inference_threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = inference_threads
+    try:
+        core = openvino.Core()
+        model = core.read_model(path)
+        shapes = shapes_of(model)
+        model.reshape(shapes)
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        model.output(output)
+    except (RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"OpenVINO cannot run {path}, which {wrong} as it says, or is damaged: {error}"
+        ) from error
+    return request, shapes
+
+
 class OpenVinoRuntime(SessionPoolRuntime, OpenedFile):
     """OpenVINO on the CPU, in full precision (on some processors it would use bfloat16)."""
 
@@ -60,29 +106,13 @@ class OpenVinoRuntime(SessionPoolRuntime, OpenedFile):
         _, info = read_weights(path, "openvino")
         if info.metadata.normalizes:
             raise WeightsError(f"{path} is made for a sensor: give it to the runtime onnx")
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-        }
-        inference_threads = threads or default_threads()
-        if inference_threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = inference_threads
 
         def start() -> Session:
-            try:
-                core = openvino.Core()
-                model = core.read_model(path)
-                shapes = _input_shapes(model, info)
-                model.reshape(shapes)
-                request = core.compile_model(model, "CPU", settings).create_infer_request()
-                (image,) = (name for name in shapes if name != "guidance")
-                model.output("logits")
-            except (RuntimeError, ValueError) as error:
-                raise WeightsError(
-                    f"OpenVINO cannot run {path}, which does not take crops of {info.input_size} "
-                    f"pixels to logits as it says, or is damaged: {error}"
-                ) from error
+            request, shapes = open_request(
+                openvino, path, lambda model: _input_shapes(model, info), threads, "logits",
+                f"does not take crops of {info.input_size} pixels to logits",
+            )  # fmt: skip
+            (image,) = (name for name in shapes if name != "guidance")
 
             def run(
                 crop: npt.NDArray[np.uint8], guidance: npt.NDArray[np.float32] | None

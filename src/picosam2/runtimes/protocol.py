@@ -17,6 +17,7 @@ import numpy.typing as npt
 from picosam2._files import sha256_file
 from picosam2.errors import ImageError, WeightsError
 from picosam2.images import check_crops
+from picosam2.models.views import FINDER, gives_no_masks
 from picosam2.runtimes.metadata import WeightsMetadata, parse_document
 
 GUIDANCE_PLANES = 3
@@ -73,6 +74,8 @@ class RuntimeInfo:
         """
         try:
             read = document if isinstance(document, Mapping) else parse_document(document)
+            if read.get("kind") == FINDER:
+                raise gives_no_masks(path)
             metadata = WeightsMetadata.from_json(read)
         except WeightsError as error:
             raise WeightsError(

@@ -6,8 +6,9 @@ accelerators of phones and microcontrollers can run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,30 @@ Session: TypeAlias = Callable[
 Used by one thread at a time.
 """
 
+_Open = TypeVar("_Open")
+
+
+class SessionPool(Generic[_Open]):
+    """Sessions that one thread may use at a time: each of several threads has one of its own."""
+
+    def __init__(self, start: Callable[[], _Open]) -> None:
+        """`start` opens a session; one is opened now, so that what is wrong shows at once."""
+        self._start = start
+        self._idle = PerProcess(lambda: [start()])
+
+    @contextmanager
+    def session(self) -> Iterator[_Open]:
+        """A session for this thread alone, while it needs it."""
+        idle = self._idle()
+        try:
+            session = idle.pop()
+        except IndexError:  # all are at work, in other threads
+            session = self._start()
+        try:
+            yield session
+        finally:
+            idle.append(session)
+
 
 class SessionPoolRuntime:
     """Runs crops one by one. Each of several threads has a session while it needs one."""
@@ -31,8 +56,7 @@ class SessionPoolRuntime:
     def __init__(self, info: RuntimeInfo, start: Callable[[], Session]) -> None:
         """`start` opens a session; one is opened now, so that what is wrong shows at once."""
         self._info = info
-        self._start = start
-        self._idle = PerProcess(lambda: [start()])
+        self._pool = SessionPool(start)
 
     @property
     def info(self) -> RuntimeInfo:
@@ -44,19 +68,12 @@ class SessionPoolRuntime:
     ) -> npt.NDArray[np.float32]:
         """Like `Runtime.__call__`."""
         check_inputs(self._info, crops, guidance)
-        idle = self._idle()
-        try:
-            session = idle.pop()
-        except IndexError:  # all are at work, in other threads
-            session = self._start()
-        try:
+        with self._pool.session() as session:
             logits = np.stack(
                 [
                     session(crops[i : i + 1], None if guidance is None else guidance[i : i + 1])
                     for i in range(len(crops))
                 ]
             )
-        finally:
-            idle.append(session)
         check_logits(self._info, logits, len(crops))
         return logits

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from picosam2.errors import WeightsError, require
+from picosam2.models.views import FINDER
 from picosam2.runtimes.device_file import read_device_file
 from picosam2.runtimes.metadata import MAX_BYTES, METADATA_KEY, parse_document
-from picosam2.runtimes.onnx import OnnxRuntime, read_weights
-from picosam2.runtimes.protocol import Runtime
+from picosam2.runtimes.onnx import OnnxRuntime, read_document
+from picosam2.runtimes.protocol import Runtime, RuntimeInfo
 
 RUNTIMES = ("onnx", "torch", "openvino", "litert", "executorch")
 ENDINGS = {
@@ -28,28 +29,27 @@ DEVICE_FILES = {".tflite": "litert", ".pte": "executorch"}
 """File endings of `runtimes.device_file`, and the runtime of each. None ships with the package."""
 
 
-FINDER = "finder"
-"""The name of the finder that ships, and the `kind` that the metadata of a finder states."""
-
-
 def shipped() -> list[str]:
     """The names of the weights that come with the package and make masks; see `finder_file`."""
     folder = Path(str(resources.files("picosam2") / "assets" / "weights"))
     return sorted({path.stem for path in folder.glob("*.onnx")} - {FINDER})
 
 
-def finder_file(name: str | os.PathLike[str] = FINDER) -> Path:
-    """The file of the finder that ships, or a path as it is.
+def finder_file(name: str | os.PathLike[str] = FINDER, runtime: str = "onnx") -> Path:
+    """The file of the finder that ships, as a runtime takes it, or a path as it is.
 
     Raises:
         WeightsError: there is no such file.
     """
     path = Path(name)
     if str(name) == FINDER:
-        path = Path(str(resources.files("picosam2") / "assets" / "weights" / f"{FINDER}.onnx"))
-        if not path.is_file():
+        files = shipped_files(FINDER)
+        if not files:
             raise WeightsError("this build of picosam2 ships no finder: use the grid of clicks")
-    if path.suffix.lower() != ".onnx":
+        if runtime not in files:
+            raise WeightsError(f"the finder does not come for {runtime}: use {' or '.join(files)}")
+        return files[runtime]
+    if not path.suffix:
         raise WeightsError(f"there is no finder named {name}: use {FINDER}, or a path to a file")
     if not path.is_file():
         raise WeightsError(f"there are no weights at {path}: check the path")
@@ -149,7 +149,10 @@ def read_facts(path: Path) -> dict[str, Any]:
     if suffix in DEVICE_FILES:
         return read_device_file(path, DEVICE_FILES[suffix]).facts
     if suffix != ".safetensors":
-        return dict(read_weights(path)[1].facts)
+        _, document = read_document(path)
+        if document.get("kind") != FINDER:
+            RuntimeInfo.of_file("onnx", path, document)
+        return document
     try:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")

@@ -132,7 +132,8 @@ def everything(
     if chosen.method == "grid":
         answers = answers_by_clicks(predictor, pixels, chosen, progress)
     else:
-        finder = finder or opened_finder(chosen.finder)
+        name = predictor.runtime.info.name
+        finder = finder or opened_finder(chosen.finder, runtime=name)
         answers = answers_by_finder(predictor, finder, pixels, chosen, progress)
     answers.sort(key=lambda answer: -answer.score)
     kept = different(

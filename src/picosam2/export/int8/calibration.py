@@ -166,13 +166,13 @@ def sample_crops(predictor: Predictor, count: int, seed: int) -> Crops:
             y, x = np.argwhere(chosen.mask)[rng.integers(np.count_nonzero(chosen.mask))].tolist()
             ladder = predictor.click_windows(Point(x + 0.5, y + 0.5), height, width)
             window = ladder[int(rng.integers(len(ladder)))]
-        crop = _recolored(geometry.crop(image, window, size), rng)
+        crop = recolored(geometry.crop(image, window, size), rng)
         pixels[row] = crop[:, ::-1] if rng.random() < 0.5 else crop
     channels = np.where(by_box, BOX_CHANNEL, CLICK_CHANNEL)
     return Crops(pixels, np.minimum(channels, info.channels - 1))
 
 
-def _recolored(crop: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def recolored(crop: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """`crop` (S, S, 3) uint8 with another exposure, contrast and tint."""
     values = (crop / 255.0) ** rng.uniform(0.6, 1.7)
     values = 0.5 + (values - 0.5) * rng.uniform(0.6, 1.5)

@@ -22,14 +22,20 @@ from picosam2.export.int8.calibration import (
     Crops,
     observe,
     ranges,
+    recolored,
 )
 from picosam2.export.int8.onnx_int8 import QuantizeError, described, is_int8, quantize_graph
+from picosam2.geometry import Window
+from picosam2.io.sample_image import sample
 from picosam2.models.views import part_windows, whole_window
-from picosam2.runtimes.finder import OnnxFinder
+from picosam2.runtimes.finder import BoxFinder, OnnxFinder
 from picosam2.runtimes.onnx_file import seal_onnx
 
 _COUNTED = 0.1  # objectness from which on a cell is compared
-_TOLERANCE = 0.1  # of objectness, root mean square, at which a file is still written
+_SHIFT = 0.05  # of the sample's views: spread of their place, as a share of their side
+
+TOLERANCE = 0.1
+"""Error of objectness, root mean square, at which a file is still written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +90,20 @@ def quantize_finder(
         crops = Crops(some_views(store, size, config.samples, config.seed), np.zeros(0, np.int64))
         held_out = some_views(store, size, config.samples // 2, config.seed, held_out=True)
         histograms = observe(model, crops, threads=threads, progress=progress)
-        expected = _answers(before, held_out)
+        expected = objectness_of(before, held_out)
         graphs: dict[str, onnx.ModelProto] = {}
         tried: dict[str, float] = {}
         wanted = tuple(METHODS) if config.method == AUTO else (config.method,)
         for number, method in enumerate(wanted, 1):
             graphs[method] = quantize_graph(model, ranges(histograms, method), crops)
             onnx.save(described(graphs[method], before.info.facts, {}), temporary)
-            tried[method] = _error(
-                expected, _answers(OnnxFinder(temporary, threads=threads), held_out)
+            tried[method] = objectness_error(
+                expected, objectness_of(OnnxFinder(temporary, threads=threads), held_out)
             )
             if progress:
                 progress(number, len(wanted), what="comparing")
         method = min(tried, key=lambda name: tried[name])
-        if not tried[method] <= _TOLERANCE:
+        if not tried[method] <= TOLERANCE:
             raise QuantizeError(
                 f"the INT8 finder's objectness is {tried[method]:.2f} away from the FP32 one: "
                 "calibrate on more samples, or by another method"
@@ -148,8 +154,27 @@ def some_views(
     return np.stack(views)
 
 
-def _answers(finder: OnnxFinder, views: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Objectness (B, N) of every cell."""
+def sample_views(size: int, count: int, seed: int) -> npt.NDArray[np.uint8]:
+    """Views (N, S, S, 3) of the bundled sample image, for where there is no image store.
+
+    Half show all of it and half a part; each has a place, exposure, contrast and tint of its own.
+    """
+    rng = np.random.default_rng(seed)
+    image = sample()
+    height, width = image.shape[:2]
+    whole, parts = whole_window(height, width), part_windows(height, width)
+    views = []
+    for number in range(count):
+        window = parts[int(rng.integers(len(parts)))] if number % 2 else whole
+        x, y = rng.normal(0, _SHIFT, 2) * window.width
+        window = Window(window.x0 + x, window.y0 + y, window.x1 + x, window.y1 + y)
+        view = recolored(geometry.crop(image, window.scaled(rng.uniform(0.7, 1.1)), size), rng)
+        views.append(view[:, ::-1] if rng.random() < 0.5 else view)
+    return np.stack(views)
+
+
+def objectness_of(finder: BoxFinder, views: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Objectness (B, N) of every cell of views (B, S, S, 3)."""
     cells = np.concatenate(
         [finder(views[start : start + 8])[:, 0] for start in range(0, len(views), 8)]
     )
@@ -157,7 +182,7 @@ def _answers(finder: OnnxFinder, views: npt.NDArray[np.uint8]) -> npt.NDArray[np
     return objectness
 
 
-def _error(expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float:
+def objectness_error(expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float:
     """Root mean square difference, where either counts."""
     counts = np.maximum(expected, got) >= _COUNTED
     return float(np.sqrt(np.mean((expected - got)[counts] ** 2))) if counts.any() else 0.0

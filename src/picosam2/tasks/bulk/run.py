@@ -114,7 +114,7 @@ def segment_many(
     settings = {"weights": sha256, "tolerance": tolerance} | ({"flip": True} if flip else {})
     finder = None
     if source.everything is not None and source.everything.method == "finder":
-        finder = opened_finder(source.everything.finder, 1)
+        finder = opened_finder(source.everything.finder, 1, runtime)
         settings["finder"] = finder.info.weights_sha256
     kind = CocoJournal if plan.file else FolderJournal
     problems = [*unreadable, *missing]
