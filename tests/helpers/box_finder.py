@@ -31,10 +31,14 @@ def cells_of(boxes: list[tuple[float, float, float, float]], size: int) -> np.nd
 
 
 class PatchFinder:
-    """Finds the patches that differ from the most frequent color beside the padding."""
+    """Finds the patches that differ from the most frequent color beside the padding.
 
-    def __init__(self, size: int = 128) -> None:
+    Its boxes are larger than the patches by the share `loose` on every side.
+    """
+
+    def __init__(self, size: int = 128, *, loose: float = 0.0) -> None:
         self.input_size = size
+        self.loose = loose
         self.batches: list[int] = []
 
     def __call__(self, views: np.ndarray) -> np.ndarray:
@@ -54,5 +58,6 @@ class PatchFinder:
                 continue
             x0, y0, x1, y1 = masks.bbox(labels == number) or (0, 0, 0, 0)
             if min(x1 - x0, y1 - y0) > 2 and 2 * count > (x1 - x0) * (y1 - y0):  # no seam
-                boxes.append((float(x0), float(y0), float(x1), float(y1)))
+                more_x, more_y = self.loose * (x1 - x0), self.loose * (y1 - y0)
+                boxes.append((x0 - more_x, y0 - more_y, x1 + more_x, y1 + more_y))
         return cells_of(boxes, self.input_size)

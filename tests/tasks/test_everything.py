@@ -181,6 +181,7 @@ def test_thinning_is_greedy(rows: list[tuple[int, int, int, int]]) -> None:
     [
         {"method": "guess"},
         {"max_boxes": 0},
+        {"second_looks": -1},
         {"points_per_side": 0},
         {"points_per_batch": 0},
         {"max_masks": 0},

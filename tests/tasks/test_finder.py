@@ -69,12 +69,48 @@ def test_an_image_of_one_color_has_no_objects(size: tuple[int, int]) -> None:
 
 def test_settings_limit_what_is_looked_at_and_kept() -> None:
     runtime, progress = ColorRuntime(), Recorded()
-    settings = dataclasses.replace(SETTINGS, max_boxes=2, points_per_batch=1)
+    settings = dataclasses.replace(SETTINGS, max_boxes=2, points_per_batch=1, second_looks=0)
     everything(IMAGE, Predictor(runtime), settings, finder=PatchFinder(), progress=progress)
     assert runtime.batches == [1, 1]
     assert progress.counts == [(1, 2), (2, 2)]
     assert len(results_of(IMAGE, dataclasses.replace(SETTINGS, max_masks=1))) == 1
     assert results_of(IMAGE, dataclasses.replace(SETTINGS, pred_iou_thresh=1.0)) == []
+
+
+def test_the_best_masks_are_looked_at_again_by_their_own_boxes() -> None:
+    def closeness(looks: int) -> tuple[float, list[tuple[int, int]]]:
+        """How near the results' boxes are to the objects', and the progress."""
+        progress = Recorded()
+        results = everything(
+            IMAGE,
+            Predictor(ColorRuntime()),
+            dataclasses.replace(SETTINGS, second_looks=looks),
+            finder=PatchFinder(loose=0.15),
+            progress=progress,
+        )
+        truths = [masks.bbox(truth) for truth in TRUTH.values()]
+        prompts = [r.prompt.box for r in results if r.prompt.box is not None]
+        boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in prompts])
+        best = [masks.box_iou(np.array(truth, float), boxes).max() for truth in truths]
+        return float(np.mean(best)), progress.counts
+
+    loose, counts = closeness(0)
+    close, more_counts = closeness(15)
+    assert close > loose + 0.1
+    done, total = more_counts[-1]
+    assert done == total > counts[-1][1]
+
+
+def test_a_second_look_that_is_worse_does_not_count() -> None:
+    class Forgetful(ColorRuntime):
+        """Answers nothing once it has seen a batch."""
+
+        def __call__(self, crops: np.ndarray, guidance: np.ndarray | None = None) -> np.ndarray:
+            logits = super().__call__(crops, guidance)
+            return logits if len(self.batches) == 1 else np.full_like(logits, -8)
+
+    results = everything(IMAGE, Predictor(Forgetful()), SETTINGS, finder=PatchFinder())
+    assert len(results) == len(results_of(IMAGE))
 
 
 def test_large_images_are_answered_at_full_size() -> None:

@@ -24,7 +24,8 @@ def everything(
     *images: Annotated[Path, Parameter(name="IMAGE", allow_leading_hyphen=True)],
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
-    max_boxes: Count = 150,
+    max_boxes: Count = 100,
+    second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 15,
     points_per_side: Count = 24,
     points_per_batch: Count = 64,
     pred_iou_thresh: Share | None = None,
@@ -56,6 +57,8 @@ def everything(
         method: What finds objects: the finder, or a grid of clicks.
         finder: The finder's weights: the name of those that ship, or a file.
         max_boxes: Look at so many boxes of the finder, at most.
+        second_looks: Of the finder: look at so many of the best masks once more, by their own
+            boxes.
         points_per_side: Of the grid: clicks along each side of the image. More find smaller
             objects, and the time grows with the square.
         points_per_batch: Clicks or boxes that go through the network together; fewer take less
@@ -63,7 +66,7 @@ def everything(
         pred_iou_thresh: Drop masks with a lower predicted IoU; by default 0.4, or 0.7 of the grid.
         stability_score_thresh: Drop masks that depend more on their threshold.
         stability_score_offset: How far that score moves the threshold, in logits.
-        box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.75, or 0.9 of
+        box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.65, or 0.9 of
             the grid.
         mask_nms_thresh: Of masks with a higher IoU, keep the best one.
         crop_n_layers: Of the grid: further grids with windows half as wide each time. One finds
@@ -84,6 +87,7 @@ def everything(
         method=method,
         finder=finder,
         max_boxes=max_boxes,
+        second_looks=second_looks,
         points_per_side=points_per_side,
         points_per_batch=points_per_batch,
         pred_iou_thresh=pred_iou_thresh,

@@ -25,7 +25,8 @@ def proposals(
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
     against: Annotated[Literal["finder", "grid"] | None, Parameter()] = None,
-    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 150,
+    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 100,
+    second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 15,
     points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 24,
     crop_n_layers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     pred_iou_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
@@ -50,6 +51,8 @@ def proposals(
         finder: The finder's weights: the name of those that ship, or a file.
         against: Measure the other method, too, on the same images in the same run.
         max_boxes: Look at so many boxes of the finder, at most.
+        second_looks: Of the finder: look at so many of the best masks once more, by their own
+            boxes.
         points_per_side: Of the grid: clicks along each side of the image.
         crop_n_layers: Of the grid: further grids with windows half as wide each time.
         pred_iou_thresh: Drop masks with a lower predicted IoU.
@@ -76,6 +79,7 @@ def proposals(
         method=method,
         finder=finder,
         max_boxes=max_boxes,
+        second_looks=second_looks,
         points_per_side=points_per_side,
         crop_n_layers=crop_n_layers,
         pred_iou_thresh=pred_iou_thresh,

@@ -37,10 +37,9 @@ class Answer:
 
 def inside(logits: Logits, window: Window, height: int, width: int) -> Mask:
     """A window's mask (S, S) without what lies in the padding around the image."""
-    side = len(logits)
-    centers = window.to_image(np.arange(side)[:, None] + np.full((1, 2), 0.5), side)
-    columns, rows = ((centers > 0) & (centers < (width, height))).T
-    seen: Mask = (logits > 0) & rows[:, None] & columns
+    seen: Mask = np.zeros(logits.shape, np.bool_)
+    part = geometry.inside(window, height, width, len(logits))
+    np.greater(logits[part], 0, out=seen[part])
     return seen
 
 

@@ -25,7 +25,7 @@ Method: TypeAlias = Literal["finder", "grid"]
 METHODS: Final = get_args(Method)
 
 _PRED_IOU: Final[dict[str, float]] = {"finder": 0.4, "grid": 0.7}
-_BOX_NMS: Final[dict[str, float]] = {"finder": 0.75, "grid": 0.9}
+_BOX_NMS: Final[dict[str, float]] = {"finder": 0.65, "grid": 0.9}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,10 @@ class Everything:
     the image, each of which the segmenter answers."""
     finder: str = "finder"
     """The weights of the finder: the name of those that ship, or a file."""
-    max_boxes: int = 150
+    max_boxes: int = 100
     """So many boxes of the finder are looked at, at most, the best ones."""
+    second_looks: int = 15
+    """Of the finder: so many of the best masks are looked at once more, by their own boxes."""
     points_per_side: int = 24
     """Of the grid: clicks along each side of the image; windows of more than the smallest size have
     fewer."""
@@ -78,7 +80,7 @@ class Everything:
                 raise ConfigError(f"{name} must lie within 0 and 1, not {value}")
         if not 0 <= self.stability_score_offset < 32:
             raise ConfigError("stability_score_offset must lie within 0 and 32 logits")
-        for name in ("crop_n_layers", "min_mask_region_area"):
+        for name in ("crop_n_layers", "min_mask_region_area", "second_looks"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, not {getattr(self, name)}")
 

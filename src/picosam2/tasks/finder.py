@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,12 @@ import numpy.typing as npt
 
 from picosam2 import geometry, masks
 from picosam2._progress import Progress
+from picosam2.geometry import ImageOrPyramid, Pyramid, pixels_of
 from picosam2.models.views import decode, part_windows, thinned, whole_window
 from picosam2.predictor import BOX_CHANNEL, Predictor
 from picosam2.prompts import Box
 from picosam2.runtimes.finder import BoxFinder
-from picosam2.tasks.answers import Answer, Image, image_box, inside
+from picosam2.tasks.answers import Answer, Image, corners, image_box, inside
 
 if TYPE_CHECKING:
     from picosam2.tasks.everything import Everything
@@ -38,23 +40,23 @@ class FoundBoxes:
 
 
 def find_boxes(
-    image: Image,
+    image: ImageOrPyramid,
     finder: BoxFinder,
     *,
     most: int = 150,
     overlap: float = 0.75,
     parts: bool = True,
 ) -> FoundBoxes:
-    """The boxes of an image (H, W, 3) RGB uint8 that may hold an object.
+    """The boxes of an image that may hold an object.
 
     Args:
-        image: the image.
+        image: the image, (H, W, 3) RGB uint8, or its pyramid.
         finder: what finds them.
         most: so many at most.
         overlap: of boxes with a higher IoU the best is kept.
         parts: look at parts of the image, too, where small objects are larger.
     """
-    height, width = image.shape[:2]
+    height, width = pixels_of(image).shape[:2]
     windows = [whole_window(height, width), *(part_windows(height, width) if parts else ())]
     size = finder.input_size
     cells = [
@@ -74,36 +76,87 @@ def answers_by_finder(
     chosen: Everything,
     progress: Progress | None,
 ) -> list[Answer]:
-    """What the windows of the finder's boxes show, where it is good enough, in no order."""
-    height, width = image.shape[:2]
-    proposed = find_boxes(image, finder, most=chosen.max_boxes, overlap=chosen.box_overlap)
-    answers: list[Answer] = []
-    for start in range(0, len(proposed), chosen.points_per_batch):
-        some = slice(start, start + chosen.points_per_batch)
-        boxes = [Box(*corners) for corners in proposed.boxes[some].tolist()]
-        windows = [predictor.box_window(box) for box in boxes]
+    """What the windows of the finder's boxes show, where it is good enough, in no order.
+
+    The best masks are looked at once more, through the window of their own box: it lies closer to
+    the object than the finder's, and the network is best at such boxes.
+    """
+    pyramid = Pyramid(image)
+    proposed = find_boxes(pyramid, finder, most=chosen.max_boxes, overlap=chosen.box_overlap)
+    places = [
+        _Place(Box(*edges), objectness)
+        for edges, objectness in zip(
+            proposed.boxes.tolist(), proposed.objectness.tolist(), strict=True
+        )
+    ]
+    seen = _look(predictor, pyramid, places, chosen, progress)
+    ranked = sorted(seen, key=lambda place: -seen[place].answer.score)
+    own_boxes = np.array([corners(seen[place].box) for place in ranked]).reshape(-1, 4)
+    again = [
+        ranked[i] for i in thinned(own_boxes, chosen.mask_nms_thresh, chosen.second_looks).tolist()
+    ]
+    closer = [_Place(seen[place].box, places[place].objectness) for place in again]
+    answers = {place: first.answer for place, first in seen.items()}
+    for i, second in _look(predictor, pyramid, closer, chosen, progress, done=len(places)).items():
+        if second.answer.score > answers[again[i]].score:
+            answers[again[i]] = second.answer
+    return list(answers.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A box to look at, and the objectness that the finder gave it."""
+
+    box: Box
+    objectness: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """The answer of a place, and the tight box around its mask."""
+
+    answer: Answer
+    box: Box
+
+
+def _look(
+    predictor: Predictor,
+    image: Pyramid,
+    places: Sequence[_Place],
+    chosen: Everything,
+    progress: Progress | None,
+    *,
+    done: int = 0,
+) -> dict[int, _Seen]:
+    """What the box windows of some places show, where it is good enough, by the place's number.
+
+    `done` is the number of windows that were looked through before.
+    """
+    height, width = image.image.shape[:2]
+    seen: dict[int, _Seen] = {}
+    for start in range(0, len(places), chosen.points_per_batch):
+        some = places[start : start + chosen.points_per_batch]
+        windows = [predictor.box_window(place.box) for place in some]
         maps = predictor.window_logits(image, windows, BOX_CHANNEL)
-        predicted = predictor.box_scores(maps, windows, height, width)
-        for box, window, logits, objectness, score in zip(
-            boxes,
-            windows,
-            maps,
-            proposed.objectness[some].tolist(),
-            predicted.tolist(),
-            strict=True,
+        predicted = predictor.box_scores(maps, windows, height, width).tolist()
+        for number, (place, window, logits, score) in enumerate(
+            zip(some, windows, maps, predicted, strict=True), start
         ):
-            expected = combined(objectness, score)
+            expected = combined(place.objectness, score)
             if expected < chosen.least_iou:
                 continue
-            stability = masks.stability(logits, chosen.stability_score_offset)
-            if stability < chosen.stability_score_thresh:
+            if (
+                masks.stability(logits, chosen.stability_score_offset)
+                < chosen.stability_score_thresh
+            ):
                 continue
-            if image_box(inside(logits, window, height, width), window, height, width) is None:
-                continue
-            answers.append(Answer(box, window, logits.copy(), expected))
+            own = image_box(inside(logits, window, height, width), window, height, width)
+            if own is not None:
+                answer = Answer(place.box, window, logits.copy(), expected)
+                seen[number] = _Seen(answer, own)
         if progress:
-            progress(min(some.stop, len(proposed)), len(proposed))
-    return answers
+            progress(done + min(start + len(some), len(places)), done + len(places))
+    return seen
 
 
 def combined(objectness: float, predicted: float) -> float:
