@@ -113,7 +113,8 @@ class LiteRtRuntime(SessionPoolRuntime, OpenedFile):
                     planes = np.zeros(expected[1], np.float32)
                     if guidance is not None:
                         planes[:] = guidance.transpose(0, 2, 3, 1)
-                return interpreter(crop, planes)[0].transpose(2, 0, 1)
+                logits: npt.NDArray[np.float32] = interpreter(crop, planes)[0]
+                return logits.transpose(2, 0, 1)
 
             return run
 
