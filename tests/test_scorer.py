@@ -156,6 +156,11 @@ def test_scores_stay_within_zero_and_one() -> None:
         {"start": 1.0},
         {"start": "first"},
         {"start": True},
+        {"patience": -0.1},
+        {"patience": 1.5},
+        {"patience": float("nan")},
+        {"patience": "much"},
+        {"patience": True},
     ],
 )
 def test_foreign_scorers_are_refused(change: dict[str, Any]) -> None:
@@ -176,9 +181,13 @@ def test_features_that_are_not_known_count_as_their_mean() -> None:
 
 
 def test_a_start_survives_json() -> None:
-    scorer = replace(random_scorer(), start=2)
-    assert Scorer.from_json(json.loads(json.dumps(scorer.to_json()))).start == 2
-    assert "start" not in random_scorer().to_json()
+    scorer = replace(random_scorer(), start=2, patience=0.2)
+    written = json.loads(json.dumps(scorer.to_json()))
+    read = Scorer.from_json(written)
+    assert (read.start, read.patience) == (2, 0.2)
+    del written["patience"]  # as files were written before the patience was fitted
+    assert Scorer.from_json(written).patience == PATIENCE == 0.05
+    assert {"start", "patience"}.isdisjoint(random_scorer().to_json())
 
 
 def test_a_ladder_that_was_looked_through_has_all_features() -> None:
@@ -204,19 +213,21 @@ def test_without_a_start_all_windows_are_wanted_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "order"),
+    ("patience", "scores", "order"),
     [
-        ((0.88, 0.6, 0.9), [1, 2, 0]),
-        ((0.56, 0.6, 0.62), [1, 2]),
-        ((0.54, 0.6, 0.5), [1]),
-        ((0.58, 0.6, 0.5), [1, 0]),
+        (0.05, (0.88, 0.6, 0.9), [1, 2, 0]),
+        (0.05, (0.56, 0.6, 0.62), [1, 2]),
+        (0.05, (0.54, 0.6, 0.5), [1]),
+        (0.05, (0.58, 0.6, 0.5), [1, 0]),
+        (0, (0.58, 0.6, 0.5), [1]),
+        (0.15, (0.58, 0.6, 0.5), [1, 0, 2]),
+        (1, (0.01, 0.99, 0.02), [1, 2, 0]),
     ],
 )
 def test_a_window_is_looked_through_if_it_promises_nearly_as_much_as_the_best(
-    scores: tuple[float, ...], order: list[int]
+    patience: float, scores: tuple[float, ...], order: list[int]
 ) -> None:
-    assert PATIENCE == 0.05
-    scorer = Scorer.from_json({**fixed_scores(*scores), "start": 1})
+    scorer = Scorer.from_json({**fixed_scores(*scores), "start": 1, "patience": patience})
     climbed = Ladder(ladder(20, 40, 80), 300, 400, scorer)
     seen = []
     while places := climbed.wanted():

@@ -32,7 +32,7 @@ SCORER_LAYERS = ("mean", "scale", "hidden", "hidden_bias", "out", "out_bias")
 """The arrays that a scorer is made of."""
 
 PATIENCE = 0.05
-"""A window is worth a look if the IoU expected of it is above the best one's less this."""
+"""The patience of scorers that were fitted before it was fitted, too."""
 
 _ALONE = FEATURES.index("agree_larger")  # so many are measured of each candidate alone
 _LARGER, _SMALLER, _GROWS = range(_ALONE, len(FEATURES))
@@ -153,6 +153,9 @@ class Scorer:
     start: int | None = None
     """The window that a click is looked at first, if the scorer was fitted to predict from some of
     the windows what others will give; see `Ladder`."""
+    patience: float = PATIENCE
+    """With a `start`: a window is worth a look if the IoU expected of it is above the best one's
+    less this, 0..1."""
 
     @property
     def candidates(self) -> int:
@@ -172,8 +175,8 @@ class Scorer:
         layers = {
             name: np.round(getattr(self, name).astype(float), 6).tolist() for name in SCORER_LAYERS
         }
-        start = {} if self.start is None else {"start": self.start}
-        return {**layers, **start, "features": list(FEATURES)}
+        few = {} if self.start is None else {"start": self.start, "patience": self.patience}
+        return {**layers, **few, "features": list(FEATURES)}
 
     @classmethod
     def from_json(cls, table: Any) -> Scorer:
@@ -183,7 +186,9 @@ class Scorer:
                 raise ValueError("it measures other features")
             with np.errstate(over="ignore"):  # it is infinite then, and refused below
                 layers = {name: np.array(table[name], np.float32) for name in SCORER_LAYERS}
-            scorer = cls(**layers, start=table.get("start"))
+            scorer = cls(
+                **layers, start=table.get("start"), patience=table.get("patience", PATIENCE)
+            )
             inputs = len(scorer.mean)
             if (
                 inputs != scorer.candidates * len(FEATURES)
@@ -199,6 +204,8 @@ class Scorer:
                 type(scorer.start) is not int or not 0 <= scorer.start < scorer.candidates
             ):
                 raise ValueError("it starts with a window that it does not know")
+            if type(scorer.patience) not in (int, float) or not 0 <= scorer.patience <= 1:
+                raise ValueError("its patience is not within 0..1")
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"the weights file holds a scorer that cannot be used: {error}"
@@ -210,7 +217,7 @@ class Ladder:
     """A click's windows, and what those that the network has looked through say of all of them.
 
     With a scorer that has a `start`, that window comes first. Then comes the one that the scorer
-    expects most of, as long as this is more than the best one's predicted IoU less `PATIENCE`.
+    expects most of, as long as this is more than the best one's predicted IoU less its patience.
     Otherwise all windows are looked through at once.
     """
 
@@ -250,7 +257,7 @@ class Ladder:
         scores = self.scores()
         next_place = max(missing, key=lambda place: scores[place])
         best = max(scores[place] for place in self.logits)
-        return [next_place] if scores[next_place] > best - PATIENCE else []
+        return [next_place] if scores[next_place] > best - self._scorer.patience else []
 
     def missing(self) -> list[int]:
         """The places of the windows that were not looked through."""

@@ -308,7 +308,7 @@ def _fit_scorers(
     file = run.files.work / "after.onnx"
     export_onnx(model, file, facts)
     predictor = _open(file, threads)
-    config = ScorerConfig()
+    config = ScorerConfig(epochs=(30, 80, 200))  # the examples are few
     share = min(_CLICKED / max(own.masks, 1), 1.0)
     images = spread(own.trained, max(round(share * len(own.trained)), 2))
     before = predictor.runtime.info.metadata.scorers

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 from picosam2 import geometry
 from picosam2.errors import WeightsError
-from picosam2.scorer import SCORER_LAYERS, Scorer
+from picosam2.scorer import PATIENCE, SCORER_LAYERS, Scorer
 
 METADATA_KEY: Final = "picosam2"
 """Where ONNX and safetensors files keep the JSON text."""
@@ -237,6 +237,13 @@ def weights_schema() -> dict[str, Any]:
                 "type": "integer",
                 "minimum": 0,
                 "description": "The window that a click is looked at first; missing: all at once.",
+            },
+            "patience": {
+                "type": "number",
+                "minimum": 0,
+                "maximum": 1,
+                "default": PATIENCE,
+                "description": "How far below the best IoU a window is still looked through.",
             },
         },
     }

@@ -12,9 +12,9 @@ prediction looks through few of them (`scorer.Ladder`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +31,13 @@ from picosam2.evaluation.protocols import make_item
 from picosam2.images import load_image
 from picosam2.predictor import BOX_CHANNEL, CLICK_CHANNEL, Candidate, Predictor
 from picosam2.prompts import Point
-from picosam2.scorer import FEATURES, PATIENCE, Scorer, features
+from picosam2.scorer import FEATURES, PATIENCE, SCORER_LAYERS, Scorer, features
 
 Floats = npt.NDArray[np.float32]
 
 _FURTHER_RATE = 1e-3  # of a scorer that is fitted further
 _MARGIN = 0.002  # of mIoU: candidates that are chosen no worse than this are chosen alike
+_MOST_LOST = 0.005  # of mIoU, where one third of the windows is the best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +52,17 @@ class ScorerConfig:
     """Jitter of the second box of each object."""
     hidden: int = 32
     """Width of the hidden layer."""
-    epochs: tuple[int, ...] = (30, 80, 200)
+    epochs: tuple[int, ...] = (30, 80)
     """Passes over the examples; of several, the one that chooses best in cross-validation."""
     weight_decay: float = 3e-3
     """AdamW's weight decay; the examples are few."""
-    few_windows: bool = False
-    """Fit a scorer of clicks that says which window to look through next and when to stop: a click
-    takes about a third of the windows, and small objects lose (docs/click.md)."""
+    members: int = 2
+    """Perceptrons that a scorer of clicks is the mean of, fitted from different first weights."""
+    few_windows: bool = True
+    """Fit a scorer of clicks that says which window to look through next and when to stop, which
+    takes about half of the windows (docs/click.md)."""
+    patiences: tuple[float, ...] = (0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
+    """With `few_windows`, the patiences that are tried; see `fit`."""
     whole: float = 0.3
     """With `few_windows`, the share of the clicks, drawn anew in each step, that are seen through
     all of their windows; the others are seen through some."""
@@ -67,10 +72,16 @@ class ScorerConfig:
     """Seed of the clicks, the jitter and the weights."""
 
     def __post_init__(self) -> None:
-        if not self.epochs or min(self.clicks, self.hidden, *self.epochs) < 1 or self.folds < 2:
-            raise ConfigError("`clicks`, `hidden` and `epochs` must be at least 1, `folds` 2")
-        if not 0 <= self.whole <= 1:
-            raise ConfigError("`whole` is a share, 0..1")
+        if (
+            not self.epochs
+            or min(self.clicks, self.hidden, self.members, *self.epochs) < 1
+            or self.folds < 2
+        ):
+            raise ConfigError(
+                "`clicks`, `hidden`, `members` and `epochs` must be at least 1, `folds` 2"
+            )
+        if not 0 <= self.whole <= 1 or not all(0 <= patience <= 1 for patience in self.patiences):
+            raise ConfigError("`whole` is a share, 0..1, and so is each of `patiences`")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +105,9 @@ class Fitted:
     """Mean number of windows that it looks through."""
     best: float
     """Mean IoU of the best candidates by truth."""
+    by_window: tuple[float, ...]
+    """`chosen` of the clicks whose best window is a small, a middle or a large one; NaN without
+    any."""
     spearman: float
     """Rank correlation of the chosen candidate's predicted and true IoU."""
     calibration_error: float
@@ -103,6 +117,11 @@ class Fitted:
         names = ("chosen", "looks", "best", "spearman", "calibration_error")
         numbers = {name: float(getattr(self, name)) for name in names}
         return {name: None if math.isnan(x) else x for name, x in numbers.items()}
+
+    def loses_against(self, other: Fitted) -> bool:
+        """Whether it chooses worse in all, or more than a little worse in one of `by_window`."""
+        parts = zip(self.by_window, other.by_window, strict=True)
+        return self.chosen < other.chosen or any(mine < its - _MOST_LOST for mine, its in parts)
 
 
 def collect(
@@ -179,10 +198,33 @@ def _examples(entries: Sequence[tuple[Floats, list[float], int, float]]) -> Exam
 
 
 def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
-    """A scorer fitted on all examples, with the scores that cross-validation by image gives."""
+    """A scorer fitted on all examples, with the scores that cross-validation by image gives.
+
+    With `few_windows` each window is tried as the first one with each patience. Of those that lose
+    nothing against the scorer that looks through all windows, that one is taken which chooses best
+    where a small window is the best: small objects are rarer among validation images than among
+    people's. Nothing is lost if the mean IoU is no lower, and by at most `_MOST_LOST` where a
+    small, a middle or a large window is the best. If all lose, all windows are looked through.
+    """
     config = config or ScorerConfig()
-    tried = [_cross_validate(examples, config, epochs) for epochs in config.epochs]
-    return max(tried, key=lambda fitted: fitted.chosen)
+    whole_config = replace(config, few_windows=False)
+    tried = [_cross_validate(examples, whole_config, epochs) for epochs in config.epochs]
+    whole = max(tried, key=lambda fitted: fitted.chosen)
+    if not config.few_windows or examples.ious.shape[1] == 1:
+        return whole
+    few = [
+        fitted
+        for epochs in config.epochs
+        for fitted in _cross_validate_few(examples, config, epochs)
+        if not fitted.loses_against(whole)
+    ]
+    return max(few, key=_for_small) if few else whole
+
+
+def _for_small(fitted: Fitted) -> tuple[float, float, float]:
+    """What is best for small objects comes last in order, then for all, then with few windows."""
+    small = fitted.by_window[0]
+    return 0.0 if math.isnan(small) else small, fitted.chosen, -fitted.looks
 
 
 def adapt(
@@ -218,26 +260,81 @@ def _cross_validate(
     further: Scorer | None = None,
     averaging: float = 1.0,
 ) -> Fitted:
+    scorer, held_out = _fit_folds(examples, config, epochs, further, averaging)
+    climbs = [(held, _climb(other, examples.features[held])) for held, other in held_out]
+    return _judged(examples, scorer, climbs)
+
+
+def _cross_validate_few(examples: Examples, config: ScorerConfig, epochs: int) -> Iterator[Fitted]:
+    """A scorer with each of its windows as the first one and each patience."""
+    scorer, held_out = _fit_folds(examples, config, epochs)
+    for start in range(scorer.candidates):
+        climbs = [
+            (held, _climb(replace(other, start=start), examples.features[held]))
+            for held, other in held_out
+        ]
+        for patience in config.patiences:
+            yield _judged(examples, replace(scorer, start=start, patience=patience), climbs)
+
+
+def _fit_folds(
+    examples: Examples,
+    config: ScorerConfig,
+    epochs: int,
+    further: Scorer | None = None,
+    averaging: float = 1.0,
+) -> tuple[Scorer, list[tuple[npt.NDArray[np.bool_], Scorer]]]:
+    """A scorer fitted on all examples, and for each part (E,) of them one fitted on the others."""
     images = np.unique(examples.images)
     folds = np.random.default_rng(config.seed).permutation(len(images)) % config.folds
     fold = folds[np.searchsorted(images, examples.images)]
-    choice = np.zeros(len(fold), int)
-    score, looks = np.zeros((2, len(fold)), np.float32)
-    for index in range(config.folds):
-        held = fold == index
-        if held.any() and not held.all():
-            scorer = _mean(further, _fit(examples, ~held, config, epochs, further), averaging)
-            choice[held], score[held], looks[held] = choose(scorer, examples.features[held])
-    iou = examples.ious[np.arange(len(fold)), choice]
-    fitted = _fit(examples, np.ones(len(fold), bool), config, epochs, further)
+    parts = [fold == index for index in range(config.folds)]
+
+    def fitted(rows: npt.NDArray[np.bool_]) -> Scorer:
+        return _mean(further, _fit(examples, rows, config, epochs, further), averaging)
+
+    held_out = [(held, fitted(~held)) for held in parts if held.any() and not held.all()]
+    return fitted(np.ones(len(fold), bool)), held_out
+
+
+def _judged(
+    examples: Examples,
+    scorer: Scorer,
+    climbs: Sequence[tuple[npt.NDArray[np.bool_], Sequence[_Step]]],
+) -> Fitted:
+    """`scorer` with what is chosen with its patience of the clicks that were held out."""
+    count, windows = examples.ious.shape
+    choice = np.zeros(count, int)
+    score, looks = np.zeros((2, count), np.float32)
+    for held, steps in climbs:
+        choice[held], score[held], looks[held] = _stopped(steps, scorer.patience)
+    iou = examples.ious[np.arange(count), choice]
+    third = examples.ious.argmax(1) * 3 // windows
     return Fitted(
-        scorer=_mean(further, fitted, averaging),
+        scorer=scorer,
         chosen=float(np.average(iou, weights=examples.weights)),
         looks=float(np.average(looks, weights=examples.weights)),
         best=float(np.average(examples.ious.max(1), weights=examples.weights)),
+        by_window=tuple(_average(iou, examples.weights, third == part) for part in range(3)),
         spearman=spearman(score, iou),
         calibration_error=calibration_error(score, iou),
     )
+
+
+def _average(values: Floats, weights: Floats, where: npt.NDArray[np.bool_]) -> float:
+    """The weighted mean of some values; NaN if there are none."""
+    return float(np.average(values[where], weights=weights[where])) if where.any() else math.nan
+
+
+class _Step(NamedTuple):
+    """What is known of each click (E,) after so many windows."""
+
+    looks: int
+    choice: npt.NDArray[np.int64]
+    score: Floats
+    """Of the choice."""
+    expected: Floats
+    """The highest score of a window that was not looked through; below 0 if there is none."""
 
 
 def choose(scorer: Scorer, features_ENF: Floats) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
@@ -245,21 +342,41 @@ def choose(scorer: Scorer, features_ENF: Floats) -> tuple[npt.NDArray[np.int64],
 
     The same as `scorer.Ladder` for all clicks at once, from the features (E, N, F) of all windows.
     """
+    return _stopped(_climb(scorer, features_ENF), scorer.patience)
+
+
+def _climb(scorer: Scorer, features_ENF: Floats) -> list[_Step]:
+    """What a prediction would know after each window, were its patience endless."""
     count, windows = features_ENF.shape[:2]
     rows = np.arange(count)
     seen_EN = np.full((count, windows), scorer.start is None)
     if scorer.start is not None:
         seen_EN[:, scorer.start] = True
+    steps = []
     while True:
         scores_EN = scorer(np.where(known(seen_EN), features_ENF, np.float32(np.nan)))
-        best_E = np.where(seen_EN, scores_EN, -1).max(1)
+        choice_E = np.where(seen_EN, scores_EN, -1).argmax(1)
         missing_EN = np.where(seen_EN, -1, scores_EN)
-        more_E = missing_EN.max(1) > np.maximum(best_E - PATIENCE, -1)
-        if not more_E.any():
-            break
-        seen_EN[rows[more_E], missing_EN.argmax(1)[more_E]] = True
-    choice_E = np.where(seen_EN, scores_EN, -1).argmax(1)
-    return choice_E, scores_EN[rows, choice_E], seen_EN.sum(1).astype(np.float32)
+        looks = int(seen_EN[0].sum())
+        steps.append(_Step(looks, choice_E, scores_EN[rows, choice_E], missing_EN.max(1)))
+        if looks == windows:
+            return steps
+        seen_EN[rows, missing_EN.argmax(1)] = True
+
+
+def _stopped(
+    steps: Sequence[_Step], patience: float
+) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
+    """The choice of each click, its score and the windows looked through, at the first step whose
+    missing windows promise too little."""
+    going_E = np.ones(len(steps[0].choice), bool)
+    choice_E, score_E = steps[0].choice.copy(), steps[0].score.copy()
+    looks_E = np.zeros(len(choice_E), np.float32)
+    for step in steps:
+        choice_E[going_E], score_E[going_E] = step.choice[going_E], step.score[going_E]
+        looks_E[going_E] = step.looks
+        going_E &= step.expected > step.score - patience
+    return choice_E, score_E, looks_E
 
 
 def known(seen_EN: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -292,13 +409,39 @@ def _fit(
     epochs: int,
     further: Scorer | None = None,
 ) -> Scorer:
+    """A scorer fitted on some rows: of clicks the mean of several perceptrons, which is one, too.
+
+    `further` is fitted on as it is.
+    """
+    if further is not None and epochs == 0:
+        return further
+    clicks = examples.ious.shape[1] > 1
+    members = config.members if clicks and further is None else 1
+    fits = [
+        _fit_one(examples, rows, replace(config, seed=config.seed + member), epochs, further)
+        for member in range(members)
+    ]
+    return replace(
+        fits[0],
+        hidden=np.hstack([each.hidden for each in fits]),
+        hidden_bias=np.hstack([each.hidden_bias for each in fits]),
+        out=np.vstack([each.out for each in fits]) / np.float32(members),
+        out_bias=np.mean([each.out_bias for each in fits], 0, np.float32),
+    )
+
+
+def _fit_one(
+    examples: Examples,
+    rows: npt.NDArray[np.bool_],
+    config: ScorerConfig,
+    epochs: int,
+    further: Scorer | None = None,
+) -> Scorer:
     """One perceptron: cross-entropy of the predicted with the true IoU, which calibrates it.
 
     With `further` it begins as that one, learns more slowly and keeps its standardization; it looks
     at some windows only if that one did.
     """
-    if further is not None and epochs == 0:
-        return further
     torch.manual_seed(config.seed)
     x_EI = torch.from_numpy(examples.features[rows]).flatten(1)
     iou_EN = torch.from_numpy(examples.ious[rows])
@@ -348,7 +491,8 @@ def _fit(
     layers = {name: value.detach().numpy().copy() for name, value in arrays.items()}
     # The first look is through the window that is the best one most often.
     start = int((iou_EN * weight_E1).mean(0).argmax()) if partly else None
-    scorer = Scorer(**layers, start=start)
+    patience = PATIENCE if further is None else further.patience
+    scorer = Scorer(**layers, start=start, patience=patience)
     assert scorer.out.shape == (width, candidates)
     assert x_EI.shape[1] == candidates * len(FEATURES)
     return scorer
@@ -362,7 +506,7 @@ def _mean(before: Scorer | None, after: Scorer, share: float) -> Scorer:
         name: ((1 - share) * getattr(before, name) + share * getattr(after, name)).astype(
             np.float32
         )
-        for name in ("mean", "scale", "hidden", "hidden_bias", "out", "out_bias")
+        for name in SCORER_LAYERS
     }
     return replace(after, **numbers)
 

@@ -9,6 +9,7 @@ those under "started" are clicks whose scorer chooses the windows that are looke
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ PATH = Path(__file__).with_name("predictor.json")
 HEIGHT, WIDTH = 150, 210
 START = 2
 """The window that is looked at first where the scorer chooses."""
+PATIENCES = (None, 0.3)
+"""The patience of the scorer there; files that were fitted before it was fitted hold none."""
 SIZE = 128  # of the network's input; its logits have half of it
 MASK = (42, 30, 101, 92)
 """A given mask: the pixels of a rectangle, x0, y0, x1, y1."""
@@ -188,10 +191,12 @@ class Guided:
 class Started(Arithmetic):
     """The same, with a scorer that chooses which windows of a click are looked through."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float | None) -> None:
         super().__init__()
         described = facts()
         described["scorers"]["click"]["start"] = START
+        if patience is not None:
+            described["scorers"]["click"]["patience"] = patience
         self.info = replace(self.info, facts=described)
         self.calls: list[int] = []
         """The crops of each call."""
@@ -204,19 +209,20 @@ class Started(Arithmetic):
 def started() -> list[dict[str, Any]]:
     """What clicks give where the scorer chooses the windows."""
     cases = []
-    for x in range(20, WIDTH, 42):
-        for y in range(15, HEIGHT, 40):
-            runtime = Started()
-            prompt = Prompt((Point(x + 0.5, y + 0.25),))
-            best = Predictor(runtime).candidates(pixels(), [prompt])[0][0]
-            cases.append(
-                {
-                    "point": [x + 0.5, y + 0.25],
-                    "asked": runtime.calls,
-                    "score": round(float(best.score), 4),
-                    "rle": masks.rle_encode(best.mask(HEIGHT, WIDTH)),
-                }
-            )
+    places = itertools.product(PATIENCES, range(20, WIDTH, 42), range(15, HEIGHT, 40))
+    for patience, x, y in places:
+        runtime = Started(patience)
+        prompt = Prompt((Point(x + 0.5, y + 0.25),))
+        best = Predictor(runtime).candidates(pixels(), [prompt])[0][0]
+        cases.append(
+            {
+                "patience": patience,
+                "point": [x + 0.5, y + 0.25],
+                "asked": runtime.calls,
+                "score": round(float(best.score), 4),
+                "rle": masks.rle_encode(best.mask(HEIGHT, WIDTH)),
+            }
+        )
     return cases
 
 

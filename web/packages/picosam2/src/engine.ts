@@ -15,7 +15,7 @@ const SMOOTHING = 0.75;
 const LIVE_MS = 40;
 
 /** Windows that a click takes, about, with its second pass, if the scorer chooses which are looked through. */
-const FEW = 3;
+const FEW = 4;
 
 export class Engine {
   private runtime: Runtime | null = null;

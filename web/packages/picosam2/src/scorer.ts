@@ -15,7 +15,7 @@ export const FEATURES = [
 const COUNT = FEATURES.length;
 const [LARGER, SMALLER, GROWS] = [15, 16, 17] as const;
 
-/** A window is worth a look if the IoU expected of it is above the best one's less this. */
+/** The patience of scorers that were fitted before it was fitted, too. */
 const PATIENCE = 0.05;
 
 const GRID = 32;
@@ -165,6 +165,8 @@ export class Scorer {
     private readonly outBias: number[],
     /** The window that a click is looked at first, if the scorer predicts of others what they will give. */
     readonly start: number | null,
+    /** With a `start`: a window is worth a look if the IoU expected of it is above the best one's less this. */
+    readonly patience: number,
   ) {
     this.candidates = outBias.length;
   }
@@ -189,6 +191,7 @@ export class Scorer {
       (named("out") as unknown[]).map(numbers),
       numbers(named("out_bias")),
       (said["start"] ?? null) as number | null,
+      (said["patience"] ?? PATIENCE) as number,
     );
     const inputs = scorer.candidates * COUNT;
     const units = scorer.hiddenBias.length;
@@ -205,6 +208,9 @@ export class Scorer {
     const { start } = scorer;
     if (start !== null && !(Number.isInteger(start) && start >= 0 && start < scorer.candidates)) {
       throw new Error("the model's scorer starts with a window that it does not know");
+    }
+    if (typeof scorer.patience !== "number" || !(scorer.patience >= 0 && scorer.patience <= 1)) {
+      throw new Error("the patience of the model's scorer is not within 0..1");
     }
     return scorer;
   }
@@ -236,7 +242,7 @@ export function ruleScore(measured: Float32Array, index: number): number {
 /**
  * A click's windows, and what those that the network has looked through say of all of them. With a scorer
  * that has a `start`, that window comes first; then the one that the scorer expects most of, as long as this
- * is more than the best one's predicted IoU less `PATIENCE`. Otherwise all windows come at once.
+ * is more than the best one's predicted IoU less its patience. Otherwise all windows come at once.
  */
 export class Ladder {
   /** Logits (side, side) of the windows that were looked through, by their place. */
@@ -273,7 +279,7 @@ export class Ladder {
 
   /** The places of the windows to look through next; none when the best one is known. */
   wanted(): number[] {
-    const start = this.scorer?.start ?? null;
+    const { start, patience } = this.scorer ?? { start: null, patience: 0 };
     if (start === null) return this.maps.size > 0 ? [] : this.missing();
     if (this.maps.size === 0) return [start];
     const missing = this.missing();
@@ -281,7 +287,7 @@ export class Ladder {
     const scores = this.scores();
     const next = missing.reduce((most, place) => (scores[place]! > scores[most]! ? place : most));
     const best = Math.max(...[...this.maps.keys()].map((place) => scores[place]!));
-    return scores[next]! > best - PATIENCE ? [next] : [];
+    return scores[next]! > best - patience ? [next] : [];
   }
 
   /** The places of the windows that were not looked through. */

@@ -19,7 +19,7 @@ export interface Golden {
   }[];
   /** The window that a click is looked at first, and what clicks then give: batches, score, mask. */
   start: number;
-  started: { point: [number, number]; asked: number[]; score: number; rle: Rle }[];
+  started: { patience: number | null; point: [number, number]; asked: number[]; score: number; rle: Rle }[];
   guided: {
     name: string;
     prompt: { points?: [number, number, number][]; box?: [number, number, number, number] };

@@ -10,9 +10,10 @@ import { arithmetic, discs, facts, golden, HEIGHT, promptOf, WIDTH } from "./ari
 import { onnxWith } from "./helpers.ts";
 
 /** The facts with a scorer that chooses which windows are looked through. */
-function started(made: unknown): unknown {
+function started(made: unknown, patience: number | null): unknown {
   const { scorers, ...rest } = made as { scorers: { click: object } };
-  return { ...rest, scorers: { ...scorers, click: { ...scorers.click, start: golden.start } } };
+  const few = patience === null ? { start: golden.start } : { start: golden.start, patience };
+  return { ...rest, scorers: { ...scorers, click: { ...scorers.click, ...few } } };
 }
 
 describe("the predictor", () => {
@@ -51,9 +52,11 @@ describe("the predictor", () => {
     expect(runs).toBe(first);
   });
 
-  it.each(golden.started)("looks through the windows that its scorer wants: $point", async ({ point, asked, score, rle }) => {
+  it.each(golden.started)("looks through the windows that its scorer wants: $patience $point", async (made) => {
+    const { patience, point, asked, score, rle } = made;
     const batches: number[] = [];
-    const { clickScorer } = readFacts(onnxWith("picosam2", JSON.stringify(started(golden.facts))), "started.onnx");
+    const written = JSON.stringify(started(golden.facts, patience));
+    const { clickScorer } = readFacts(onnxWith("picosam2", written), "started.onnx");
     const runtime: Runtime = {
       facts: { ...facts, clickScorer },
       run: (crops, batch) => (batches.push(batch), arithmetic.run(crops, batch)),
@@ -72,6 +75,13 @@ describe("the predictor", () => {
   it("refuses a scorer that starts with a window that it does not know", () => {
     const { scorers } = golden.facts as { scorers: { click: object } };
     for (const start of [-1, 0.5, 99, "2"]) expect(() => Scorer.fromJson({ ...scorers.click, start })).toThrow("starts with");
+  });
+
+  it("refuses a patience that is none", () => {
+    const { scorers } = golden.facts as { scorers: { click: object } };
+    for (const patience of [-0.1, 1.5, "much"]) {
+      expect(() => Scorer.fromJson({ ...scorers.click, start: 2, patience })).toThrow("patience");
+    }
   });
 });
 
