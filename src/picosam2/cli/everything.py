@@ -24,8 +24,8 @@ def everything(
     *images: Annotated[Path, Parameter(name="IMAGE", allow_leading_hyphen=True)],
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
-    max_boxes: Count = 100,
-    second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 15,
+    max_boxes: Count = 80,
+    second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
     points_per_side: Count = 24,
     points_per_batch: Count = 64,
     pred_iou_thresh: Share | None = None,
@@ -58,7 +58,7 @@ def everything(
         finder: The finder's weights: the name of those that ship, or a file.
         max_boxes: Look at so many boxes of the finder, at most.
         second_looks: Of the finder: look at so many of the best masks once more, by their own
-            boxes.
+            boxes, where these differ from the finder's.
         points_per_side: Of the grid: clicks along each side of the image. More find smaller
             objects, and the time grows with the square.
         points_per_batch: Clicks or boxes that go through the network together; fewer take less

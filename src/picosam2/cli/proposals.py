@@ -25,8 +25,8 @@ def proposals(
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
     against: Annotated[Literal["finder", "grid"] | None, Parameter()] = None,
-    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 100,
-    second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 15,
+    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 80,
+    second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
     points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 24,
     crop_n_layers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     pred_iou_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
@@ -52,7 +52,7 @@ def proposals(
         against: Measure the other method, too, on the same images in the same run.
         max_boxes: Look at so many boxes of the finder, at most.
         second_looks: Of the finder: look at so many of the best masks once more, by their own
-            boxes.
+            boxes, where these differ from the finder's.
         points_per_side: Of the grid: clicks along each side of the image.
         crop_n_layers: Of the grid: further grids with windows half as wide each time.
         pred_iou_thresh: Drop masks with a lower predicted IoU.

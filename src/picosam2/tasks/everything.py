@@ -37,10 +37,11 @@ class Everything:
     the image, each of which the segmenter answers."""
     finder: str = "finder"
     """The weights of the finder: the name of those that ship, or a file."""
-    max_boxes: int = 100
+    max_boxes: int = 80
     """So many boxes of the finder are looked at, at most, the best ones."""
-    second_looks: int = 15
-    """Of the finder: so many of the best masks are looked at once more, by their own boxes."""
+    second_looks: int = 20
+    """Of the finder: so many of the best masks are looked at once more, by their own boxes, where
+    these differ from the finder's."""
     points_per_side: int = 24
     """Of the grid: clicks along each side of the image; windows of more than the smallest size have
     fewer."""

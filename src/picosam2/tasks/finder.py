@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _LEAST = 0.02  # boxes of a lower objectness are not worth a look
 _COMPARED = 1000  # boxes, the best ones
 _VIEWS = 8  # in a batch
+_SAME = 0.85  # a second look through a box of a higher IoU with the first would show the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +79,8 @@ def answers_by_finder(
 ) -> list[Answer]:
     """What the windows of the finder's boxes show, where it is good enough, in no order.
 
-    The best masks are looked at once more, through the window of their own box: it lies closer to
-    the object than the finder's, and the network is best at such boxes.
+    The best masks are looked at once more, through the window of their own box, where this is not
+    nearly the finder's: it lies closer to the object, and the network is best at such boxes.
     """
     pyramid = Pyramid(image)
     proposed = find_boxes(pyramid, finder, most=chosen.max_boxes, overlap=chosen.box_overlap)
@@ -92,9 +93,8 @@ def answers_by_finder(
     seen = _look(predictor, pyramid, places, chosen, progress)
     ranked = sorted(seen, key=lambda place: -seen[place].answer.score)
     own_boxes = np.array([corners(seen[place].box) for place in ranked]).reshape(-1, 4)
-    again = [
-        ranked[i] for i in thinned(own_boxes, chosen.mask_nms_thresh, chosen.second_looks).tolist()
-    ]
+    best = thinned(own_boxes, chosen.mask_nms_thresh, chosen.second_looks).tolist()
+    again = [ranked[i] for i in best if _differ(seen[ranked[i]].box, places[ranked[i]].box)]
     closer = [_Place(seen[place].box, places[place].objectness) for place in again]
     answers = {place: first.answer for place, first in seen.items()}
     for i, second in _look(predictor, pyramid, closer, chosen, progress, done=len(places)).items():
@@ -157,6 +157,11 @@ def _look(
         if progress:
             progress(done + min(start + len(some), len(places)), done + len(places))
     return seen
+
+
+def _differ(box: Box, other: Box) -> bool:
+    """Whether two boxes are so unlike that their windows show the object differently."""
+    return bool(masks.box_iou(np.array(corners(box)), np.array([corners(other)]))[0] < _SAME)
 
 
 def combined(objectness: float, predicted: float) -> float:
