@@ -123,3 +123,22 @@ def test_numbers_without_bounds_give_boxes_with_some() -> None:
     boxes, scores = decode(cells, [whole_window(50, 50)], 50, 50, SIZE)
     assert np.isfinite(boxes).all()
     assert (scores <= 1).all()
+
+
+@pytest.mark.parametrize(
+    ("share", "height", "width", "kept"),
+    [
+        (0.6, 600, 600, 1),
+        (0.9, 600, 600, 0),  # most often a piece of a background
+        (0.9, 300, 3000, 1),  # the part is as high as the image
+    ],
+)
+def test_what_fills_a_part_is_left_to_the_whole_view(
+    share: float, height: int, width: int, kept: int
+) -> None:
+    part = part_windows(height, width)[0]
+    edge = (1 - share) / 2 * SIZE
+    cells = cells_of([(edge, edge, SIZE - edge, SIZE - edge)], SIZE)[None]
+    assert len(decode(cells, [part], height, width, SIZE, 0.5)[0]) == kept
+    whole = whole_window(600, 600)
+    assert len(decode(cells, [whole], 600, 600, SIZE, 0.5)[0]) == 1

@@ -37,6 +37,8 @@ PART = 0.45
 
 _OVERLAP = 0.25  # of neighboring parts, at least, as a share of their side
 _MAX_PARTS = 32
+_FULL = 0.75  # of a part's side: what fills more of a part is left to a larger view
+_ALL = 0.999  # a part as high as this share of an image is not filled by a background alone
 _FARTHEST = 4.0  # a log-distance is cut off here: 136 strides
 
 _Floats = npt.NDArray[np.float32]
@@ -120,7 +122,8 @@ def decode(
     Returns:
         boxes (K, 4) x0, y0, x1, y1 in pixels of the image and inside it, and their objectness (K,),
         0..1. Boxes that are cut off by their view where the image goes on are left out, and so are
-        those of less than a pixel.
+        those that fill nearly all of a part, which are pieces of a background more often than
+        objects, and those of less than a pixel.
     """
     centers_N2, stride_N = cell_centers(size)
     boxes, scores = [], []
@@ -138,7 +141,10 @@ def decode(
         limits = np.array([width, height, width, height])[:, None]
         inside_4N = np.clip(boxes_4N, 0, limits)
         whole_N = ~_cut_off(boxes_4N, window, height, width)
-        whole_N &= (inside_4N[2:] - inside_4N[:2] >= 1).all(0)
+        sides_2N = inside_4N[2:] - inside_4N[:2]
+        whole_N &= (sides_2N >= 1).all(0)
+        if window.width < _ALL * min(height, width):
+            whole_N &= np.sqrt(sides_2N.prod(0)) <= _FULL * window.width
         boxes.append(inside_4N.T[whole_N])
         scores.append(score_N[good_N][whole_N])
     boxes_K4, score_K = np.concatenate(boxes), np.concatenate(scores)
