@@ -29,22 +29,29 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary file is in the same folder, so that the replacement is one rename. What a killed
     process left behind is used by the next one that writes the same file.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = _open_temporary(target)
-    if sys.platform == "win32":  # which renames and removes no open file
-        os.close(handle)
-    try:
+    with _replacing(Path(path)) as (temporary, _):
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[tuple[Path, int | None]]:
+    """`atomic_write` without waiting for the disk; also gives the file's handle, not on Windows."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = _open_temporary(target)
+    windows = sys.platform == "win32"  # which renames and removes no open file
+    if windows:
+        os.close(handle)
+    try:
+        yield temporary, None if windows else handle
         temporary.replace(target)
     except BaseException:
         # Not after the rename: the name may be another writer's by then.
         temporary.unlink(missing_ok=True)
         raise
     finally:
-        if sys.platform != "win32":
+        if not windows:
             os.close(handle)  # and with it goes the lock
 
 
@@ -160,8 +167,14 @@ def _cut(stem: str) -> str:
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` atomically."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(data)
+    with (
+        _replacing(Path(path)) as (temporary, handle),
+        # The handle that is open already saves opening it twice, which counts for small files.
+        temporary.open("wb") if handle is None else open(handle, "wb", closefd=False) as stream,
+    ):
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -1,15 +1,18 @@
 """The run itself: images are segmented by threads that share one network.
 
 ONNX Runtime, Pillow and NumPy let each other run, and each inference has one thread;
-`benchmarks/bulk.py` compares the ways. What cannot be used is named at the end.
+`benchmarks/bulk.py` compares the ways. Other threads write the results, because each file waits for
+the disk. What cannot be used is named at the end.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +36,9 @@ from picosam2.tasks.bulk.prompts import PromptSource
 from picosam2.tasks.everything import everything
 from picosam2.tasks.output_plan import OutputPlan, relative_to_file
 
-_WAITING = 2  # images that wait for each thread: enough to keep it busy, few enough for memory
+# Images for each thread, with those that wait and those that are written: enough to keep it busy,
+# few enough for memory.
+_AT_A_TIME = 3
 
 Image = npt.NDArray[np.uint8]
 
@@ -154,6 +159,8 @@ class _Segmented:
     problems: Sequence[str]
     masks: int = 0
     done_before: bool = False
+    write: Callable[[], None] | None = None
+    """Writes its files, if there are any."""
 
 
 @dataclass(frozen=True)
@@ -170,18 +177,12 @@ class _Work:
 
     def __call__(self, job: Job) -> _Segmented:
         """Segment an image, unless that is done already."""
-        try:
+        with _naming_long_names():
             problems = self.journal.finished(job)
             if problems is not None:
                 return _Segmented(problems, done_before=True)
             self.journal.check_free(job)
-            return self.segment(job)
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            raise ConfigError(
-                "the name of its results would be too long: give the image a shorter name"
-            ) from error
+        return self.segment(job)
 
     def segment(self, job: Job) -> _Segmented:
         image = load_image(job.path)
@@ -208,7 +209,8 @@ class _Work:
             )
         else:
             files = self._files(job, image, objects, entries)
-            self.journal.write(job, (height, width), entries, files)
+            write = partial(self.journal.write, job, (height, width), entries, files)
+            return _Segmented(problems, len(objects), write=write)
         return _Segmented(problems, len(objects))
 
     def _files(
@@ -249,13 +251,11 @@ def _each(
     """Every image's result as it comes; few images are in memory at a time."""
     waiting = iter(jobs)
     running: dict[Future[_Segmented], Job] = {}
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(workers) as writers:
         try:
             while True:
-                for job in waiting:
+                while len(running) < _AT_A_TIME * workers and (job := next(waiting, None)):
                     running[pool.submit(work, job)] = job
-                    if len(running) >= _WAITING * workers:
-                        break
                 if not running:
                     return
                 done = wait(running, return_when=FIRST_COMPLETED).done
@@ -265,7 +265,33 @@ def _each(
                     error = future.exception()
                     if isinstance(error, PicoSAM2Error):
                         yield job, error
+                        continue
+                    result = future.result()
+                    if result.write is None:
+                        yield job, result
                     else:
-                        yield job, future.result()
+                        running[writers.submit(_written, result)] = job
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            writers.shutdown(wait=True)
+
+
+def _written(result: _Segmented) -> _Segmented:
+    """Write the files of an image."""
+    assert result.write is not None
+    with _naming_long_names():
+        result.write()
+    return replace(result, write=None)
+
+
+@contextmanager
+def _naming_long_names() -> Iterator[None]:
+    """Turn the system's error of a name that is too long into `ConfigError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ConfigError(
+            "the name of its results would be too long: give the image a shorter name"
+        ) from error
