@@ -208,16 +208,13 @@ def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
     """
     config = config or ScorerConfig()
     whole_config = replace(config, few_windows=False)
-    tried = [_cross_validate(examples, whole_config, epochs) for epochs in config.epochs]
-    whole = max(tried, key=lambda fitted: fitted.chosen)
+    tried = {epochs: _cross_validate(examples, whole_config, epochs) for epochs in config.epochs}
+    epochs = max(tried, key=lambda epochs: tried[epochs].chosen)
+    whole = tried[epochs]
     if not config.few_windows or examples.ious.shape[1] == 1:
         return whole
-    few = [
-        fitted
-        for epochs in config.epochs
-        for fitted in _cross_validate_few(examples, config, epochs)
-        if not fitted.loses_against(whole)
-    ]
+    tried_few = _cross_validate_few(examples, config, epochs)
+    few = [fitted for fitted in tried_few if not fitted.loses_against(whole)]
     return max(few, key=_for_small) if few else whole
 
 
