@@ -233,3 +233,20 @@ def test_files_that_may_stay_idle_are_there() -> None:
     lowest = release_tool("lowest")
     named = [name for check in lowest.CHECKS.values() for name in check.idle.split()]
     assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_test_of_every_integration_runs_in_a_job_that_installs_the_tool() -> None:
+    """In a nightly job with packages of its own, or with the lowest versions of an extra."""
+    nightly = (ROOT / ".github" / "workflows" / "nightly.yml").read_text("utf-8")
+    jobs = nightly.partition("\n  extras:\n")[2]  # those before install nothing but `dev`
+    checked = " ".join(check.tests for check in release_tool("lowest").CHECKS.values())
+    places = re.findall(r"\btests/[\w./]+", f"{jobs} {checked}")
+    readme = (ROOT / "integrations" / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| (?!tool |---)([^|]+) \|.*\| ([^|]*) \|$", readme, re.MULTILINE)
+    assert len(rows) > 10
+    for tool, tested in rows:
+        tests = re.findall(r"`(tests/[\w./]+)`", tested)
+        assert tests, tool
+        for test in tests:
+            assert (ROOT / test).is_file(), test
+            assert any(test == place or test.startswith(f"{place}/") for place in places), test
