@@ -3,13 +3,17 @@
     python benchmarks/import_time.py --before REVISION
 
 Processor time of whole processes that import the package and end, in rounds in which both take
-turns. `--before` is a revision of git; its `src` is unpacked into a temporary folder.
+turns. `--before` is a revision of git. Both are copied into a temporary folder and compiled to
+bytecode there, as an installation is.
 """
 
 from __future__ import annotations
 
+import compileall
 import io
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -31,8 +35,8 @@ def start(source: Path, code: str = CODE) -> None:
 
 def children() -> float:
     """Processor seconds of the processes that have ended."""
-    times = os.times()
-    return times.children_user + times.children_system
+    times = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return times.ru_utime + times.ru_stime
 
 
 def main() -> None:
@@ -45,12 +49,15 @@ def main() -> None:
         words = ["git", "-C", str(ROOT), "archive", options.before, "src/picosam2"]
         packed = subprocess.run(words, check=True, capture_output=True).stdout
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-            archive.extractall(folder, filter="data")
-        before = Path(folder) / "src"
+            archive.extractall(Path(folder, "before"), filter="data")
+        before, now = Path(folder, "before", "src"), Path(folder, "now", "src")
+        skipped = shutil.ignore_patterns("assets", "__pycache__")
+        shutil.copytree(ROOT / "src", now, ignore=skipped)
+        compileall.compile_dir(folder, quiet=1)
         ways = {
-            "now": lambda: start(ROOT / "src"),
+            "now": lambda: start(now),
             "before": lambda: start(before),
-            "Python": lambda: start(ROOT / "src", "pass"),
+            "Python": lambda: start(now, "pass"),
         }
         seconds = take_turns(ways, options.rounds, clock=children)
     numbers = {f"{name}, ms of processor": 1000 * min(each) for name, each in seconds.items()}

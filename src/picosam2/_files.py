@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import itertools
 import json
 import os
-import secrets
+import re
 import shutil
 import sys
 import tempfile
@@ -95,7 +94,8 @@ def scratch_folder(parent: Path | None = None, prefix: str = "picosam2-") -> Ite
     """
     where = Path(tempfile.gettempdir()) if parent is None else parent
     if sys.platform != "win32":
-        for left in where.glob(f"{glob.escape(prefix)}{'[0-9a-f]' * 16}"):
+        name = re.compile(f"{re.escape(prefix)}[0-9a-f]{{16}}")
+        for left in (path for path in where.iterdir() if name.fullmatch(path.name)):
             _remove_if_free(left)
     folder, handle = _new_folder(where, prefix, 0o700 if parent is None else 0o777)
     try:
@@ -112,7 +112,7 @@ def scratch_folder(parent: Path | None = None, prefix: str = "picosam2-") -> Ite
 def _new_folder(where: Path, prefix: str, mode: int) -> tuple[Path, int | None]:
     """A new folder and, except on Windows, its handle, locked by this process."""
     while True:
-        folder = where / f"{prefix}{secrets.token_hex(8)}"
+        folder = where / f"{prefix}{os.urandom(8).hex()}"
         folder.mkdir(mode)
         if sys.platform == "win32":
             return folder, None

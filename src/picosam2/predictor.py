@@ -29,7 +29,6 @@ from picosam2.masks import Region, bbox, stability
 from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_array, as_prompts, given_prompts
 from picosam2.refine import Correction, correct, obeyed
 from picosam2.results import Segmentation
-from picosam2.runtimes.hub import pretrained
 from picosam2.runtimes.protocol import FlipAverage, Runtime
 from picosam2.runtimes.weights import load_runtime
 from picosam2.scorer import Ladder, features, rule_scores
@@ -184,6 +183,8 @@ class Predictor:
             WeightsError: there is no such model, or it is damaged, or not of this project.
             MissingExtraError: huggingface_hub is not installed.
         """
+        from picosam2.runtimes.hub import pretrained  # few need it, and importing takes time
+
         path = pretrained(source, revision=revision, runtime=runtime, quantized=quantized)
         return cls(path, runtime=runtime, threads=threads, flip=flip)
 
