@@ -122,7 +122,7 @@ def label_studio(home: Path, server: str) -> Iterator[str]:
     environment = {
         "LABEL_STUDIO_BASE_DATA_DIR": str(home),
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
-        "LABEL_STUDIO_ML_BLOCK_LOCAL_IP": "false",  # or it calls no address of this machine
+        "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS": "false",  # or it calls no address of this machine
         "LATEST_VERSION_CHECK": "0",
         "COLLECT_ANALYTICS": "false",
         "SENTRY_DSN": "",

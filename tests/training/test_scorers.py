@@ -86,7 +86,7 @@ def test_small_objects_decide_with_which_window_to_begin() -> None:
 
 def test_a_scorer_of_clicks_is_the_mean_of_several() -> None:
     some = examples(200, 3)
-    one, other, both = (
+    first, second, both = (
         fit(some, replace(QUICK, epochs=(20,), members=members, seed=seed)).scorer
         for members, seed in ((1, 0), (1, 1), (2, 0))
     )
@@ -95,7 +95,7 @@ def test_a_scorer_of_clicks_is_the_mean_of_several() -> None:
         scores = scorer(some.features)
         return np.log(scores / (1 - scores))
 
-    np.testing.assert_allclose(raw(both), (raw(one) + raw(other)) / 2, atol=1e-3)
+    np.testing.assert_allclose(raw(both), (raw(first) + raw(second)) / 2, atol=1e-3)
     assert fit(examples(80, 1), replace(QUICK, members=2)).scorer.hidden.shape[1] == QUICK.hidden
 
 

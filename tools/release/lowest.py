@@ -247,9 +247,13 @@ def missing_tests(names: Iterable[str], report: Path) -> list[str]:
 
 
 def run(command: str, **variables: str) -> None:
-    """Run a command in the checkout."""
+    """Run a command in the checkout, its words with `*` as the files that they mean."""
     print(f"+ {command}", flush=True)
-    subprocess.run(shlex.split(command), cwd=ROOT, check=True, env={**os.environ, **variables})
+    words = []
+    for word in shlex.split(command):
+        meant = sorted(Path(word).parent.glob(Path(word).name)) if "*" in word else []
+        words += list(map(str, meant)) or [word]
+    subprocess.run(words, cwd=ROOT, check=True, env={**os.environ, **variables})
 
 
 def check(name: str) -> list[str]:
