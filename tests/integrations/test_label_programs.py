@@ -122,7 +122,8 @@ def label_studio(home: Path, server: str) -> Iterator[str]:
     environment = {
         "LABEL_STUDIO_BASE_DATA_DIR": str(home),
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
-        "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS": "false",  # or it calls no address of this machine
+        # Or it calls no address of this machine.
+        "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS": "false",
         "LATEST_VERSION_CHECK": "0",
         "COLLECT_ANALYTICS": "false",
         "SENTRY_DSN": "",
