@@ -58,10 +58,11 @@ class Window:
     y1: float
 
     def __post_init__(self) -> None:
+        if 0 < self.x1 - self.x0 < math.inf and 0 < self.y1 - self.y0 < math.inf:
+            return
         if not all(math.isfinite(v) for v in (self.x0, self.y0, self.x1, self.y1)):
             raise PromptError("a window needs four finite numbers")
-        if not (0 < self.width < math.inf and 0 < self.height < math.inf):
-            raise PromptError("a window needs a positive, finite width and height")
+        raise PromptError("a window needs a positive, finite width and height")
 
     @property
     def width(self) -> float:
@@ -87,6 +88,8 @@ class Window:
 
     def at_least(self, side: float) -> Window:
         """The window, widened about its center where a side is shorter than `side` pixels."""
+        if self.width >= side and self.height >= side:
+            return self
         return self.scaled(max(side / self.width, 1.0), max(side / self.height, 1.0))
 
     def to_crop(
@@ -310,9 +313,11 @@ class Pyramid:
         while len(self._levels) <= wanted and min(self._levels[-1].shape[:2]) > 1:
             self._levels.append(_halved(self._levels[-1]))
         level = min(wanted, len(self._levels) - 1)
+        if not level:
+            return self.image, window
         step = 2**level
         scaled = Window(*(edge / step for edge in (window.x0, window.y0, window.x1, window.y1)))
-        return self._levels[level], scaled if level else window
+        return self._levels[level], scaled
 
 
 ImageOrPyramid: TypeAlias = npt.NDArray[np.uint8] | Pyramid
@@ -381,7 +386,7 @@ def paste_region(
         (x1 - window.x0) * step_x + pad_x,
         (y1 - window.y0) * step_y + pad_y,
     ).at_least(_THINNEST)
-    image = Image.fromarray(padded)
+    image = Image.frombuffer("F", (padded.shape[1], padded.shape[0]), padded, "raw", "F", 0, 1)
     # Where the rows grow, Pillow resamples across first: then the columns can be chosen in between.
     whole = columns is None and (x1 - x0) * (y1 - y0) <= MAX_AT_ONCE
     if whole or y1 - y0 < image.height:

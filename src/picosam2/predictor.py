@@ -77,6 +77,11 @@ class Candidate:
         return self.region.box
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no pixel is on the object."""
+        return self.box is None if self.pasted is None else not self.pasted.mask.any()
+
+    @property
     def lean(self) -> Candidate:
         """The candidate without its logits, if it can make them anew."""
         return self if self.make is None else replace(self, pasted=None)
@@ -450,6 +455,8 @@ class Predictor:
         `refine` of each click (all, if negative) get the second pass, through the box window of
         their mask.
         """
+        if not points:
+            return []
         height, width = pixels_of(image).shape[:2]
         scorer = self._click_scorer
         every = every or scorer is None or scorer.start is None
@@ -638,7 +645,7 @@ def _pasted(
     make = _Paste(logits.copy(), window, height, width)
     small = window.width * window.height < geometry.MAX_AT_ONCE
     candidate = Candidate(window, make() if small else None, score, make)
-    return candidate if candidate.box is not None else replace(candidate, score=0.0)
+    return replace(candidate, score=0.0) if candidate.is_empty else candidate
 
 
 def _seen_first(

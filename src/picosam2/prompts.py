@@ -255,7 +255,7 @@ class Prompt:
                     f"x must be from 0 to {width - 1} and y from 0 to {height - 1}"
                 )
         box = self.box
-        if box is None:
+        if box is None or (box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height):
             return self
         if box.x1 <= 0 or box.y1 <= 0 or box.x0 >= width or box.y0 >= height:
             raise PromptError(
@@ -263,7 +263,7 @@ class Prompt:
                 f"x must be from 0 to {width} and y from 0 to {height}"
             )
         cut = Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height))
-        return self if cut == box else replace(self, box=cut)
+        return replace(self, box=cut)
 
     def within(self, height: int, width: int) -> Prompt:
         """Like `clipped`, with a `PromptWarning` if that takes half a pixel or more off the box."""

@@ -69,32 +69,33 @@ def _measure(
     logits: npt.NDArray[np.float32], window: Window, height: int, width: int
 ) -> tuple[float, ...]:
     """The first features of one candidate's logits (S, S), in the order of `FEATURES`."""
-    side, cells, count = len(logits), logits.size, np.count_nonzero
-    mask = logits > 0
-    on = int(count(mask))
-    off = cells - on
-    # Sums of the probabilities on the mask, and of what they lack to 1 off it. One array serves for
-    # all of them, and products are many times faster than sums over a part.
-    share = np.clip(logits, -30, 30)
-    np.negative(share, out=share)
-    np.exp(share, out=share)
-    share += 1
-    np.reciprocal(share, out=share)
-    is_on = mask.astype(share.dtype)
-    inside = float(np.vdot(share, is_on))
-    np.subtract(1, share, out=share)
-    outside = float(np.vdot(share, 1 - is_on))
+    side, cells = len(logits), logits.size
+    # Just after the network, each call into NumPy takes several times as long as usual. So there
+    # are few of them here, and products in place of sums over a part, which are slow.
+    is_on = (logits > 0).astype(logits.dtype)
+    ones = np.ones(side, logits.dtype)
+    columns, rows = ones @ is_on, is_on @ ones  # cells on the object in each
+    on = float(rows.sum())
+    sure = np.abs(logits)
+    unsure = int(np.count_nonzero(sure < 1))
+    # The probability of each cell's own side: its sums on the mask and off it.
+    np.negative(sure, out=sure)
+    np.exp(sure, out=sure)
+    sure += 1
+    np.reciprocal(sure, out=sure)
+    inside, outside = float(np.vdot(sure, is_on)), float(np.vdot(sure, 1 - is_on))
     middle = slice(side // 2 - 2, side // 2 + 2)
-    spans = int(count(mask.any(0))) / side, int(count(mask.any(1))) / side
+    center = logits[middle, middle]
+    spans = np.count_nonzero(columns) / side, np.count_nonzero(rows) / side
     return (
         on / cells,
         _stability(logits, 1.0),
         _stability(logits, 3.0),
         inside / max(on, 1),
-        outside / max(off, 1),
-        int(count(np.abs(logits) < 1)) / math.sqrt(max(on, 1) * side),
-        math.tanh(float(logits[middle, middle].mean()) / 4),
-        *(int(count(edge)) / side for edge in (mask[:, 0], mask[0], mask[:, -1], mask[-1])),
+        outside / max(cells - on, 1),
+        unsure / math.sqrt(max(on, 1) * side),
+        math.tanh(float(center.sum()) / center.size / 4),
+        *(float(edge) / side for edge in (columns[0], rows[0], columns[-1], rows[-1])),
         *spans,
         on / cells / max(spans[0] * spans[1], 1e-6),
         _beyond(window, height, width),
@@ -164,10 +165,14 @@ class Scorer:
 
     def __call__(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Features (..., N, F) of candidates to their predicted IoU (..., N), 0..1."""
-        x = (features.reshape(*features.shape[:-2], -1) - self.mean) * self.scale
-        x = np.where(np.isnan(x), np.float32(0), x)
-        raw = np.maximum(x @ self.hidden + self.hidden_bias, 0) @ self.out + self.out_bias
-        scores: npt.NDArray[np.float32] = 1 / (1 + np.exp(-np.clip(raw, -30, 30)))
+        x = features.reshape(*features.shape[:-2], -1)
+        if self.candidates > 1:  # a box's features are all known
+            x = np.where(np.isnan(x), self.mean, x)
+        raw = np.maximum((x - self.mean) * self.scale @ self.hidden + self.hidden_bias, 0)
+        raw = raw @ self.out + self.out_bias
+        # `np.clip` takes as long as all the rest for so few numbers.
+        limited = np.minimum(np.maximum(raw, -30), 30)
+        scores: npt.NDArray[np.float32] = 1 / (1 + np.exp(-limited))
         return scores
 
     def to_json(self) -> dict[str, Any]:

@@ -481,6 +481,8 @@ def _from_array(values: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.
         pixels = pixels[:, :, None]
     if pixels.shape[2] == 4:
         return _on_white(pixels)
+    if pixels.shape[2] == 3:
+        return pixels.copy(order="C")
     return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
 
 
