@@ -212,7 +212,7 @@ def test_the_command_opens_the_browser_and_stops(
 
 
 @pytest.mark.skipif(not WEB.is_dir(), reason="the page's source is not beside the package")
-@pytest.mark.parametrize("name", ["make_predictor.py", "make_guidance.py"])
+@pytest.mark.parametrize("name", ["make_predictor.py", "make_guidance.py", "make_everything.py"])
 def test_the_pages_reference_answers_are_the_packages(name: str) -> None:
     golden = _module(WEB / "tests" / "golden" / name)
     assert golden.PATH.read_text() == golden.text(), f"run {golden.__file__}"

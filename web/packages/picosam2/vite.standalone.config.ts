@@ -17,6 +17,7 @@ function files(): Plugin {
         require.resolve("onnxruntime-web/ort-wasm-simd-threaded.mjs"),
         require.resolve("onnxruntime-web/ort-wasm-simd-threaded.wasm"),
         resolve(ROOT, "weights/default.onnx"),
+        resolve(ROOT, "weights/finder.onnx"),
         resolve(ROOT, "../../app/public/licences.txt"),
       ]) {
         copyFileSync(path, resolve(OUT, basename(path)));

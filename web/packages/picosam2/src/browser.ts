@@ -5,17 +5,20 @@
 
 import { Client } from "./client.ts";
 import { pixelsOf } from "./image.ts";
+import { ModelError } from "./metadata.ts";
 import type { RgbaImage } from "./geometry.ts";
-import type { Call, Calls, Loaded, LoadRequest, Notice } from "./protocol.ts";
+import type { Call, Calls, FoundObject, Loaded, LoadRequest, Notice } from "./protocol.ts";
 import {
-  type ImageSource, type PredictOptions, type PromptLike, questionOf, Segmentation, type Segmenter,
-  type SetImageOptions, type TrackRequest,
+  type EverythingOptions, type ImageSource, type PredictOptions, type PromptLike, questionOf, searched, Segmentation,
+  type Segmenter, type SetImageOptions, type TrackRequest,
 } from "./segmenter.ts";
 import { defaultThreads, rememberedThreads, rememberThreads } from "./threads.ts";
 
 export interface BrowserOptions {
   /** The model file: its address or its bytes. */
   readonly model: string | URL | Uint8Array;
+  /** The finder's file, for `everything`: its address or its bytes. It is fetched when it is first wanted. */
+  readonly finder?: string | URL | Uint8Array;
   /**
    * ONNX Runtime's glue and WebAssembly; by default where onnxruntime-web has them. They are fetched for
    * a model whose network is not of this project's operators; others need no runtime.
@@ -53,7 +56,10 @@ export async function openSegmenter(options: BrowserOptions): Promise<Segmenter>
   });
   try {
     const loaded = await link.call("load", request(options, threads));
-    const segmenter = new BrowserSegmenter(link, loaded);
+    const { finder } = options;
+    const segmenter = new BrowserSegmenter(
+      link, loaded, finder === undefined || finder instanceof Uint8Array ? (finder ?? null) : absolute(finder),
+    );
     if (options.threads === "measured" && remembered === null && loaded.threads > 1) {
       idle(() => void segmenter.tryOneThread(options));
     }
@@ -64,9 +70,12 @@ export async function openSegmenter(options: BrowserOptions): Promise<Segmenter>
   }
 }
 
+/** An address as the worker understands it, too. */
+function absolute(url: string | URL): string {
+  return new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
+}
+
 function request({ model, wasm, sizes }: BrowserOptions, threads: number): LoadRequest {
-  const here = globalThis.document?.baseURI ?? globalThis.location?.href;
-  const absolute = (url: string | URL): string => new URL(url, here).href;
   const name =
     model instanceof Uint8Array
       ? "the model"
@@ -99,6 +108,7 @@ class BrowserSegmenter implements Segmenter {
   constructor(
     private link: Link,
     private loaded: Loaded,
+    private readonly finder: string | Uint8Array | null,
   ) {}
 
   get model(): Segmenter["model"] {
@@ -129,6 +139,13 @@ class BrowserSegmenter implements Segmenter {
     const { width, height } = this.need();
     const question = questionOf(prompt, width, height, options.scale ?? null);
     return this.link.call("preview", { ...question, whole: options.whole ?? false });
+  }
+
+  async everything(options: EverythingOptions = {}): Promise<FoundObject[]> {
+    this.need();
+    const { finder } = this;
+    if (!finder) throw new ModelError("there is no finder: open the segmenter with the option `finder`");
+    return searched((begin) => this.link.call("everything", { finder, begin }), options);
   }
 
   track(image: RgbaImage, at: TrackRequest): Promise<Calls["track"]["answer"]> {

@@ -13,12 +13,12 @@ export { UnknownNetwork } from "./network.ts";
 export { smoothPath } from "./outline.ts";
 export { encodePng } from "./png.ts";
 export { Candidate, type ClickAnswers, Predictor, type Runtime } from "./predictor.ts";
-export type { Preview, Scale, Shape, Tracked } from "./protocol.ts";
+export type { FoundObject, Preview, Scale, Shape, Tracked } from "./protocol.ts";
 export { Pyramid } from "./pyramid.ts";
 export { type OrtModule, OrtRuntime, type OrtSession } from "./runtime.ts";
 export { FEATURES, features, Ladder, Scorer } from "./scorer.ts";
 export {
-  type BoxLike, type ImageSource, type PointLike, type PredictOptions, PromptError, type PromptLike,
+  type BoxLike, type EverythingOptions, type ImageSource, type PointLike, type PredictOptions, PromptError, type PromptLike,
   Segmentation, type Segmenter, type SetImageOptions, type TrackRequest,
 } from "./segmenter.ts";
 export { SimdRuntime } from "./simd.ts";

@@ -1,10 +1,12 @@
 /** The model and the image: answers prompts, previews and camera frames, with any runtime. */
 
+import type { Search } from "./everything.ts";
+import type { Finder } from "./finder.ts";
 import { heightOf, type Point, type Window, widthOf } from "./geometry.ts";
 import { maskOf, polygons, softAlpha } from "./masks.ts";
 import { ModelError } from "./metadata.ts";
 import { type Candidate, type ClickAnswers, Predictor, type Runtime } from "./predictor.ts";
-import type { Answer, Calls, Preview, Scale, Tracked } from "./protocol.ts";
+import type { Answer, Calls, Preview, Scale, Searched, Tracked } from "./protocol.ts";
 import { Pyramid } from "./pyramid.ts";
 import { Tracker } from "./tracker.ts";
 
@@ -21,6 +23,8 @@ export class Engine {
   private runtime: Runtime | null = null;
   private predictor: Predictor | null = null;
   private tracker: Tracker | null = null;
+  private finder: { readonly source: string | Uint8Array; readonly opened: Finder } | null = null;
+  private search: Search | null = null;
   /** Milliseconds of one window, a moving mean. */
   private windowMs = 0;
   private scale = -1;
@@ -34,6 +38,7 @@ export class Engine {
 
   setImage({ image, width, height }: Calls["setImage"]["request"]): null {
     this.predictor = new Predictor(this.need(), new Pyramid(image, width, height));
+    this.search = null;
     return null;
   }
 
@@ -84,6 +89,34 @@ export class Engine {
       ms,
       reused,
     };
+  }
+
+  /** The next piece of the search for all objects. Finder and search are loaded when they are first wanted. */
+  async everything({ finder, begin }: Calls["everything"]["request"]): Promise<Searched> {
+    if (!this.predictor) throw new Error("there is no image yet: call setImage first");
+    if (begin) {
+      const { Search } = await import("./everything.ts");
+      this.search = new Search(this.predictor, await this.openFinder(finder));
+    }
+    if (!this.search) throw new Error("another image was set while its objects were searched for");
+    await this.search.step();
+    const { share } = this.search;
+    return { share, objects: share < 1 ? null : this.search.objects() };
+  }
+
+  private async openFinder(source: string | Uint8Array): Promise<Finder> {
+    if (this.finder?.source !== source) {
+      const name = typeof source === "string" ? decodeURIComponent(source.split("/").pop() ?? "") : "the finder";
+      const bytes = typeof source === "string" ? await this.fetchFinder(source, name) : source;
+      const { Finder } = await import("./finder.ts");
+      this.finder = { source, opened: await Finder.open(bytes, name) };
+    }
+    return this.finder.opened;
+  }
+
+  /** A finder's file from its address. */
+  protected fetchFinder(url: string, name: string): Promise<Uint8Array> {
+    throw new ModelError(`${name} cannot be fetched from ${url} here: give its bytes`);
   }
 
   async track(request: Calls["track"]["request"]): Promise<Tracked> {

@@ -203,6 +203,15 @@ export function pasteRegion(
   return { x: x0, y: y0, width: columns, height: rows, logits: resized };
 }
 
+/** The part of a crop of `window` (whole pixels) whose centers lie in an image of that size. */
+export function inside(window: Window, height: number, width: number, size: number): Rect {
+  const [left, top] = toCrop(window, 0, 0, size);
+  const [right, bottom] = toCrop(window, width, height, size);
+  const [x0, x1] = centers(left, right, size);
+  const [y0, y1] = centers(top, bottom, size);
+  return { x0, y0, x1, y1 };
+}
+
 /** The range of pixels 0..limit whose centers lie in [low, high). */
 function centers(low: number, high: number, limit: number): [number, number] {
   const start = Math.min(Math.max(Math.ceil(low - 0.5), 0), limit);

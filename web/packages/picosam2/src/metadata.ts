@@ -50,6 +50,11 @@ export class ModelError extends Error {
 
 /** Reads the facts out of a model file's bytes. Throws `ModelError`. */
 export function readFacts(bytes: Uint8Array, name: string): ModelFacts {
+  return readDescription(bytes, name, (description) => interpret(description, name, bytes.byteLength));
+}
+
+/** What a file says of itself, as `interpret` understands it. Throws `ModelError`. */
+export function readDescription<T>(bytes: Uint8Array, name: string, interpret: (description: unknown) => T): T {
   let text: string | null;
   try {
     text = metadata(bytes, KEY);
@@ -58,7 +63,7 @@ export function readFacts(bytes: Uint8Array, name: string): ModelFacts {
   }
   if (text === null) throw new ModelError(`${name} is not a PicoSAM2 model`);
   try {
-    return interpret(JSON.parse(text), name, bytes.byteLength);
+    return interpret(JSON.parse(text));
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     throw new ModelError(`${name} cannot be used: ${why}`);
@@ -67,12 +72,11 @@ export function readFacts(bytes: Uint8Array, name: string): ModelFacts {
 
 function interpret(said: unknown, name: string, bytes: number): ModelFacts {
   const root = record(said, "its description");
-  const preprocessing = record(root["preprocessing"], "preprocessing");
+  if (root["kind"] === "finder") throw new Error("it finds boxes, and makes no masks");
   const geometry = record(root["geometry"], "geometry");
   const scorers = root["scorers"] === undefined ? {} : record(root["scorers"], "scorers");
   const scorer = (kind: string): Scorer | null =>
     scorers[kind] === undefined || scorers[kind] === null ? null : Scorer.fromJson(scorers[kind]);
-  if (preprocessing["order"] !== "RGB") throw new Error("its colors are not in RGB order");
   const aspect = geometry["box_max_aspect"]; // null: no limit, for JSON has no infinity
   const halves = numbers(geometry["click_halves"], "click_halves");
   const native = root["click_windows"] === "native";
@@ -88,9 +92,7 @@ function interpret(said: unknown, name: string, bytes: number): ModelFacts {
     inputSize: number(root["input_size"], "input_size"),
     outputSize: number(root["output_size"] ?? root["input_size"], "output_size"),
     channels: number(root["channels"], "channels"),
-    mean: numbers(preprocessing["mean"], "mean", 3),
-    std: numbers(preprocessing["std"], "std", 3),
-    pad: numbers(preprocessing["pad"], "pad", 3),
+    ...preprocessingOf(root),
     boxGrowth: number(geometry["box_growth"], "box_growth"),
     boxMaxAspect: typeof aspect === "number" ? aspect : Infinity,
     clickHalves: halves,
@@ -102,19 +104,32 @@ function interpret(said: unknown, name: string, bytes: number): ModelFacts {
   };
 }
 
-function record(value: unknown, what: string): Record<string, unknown> {
+/** What is done to pixels before the network sees them. */
+export type Preprocessing = Pick<ModelFacts, "mean" | "std" | "pad">;
+
+export function preprocessingOf(description: Record<string, unknown>): Preprocessing {
+  const stated = record(description["preprocessing"], "preprocessing");
+  if (stated["order"] !== "RGB") throw new Error("its colors are not in RGB order");
+  return {
+    mean: numbers(stated["mean"], "mean", 3),
+    std: numbers(stated["std"], "std", 3),
+    pad: numbers(stated["pad"], "pad", 3),
+  };
+}
+
+export function record(value: unknown, what: string): Record<string, unknown> {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new Error(`${what} is missing`);
   }
   return value as Record<string, unknown>;
 }
 
-function number(value: unknown, what: string): number {
+export function number(value: unknown, what: string): number {
   if (typeof value !== "number" || !Number.isFinite(value)) throw new Error(`${what} is no number`);
   return value;
 }
 
-function numbers(value: unknown, what: string, length?: number): number[] {
+export function numbers(value: unknown, what: string, length?: number): number[] {
   if (!Array.isArray(value) || value.length === 0 || (length && value.length !== length)) {
     throw new Error(`${what} is not the numbers it should be`);
   }

@@ -13,8 +13,8 @@ const GRAPH = { node: 1, initializer: 5 } as const;
 const NODE = { input: 1, output: 2, opType: 4, attribute: 5, domain: 7 } as const;
 const ATTRIBUTE = { name: 1, i: 3, s: 4, t: 5, ints: 8 } as const;
 
-/** onnx.proto's number for float32. */
-const FLOAT = 1;
+/** onnx.proto's numbers for types. */
+export const TYPE = { FLOAT: 1, UINT8: 2, INT8: 3, INT32: 6, INT64: 7 } as const;
 
 /** The attributes whose meaning is known here; another one may change what an operator does. */
 const ATTRIBUTES: Readonly<Record<string, readonly string[]>> = {
@@ -32,7 +32,7 @@ const ATTRIBUTES: Readonly<Record<string, readonly string[]>> = {
 /** A file whose network has other operators than these. */
 export class UnknownNetwork extends Error {}
 
-interface Node {
+export interface Node {
   readonly op: string;
   readonly inputs: readonly string[];
   readonly output: string;
@@ -45,18 +45,30 @@ export interface Values {
   readonly data: Float32Array;
 }
 
+/** Integers of a file: weights in 8 bits, zero points, shapes. */
+export interface Codes {
+  readonly dims: readonly number[];
+  /** onnx.proto's number. */
+  readonly type: number;
+  readonly data: ArrayLike<number>;
+}
+
 export interface Graph {
   readonly nodes: readonly Node[];
   readonly constants: ReadonlyMap<string, Values>;
+  readonly codes: ReadonlyMap<string, Codes>;
 }
+
+/** What the layers of a graph are made from. */
+export type PlainGraph = Pick<Graph, "nodes" | "constants">;
 
 /** One step: `output` = clamp(convolution of `input` + `residual`, `low`, `high`). */
 export interface Layer {
-  readonly kind: "conv" | "depthwise" | "add";
+  readonly kind: "conv" | "depthwise" | "add" | "double";
   readonly input: string;
   readonly residual: string | null;
   readonly output: string;
-  /** Filters (out, in, size, size), or (channels, 1, size, size), and biases; null for a sum. */
+  /** Filters (out, in, size, size), or (channels, 1, size, size), and biases; null without a convolution. */
   readonly filters: Values | null;
   readonly bias: Float32Array | null;
   readonly stride: number;
@@ -71,31 +83,48 @@ export interface Layer {
 export function readGraph(model: Uint8Array): Graph {
   const nodes: Node[] = [];
   const constants = new Map<string, Values>();
+  const codes = new Map<string, Codes>();
+  const keep = (name: string, tensor: Tensor): void => {
+    constants.set(name, valuesOf(tensor));
+    const data = integersOf(tensor);
+    if (data) codes.set(name, { dims: tensor.dims, type: tensor.type, data });
+  };
   for (const { number, body } of fields(unpackWeights(model))) {
     if (number !== MODEL.graph) continue;
     for (const field of fields(body)) {
       if (field.number === GRAPH.initializer) {
         const tensor = readTensor(field.body);
-        constants.set(tensor.name, valuesOf(tensor));
+        keep(tensor.name, tensor);
       } else if (field.number === GRAPH.node) {
         const { node, constant } = readNode(field.body);
-        if (constant) constants.set(node.output, constant);
+        if (constant) keep(node.output, constant);
         else nodes.push(node);
       }
     }
   }
-  return { nodes, constants };
+  return { nodes, constants, codes };
 }
 
 /** Other than float32 has no values here: what uses it is refused. */
 function valuesOf({ dims, type, raw }: Tensor): Values {
-  return { dims, data: type === FLOAT ? floats(raw) : new Float32Array(0) };
+  return { dims, data: type === TYPE.FLOAT ? floats(raw) : new Float32Array(0) };
 }
 
-function readNode(bytes: Uint8Array): { node: Node; constant: Values | null } {
+function integersOf({ type, raw }: Tensor): ArrayLike<number> | null {
+  const { buffer } = raw.slice();
+  switch (type) {
+    case TYPE.UINT8: return new Uint8Array(buffer);
+    case TYPE.INT8: return new Int8Array(buffer);
+    case TYPE.INT32: return new Int32Array(buffer);
+    case TYPE.INT64: return Array.from(new BigInt64Array(buffer), Number);
+    default: return null;
+  }
+}
+
+function readNode(bytes: Uint8Array): { node: Node; constant: Tensor | null } {
   const inputs: string[] = [];
   let [op, output, domain] = ["", "", ""];
-  let constant: Values | null = null;
+  let constant: Tensor | null = null;
   const numbers = new Map<string, readonly number[]>();
   const texts = new Map<string, string>();
   for (const { number, body } of fields(bytes)) {
@@ -110,7 +139,7 @@ function readNode(bytes: Uint8Array): { node: Node; constant: Values | null } {
         if (field.number === ATTRIBUTE.name) name = decode(field.body);
         else if (field.number === ATTRIBUTE.s) texts.set(name, decode(field.body));
         else if (field.number === ATTRIBUTE.i || field.number === ATTRIBUTE.ints) values.push(...integers(field));
-        else if (field.number === ATTRIBUTE.t) constant = valuesOf(readTensor(field.body));
+        else if (field.number === ATTRIBUTE.t) constant = readTensor(field.body);
       }
       numbers.set(name, values);
     }
@@ -120,7 +149,7 @@ function readNode(bytes: Uint8Array): { node: Node; constant: Values | null } {
 }
 
 /** A graph's layers in the order of their use. `zeros` names an input whose values are all zero. */
-export function layersOf(graph: Graph, zeros: string | null = null): Layer[] {
+export function layersOf(graph: PlainGraph, zeros: string | null = null): Layer[] {
   const { nodes, renamed } = withoutZeros(graph, zeros);
   const { constants } = graph;
   const uses = new Map<string, Node[]>();
@@ -152,8 +181,14 @@ export function layersOf(graph: Graph, zeros: string | null = null): Layer[] {
     };
     if (node.op === "Resize") {
       checkDoubling(node, constants);
-      if (only(output)?.op !== "Conv") throw new UnknownNetwork("a Resize that no convolution follows");
-      doubled.set(output, inputs[0]!);
+      if (only(output)?.op === "Conv") doubled.set(output, inputs[0]!);
+      else {
+        layers.push({
+          kind: "double", input: inputs[0]!, residual: null, output, filters: null, bias: null,
+          stride: 1, pad: 0, doubled: true, low: -Infinity, high: Infinity,
+        });
+        ready.add(output);
+      }
       continue;
     } else if (node.op === "Conv") {
       ({ kind, filters, bias, stride, pad } = convolution(node, constants));
@@ -180,7 +215,7 @@ export function layersOf(graph: Graph, zeros: string | null = null): Layer[] {
 
 /** The nodes that matter where an input is zero, and the names of what such a sum leaves as it is. */
 function withoutZeros(
-  { nodes, constants }: Graph,
+  { nodes, constants }: PlainGraph,
   zeros: string | null,
 ): { nodes: Node[]; renamed: (name: string) => string } {
   const zero = new Set(zeros === null ? [] : [zeros]);

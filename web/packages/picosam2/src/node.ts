@@ -8,11 +8,11 @@ import { Engine } from "./engine.ts";
 import type { RgbaImage } from "./geometry.ts";
 import { type ModelFacts, readFacts } from "./metadata.ts";
 import { UnknownNetwork } from "./network.ts";
-import type { Calls } from "./protocol.ts";
+import type { Calls, FoundObject } from "./protocol.ts";
 import { type OrtModule, OrtRuntime } from "./runtime.ts";
 import {
-  type ImageSource, type PredictOptions, type PromptLike, questionOf, Segmentation, type Segmenter,
-  type SetImageOptions, type TrackRequest,
+  type EverythingOptions, type ImageSource, type PredictOptions, type PromptLike, questionOf, searched, Segmentation,
+  type Segmenter, type SetImageOptions, type TrackRequest,
 } from "./segmenter.ts";
 import { SimdRuntime } from "./simd.ts";
 
@@ -21,6 +21,8 @@ export * from "./core.ts";
 export interface NodeOptions {
   /** The model file: its path, address or bytes. By default the weights of this package. */
   readonly model?: string | URL | Uint8Array;
+  /** The finder's file, for `everything`; by default that of this package. It is read when it is first wanted. */
+  readonly finder?: string | URL | Uint8Array;
   /** ONNX Runtime; by default onnxruntime-node if it is installed: it is faster than WebAssembly. */
   readonly ort?: OrtModule;
   readonly threads?: number;
@@ -38,7 +40,8 @@ export async function createSegmenter(options: NodeOptions = {}): Promise<Segmen
     : await own(bytes, facts);
   const engine = new Engine();
   engine.use(runtime);
-  return new NodeSegmenter(engine, runtime, threads);
+  const finder = options.finder ?? new URL("../weights/finder.onnx", import.meta.url);
+  return new NodeSegmenter(engine, runtime, threads, finder);
 }
 
 async function load(source: string | URL | Uint8Array): Promise<[Uint8Array, string]> {
@@ -76,11 +79,13 @@ class NodeSegmenter implements Segmenter {
   readonly model: Segmenter["model"];
   private size: { width: number; height: number } | null = null;
   private queue: Promise<unknown> = Promise.resolve();
+  private finder: Promise<Uint8Array> | null = null;
 
   constructor(
     private readonly engine: Engine,
     private readonly runtime: OrtRuntime | SimdRuntime,
     threads: number,
+    private readonly finderSource: string | URL | Uint8Array,
   ) {
     const { name, bytes, guidance } = runtime.facts;
     this.model = { name, bytes, threads, guidance };
@@ -117,6 +122,16 @@ class NodeSegmenter implements Segmenter {
       const question = questionOf(prompt, width, height, options.scale ?? null);
       return this.engine.preview({ ...question, whole: options.whole ?? true });
     });
+  }
+
+  everything(options: EverythingOptions = {}): Promise<FoundObject[]> {
+    const next = (begin: boolean): Promise<Calls["everything"]["answer"]> =>
+      this.inTurn(async () => {
+        this.need();
+        this.finder ??= load(this.finderSource).then(([bytes]) => bytes);
+        return this.engine.everything({ finder: await this.finder, begin });
+      });
+    return searched(next, options);
   }
 
   track(image: RgbaImage, at: TrackRequest): Promise<Calls["track"]["answer"]> {

@@ -184,7 +184,7 @@ function keyOfPrompt({ points, box }: Prompt): string {
 
 /** Answers prompts on one image. */
 export class Predictor {
-  private readonly image: Pyramid;
+  readonly image: Pyramid;
   private readonly clicked = new Map<string, ClickAnswers>();
   private readonly refined = new WeakMap<Candidate, Candidate>();
   private readonly answers = new Map<string, Candidate>();
@@ -343,6 +343,16 @@ export class Predictor {
     const window = boxWindow(box, facts.boxGrowth, facts.boxMaxAspect);
     const maps = await this.maps([window], BOX_CHANNEL);
     return this.candidate(maps, 0, this.boxScore(maps));
+  }
+
+  /** The logits of the windows of several boxes, in one batch, and the predicted IoU of each. */
+  async boxes(boxes: readonly Box[]): Promise<{ maps: Maps; scores: number[] }> {
+    const { boxGrowth, boxMaxAspect } = this.runtime.facts;
+    const maps = await this.maps(boxes.map((box) => boxWindow(box, boxGrowth, boxMaxAspect)), BOX_CHANNEL);
+    const scores = maps.windows.map((window, i) =>
+      this.boxScore({ logits: mapAt(maps, i), side: maps.side, windows: [window] }),
+    );
+    return { maps, scores };
   }
 
   private boxScore(maps: Maps): number {

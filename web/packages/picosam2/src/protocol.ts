@@ -1,6 +1,6 @@
 /** What a page and the worker that runs the model send each other. */
 
-import type { Prompt, RgbaImage, Window } from "./geometry.ts";
+import type { Box, Prompt, RgbaImage, Window } from "./geometry.ts";
 import type { Mask } from "./masks.ts";
 
 /** An outline (x, y in turn, in the image's pixels, several contours) and its score. */
@@ -38,6 +38,21 @@ export interface Tracked extends Preview {
   readonly found: boolean;
   readonly x: number;
   readonly y: number;
+}
+
+/** An object that nobody pointed at. Its mask is what `box` as a prompt gives. */
+export interface FoundObject extends Shape {
+  readonly box: Box;
+  /** Pixels on the object, about. */
+  readonly area: number;
+}
+
+/** How far the search for all objects is. */
+export interface Searched {
+  /** The share of the work that is done, 0..1. */
+  readonly share: number;
+  /** The objects, once all is done. */
+  readonly objects: readonly FoundObject[] | null;
 }
 
 /** A prompt with the mask it is to refine. */
@@ -78,6 +93,8 @@ export interface Calls {
   preview: { request: Question & { whole: boolean }; answer: Preview | null };
   /** With `scales` all windows of a click are looked through, for what the others give. */
   predict: { request: Question & { scales?: boolean }; answer: Answer | null };
+  /** The next piece of the search for all objects of the image; `begin` starts anew. */
+  everything: { request: { finder: string | Uint8Array; begin: boolean }; answer: Searched };
   track: {
     request: { image: RgbaImage; x: number; y: number; restart: boolean; fixed: boolean };
     answer: Tracked;

@@ -3,7 +3,7 @@
 import type { Box, Point, Prompt, RgbaImage } from "./geometry.ts";
 import { area, bounds, covers, type Mask, polygons, type Polygon, type Rle, rleEncode } from "./masks.ts";
 import { encodePng } from "./png.ts";
-import type { Answer, Preview, Question, Scale, Tracked } from "./protocol.ts";
+import type { Answer, FoundObject, Preview, Question, Scale, Searched, Tracked } from "./protocol.ts";
 
 /** A point on the object, or off it if `positive` is false; also [x, y] or [x, y, 1 or 0]. */
 export type PointLike =
@@ -128,10 +128,23 @@ export interface Segmenter {
    * `whole` is set.
    */
   preview(prompt: PromptLike, options?: PredictOptions & { whole?: boolean }): Promise<Preview | null>;
+  /**
+   * All objects of the image, the largest first, without being pointed at; the box of each is a prompt
+   * for its mask. It takes seconds; other questions are answered in between. Rejects if another image
+   * is set meanwhile, or with the signal's reason.
+   */
+  everything(options?: EverythingOptions): Promise<FoundObject[]>;
   /** The object in the next frame of a video; `restart` begins with the one at (x, y). */
   track(frame: RgbaImage, at: TrackRequest): Promise<Tracked>;
   /** Frees the model; the segmenter is of no use afterwards. */
   dispose(): Promise<void>;
+}
+
+export interface EverythingOptions {
+  /** Hears the share of the work that is done, 0..1. */
+  readonly onProgress?: (share: number) => void;
+  /** Ends the search. */
+  readonly signal?: AbortSignal;
 }
 
 export interface TrackRequest {
@@ -152,6 +165,19 @@ export interface SetImageOptions {
 
 /** RGBA pixels (8 bits, as `ImageData`), or what a browser can draw or decode. */
 export type ImageSource = RgbaImage | Blob | CanvasImageSource;
+
+/** Searches piece by piece until all is done. */
+export async function searched(
+  next: (begin: boolean) => Promise<Searched>,
+  { onProgress, signal }: EverythingOptions,
+): Promise<FoundObject[]> {
+  for (let begin = true; ; begin = false) {
+    signal?.throwIfAborted();
+    const { share, objects } = await next(begin);
+    onProgress?.(share);
+    if (objects) return [...objects];
+  }
+}
 
 /** Checks a prompt and gives it one form. Throws `PromptError`. */
 export function questionOf(

@@ -9,13 +9,13 @@ import type { ModelFacts } from "./metadata.ts";
 import { type Graph, type Layer, layersOf, readGraph, UnknownNetwork, type Values } from "./network.ts";
 import type { Runtime } from "./predictor.ts";
 
-const IMAGE = "image";
+export const IMAGE = "image";
 const GUIDANCE = "guidance";
 const LOGITS = "logits";
 const PAGE = 65536;
 
 /** What kernels/kernels.ts exports. */
-interface Kernels {
+export interface Kernels {
   readonly memory: WebAssembly.Memory;
   pointwise(
     x: number, w: number, residual: number, y: number, pixels: number, k: number, n: number, low: number, high: number,
@@ -40,7 +40,7 @@ interface Size {
   readonly channels: number;
 }
 
-interface Plane extends Size {
+export interface Plane extends Size {
   readonly at: number;
 }
 
@@ -50,74 +50,70 @@ const floats = ({ height, width, channels }: Size): number => height * width * f
 const alike = (a: Size, b: Size): boolean =>
   a.height === b.height && a.width === b.width && a.channels === b.channels;
 
+/** The layers' calls, and the planes that they read first and leave last. */
 interface Plan {
   readonly steps: readonly (() => void)[];
   readonly inputs: ReadonlyMap<string, Plane>;
-  readonly logits: Plane;
+  readonly outputs: readonly Plane[];
 }
 
-export class SimdRuntime implements Runtime {
+/** Layers on the kernels, with a memory of their own. */
+export class Compiled {
+  private constructor(
+    readonly kernels: Kernels,
+    private readonly plans: readonly Plan[],
+  ) {}
+
+  /**
+   * Several ways through one network, which run in turn and share their memory; the first has all the
+   * filters. Inputs are planes of 3 channels and `side` x `side`. Throws `UnknownNetwork`.
+   */
+  static async open(ways: readonly (readonly Layer[])[], side: number, outputs: readonly string[]): Promise<Compiled> {
+    const { instance } = await WebAssembly.instantiate(binary(), { env: { abort } });
+    const kernels = instance.exports as unknown as Kernels;
+    const weights = new Memory(kernels.memory, 1024);
+    const packed = packedWeights(ways[0]!, weights);
+    const plans = ways.map((layers) =>
+      planned(layers, packed, kernels, new Memory(kernels.memory, weights.end), side, outputs),
+    );
+    return new Compiled(kernels, plans);
+  }
+
+  input(name: string, way = 0): Plane {
+    return this.plans[way]!.inputs.get(name)!;
+  }
+
+  outputs(way = 0): readonly Plane[] {
+    return this.plans[way]!.outputs;
+  }
+
+  run(way = 0): void {
+    for (const step of this.plans[way]!.steps) step();
+  }
+
+  /** An output's channel (height, width) into `out`, from `to` on. */
+  read({ at, height, width, channels }: Plane, channel: number, out: Float32Array, to: number): void {
+    const [size, stored] = [height * width, fours(channels)];
+    const values = new Float32Array(this.kernels.memory.buffer, at, size * stored);
+    for (let i = 0, from = channel; i < size; i++, from += stored) out[to + i] = values[from]!;
+  }
+}
+
+/** Turns 8 bits into what the network takes: a byte has 256 values, so a table a channel is quicker than arithmetic. */
+export class Normalizer {
   private readonly tables: readonly Float32Array[];
 
-  private constructor(
-    readonly facts: ModelFacts,
-    private readonly kernels: Kernels,
-    /** With guidance (null for a network that takes none), and without. */
-    private readonly guided: Plan | null,
-    private readonly plain: Plan,
-  ) {
-    // A byte has 256 values: one table a channel is quicker than arithmetic a pixel.
-    this.tables = facts.mean.map((mean, c) => {
-      const scale = Math.fround(1 / (255 * facts.std[c]!));
-      const shift = Math.fround(mean / facts.std[c]!);
+  constructor({ mean, std }: Pick<ModelFacts, "mean" | "std">) {
+    this.tables = mean.map((mean, c) => {
+      const scale = Math.fround(1 / (255 * std[c]!));
+      const shift = Math.fround(mean / std[c]!);
       return Float32Array.from({ length: 256 }, (_, v) => Math.fround(v * scale) - shift);
     });
   }
 
-  /** Rejects with `UnknownNetwork` if the file's network has other operators than the kernels. */
-  static async open(model: Uint8Array, facts: ModelFacts): Promise<SimdRuntime> {
-    const graph = readable(model);
-    const plain = layersOf(graph, facts.guidance ? GUIDANCE : null);
-    const guided = facts.guidance ? layersOf(graph) : null;
-    const { instance } = await WebAssembly.instantiate(binary(), { env: { abort } });
-    const kernels = instance.exports as unknown as Kernels;
-    const weights = new Memory(kernels.memory, 1024);
-    const packed = packedWeights(guided ?? plain, weights);
-    // They run in turn: both may use the same memory.
-    const plan = (layers: readonly Layer[]): Plan =>
-      planned(layers, packed, kernels, new Memory(kernels.memory, weights.end), facts);
-    return new SimdRuntime(facts, kernels, guided && plan(guided), plan(plain));
-  }
-
-  /** Crops (B, S, S, 3) RGB 8 bits, with guidance (B, 3, S, S) or none, to logits (B, K, s, s). */
-  run(crops: Uint8Array, batch: number, guidance: Float32Array | null = null): Promise<Float32Array> {
-    const { inputSize, outputSize, channels } = this.facts;
-    const [inside, outside] = [inputSize * inputSize, outputSize * outputSize];
-    const out = new Float32Array(batch * channels * outside);
-    for (let b = 0; b < batch; b++) {
-      const planes = guidance?.subarray(b * PLANES * inside, (b + 1) * PLANES * inside);
-      const plan = this.guided && planes?.some((value) => value !== 0) ? this.guided : this.plain;
-      this.fill(plan.inputs.get(IMAGE)!, crops.subarray(b * inside * 3, (b + 1) * inside * 3));
-      if (plan === this.guided) this.interleave(plan.inputs.get(GUIDANCE)!, planes!);
-      for (const step of plan.steps) step();
-      const { at } = plan.logits;
-      const stored = fours(channels);
-      const logits = new Float32Array(this.kernels.memory.buffer, at, outside * stored);
-      for (let c = 0; c < channels; c++) {
-        const to = (b * channels + c) * outside;
-        for (let i = 0, from = c; i < outside; i++, from += stored) out[to + i] = logits[from]!;
-      }
-    }
-    return Promise.resolve(out);
-  }
-
-  release(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  /** A crop, normalized, in a plane of the memory. */
-  private fill({ at }: Plane, crop: Uint8Array): void {
-    const into = new Float32Array(this.kernels.memory.buffer, at, (crop.length / 3) * 4);
+  /** A crop (S, S, 3) into a plane of the memory. */
+  fill(memory: WebAssembly.Memory, { at }: Plane, crop: Uint8Array): void {
+    const into = new Float32Array(memory.buffer, at, (crop.length / 3) * 4);
     const [red, green, blue] = this.tables as [Float32Array, Float32Array, Float32Array];
     for (let from = 0, to = 0; from < crop.length; from += 3, to += 4) {
       into[to] = red[crop[from]!]!;
@@ -126,10 +122,61 @@ export class SimdRuntime implements Runtime {
       into[to + 3] = 0;
     }
   }
+}
+
+export class SimdRuntime implements Runtime {
+  private readonly normalizer: Normalizer;
+
+  private constructor(
+    readonly facts: ModelFacts,
+    private readonly network: Compiled,
+    /** The ways through the network with guidance (null for one that takes none), and without. */
+    private readonly guided: number | null,
+    private readonly plain: number,
+  ) {
+    this.normalizer = new Normalizer(facts);
+  }
+
+  /** Rejects with `UnknownNetwork` if the file's network has other operators than the kernels. */
+  static async open(model: Uint8Array, facts: ModelFacts): Promise<SimdRuntime> {
+    const graph = readable(model);
+    const plain = layersOf(graph, facts.guidance ? GUIDANCE : null);
+    const ways = facts.guidance ? [layersOf(graph), plain] : [plain];
+    const { inputSize, outputSize, channels } = facts;
+    const network = await Compiled.open(ways, inputSize, [LOGITS]);
+    const expected = { height: outputSize, width: outputSize, channels };
+    if (ways.some((_, way) => !alike(network.outputs(way)[0]!, expected))) {
+      throw new UnknownNetwork("logits of another size than its description says");
+    }
+    return new SimdRuntime(facts, network, facts.guidance ? 0 : null, ways.length - 1);
+  }
+
+  /** Crops (B, S, S, 3) RGB 8 bits, with guidance (B, 3, S, S) or none, to logits (B, K, s, s). */
+  run(crops: Uint8Array, batch: number, guidance: Float32Array | null = null): Promise<Float32Array> {
+    const { network, guided, plain } = this;
+    const { inputSize, outputSize, channels } = this.facts;
+    const [inside, outside] = [inputSize * inputSize, outputSize * outputSize];
+    const out = new Float32Array(batch * channels * outside);
+    for (let b = 0; b < batch; b++) {
+      const planes = guidance?.subarray(b * PLANES * inside, (b + 1) * PLANES * inside);
+      const way = guided !== null && planes?.some((value) => value !== 0) ? guided : plain;
+      const crop = crops.subarray(b * inside * 3, (b + 1) * inside * 3);
+      this.normalizer.fill(network.kernels.memory, network.input(IMAGE, way), crop);
+      if (way === guided) this.interleave(network.input(GUIDANCE, way), planes!);
+      network.run(way);
+      const [logits] = network.outputs(way);
+      for (let c = 0; c < channels; c++) network.read(logits!, c, out, (b * channels + c) * outside);
+    }
+    return Promise.resolve(out);
+  }
+
+  release(): Promise<void> {
+    return Promise.resolve();
+  }
 
   private interleave({ at }: Plane, planes: Float32Array): void {
     const size = planes.length / PLANES;
-    const into = new Float32Array(this.kernels.memory.buffer, at, size * 4);
+    const into = new Float32Array(this.network.kernels.memory.buffer, at, size * 4);
     for (let i = 0, to = 0; i < size; i++, to += 4) {
       for (let c = 0; c < PLANES; c++) into[to + c] = planes[c * size + i]!;
       into[to + 3] = 0;
@@ -137,7 +184,8 @@ export class SimdRuntime implements Runtime {
   }
 }
 
-function readable(model: Uint8Array): Graph {
+/** A file's graph. Throws `UnknownNetwork` if it cannot be read. */
+export function readable(model: Uint8Array): Graph {
   try {
     return readGraph(model);
   } catch {
@@ -240,7 +288,8 @@ function planned(
   weights: ReadonlyMap<Values, number>,
   kernels: Kernels,
   memory: Memory,
-  { inputSize: side, outputSize, channels }: ModelFacts,
+  side: number,
+  outputs: readonly string[],
 ): Plan {
   const uses = new Map<string, number>();
   const count = (name: string, by: number): number => {
@@ -249,7 +298,7 @@ function planned(
     return now;
   };
   for (const { input, residual } of layers) for (const name of [input, residual]) if (name) count(name, 1);
-  count(LOGITS, 1); // by whoever reads them
+  for (const name of outputs) count(name, 1); // by whoever reads them
   const planes = new Map<string, Plane>();
   const place = (name: string, height: number, width: number, channels: number): Plane => {
     const size = { height, width, channels };
@@ -269,7 +318,10 @@ function planned(
     const r = added?.at ?? 0;
     let step: () => void;
     let y: Plane;
-    if (!filters) {
+    if (kind === "double") {
+      y = place(output, height, width, x.channels);
+      step = () => double(kernels.memory, x, y);
+    } else if (!filters) {
       y = place(output, height, width, x.channels);
       step = () => kernels.add(x.at, r, y.at, floats(y), low, high);
     } else {
@@ -310,10 +362,28 @@ function planned(
     }
     return step;
   });
-  const logits = planes.get(LOGITS);
-  if (!logits) throw new UnknownNetwork("no logits");
-  if (!alike(logits, { height: outputSize, width: outputSize, channels })) {
-    throw new UnknownNetwork("logits of another size than its description says");
+  const last = outputs.map((name) => {
+    const plane = planes.get(name);
+    if (!plane) throw new UnknownNetwork(`no ${name}`);
+    return plane;
+  });
+  return { steps, inputs, outputs: last };
+}
+
+/** Each pixel of `x` four times. */
+function double(memory: WebAssembly.Memory, x: Plane, y: Plane): void {
+  const stored = fours(x.channels);
+  const from = new Float32Array(memory.buffer, x.at, floats(x));
+  const to = new Float32Array(memory.buffer, y.at, floats(y));
+  const line = y.width * stored;
+  for (let row = 0; row < x.height; row++) {
+    const start = 2 * row * line;
+    for (let column = 0; column < x.width; column++) {
+      const at = (row * x.width + column) * stored;
+      const pixel = from.subarray(at, at + stored);
+      to.set(pixel, start + 2 * column * stored);
+      to.set(pixel, start + (2 * column + 1) * stored);
+    }
+    to.copyWithin(start + line, start, start + line);
   }
-  return { steps, inputs, logits };
 }

@@ -21,6 +21,7 @@ export function createSegmenter(options: CreateOptions = {}): Promise<Segmenter>
   return openSegmenter({
     ...options,
     model: options.model ?? file("default.onnx"),
+    finder: options.finder ?? file("finder.onnx"),
     wasm: options.wasm ?? {
       mjs: file("ort-wasm-simd-threaded.mjs"),
       wasm: file("ort-wasm-simd-threaded.wasm"),

@@ -31,6 +31,7 @@ export class WebEngine extends Engine {
       case "setImage": return this.setImage(request.value);
       case "preview": return this.preview(request.value);
       case "predict": return this.predict(request.value);
+      case "everything": return this.everything(request.value);
       case "track": return this.track(request.value);
     }
   }
@@ -65,6 +66,11 @@ export class WebEngine extends Engine {
     const [file] = wasm.wasm ? await this.fetched(wasm.wasm, "the runtime", wasmBytes, before) : [];
     const source = { ...wasm, ...(file && { binary: file.buffer }) };
     return { cpu: await openWasm(bytes, facts, threads, source), threads };
+  }
+
+  protected override async fetchFinder(url: string, name: string): Promise<Uint8Array> {
+    const [bytes] = await download([{ url, what: `the finder ${name}` }], () => undefined);
+    return bytes!;
   }
 
   private fetched(

@@ -116,6 +116,15 @@ describe("a graph", () => {
     ]);
   });
 
+  it("doubles where no convolution of one filter a channel follows", () => {
+    const doubling = node("Resize", ["image", "", "double"], "a", [], nearest);
+    expect(layersOf({ nodes: [doubling, node("Add", ["a", "a"], "logits")], constants })).toMatchObject([
+      { kind: "double", input: "image", output: "a" }, { kind: "add", input: "a", residual: "a", output: "logits" },
+    ]);
+    const taps = node("Conv", ["a", "taps"], "logits", [["group", [4]], ["pads", [1, 1, 1, 1]]]);
+    expect(layersOf({ nodes: [doubling, taps], constants })).toMatchObject([{ kind: "depthwise", input: "image", doubled: true }]);
+  });
+
   it.each([
     ["an operator", [node("Softmax", ["image"], "logits")]],
     ["filters that are computed", [node("Conv", ["image", "image"], "logits")]],
@@ -137,7 +146,6 @@ describe("a graph", () => {
     ["an operator of another domain", [node("com.microsoft.Conv", ["image", "w"], "logits")]],
     ["another size", [node("Resize", ["image", "", "triple"], "a", [], nearest), node("Conv", ["a", "w"], "logits")]],
     ["another filter", [node("Resize", ["image", "", "double"], "a"), node("Conv", ["a", "w"], "logits")]],
-    ["a Resize at the end", [node("Resize", ["image", "", "double"], "logits", [], nearest)]],
     ["a Resize before a full convolution", [node("Resize", ["image", "", "double"], "a", [], nearest), node("Conv", ["a", "w"], "logits")]],
   ])("of another kind is refused: %s", (_, nodes) => {
     expect(() => layersOf({ nodes, constants })).toThrow(UnknownNetwork);
