@@ -32,9 +32,9 @@ const ISOLATION = {
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-/** The model that the page ships with, as the library packed it (PICOSAM2_WEIGHTS chooses another). */
-function weights(): string {
-  const path = resolve(LIBRARY, "weights/default.onnx");
+/** A model that the page ships with, as the library packed it (PICOSAM2_WEIGHTS and PICOSAM2_FINDER choose others). */
+function weights(name: string): string {
+  const path = resolve(LIBRARY, `weights/${name}.onnx`);
   if (!existsSync(path)) throw new Error(`there are no weights at ${path}: run npm run build -w picosam2`);
   return path;
 }
@@ -51,7 +51,8 @@ function shared(): Plugin {
   const files: Record<string, () => string> = {
     "sample.jpg": () => resolve(PACKAGE, "assets/sample.jpg"),
     "sample.json": () => resolve(PACKAGE, "assets/sample.json"),
-    "model/default.onnx": weights,
+    "model/default.onnx": () => weights("default"),
+    "model/finder.onnx": () => weights("finder"),
   };
   return {
     name: "picosam2-shared",
@@ -127,8 +128,9 @@ function precache(): Plugin {
         const worker = Object.values(bundle).find((item) => item.fileName === "sw.js");
         if (worker?.type !== "chunk") throw new Error("there is no service worker to fill in");
         for (const item of Object.values(bundle).sort((a, b) => (a.fileName < b.fileName ? -1 : 1))) {
-          // ONNX Runtime is fetched where it is of use: for graphics processors and for other networks.
-          if (item === worker || /jspi|webgpu|inside|^assets\/ort[-.]/.test(item.fileName)) continue;
+          // ONNX Runtime is fetched where it is of use: for graphics processors and for other networks; the
+          // finder when all objects are wanted, and kept from then on.
+          if (item === worker || /jspi|webgpu|inside|^assets\/ort[-.]|finder\.onnx$/.test(item.fileName)) continue;
           const body = item.type === "chunk" ? item.code : item.source;
           if (item.fileName === "index.html") hash.update(body);
           else add(item.fileName, body);
@@ -148,7 +150,7 @@ export default defineConfig({
   base: "./",
   define: {
     __WEBGPU__: JSON.stringify(WEBGPU),
-    __SIZES__: JSON.stringify({ model: sizes(weights()), wasm: sizes(WASM) }),
+    __SIZES__: JSON.stringify({ model: sizes(weights("default")), wasm: sizes(WASM) }),
   },
   plugins: [words(), shared(), policy(), precache()],
   resolve: {

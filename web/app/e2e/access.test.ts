@@ -1,26 +1,11 @@
 /** No violation that axe knows of, at four sizes and in both themes; and what axe cannot see. */
 
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import type { Page } from "playwright-core";
 import { describe, expect, it } from "vitest";
 import { masked, missing, openSample, screen } from "./harness";
 import { known, Pages } from "./setup";
+import { violations } from "./violations";
 
 const why = missing();
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
-async function violations(page: Page): Promise<string[]> {
-  // By the debugging protocol, which the page's policy does not bind.
-  await page.evaluate(AXE);
-  return page.evaluate(async () => {
-    interface Axe {
-      run(): Promise<{ violations: { id: string; nodes: { target: unknown[] }[] }[] }>;
-    }
-    const { violations } = await (window as unknown as { axe: Axe }).axe.run();
-    return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target.join(" ")).join(", ")}`);
-  });
-}
 
 const sizes = [[1280, 800], [820, 1180], [390, 844], [740, 360]] as const;
 const looks = sizes.flatMap((size) => (["light", "dark"] as const).map((scheme) => [...size, scheme] as const));

@@ -1,8 +1,8 @@
 /** The page: wires photos, stage, document and model together. */
 
 import {
-  covers, drawnPixels, maskFromPixels, MaskFileError, ModelError, type Mask, type Named, paint, type Point,
-  type Prompt, type PromptLike, readCoco, type Segmentation, type Segmenter, shrunk, grown,
+  area, covers, drawnPixels, type FoundObject, maskFromPixels, MaskFileError, ModelError, type Mask, type Named, paint,
+  type Point, type Prompt, type PromptLike, readCoco, type Segmentation, type Segmenter, shrunk, grown,
 } from "picosam2/custom";
 import { type Answer, answerOf, drawnAnswer, pathOf, questionOf } from "./answers";
 import { Camera, CameraError } from "./camera";
@@ -10,6 +10,7 @@ import {
   addItem, addPoint, answerKey, boxPrompt, changeItem, type Doc, EMPTY, isDrawn, type Item, pointPrompt,
   removeItem, removePoint, select, selectedItem, setMask,
 } from "./document";
+import { Finding } from "./finding";
 import { History } from "./history";
 import { Panel } from "./panel";
 import { offerInstall } from "./install";
@@ -77,6 +78,9 @@ class App {
   private readonly stage: Stage;
   private readonly panel: Panel;
   private readonly strip: Strip;
+  private readonly finding: Finding;
+  /** What was found in photos, so that it is shown at once the next time. */
+  private readonly searched = new WeakMap<Photo, readonly FoundObject[]>();
   private readonly sheet: Sheet;
   private readonly toolbar = new Toolbar(element("tools"));
   private readonly camera: Camera;
@@ -106,6 +110,10 @@ class App {
         this.refresh();
       },
       close: (id) => this.closePhoto(id),
+    });
+    this.finding = new Finding({
+      take: (object) => this.keep(boxPrompt(object.box)),
+      point: (object) => this.setHover(object && this.finding.path(object)),
     });
     this.sheet = new Sheet(element("panel"));
     const video = document.createElement("video");
@@ -228,6 +236,7 @@ class App {
     if ((sheet?.id ?? null) === this.shown) return;
     this.shown = sheet?.id ?? null;
     const epoch = ++this.epoch;
+    this.leaveFinding();
     this.answers.clear();
     this.asked.clear();
     this.pointer = this.hoverPath = this.pending = null;
@@ -316,6 +325,12 @@ class App {
     const { tool } = this.stage;
     const current = selectedItem(this.doc);
     const corrects = (tool === "add" || tool === "remove") && current;
+    const found = at && this.foundAt(at);
+    if (found) {
+      this.setHover(this.finding.path(found));
+      this.stage.canvas.style.cursor = "pointer";
+      return;
+    }
     const under = at && tool === "pick" ? this.itemAt(at) : null;
     if (!at || under || !(tool === "pick" || corrects)) {
       this.setHover(under && under !== current ? (this.answer(under)?.path ?? null) : null);
@@ -341,7 +356,7 @@ class App {
     const epoch = this.epoch;
     try {
       const answer = await this.segmenter!.preview(question, { whole });
-      if (epoch === this.epoch && this.pointer && !this.itemAtPick(this.pointer)) {
+      if (epoch === this.epoch && this.pointer && !this.itemAtPick(this.pointer) && !this.foundAt(this.pointer)) {
         this.setHover(answer ? pathOf(answer.contours) : null);
         this.showSpeed(answer?.ms ?? null);
         this.count();
@@ -418,9 +433,79 @@ class App {
       else this.point(current.id, at, (doc) => addPoint(doc, current.id, { ...at, positive: !negative }));
       return;
     }
+    const found = how.anew ? null : this.foundAt(at);
     const under = how.anew ? null : this.itemAt(at);
-    if (under) this.choose(under.id);
+    if (found) this.keep(boxPrompt(found.box));
+    else if (under) this.choose(under.id);
     else this.keep(pointPrompt(at.x, at.y));
+  }
+
+  // --- everything ---------------------------------------------------------------------------
+
+  /** Shows all objects of the photo as outlines to click, or leaves that. */
+  private everything(): void {
+    if (this.finding.isOff) void this.find();
+    else this.stopFinding();
+  }
+
+  private async find(): Promise<void> {
+    const { epoch } = this;
+    const signal = this.finding.begin();
+    this.pressed("everything", true);
+    this.setTool("pick");
+    this.showSpeed(null);
+    try {
+      await this.imageSet;
+      const { photo } = this;
+      if (signal.aborted || epoch !== this.epoch || !photo) return;
+      let found = this.searched.get(photo);
+      if (!found) {
+        this.say(STRINGS.searchBegun);
+        this.showSearch(0);
+        const onProgress = (share: number): void => {
+          if (!signal.aborted) this.showSearch(share);
+        };
+        found = await this.segmenter!.everything({ signal, onProgress });
+        if (signal.aborted || epoch !== this.epoch) return;
+        this.searched.set(photo, found);
+      }
+      this.finding.show(found, photo.width, photo.height);
+      this.showSpeed(null);
+      if (found.length === 0) this.leaveFinding();
+      this.refresh();
+      this.toast(found.length === 0 ? STRINGS.foundNone : STRINGS.foundObjects(found.length));
+    } catch (error) {
+      if (signal.aborted) return;
+      this.leaveFinding();
+      this.fail(error);
+    }
+  }
+
+  /** The smallest found object at a place, unless a smaller kept one is there, too. */
+  private foundAt(at: { x: number; y: number }): FoundObject | null {
+    if (this.stage.tool !== "pick") return null;
+    const found = this.finding.at(at);
+    const kept = found && this.itemAt(at);
+    const mask = kept && this.answer(kept)?.mask;
+    return mask && area(mask) <= found.area ? null : found;
+  }
+
+  /** Escape, or the button again. */
+  private stopFinding(): void {
+    this.say(this.finding.searching ? STRINGS.searchEnded : STRINGS.foundLeft);
+    const { activeElement } = document;
+    this.leaveFinding();
+    // The list goes, and what had the focus with it.
+    if (activeElement && activeElement !== document.body && !isSeen(activeElement)) element("view").focus();
+    this.draw();
+  }
+
+  private leaveFinding(): void {
+    if (this.finding.isOff) return;
+    this.finding.leave();
+    this.pressed("everything", false);
+    this.hoverPath = null;
+    this.showSpeed(null);
   }
 
   // --- changes that the model answers -------------------------------------------------------
@@ -667,6 +752,7 @@ class App {
     this.strip.show(this.workspace, (id) => this.photos.get(id));
     if (this.photo) for (const item of this.doc.items) void this.ask(item);
     this.panel.show(this.doc, (item) => this.answer(item));
+    this.finding.update(this.doc.items.flatMap((item) => this.answer(item)?.mask ?? []));
     for (const [action, enabled] of [["undo", this.history.canUndo], ["redo", this.history.canRedo]] as const) {
       for (const button of document.querySelectorAll<HTMLButtonElement>(`[data-action="${action}"]`)) {
         // Not `disabled`, which would drop the focus of whoever has just pressed it.
@@ -706,6 +792,7 @@ class App {
         const selected = item === current;
         return answer ? [{ path: answer.path, color: item.color, selected }] : [];
       }),
+      found: this.stage.tool === "pick" ? this.finding.outlines : [],
       hover: this.hoverPath,
       change: this.stage.tool !== "pick",
       points: current?.prompt.points ?? [],
@@ -810,6 +897,7 @@ class App {
 
   private async startCamera(): Promise<void> {
     if (this.live) return;
+    this.leaveFinding();
     try {
       await this.ready;
       if (!(await this.camera.start())) return;
@@ -855,8 +943,15 @@ class App {
 
   // --- messages -----------------------------------------------------------------------------
 
+  private showSearch(share: number): void {
+    const chip = element("speed");
+    chip.hidden = false;
+    chip.textContent = STRINGS.searching(share);
+  }
+
   private showSpeed(ms: number | null): void {
     const chip = element("speed");
+    if (ms !== null && this.finding.searching) return; // the search's progress is shown there
     chip.hidden = ms === null;
     if (ms !== null) chip.textContent = STRINGS.milliseconds(ms);
   }
@@ -919,6 +1014,7 @@ class App {
         this.pressed("center", true);
         break;
       case "help": element<HTMLDialogElement>("help").showModal(); break;
+      case "everything": this.everything(); break;
       case "undo": this.undo(); break;
       case "redo": this.redo(); break;
       case "zoom-in": this.stage.zoom(1.4); break;
@@ -1047,6 +1143,7 @@ class App {
     const current = selectedItem(this.doc);
     const tool = tools[key];
     if (tool && this.shown !== null) this.setTool(tool);
+    else if (key === "f" && this.shown !== null) this.everything();
     else if (key === "?") this.act("help");
     else if (key === "+" || key === "=") this.act("zoom-in");
     else if (key === "-") this.act("zoom-out");
@@ -1058,7 +1155,8 @@ class App {
       if (item) this.choose(item.id);
     } else if (key === "escape") {
       if (this.stage.cancelDraft()) return;
-      if (this.sheet.isOpen) this.sheet.close();
+      if (!this.finding.isOff) this.stopFinding();
+      else if (this.sheet.isOpen) this.sheet.close();
       else if (current) {
         this.history.replace(changeDoc(this.workspace, select(this.doc, null)));
         this.refresh();

@@ -13,6 +13,7 @@ export function startSegmenter(onProgress: (share: number) => void, onGpu: () =>
   const own = /^[\w.-]+\.onnx$/.test(asked);
   return openSegmenter({
     model: new URL(`model/${own ? asked : "default.onnx"}`, document.baseURI),
+    finder: new URL("model/finder.onnx", document.baseURI),
     wasm: { mjs: new URL(glueUrl, document.baseURI), wasm: new URL(wasmUrl, document.baseURI) },
     worker: () => new Worker(new URL("./worker.ts", import.meta.url), { type: "module" }),
     threads: "measured",

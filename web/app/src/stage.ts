@@ -17,6 +17,8 @@ export interface Drawn {
 
 export interface Scene {
   readonly objects: readonly Drawn[];
+  /** Outlines of objects that can be clicked to keep them. */
+  readonly found?: readonly Path2D[];
   readonly hover: Path2D | null;
   /** Whether `hover` is a change of the selected object rather than a new one. */
   readonly change?: boolean;
@@ -222,6 +224,10 @@ export class Stage {
       } else {
         this.stroke(path, color, 1.5 * px);
       }
+    }
+    for (const path of this.scene.found ?? []) {
+      this.stroke(path, "rgb(0 0 0 / 55%)", 3 * px);
+      this.stroke(path, "#fff", 1.25 * px);
     }
     if (hover) {
       context.fillStyle = "rgb(255 255 255 / 26%)";

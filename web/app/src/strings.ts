@@ -50,6 +50,10 @@ export const PAGE = {
   eraseTip: "Eraser: rub off the selected object (E)",
   move: "Move",
   moveTip: "Move: drag the photo (H)",
+  everything: "Everything",
+  everythingTip: "Everything: shows all objects, to choose from (F)",
+  foundObjects: "Found",
+  foundHint: "Click an outline, or choose here: arrow keys and Enter. Escape leaves.",
   undo: "Undo",
   redo: "Redo",
   brushSize: "Brush size",
@@ -102,6 +106,7 @@ export const KEYS: readonly (readonly [string, string])[] = [
   ["Wheel, pinch", "zoom"],
   ["`Space` drag, two fingers", "move the photo (with Move: arrows)"],
   ["`V` `B` `A` `R` `P` `E` `H`", "Pick, Box, Add, Remove, Brush, Eraser, Move"],
+  ["`F`", "show all objects of the photo, to choose from; `Esc` leaves"],
   ["`,` `.`", "smaller or larger brush"],
   ["Arrows, `Enter`", "point and click by keyboard (`Shift`: small steps; Box: `Enter` at two corners)"],
   ["`[` `]`", "smaller or larger mask for a single click"],
@@ -146,6 +151,23 @@ export const STRINGS = {
   tooLarge: (name: string) => `“${name}” is damaged, or too large for this device.`,
   noSample: "The sample could not be fetched.",
   nothing: "Nothing was found there. Try another place or a box.",
+  searching: (share: number) => `Looking for objects: ${percent(share)}`,
+  searchBegun: "Looking for all objects. Escape ends it.",
+  foundObjects: (count: number) =>
+    count === 1
+      ? "One object was found: click its outline, or choose it from the list. Escape leaves."
+      : `${count} objects were found: click an outline, or choose from the list. Escape leaves.`,
+  foundNone: "No objects were found. Click on what you mean.",
+  foundLeft: "The outlines are gone.",
+  searchEnded: "The search was ended.",
+  foundOption: (place: string, share: number, quality: number) =>
+    `${place}, ${share < 0.01 ? "less than 1 %" : percent(share)} of the photo, quality ${percent(quality)}`,
+  /** By third of the photo: down, then across. */
+  places: [
+    ["Top left", "Top", "Top right"],
+    ["Left", "Center", "Right"],
+    ["Bottom left", "Bottom", "Bottom right"],
+  ],
   nothingChanged: "Nothing would be left of the object: it stays as it is.",
   selectFirst: "Select an object first: then this changes it.",
   nothingToSave: "There is nothing to save yet: keep an object first.",
