@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from picosam2._progress import Progress
 from picosam2.errors import ConfigError
 from picosam2.images import ImageSource, load_image
@@ -132,6 +135,8 @@ def everything(
     chosen = settings or Everything()
     pixels = load_image(image)
     height, width = pixels.shape[:2]
+    if _one_color(pixels):  # the networks see shapes even there
+        return []
     if chosen.method == "grid":
         answers = answers_by_clicks(predictor, pixels, chosen, progress)
     else:
@@ -146,3 +151,9 @@ def everything(
     made = [segmentation(pixels, answer, chosen.min_mask_region_area) for answer in kept]
     results = [result for result in made if result is not None]
     return sorted(results, key=lambda result: -result.area)
+
+
+def _one_color(pixels: npt.NDArray[np.uint8]) -> bool:
+    """Whether all pixels of an image (H, W, 3) are alike."""
+    first = pixels[0, 0]
+    return bool((pixels[0] == first).all() and all((row == first).all() for row in pixels))
