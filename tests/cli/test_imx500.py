@@ -32,6 +32,17 @@ def test_a_check_takes_a_recipe(cli):
     assert "about 5.3" in done.out
 
 
+def test_a_check_takes_a_finder(cli):
+    pytest.importorskip("torch")
+    done = cli("export", "imx500", "--check", "--recipe", "finder")
+    assert done.code == 2
+    assert "does not fit into the sensor" in done.err
+    smaller = ("--recipe", "finder", "--set", "model.input_size=256")
+    done = cli("export", "imx500", "--check", *smaller)
+    assert done.code == 0
+    assert "nothing is known that keeps it off" in done.out
+
+
 def test_a_check_that_fails_names_the_layer(cli):
     pytest.importorskip("torch")
     done = cli(*RECIPE, "--set", "model.input_size=256")

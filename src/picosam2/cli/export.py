@@ -341,26 +341,31 @@ def _check(weights: str, recipe: str | None, changes: list[str]) -> None:
     """Print what the sensor makes of a network. `ConvertError` if it does not take it."""
     from picosam2.errors import require
     from picosam2.export.imx500.check import check_file, mib, refuse
-    from picosam2.runtimes.weights import find_weights
+    from picosam2.models.views import FINDER
+    from picosam2.runtimes.weights import find_weights, finder_file, read_facts
 
     if changes and recipe is None:
         raise ConfigError("--set changes a recipe: give --recipe too")
-    path = None if recipe is not None else find_weights(weights)
+    path = None
+    if recipe is None:
+        named = weights == FINDER
+        path = finder_file(weights, "torch") if named else find_weights(weights)
     if path is not None and path.suffix == ".onnx":
         result = check_file(path)
     else:
         for module in ("torch", "safetensors"):
             require(module, "train")
         from picosam2.export.imx500.export import check_model
-        from picosam2.models.checkpoint import load_weights
-        from picosam2.models.network import PicoSAM2
-        from picosam2.training.config import changed_recipe
+        from picosam2.models.checkpoint import load_finder, load_weights
+        from picosam2.training.config import changed_finder_recipe, changed_recipe, trains_finder
 
         if path is not None:
-            result = check_model(load_weights(path))
+            finds = read_facts(path).get("kind") == FINDER
+            result = check_model(load_finder(path) if finds else load_weights(path))
         else:
             assert recipe is not None
-            result = check_model(PicoSAM2(changed_recipe(recipe, changes).model))
+            changed = changed_finder_recipe if trains_finder(recipe) else changed_recipe
+            result = check_model(changed(recipe, changes).model.build())
     print(_layers(result))
     print(
         f"\nabout {mib(result.total)} of {mib(result.limit)} MiB (estimated): "

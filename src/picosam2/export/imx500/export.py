@@ -32,9 +32,10 @@ from picosam2.export.imx500.report import (
     markdown,
 )
 from picosam2.export.int8.calibration import choose_crops, sample_crops
-from picosam2.export.onnx import export_onnx, weights_facts
+from picosam2.export.onnx import export_finder, export_onnx, weights_facts
 from picosam2.models.checkpoint import load_weights
 from picosam2.models.costs import stage_costs
+from picosam2.models.finder import Finder
 from picosam2.models.network import PicoSAM2, without_guidance
 from picosam2.predictor import Predictor
 from picosam2.runtimes.onnx import OnnxRuntime
@@ -65,11 +66,14 @@ class SensorExport:
     """The content of `report.json`."""
 
 
-def check_model(model: PicoSAM2) -> Check:
+def check_model(model: PicoSAM2 | Finder) -> Check:
     """Check a network that may not be trained yet; see `check`."""
     with scratch_folder() as folder:
         file = folder / "network.onnx"
-        export_onnx(model, file)
+        if isinstance(model, Finder):
+            export_finder(model, file)
+        else:
+            export_onnx(model, file)
         return check_file(file)
 
 
