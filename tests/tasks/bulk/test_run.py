@@ -11,6 +11,7 @@ from helpers.color import flat_scene, write_color_onnx
 from PIL import Image
 
 from picosam2.errors import ConfigError
+from picosam2.io.encode import Format
 from picosam2.prompts import Point, Prompt
 from picosam2.tasks.bulk import run as bulk_run
 from picosam2.tasks.bulk.journal import FolderJournal
@@ -29,13 +30,13 @@ def run(tmp_path: Path) -> Any:
     for number in range(COUNT):
         Image.fromarray(flat_scene()[0]).save(tmp_path / "images" / f"{number}.png")
 
-    def call() -> BulkResult:
+    def call(format: Format = "mask") -> BulkResult:
         source = PromptSource.same([Prompt((Point(80, 84),))])
         return segment_many(
             [tmp_path / "images"],
             source,
             out=tmp_path / "out",
-            format="mask",
+            format=format,
             weights=str(weights),
             workers=1,
         )
@@ -71,6 +72,26 @@ def test_images_are_read_while_results_wait_for_the_disk(
     assert (result.images, result.masks, result.problems) == (COUNT, COUNT, ())
     assert len(read) == COUNT
     assert most <= bulk_run._AT_A_TIME
+
+
+@pytest.mark.parametrize(("format", "beside"), [("mask", True), ("json", True), ("overlay", False)])
+def test_masks_are_encoded_beside_the_next_image_and_drawings_are_not(
+    run: Any, monkeypatch: pytest.MonkeyPatch, format: Format, beside: bool
+) -> None:
+    encode, load = bulk_run.encode, bulk_run.load_image
+    threads: dict[str, set[int]] = {"load": set(), "encode": set()}
+
+    def watched(name: str, function: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            threads[name].add(threading.get_ident())
+            return function(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(bulk_run, "load_image", watched("load", load))
+    monkeypatch.setattr(bulk_run, "encode", watched("encode", encode))
+    assert run(format).images == COUNT
+    assert (threads["load"] != threads["encode"]) == beside
 
 
 def test_what_cannot_be_written_is_named_and_the_others_are_done(

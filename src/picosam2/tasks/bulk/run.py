@@ -1,8 +1,8 @@
 """The run itself: images are segmented by threads that share one network.
 
 ONNX Runtime, Pillow and NumPy let each other run, and each inference has one thread;
-`benchmarks/bulk.py` compares the ways. Other threads write the results, because each file waits for
-the disk. What cannot be used is named at the end.
+`benchmarks/bulk.py` compares the ways. Other threads encode and write the results, because each
+file waits for the disk. What cannot be used is named at the end.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class _Segmented:
     masks: int = 0
     done_before: bool = False
     write: Callable[[], None] | None = None
-    """Writes its files, if there are any."""
+    """Makes and writes its files, if there are any."""
 
 
 @dataclass(frozen=True)
@@ -207,11 +207,26 @@ class _Work:
                     tolerance=self.tolerance,
                 )
             )
-        else:
+            return _Segmented(problems, len(objects))
+        size = height, width
+        if self.plan.format in DRAWN:
+            # Drawing takes much memory: no more images at a time than there are threads.
             files = self._files(job, image, objects, entries)
-            write = partial(self.journal.write, job, (height, width), entries, files)
-            return _Segmented(problems, len(objects), write=write)
-        return _Segmented(problems, len(objects))
+            write = partial(self.journal.write, job, size, entries, files)
+        else:
+            write = partial(self._encode_and_write, job, image, objects, entries)
+        return _Segmented(problems, len(objects), write=write)
+
+    def _encode_and_write(
+        self,
+        job: Job,
+        image: Image,
+        objects: Sequence[Segmentation],
+        entries: Sequence[PromptEntry],
+    ) -> None:
+        assert isinstance(self.journal, FolderJournal)
+        files = self._files(job, image, objects, entries)
+        self.journal.write(job, (image.shape[0], image.shape[1]), entries, files)
 
     def _files(
         self,
