@@ -66,6 +66,11 @@ def test_the_card_by_the_hubs_own_reader(tmp_path: Path) -> None:
     assert card.data.license == "apache-2.0"
     assert card.data.library_name == "picosam2"
     assert card.data.pipeline_tag == "mask-generation"
+    assert card.data.metrics == ["mean_iou"]
+    described = (Path(__file__).parents[2] / "MODEL_CARD.md").read_text().partition("## Data")[2]
+    sources = described.partition("COCO images carry")[0].lower()
+    assert len(card.data.datasets) == 25
+    assert [name for name in card.data.datasets if name not in sources] == []
     scores = card.data.eval_results
     assert scores[0].metric_value == 0.6123
     assert 0.9 not in [each.metric_value for each in scores]
@@ -80,6 +85,8 @@ def test_a_card_without_scores_has_no_model_index(tmp_path: Path) -> None:
     export_hub("paper", tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert "model-index" not in text
+    assert '"coco"' in text
+    assert '"butterfly"' not in text  # only weights with guidance saw it
     assert "None were given" in text
     assert not (tmp_path / "onnx" / "model_quantized.onnx").exists()
     assert Predictor.from_pretrained(tmp_path)(sample(), points=[(353, 349)])[0].area > 0
@@ -90,6 +97,7 @@ def test_weights_of_ones_own_are_exported(tmp_path: Path) -> None:
     export_hub(str(own), tmp_path)
     digest = json.loads((tmp_path / "config.json").read_text())["files"]["model.safetensors"]
     assert digest == sha256_file(own)
+    assert "datasets:" not in (tmp_path / "README.md").read_text()  # nobody knows them
     assert Predictor.from_pretrained(tmp_path).runtime.info.facts["source_sha256"] == digest
 
 

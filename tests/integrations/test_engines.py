@@ -124,3 +124,28 @@ def test_a_killed_run_is_continued(engine: str, tmp_path: Path) -> None:
     run(engine, tmp_path)
     assert read(tmp_path) == masks(rows)
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "sentence"),
+    [
+        (["key", "image"], [], "no column of prompts or points or boxes"),
+        (["key", "boxes"], [], "no column 'image'"),
+        (["image", "boxes"], [], "no column 'key'"),
+        (["key", "image", "boxes"], ["--weights", "nothing"], "no weights named nothing"),
+        (["key", "image", "boxes"], ["--workers", "0"], "must be 1 or more"),
+        (None, [], "in.parquet"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_anything_starts(
+    engine: str, columns: list[str] | None, options: list[str], sentence: str, tmp_path: Path
+) -> None:
+    if columns is not None:
+        row = {"key": "a", "image": sample_bytes(), "boxes": [[1.0, 2.0, 30.0, 40.0]]}
+        write(tmp_path, [{name: row[name] for name in columns}])
+    with started(engine, tmp_path, *options) as process:
+        assert process.wait(300) == 2
+    log = (tmp_path / "log").read_text()
+    assert sentence in log
+    assert "Traceback" not in log
+    assert not (tmp_path / "out").exists()

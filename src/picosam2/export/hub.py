@@ -23,6 +23,16 @@ from picosam2.runtimes.protocol import RuntimeInfo
 from picosam2.runtimes.weights import find_weights, shipped, shipped_files
 
 CARD: Final = "README.md"
+_TRAINED_ON: Final = (
+    "coco", "minto", "ecssd", "pascal-s", "animals", "pantry", "ccp", "bsds", "food_via",
+    "bottles_via", "balloon", "human290", "bags", "cow", "camvid", "pets", "horses", "pigs",
+    "butterfly", "pennfudan", "julito", "classroom", "carpanel", "facade", "medwaste",
+)  # fmt: skip
+"""The sources of the shipped weights, as MODEL_CARD.md describes them."""
+
+_GUIDED_ONLY: Final = frozenset(("pets", "horses", "pigs", "butterfly"))
+"""Those that only weights with guidance were trained on."""
+
 _DATASETS = {"coco": "COCO val2017, a part", "lvis": "LVIS v0.5 val, a part"}
 
 
@@ -187,7 +197,12 @@ def _card(
         "library_name": "picosam2",
         "pipeline_tag": "mask-generation",
         "tags": ["segmentation", "promptable", "onnx", "edge"],
+        "metrics": ["mean_iou"],
     }
+    if name in shipped():
+        head["datasets"] = [
+            source for source in _TRAINED_ON if info.guidance or source not in _GUIDED_ONLY
+        ]
     kinds = {files[file]: kind for kind, file in FILES.items() if file in files}
     if runs:
         head["model-index"] = [{"name": name, "results": [_result(run, kinds) for run in runs]}]
