@@ -41,7 +41,7 @@ def proposals(
     AR@100 is the average recall of the 100 best masks of an image over IoU .50:.05:.95, without
     classes, as COCO defines it. It takes the best by rank, so none is dropped for its predicted IoU
     unless that is asked for. Beside it stand a grid of 91 boxes, filled, and the same boxes as
-    prompts for the network.
+    prompts for the network. The seconds are processor time, of all threads together.
 
     Args:
         images: The folder of the images.

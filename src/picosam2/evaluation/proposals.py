@@ -54,6 +54,7 @@ class Recall:
     """AR@100 of small, medium and large objects, in COCO's sense; None if there are none."""
     masks_per_image: float
     seconds_per_image: float
+    """Of processor time, on all threads together: other programs on the machine do not count."""
     near_duplicates: float
     """Share of the masks whose IoU with a better one of the same image is above `NEAR`."""
 
@@ -141,9 +142,9 @@ def measure(
             ]
         )
         for name, method in methods.items():
-            started = time.perf_counter()
+            started = time.process_time()
             ranked[name].append(method(loaded.pixels))
-            seconds[name] += time.perf_counter() - started
+            seconds[name] += time.process_time() - started
     return Proposals(
         objects=sum(map(len, truths)),
         images=len(truths),
