@@ -27,6 +27,7 @@ def proposals(
     against: Annotated[Literal["finder", "grid"] | None, Parameter()] = None,
     max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 80,
     second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
+    box_nms_thresh: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None,
     points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 24,
     crop_n_layers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     pred_iou_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
@@ -53,6 +54,8 @@ def proposals(
         max_boxes: Look at so many boxes of the finder, at most.
         second_looks: Of the finder: look at so many of the best masks once more, by their own
             boxes, where these differ from the finder's.
+        box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.65, or 0.9 of
+            the grid.
         points_per_side: Of the grid: clicks along each side of the image.
         crop_n_layers: Of the grid: further grids with windows half as wide each time.
         pred_iou_thresh: Drop masks with a lower predicted IoU.
@@ -80,6 +83,7 @@ def proposals(
         finder=finder,
         max_boxes=max_boxes,
         second_looks=second_looks,
+        box_nms_thresh=box_nms_thresh,
         points_per_side=points_per_side,
         crop_n_layers=crop_n_layers,
         pred_iou_thresh=pred_iou_thresh,
