@@ -3,9 +3,12 @@
     python benchmarks/track.py --weights default --threads 2
 
 The clip is made here, so its truth is known: an object of the sample image crosses a table, grows
-and shrinks, and leaves; from then on each frame must be lost. "tracking" is `Tracker.update` alone;
-the real-time factor is its frames a second over the clip's 30. On a machine that does other work,
-too, look at the processor's time with `--threads 1`: what one core needs when it is free.
+and shrinks, and leaves; from then on each frame must be lost. In a second clip it leaves and comes
+back elsewhere, larger or smaller, among all the other objects of the sample image.
+
+"tracking" is `Tracker.update` alone; the real-time factor is its frames a second over the clip's
+30. On a machine that does other work, too, look at the processor's time with `--threads 1`: what
+one core needs when it is free.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +34,17 @@ from tests.helpers.clip import Clip, Pose, journey, make_clip
 
 RATE = 30.0
 GONE = 20
+AWAY, BACK = 3, 4
+"""Frames of the second clip without the object, and with it, in turn."""
+COMEBACKS = (
+    Pose(560, 300), Pose(90, 330, 0.8), Pose(330, 410, 1.2), Pose(520, 60, 0.8), Pose(300, 80),
+    Pose(200, 250, 1.2),
+)  # fmt: skip
+LYING = {
+    "potted plant": (140, 150), "bottle": (420, 150), "blue book": (470, 400),
+    "red book": (540, 200), "mug": (70, 420), "apple": (330, 300), "banana": (210, 420),
+    "tennis ball": (260, 180),
+}  # fmt: skip
 
 
 def follow(
@@ -45,6 +60,46 @@ def follow(
     return results, seconds
 
 
+def comebacks(name: str) -> tuple[Clip, np.ndarray]:
+    """A clip in which an object leaves and comes back; each frame's comeback by number, or -1."""
+    poses, numbers = [Pose(450, 300)] * BACK, [-1] * BACK
+    for number, pose in enumerate(COMEBACKS):
+        poses += [Pose(2000, 2000)] * AWAY + [pose] * BACK
+        numbers += [-1] * AWAY + [number] * BACK
+    others = {other: place for other, place in LYING.items() if other != name}
+    return make_clip(name, poses, lying=others), np.array(numbers)
+
+
+def found_again(predictor: Predictor, names: list[str]) -> dict[str, Any]:
+    """How often an object that was away is followed again, and how often another thing is."""
+    again, frames, wrong, away = 0, 0, 0, 0
+    for name in names:
+        clip, numbers = comebacks(name)
+        tracker = Tracker(predictor)
+        results = tracker.start(clip.frames[0], boxes=[clip.box(0)])
+        for frame in clip.frames[1:]:
+            results += tracker.update(frame)
+        overlaps = np.array(
+            [iou(each.mask, truth) for each, truth in zip(results, clip.masks, strict=True)]
+        )
+        found = np.array([each.found for each in results])
+        hidden = ~clip.masks.any((1, 2))
+        wrong += int((found & (hidden | (overlaps < 0.5))).sum())
+        away += int((found & hidden).sum())
+        for number in range(len(COMEBACKS)):
+            right = found[numbers == number] & (overlaps[numbers == number] >= 0.5)
+            again += int(right.any())
+            frames += int(right.sum())
+    count = len(names) * len(COMEBACKS)
+    return {
+        "comebacks": count,
+        "found_again": again,
+        "frames_found_again": frames / (count * BACK),
+        "wrong_frames": wrong,
+        "found_while_away": away,
+    }
+
+
 def main() -> None:
     """Make the clips, write, read and follow them."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -52,9 +107,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--frames", type=int, default=120)
     parser.add_argument("--objects", nargs="+", default=["apple", "mug", "banana", "tennis ball"])
+    parser.add_argument("--only-comebacks", action="store_true", help="the second clip alone")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     options = parser.parse_args()
     predictor = Predictor(options.weights, threads=options.threads)
+    comeback = found_again(predictor, options.objects)
+    if options.only_comebacks:
+        print(json.dumps(comeback))
+        return
     parts: dict[str, list[float]] = {"encode": [], "decode": [], "draw": []}
     updates: list[tuple[float, float]] = []
     overlaps, false_found, seen_found = [], 0, []
@@ -98,6 +158,7 @@ def main() -> None:
         "found_share": float(np.mean(seen_found)),
         "false_found": false_found,
         "frames_after_leaving": GONE * len(options.objects),
+        **comeback,
     }
     if options.json:
         print(json.dumps(report))
@@ -110,7 +171,10 @@ def main() -> None:
         f"draw {report['draw_ms']:.1f} ms\n"
         f"mean IoU {report['mean_iou']:.3f} where more than half is in sight, found in "
         f"{report['found_share']:.1%}; found after leaving: {false_found} of "
-        f"{report['frames_after_leaving']} frames"
+        f"{report['frames_after_leaving']} frames\n"
+        f"found again: {comeback['found_again']} of {comeback['comebacks']} times, in "
+        f"{comeback['frames_found_again']:.1%} of the frames; another thing in its place in "
+        f"{comeback['wrong_frames']} frames, {comeback['found_while_away']} of them while it was away"
     )
 
 

@@ -21,8 +21,10 @@ from picosam2.apps.camera.page import Feed, create_app
 from picosam2.apps.camera.sensor import AiCamera
 from picosam2.apps.camera.session import Session
 from picosam2.apps.camera.simulated import SimulatedSensor
+from picosam2.errors import WeightsError
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box
+from tests.helpers.box_finder import PatchFinder
 from tests.helpers.fakes import FakeRuntime, fixed_scores, reddish
 
 ADDRESS = "http://127.0.0.1:8429"
@@ -169,7 +171,69 @@ def test_no_command_breaks_it(camera, value):
     go(session, feed, 1)
 
 
-@pytest.mark.parametrize("path", ["/", "/state", "/stream"])
+def test_what_is_there_is_boxes_that_can_be_commanded(camera):
+    session, feed, _ = camera
+    finder = PatchFinder()
+    with TestClient(
+        create_app(session, feed, open_finder=lambda: finder), base_url=ADDRESS
+    ) as client:
+        refused = client.get("/objects")
+        assert (refused.status_code, "no frame" in refused.json()["error"]) == (409, True)
+        go(session, feed, 2)
+        assert not finder.batches
+        answer = client.get("/objects")
+        assert answer.headers["cache-control"] == "no-store"
+        assert (answer.json()["width"], answer.json()["height"]) == (320, 240)
+        (box,) = answer.json()["boxes"]
+        assert box == pytest.approx([100, 80, 160, 140], abs=6)
+        assert finder.batches == [1]  # one view: a camera does not wait for the parts
+        assert client.post("/do", json={"box": box}).status_code == 200
+        go(session, feed, 30)
+        assert client.get("/state").json()["state"] == "found"
+
+
+def test_a_finder_that_cannot_be_opened_is_said_and_the_camera_goes_on(camera):
+    session, feed, _ = camera
+
+    def fail() -> PatchFinder:
+        raise WeightsError("there are no weights called finder: train one")
+
+    with TestClient(create_app(session, feed, open_finder=fail), base_url=ADDRESS) as client:
+        go(session, feed, 2)
+        for _ in range(2):
+            answer = client.get("/objects")
+            assert answer.status_code == 503
+            assert answer.json() == {"error": "there are no weights called finder: train one"}
+        assert client.get("/state").json()["state"] == "idle"
+
+
+def test_one_question_of_what_is_there_at_a_time(camera):
+    session, feed, _ = camera
+    asked, answered = threading.Event(), threading.Event()
+
+    class Slow(PatchFinder):
+        def __call__(self, views: np.ndarray) -> np.ndarray:
+            asked.set()
+            assert answered.wait(10)
+            return super().__call__(views)
+
+    go(session, feed, 2)
+    finder = Slow()
+    with TestClient(
+        create_app(session, feed, open_finder=lambda: finder), base_url=ADDRESS
+    ) as client:
+        answers = []
+        first = threading.Thread(target=lambda: answers.append(client.get("/objects")))
+        first.start()
+        assert asked.wait(10)
+        assert client.get("/objects").status_code == 429
+        answered.set()
+        first.join(10)
+        assert answers[0].status_code == 200
+        assert client.get("/objects").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/state", "/stream", "/objects"])
 def test_other_names_and_other_sites_are_refused(camera, path):
     _, _, client = camera
     assert client.get(path, headers={"host": "evil.example"}).status_code == 421

@@ -4,6 +4,9 @@ A page rather than a window, because many Pis have no screen: it is served on 12
 another computer it is reached through `ssh -L`. Images are JPEGs in a multipart stream, which
 every browser shows in an `<img>`. Nothing is drawn or encoded while nobody looks.
 
+The network in the sensor answers prompts only. What there is to point at, a finder on this machine
+says when the page asks: boxes, each of which is a prompt.
+
 Pages of other sites get nothing: see `OwnHostOnly`.
 """
 
@@ -12,11 +15,13 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from importlib import resources
 from typing import Any
 
 import anyio.to_thread
+import numpy as np
+import numpy.typing as npt
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -29,9 +34,14 @@ from picosam2.apps.hosts import LOCAL_NAMES, OwnHostOnly
 from picosam2.errors import PicoSAM2Error, PromptError
 from picosam2.prompts import Prompt
 from picosam2.results import encode_image
+from picosam2.runtimes.finder import BoxFinder, opened_finder
+from picosam2.tasks.finder import find_boxes
 
 _BOUNDARY = "frame"
 _MAX_BODY = 4096  # bytes of a command
+_MOST_BOXES = 20  # more cannot be told apart on the view
+_LEAST_OBJECTNESS = 0.3
+_SAME_BOX = 0.5  # of boxes with a higher IoU the best is offered
 _POLICY = (
     "default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'nonce-{nonce}'; "
     "script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -91,12 +101,17 @@ class Feed:
             return self._encoded
 
 
+def _shipped_finder() -> BoxFinder:
+    return opened_finder(threads=1)
+
+
 def create_app(
     session: Session,
     feed: Feed,
     *,
     hosts: Collection[str] = LOCAL_NAMES,
     simulated: bool = False,
+    open_finder: Callable[[], BoxFinder] = _shipped_finder,
 ) -> Starlette:
     """The ASGI application.
 
@@ -105,13 +120,15 @@ def create_app(
         feed: where its frames are published.
         hosts: the names in the Host header that are answered, without a port.
         simulated: whether to say on the page that there is no sensor.
+        open_finder: opens what finds boxes, when the page first asks what there is.
     """
-    page = _Page(session, feed, simulated)
+    page = _Page(session, feed, simulated, open_finder)
     return Starlette(
         routes=[
             Route("/", page.index, methods=["GET"]),
             Route("/stream", page.stream, methods=["GET"]),
             Route("/state", page.state, methods=["GET"]),
+            Route("/objects", page.objects, methods=["GET"]),
             Route("/do", page.do, methods=["POST"]),
         ],
         middleware=[Middleware(OwnHostOnly, names=hosts)],
@@ -119,8 +136,16 @@ def create_app(
 
 
 class _Page:
-    def __init__(self, session: Session, feed: Feed, simulated: bool) -> None:
+    def __init__(
+        self,
+        session: Session,
+        feed: Feed,
+        simulated: bool,
+        open_finder: Callable[[], BoxFinder],
+    ) -> None:
         self._session, self._feed, self._simulated = session, feed, simulated
+        self._open_finder = open_finder
+        self._finding = threading.Lock()
         folder = resources.files("picosam2.apps.camera")
         self._html = (folder / "page.html").read_text("utf-8")
 
@@ -154,6 +179,35 @@ class _Page:
 
     async def state(self, request: Request) -> Response:
         return JSONResponse(self._state(), headers={"cache-control": "no-store"})
+
+    async def objects(self, request: Request) -> Response:
+        """The boxes in which the newest frame seems to show an object, largest first."""
+        view = self._feed.view
+        if view is None:
+            return _error(409, "no frame has come from the camera yet: ask again")
+        if not self._finding.acquire(blocking=False):
+            return _error(429, "the last question is being answered: ask again")
+        pixels = view.frame.pixels
+        try:
+            boxes = await anyio.to_thread.run_sync(self._boxes, pixels)
+        except PicoSAM2Error as error:
+            return _error(503, str(error))
+        finally:
+            self._finding.release()
+        height, width = pixels.shape[:2]
+        return JSONResponse(
+            {"boxes": boxes, "width": width, "height": height},
+            headers={"cache-control": "no-store"},
+        )
+
+    def _boxes(self, pixels: npt.NDArray[np.uint8]) -> list[list[float]]:
+        proposed = find_boxes(
+            pixels, self._open_finder(), most=_MOST_BOXES, overlap=_SAME_BOX, parts=False
+        )
+        boxes = proposed.boxes[proposed.objectness >= _LEAST_OBJECTNESS].astype(float)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        kept: list[list[float]] = boxes[np.argsort(-areas)].round(1).tolist()
+        return kept
 
     def _state(self) -> dict[str, Any]:
         view, counts = self._feed.view, self._feed.counts
