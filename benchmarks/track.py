@@ -174,7 +174,8 @@ def main() -> None:
         f"{report['frames_after_leaving']} frames\n"
         f"found again: {comeback['found_again']} of {comeback['comebacks']} times, in "
         f"{comeback['frames_found_again']:.1%} of the frames; another thing in its place in "
-        f"{comeback['wrong_frames']} frames, {comeback['found_while_away']} of them while it was away"
+        f"{comeback['wrong_frames']} frames, in {comeback['found_while_away']} of them while it "
+        "was away"
     )
 
 
