@@ -82,12 +82,12 @@ def found_again(predictor: Predictor, names: list[str]) -> dict[str, Any]:
         overlaps = np.array(
             [iou(each.mask, truth) for each, truth in zip(results, clip.masks, strict=True)]
         )
-        found = np.array([each.found for each in results])
+        followed = np.array([each.found for each in results])
         hidden = ~clip.masks.any((1, 2))
-        wrong += int((found & (hidden | (overlaps < 0.5))).sum())
-        away += int((found & hidden).sum())
+        wrong += int((followed & (hidden | (overlaps < 0.5))).sum())
+        away += int((followed & hidden).sum())
         for number in range(len(COMEBACKS)):
-            right = found[numbers == number] & (overlaps[numbers == number] >= 0.5)
+            right = followed[numbers == number] & (overlaps[numbers == number] >= 0.5)
             again += int(right.any())
             frames += int(right.sum())
     count = len(names) * len(COMEBACKS)

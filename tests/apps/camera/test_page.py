@@ -209,11 +209,11 @@ def test_a_finder_that_cannot_be_opened_is_said_and_the_camera_goes_on(camera):
 
 def test_one_question_of_what_is_there_at_a_time(camera):
     session, feed, _ = camera
-    asked, answered = threading.Event(), threading.Event()
+    begun, answered = threading.Event(), threading.Event()
 
     class Slow(PatchFinder):
         def __call__(self, views: np.ndarray) -> np.ndarray:
-            asked.set()
+            begun.set()
             assert answered.wait(10)
             return super().__call__(views)
 
@@ -225,7 +225,7 @@ def test_one_question_of_what_is_there_at_a_time(camera):
         answers = []
         first = threading.Thread(target=lambda: answers.append(client.get("/objects")))
         first.start()
-        assert asked.wait(10)
+        assert begun.wait(10)
         assert client.get("/objects").status_code == 429
         answered.set()
         first.join(10)
