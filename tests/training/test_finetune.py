@@ -36,6 +36,7 @@ from picosam2.training.finetune import (
     prepare_own,
     train_own,
 )
+from picosam2.training.rehearsal import Rehearsal
 
 SHORT = FinetuneConfig(samples=32, measures=2, measured=4)
 
@@ -111,7 +112,14 @@ def test_no_time(minutes: float):
 
 
 @pytest.mark.parametrize(
-    "change", [{"held_out": 0}, {"averaging": 1.5}, {"measures": 0}, {"forgetting": -1}]
+    "change",
+    [
+        {"held_out": 0},
+        {"averaging": 1.5},
+        {"measures": 0},
+        {"forgetting": -1},
+        {"rehearsal": -0.5},
+    ],
 )
 def test_impossible_settings(change: dict[str, float]):
     with pytest.raises(ConfigError):
@@ -206,6 +214,25 @@ def test_all_new_weights_are_kept_where_forgetting_does_not_matter(
     config = replace(SHORT, measures=1, averaging=1.0, forgetting=100.0)
     trained = train_own(recipe(), config, own, init, tmp_path, clock=Clock(), until=0)
     assert trained.averaging == 1
+
+
+def test_rehearsal_keeps_the_answers_to_other_images_nearer(
+    own: OwnImages, init: Path, tmp_path: Path
+) -> None:
+    """The same training with it and without: what is asked on windows that neither was shown."""
+    from picosam2.models.checkpoint import load_weights
+
+    lost = {}
+    quick = replace(recipe(), train=replace(recipe().train, lr=0.02))
+    for weight in (0.0, 20.0):
+        config = replace(SHORT, samples=96, measures=1, averaging=1.0, forgetting=100.0,
+                         rehearsal=weight)  # fmt: skip
+        folder = tmp_path / f"{weight}"
+        trained = train_own(quick, config, own, init, folder, clock=Clock(), until=0)
+        rehearsal = Rehearsal(load_weights(init), batch=32, seed=99)
+        with torch.no_grad():
+            lost[weight] = float(rehearsal(trained.model, 0))
+    assert lost[20.0] < 0.7 * lost[0.0]
 
 
 def test_the_sample_scene_says_what_weights_know(init: Path) -> None:

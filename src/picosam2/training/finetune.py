@@ -2,10 +2,11 @@
 
 A folder is prepared once with copies of the images, an image store and a crop store; the images of
 one side of the split are kept for measuring. The learning rate follows the share of the time that
-is used, so that a slow machine takes fewer steps and finishes as well. The result is a mean of the
+is used, so that a slow machine takes fewer steps and finishes as well. What other images show is
+rehearsed (`training.rehearsal`), so that it is not forgotten. How much still is, the sample scene
+says, whose objects are everyday ones: where it loses more than allowed, the result is a mean of the
 new weights and those that the training began with (Wortsman et al. 2022, "Robust fine-tuning of
-zero-shot models"), which forgets less. How large the share of the new ones may be is measured on
-the sample scene, whose objects are everyday ones: fields differ in how much is forgotten for them.
+zero-shot models").
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
@@ -45,9 +46,10 @@ from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box
 from picosam2.runtimes.torch import TorchRuntime
-from picosam2.training.config import Recipe
+from picosam2.training.config import Recipe, TrainConfig
 from picosam2.training.frozen import freeze_batchnorm
 from picosam2.training.guided import GuidedTrainer
+from picosam2.training.rehearsal import Rehearsal
 from picosam2.training.sessions import Sessions
 from picosam2.training.trainer import Processes
 
@@ -63,6 +65,7 @@ _LONG_SIDE, _OBJECT_SIDE = 1024, 192
 _MASKS_OF_AN_IMAGE = 100
 _SEEDS = 200  # of the split that are tried for one with about the right share
 _SAVE_EVERY_S = 30.0
+_REHEARSED = 12  # windows of a step
 _SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)  # of `averaging`, in the order they are tried
 _SCENE_SCALES = (1.0, 0.6, 0.35)
 _BOX_FILTER = Image.Resampling.BOX
@@ -79,9 +82,12 @@ class FinetuneConfig:
     """Train on so many samples, however long it takes; 0: as many as the time allows."""
     held_out: float = 0.2
     """About this share of the masks, whole images of them, is kept to measure on."""
-    averaging: float = 0.4
+    rehearsal: float = 2.0
+    """Weight of the loss that keeps the answers to other images as they were; 0: none. See
+    `training.rehearsal`."""
+    averaging: float = 1.0
     """Largest share of the new weights in the result; the rest are the weights before."""
-    forgetting: float = 0.2
+    forgetting: float = 0.7
     """The share is made smaller until the sample scene loses no more than so many points of IoU by
     box, 0 to 100, but not below a fifth of `averaging`."""
     scorer_averaging: float = 0.5
@@ -115,8 +121,8 @@ class FinetuneConfig:
             )
         if not 0 <= self.forgetting <= 100:
             raise ConfigError("`forgetting` must be from 0 to 100 points")
-        if self.encoder_rate < 0:
-            raise ConfigError("`encoder_rate` must not be negative")
+        if min(self.encoder_rate, self.rehearsal) < 0:
+            raise ConfigError("`encoder_rate` and `rehearsal` must not be negative")
 
 
 class Clock:
@@ -380,9 +386,16 @@ class TimedTrainer(GuidedTrainer):
 
     share = 0.0
 
-    def __init__(self, recipe: Recipe, model: PicoSAM2, encoder_rate: float) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: PicoSAM2,
+        encoder_rate: float,
+        also: Callable[[PicoSAM2, int], Tensor] | None = None,
+    ) -> None:
         """Start from `model`; its encoder learns `encoder_rate` times as fast as the rest."""
-        super().__init__(recipe, Processes(rank=0, world=1, device=torch.device("cpu")), model)
+        alone = Processes(rank=0, world=1, device=torch.device("cpu"))
+        super().__init__(recipe, alone, model, also=also)
         encoder = {
             id(p) for n, p in self.model.named_parameters() if n.startswith(("encoder.", "down."))
         }
@@ -514,7 +527,8 @@ def train_own(
     facts = read_tensors(init).info
     before = {name: value.clone() for name, value in start.state_dict().items()}
     quick = replace(recipe.train, precision=quicker_precision(start))
-    trainer = TimedTrainer(replace(recipe, train=quick), start, config.encoder_rate)
+    also = _rehearsal(start, config, quick) if config.rehearsal else None
+    trainer = TimedTrainer(replace(recipe, train=quick), start, config.encoder_rate, also)
     best = Best()
     history: list[dict[str, float]] = []
     run = _Checkpoint(folder / CHECKPOINT, recipe, config, own.store.fingerprint)
@@ -597,6 +611,16 @@ def train_own(
         stopped=stop.requested,
         history=tuple(history),
     )
+
+
+def _rehearsal(
+    model: PicoSAM2, config: FinetuneConfig, train: TrainConfig
+) -> Callable[[PicoSAM2, int], Tensor]:
+    """The further loss of a training that rehearses what `model` answers now."""
+    rehearsal = Rehearsal(
+        model, batch=_REHEARSED, seed=train.seed + config.seed, precision=train.precision
+    )
+    return lambda learning, step: config.rehearsal * rehearsal(learning, step)
 
 
 def _note(history: Sequence[Mapping[str, float]], loss: float) -> str:

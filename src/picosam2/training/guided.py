@@ -46,14 +46,20 @@ class GuidedTrainer(Trainer):
     """A `Trainer` whose samples are what simulated users showed the network: crop and guidance."""
 
     def __init__(
-        self, recipe: Recipe, group: Processes, model: PicoSAM2, teacher: PicoSAM2 | None = None
+        self,
+        recipe: Recipe,
+        group: Processes,
+        model: PicoSAM2,
+        teacher: PicoSAM2 | None = None,
+        also: Callable[[PicoSAM2, int], Tensor] | None = None,
     ) -> None:
         """Start from `model`.
 
         In unguided passes the answers of `teacher` are learned too; without one, those of `model`
-        as it is at the start.
+        as it is at the start. `also` gives a further loss, from the model and the step's number.
         """
         super().__init__(recipe, group, model)
+        self._also = also
         freeze_batchnorm(self.model)
         self.teacher = fold_batchnorm(teacher or self.average).requires_grad_(False)
         self.teacher.to(memory_format=memory_format(recipe.train))  # type: ignore[call-overload]
@@ -108,6 +114,8 @@ class GuidedTrainer(Trainer):
             term = teacher_term(logits_BLL[has_teacher_B], wanted_BLL, self.recipe.distill)
             total_B = total_B.index_add(0, has_teacher_B.nonzero()[:, 0], guided.teacher * term)
         loss = (total_B * batch.value_B).mean()
+        if self._also is not None:
+            loss = loss + self._also(self.model, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
