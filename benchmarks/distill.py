@@ -1,11 +1,12 @@
-"""What does a teacher's cache cost a training step? Steps with and without it, in one run.
+"""What does a teacher cost a training step? Steps without one and with two kinds, in one run.
 
     python benchmarks/distill.py --annotations instances_train2017.json --images train2017
 
 - supervised: a step of the training loop, its batch read and augmented as in training;
-- taught: the same with a teacher's cache, whose logits are read, cut and learned from.
+- taught: the same with a teacher's cache, whose logits are read, cut and learned from;
+- in the loop: the same with `default-int8`, which answers the crops of the step itself.
 
-The teacher is the shipped network, through `picosam2 teach`'s own code.
+The cache is made with the shipped network, through `picosam2 teach`'s own code.
 """
 
 from __future__ import annotations
@@ -23,16 +24,24 @@ from picosam2.cli._memory import keep_memory
 from picosam2.data.batches import TeacherLookup
 from picosam2.data.store import SourceFiles, Store
 from picosam2.distillation.cache import TeacherCache
+from picosam2.distillation.in_loop import InLoopTeacher
 from picosam2.distillation.protocol import TeacherConfig
 from picosam2.distillation.teach import teach
 from picosam2.distillation.teachers import open_teacher
 from picosam2.training.config import Recipe
 from picosam2.training.trainer import Processes, Trainer, teacher_lookup
 
+IN_LOOP = "checkpoint:default-int8"
 
-def steps(store: Store, recipe: Recipe, teacher: TeacherLookup | None) -> Iterator[None]:
+
+def steps(
+    store: Store,
+    recipe: Recipe,
+    teacher: TeacherLookup | None = None,
+    in_loop: InLoopTeacher | None = None,
+) -> Iterator[None]:
     """Training steps, without end."""
-    trainer = Trainer(recipe, Processes(rank=0, world=1, device=DEVICE))
+    trainer = Trainer(recipe, Processes(rank=0, world=1, device=DEVICE), teacher=in_loop)
     for batch in batches(store, recipe, teacher):
         trainer.train_step(batch)
         yield
@@ -55,7 +64,11 @@ def main() -> None:
         teacher = open_teacher("checkpoint:default", TeacherConfig(device="cpu"))
         teach(teacher, store, [taught], folder / "cache")
         answers = teacher_lookup(TeacherCache(folder / "cache", store), recipe.distill)
-        ways = {"supervised": steps(store, recipe, None), "taught": steps(store, recipe, answers)}
+        ways = {
+            "supervised": steps(store, recipe),
+            "taught": steps(store, recipe, answers),
+            "in the loop": steps(store, recipe, in_loop=InLoopTeacher.load(IN_LOOP, "cpu")),
+        }
         turns: dict[str, Callable[[], None]] = {
             name: times(options.steps, way.__next__) for name, way in ways.items()
         }
@@ -65,6 +78,7 @@ def main() -> None:
         f"{name} [crops/s]": crops / statistics.median(spent) for name, spent in seconds.items()
     }
     numbers["taught / supervised, time"] = ratio(seconds["taught"], seconds["supervised"])
+    numbers["in the loop / supervised, time"] = ratio(seconds["in the loop"], seconds["supervised"])
     limits = {"taught / supervised, time": ("<=", 1.1)}
     report(numbers, limits, taken(("torch", "numpy")), options.json)
 

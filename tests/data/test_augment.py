@@ -48,7 +48,7 @@ def run(
     `edges` are the image's, from the context's center.
     """
     count = len(context)
-    image, target, _ = augment(
+    image, target, *_ = augment(
         torch.from_numpy(context),
         torch.tensor([half] * count),
         torch.full((count,), kind),
@@ -148,6 +148,57 @@ def at(x: int, y: int) -> np.ndarray:
     mask = np.zeros((200, 240), bool)
     mask[y - 2 : y + 2, x - 2 : x + 2] = True
     return mask
+
+
+def test_clicks_elsewhere_lie_anywhere_in_the_image() -> None:
+    """Crops of a context that says where it is: their middles spread over the image's part."""
+    y, x = np.mgrid[:CONTEXT, :CONTEXT].astype(np.uint8)
+    context = np.stack((x, y, np.full_like(x, 128)), 2)[None].repeat(200, 0)
+    batch = torch.from_numpy(with_mask(context, rectangle(70, 70, 90, 90)))
+    config = replace(NO_AUGMENT, elsewhere=0.75, click_scale=(0.5, 0.5))
+    cut = augment(
+        batch,
+        torch.tensor([[80.0, 80.0]] * 200),
+        torch.full((200,), CLICK),
+        Draws.of(200, torch.Generator().manual_seed(3)),
+        config,
+        SIZE,
+        image_B4=torch.tensor([[-80.0, -20.0, 30.0, 80.0]] * 200),
+    )
+    assert 0.65 < cut.elsewhere_B.float().mean() < 0.85
+    middle_B2 = levels(cut.image_B3SS)[:, 47:49, 47:49, :2].mean((1, 2))
+    moved_B2, centered_B2 = middle_B2[cut.elsewhere_B], middle_B2[~cut.elsewhere_B]
+    assert (centered_B2 - 79.5).abs().max() < 1
+    low_2, high_2 = moved_B2.amin(0), moved_B2.amax(0)
+    # The window stays in the context (40..120), and the click in the image (x <= 110, y >= 60).
+    assert (low_2 - torch.tensor([40.0, 60.0])).abs().max() < 4
+    assert (high_2 - torch.tensor([110.0, 120.0])).abs().max() < 4
+
+
+def test_it_is_said_which_clicks_are_off_the_center() -> None:
+    """Those whose window leaves the image at an edge, if they are treated as the published ones."""
+    context = torch.from_numpy(with_mask(noise(100), rectangle(70, 70, 90, 90)))
+    edges_B4 = torch.tensor([[-80.0, -80.0, 30.0, 80.0]] * 50 + [[-80.0, -80.0, 80.0, 80.0]] * 50)
+    config = replace(NO_AUGMENT, published_border=0.5)
+    cut = augment(
+        context,
+        torch.tensor([[80.0, 80.0]] * 100),
+        torch.full((100,), CLICK),
+        Draws.of(100, torch.Generator().manual_seed(3)),
+        config,
+        SIZE,
+        image_B4=edges_B4,
+    )
+    assert 10 < cut.off_center_B[:50].sum() < 40
+    assert not cut.off_center_B[50:].any()
+
+
+def test_boxes_are_never_elsewhere() -> None:
+    config = replace(NO_AUGMENT, elsewhere=1.0)
+    context = with_mask(noise(2), rectangle(40, 50, 99, 120))
+    plain, moved = (run(context, BOX, each) for each in (NO_AUGMENT, config))
+    for before, after in zip(plain, moved, strict=True):
+        assert torch.equal(before, after)
 
 
 def test_so_many_windows_at_the_border_are_the_published_ones() -> None:
@@ -259,7 +310,7 @@ def test_a_cpu_resamples_as_a_gpu_does_but_for_32nds_of_a_pixel_and_whole_levels
     for resample in (module._warp, module._sample):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "_warp", resample)
-            image, target, _ = augment(context, half, kind, draws, config)
+            image, target, *_ = augment(context, half, kind, draws, config)
         seen.append(torch.cat((levels(image), target[..., None] * 255), 3))
     away = (seen[0] - seen[1]).abs()
     assert away.max() < 2 * 255 / 64 + 0.5  # half a step along both axes, half a level
@@ -503,7 +554,7 @@ def test_everything_at_once_stays_finite_and_in_range() -> None:
     context, half, kind = mixed(40)
     draws = Draws.of(40, torch.Generator().manual_seed(0))
     for size in (16, 96, 160):
-        image, target, _ = augment(context, half, kind, draws, STRONG, size)
+        image, target, *_ = augment(context, half, kind, draws, STRONG, size)
         assert torch.isfinite(image).all()
         assert levels(image).min() >= -0.01
         assert levels(image).max() <= 255.01
@@ -636,6 +687,7 @@ def test_only_a_share_is_changed(name: str) -> None:
         {"click_spread": float("nan")}, {"rotate": float("nan")}, {"box_jitter": float("nan")},
         {"box_max_aspect": float("nan")}, {"neighbour": 1.5}, {"box_exact": -0.1},
         {"published_border": 2},
+        {"elsewhere": -0.1},
     ],
 )  # fmt: skip
 def test_impossible_settings(change: dict[str, Any]) -> None:

@@ -22,10 +22,13 @@ from torch import nn
 
 from picosam2.data.augment import NO_AUGMENT, Batch
 from picosam2.data.batches import BatchLoader, Sampler
-from picosam2.data.store import CLICK, Store
+from picosam2.data.store import BOX, CLICK, Store
+from picosam2.distillation.in_loop import InLoopTeacher
 from picosam2.errors import CheckpointError, ConfigError, WeightsError
+from picosam2.images import normalize
 from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
 from picosam2.models.network import RETIRED, ModelConfig, PicoSAM2
+from picosam2.runtimes.protocol import RuntimeInfo
 from picosam2.training import trainer as trainer_module
 from picosam2.training.config import Recipe, TrainConfig, load_recipe
 from picosam2.training.losses import DistillConfig
@@ -688,3 +691,192 @@ def test_a_taught_run_goes_on_with_its_own_teacher_only(store: Store, tmp_path: 
         assert torch.equal(tensor, broken.state_dict()[name]), name
     facts = read_tensors(whole).info["teacher"]
     assert facts == {"fingerprint": "first", "cache": first.fingerprint}  # its name may be a path
+
+
+# --- with a teacher in the loop -----------------------------------------------------------------
+
+
+class RedIsTheObject:
+    """A runtime that calls red pixels the object, whatever the prompt, and keeps what it sees."""
+
+    def __init__(self, channels: int = 2, sure: float = 6.0) -> None:
+        self.info = RuntimeInfo(
+            name="red", input_size=48, channels=channels, weights_sha256="red", facts={},
+            output_size=24,
+        )  # fmt: skip
+        self.sure, self.seen = sure, []
+
+    def __call__(self, crops, guidance=None):
+        self.seen.append(crops)
+        red = crops[:, ::2, ::2, 0] > 127
+        logits = np.where(red, np.float32(self.sure), np.float32(-self.sure))[:, None]
+        return np.repeat(logits, self.info.channels, 1) * np.linspace(
+            1, 0.5, self.info.channels, dtype=np.float32
+        ).reshape(-1, 1, 1)
+
+
+def a_red_batch(
+    elsewhere_B: torch.Tensor | None = None,
+    off_center_B: torch.Tensor | None = None,
+    *,
+    covered: int = 16,
+    red: slice = slice(0, 16),
+) -> Batch:
+    """Two crops of 32 pixels with red columns, and an object in the first columns; a box and a
+    click.
+    """
+    image_BSS3 = np.zeros((2, 32, 32, 3), np.uint8)
+    image_BSS3[:, red, red, 0] = 255
+    if red.start == 0:
+        image_BSS3[:, :, red, 0] = 255
+    return Batch(
+        image_B3SS=torch.from_numpy(normalize(image_BSS3)),
+        target_BSS=(torch.arange(32) < covered).float().expand(2, 32, 32),
+        kind_B=torch.tensor([BOX, CLICK]),
+        row_B=np.array([0, 1]),
+        elsewhere_B=elsewhere_B,
+        off_center_B=off_center_B,
+    )
+
+
+def test_a_teacher_in_the_loop_sees_the_crops_and_answers_by_kind() -> None:
+    runtime = RedIsTheObject()
+    taught = InLoopTeacher(runtime)(a_red_batch(), 0.25)
+    (seen,) = runtime.seen
+    assert seen.shape == (2, 48, 48, 3)
+    assert seen.dtype == np.uint8
+    assert (seen[:, :, :22] == (255, 0, 0)).all()
+    assert (seen[:, :, 26:] == 0).all()
+    assert taught.teacher_BSS is not None
+    assert taught.teacher_BSS.shape == (2, 32, 32)
+    torch.testing.assert_close(taught.teacher_BSS[0, :, :14], torch.full((32, 14), 6.0))
+    torch.testing.assert_close(taught.teacher_BSS[1, :, 18:], torch.full((32, 14), -3.0))
+    assert taught.teacher_weight_B is not None
+    torch.testing.assert_close(taught.teacher_weight_B, torch.tensor([0.25, 0.25]))
+
+
+@pytest.mark.parametrize(("covered", "agreement"), [(16, 1.0), (20, 0.8), (31, 16 / 31), (32, 0.5)])
+def test_a_teacher_in_the_loop_counts_as_far_as_it_agrees(covered: int, agreement: float) -> None:
+    batch = a_red_batch(covered=covered)
+    weight_B = InLoopTeacher(RedIsTheObject())(batch, 0.5).teacher_weight_B
+    assert weight_B is not None
+    torch.testing.assert_close(weight_B, torch.tensor([agreement / 2] * 2))
+
+
+def test_a_teacher_that_means_another_object_does_not_count() -> None:
+    taught = InLoopTeacher(RedIsTheObject())(a_red_batch(covered=7), 0.5)
+    assert taught.teacher_weight_B is not None
+    assert taught.teacher_weight_B.tolist() == [0, 0]
+    assert taught.value_B is not None
+    assert taught.value_B.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("red", "trusted"),
+    [
+        (slice(8, 24), 1.0),
+        (slice(3, 29), 1.0),
+        (slice(0, 16), 0.0),  # it reaches the border
+        (slice(15, 17), 0.0),  # it is too small
+    ],
+)
+def test_things_without_a_truth_are_trusted_if_they_fit(red: slice, trusted: float) -> None:
+    batch = a_red_batch(torch.tensor([False, True]), red=red, covered=0)
+    taught = InLoopTeacher(RedIsTheObject(channels=1))(batch, 0.5)
+    assert taught.value_B is not None
+    assert taught.value_B[0] == 1
+    assert taught.value_B[1].item() == pytest.approx(trusted, abs=0.25 * trusted)
+
+
+def test_the_value_of_a_sample_weighs_its_loss(store: Store) -> None:
+    recipe = tiny_recipe()
+    model, batch = recipe.model.build().eval(), a_batch(recipe, store)
+    count = len(batch.kind_B)
+    first = (torch.arange(count) == 0).float()
+    with torch.no_grad():
+        whole, half, nothing, alone = (
+            compute_loss(model, replace(batch, value_B=value_B), recipe.train)[0]
+            for value_B in (None, torch.full((count,), 0.5), torch.zeros(count), first)
+        )
+    torch.testing.assert_close(half, whole / 2)
+    assert nothing == 0
+    assert 0 < alone < whole
+
+
+def test_where_nothing_is_annotated_the_teacher_alone_counts() -> None:
+    batch = a_red_batch(torch.tensor([False, True]))
+    taught = InLoopTeacher(RedIsTheObject(channels=1))(batch, 0.25)
+    assert taught.teacher_weight_B is not None
+    assert taught.teacher_weight_B.tolist() == [0.25, 1.0]
+
+
+def test_where_the_click_is_not_the_center_the_truth_alone_counts() -> None:
+    batch = a_red_batch(off_center_B=torch.tensor([True, False]))
+    taught = InLoopTeacher(RedIsTheObject())(batch, 0.25)
+    assert taught.teacher_weight_B is not None
+    assert taught.teacher_weight_B.tolist() == [0.0, 0.25]
+
+
+class AlwaysASquare(RedIsTheObject):
+    """A runtime that calls the middle of every crop the object."""
+
+    def __call__(self, crops, guidance=None):
+        logits = np.full((len(crops), self.info.channels, 24, 24), -self.sure, np.float32)
+        logits[:, :, 6:18, 6:18] = self.sure
+        return logits
+
+
+def test_a_student_learns_what_a_teacher_in_the_loop_says(store: Store, tmp_path: Path) -> None:
+    """Clicks are put anywhere, so that no annotation counts."""
+    recipe = tiny_recipe(samples=240, lr=0.02, ema=0.5)
+    recipe = replace(
+        recipe,
+        augment=replace(NO_AUGMENT, elsewhere=1.0),
+        train=replace(recipe.train, views={"click-near": 1.0}),
+    )
+    teacher = InLoopTeacher(AlwaysASquare())
+    model = load_weights(train(recipe, store, tmp_path / "run", teacher=teacher))
+    taught = teacher(a_batch(recipe, store), 1.0)
+    assert taught.value_B is not None
+    assert (taught.value_B > 0.8).all()
+    with torch.inference_mode():
+        logits = channel(model(taught.image_B3SS)["logits"], taught.kind_B)
+    assert taught.teacher_BSS is not None
+    assert ((logits > 0) == (taught.teacher_BSS > 0)).float().mean() > 0.82
+    assert read_tensors(tmp_path / "run" / "weights.safetensors").info["teacher"] == {
+        "in_loop": "red"
+    }
+
+
+def test_clicks_elsewhere_need_a_teacher_in_the_loop(store: Store, tmp_path: Path) -> None:
+    recipe = replace(tiny_recipe(), augment=replace(NO_AUGMENT, elsewhere=0.5))
+    cache = make_cache(tmp_path / "cache", store, KnowsTheTruth())
+    for teacher in (None, cache):
+        with pytest.raises(ConfigError, match="name a teacher that says what is there"):
+            train(recipe, store, tmp_path / "run", teacher=teacher)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_taught_in_the_loop_goes_on_with_the_same_weights_only(
+    store: Store, tmp_path: Path
+) -> None:
+    recipe, out = tiny_recipe(samples=32), tmp_path / "run"
+    train(recipe, store, out, teacher=InLoopTeacher(RedIsTheObject()))
+    other = InLoopTeacher(RedIsTheObject())
+    other.fingerprint = "blue"
+    more = replace(recipe, train=replace(recipe.train, samples=48))
+    for teacher in (other, None):
+        with pytest.raises(CheckpointError, match="taught by another teacher"):
+            train(more, store, out, teacher=teacher, resume=True)
+
+
+@pytest.mark.parametrize("spec", ["checkpoint:", "sam2:x", "default"])
+def test_other_teachers_cannot_be_asked_in_the_loop(spec: str) -> None:
+    with pytest.raises(ConfigError, match="names no teacher for the loop"):
+        InLoopTeacher.load(spec)
+
+
+def test_weights_in_8_bits_can_teach_in_the_loop() -> None:
+    taught = InLoopTeacher.load("checkpoint:default-int8", "cpu")(a_red_batch(), 0.5)
+    assert taught.teacher_BSS is not None
+    assert torch.isfinite(taught.teacher_BSS).all()

@@ -6,16 +6,18 @@
 Each variant is trained with each of its seeds (`--only NAME` for one variant; a run goes on where
 it was stopped) and measured on COCO and LVIS. OUT/results.md compares it, object by object and with
 the intervals of `picosam2 compare`, with the variant `supervised`; OUT/results.svg shows the same,
-and OUT/hits.md compares the hit rates.
+OUT/hits.md compares the hit rates, and OUT/sizes.md objects of different sizes.
 
 A study may name the weights that all its runs start from (`init`), the `protocols` to measure by,
-and a teacher's `cache` for the variants that have `distill`.
+and a teacher's `cache` for the variants that have `distill`. A variant may name a `teacher` that
+is asked in the loop.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +34,7 @@ from picosam2.cli._memory import keep_memory
 from picosam2.data.datasets import read_annotations
 from picosam2.data.store import Store
 from picosam2.distillation.cache import TeacherCache
+from picosam2.distillation.in_loop import InLoopTeacher
 from picosam2.evaluation import metrics
 from picosam2.evaluation.compare import compare
 from picosam2.evaluation.run import evaluate
@@ -44,6 +47,8 @@ from picosam2.training.trainer import train
 
 PROTOCOLS = ("box", "click", "paper-point", "paper-roi")
 CONTROL = "supervised"
+SIZES = ((0, 12), (12, 24), (24, 48), (48, 96), (96, 192), (192, 0))
+"""From and to, in pixels; 0 is no end."""
 
 
 def main() -> None:
@@ -78,6 +83,7 @@ def main() -> None:
     text = table(results)
     write_text(args.out / "results.md", text)
     write_text(args.out / "hits.md", hits(results))
+    write_text(args.out / "sizes.md", sizes(results))
     plot(results, args.out / "results.svg")
     print(text)
 
@@ -96,10 +102,14 @@ def run(
         return
     table = merged(study["base"], variant, seed)
     store = Store(stores / study["store"])
-    cache = TeacherCache(stores / study["cache"], store) if "distill" in variant else None
+    teacher: TeacherCache | InLoopTeacher | None = None
+    if "teacher" in variant:
+        teacher = InLoopTeacher.load(variant["teacher"])
+    elif "distill" in variant:
+        teacher = TeacherCache(stores / study["cache"], store)
     recipe = from_table(Recipe, table, where=folder.name)
     init = find_weights(study["init"], "torch") if "init" in study else None
-    train(recipe, store, folder, resume=True, init=init, teacher=cache)
+    train(recipe, store, folder, resume=True, init=init, teacher=teacher)
     facts = read_tensors(weights).info
     runtime = TorchRuntime(load_weights(weights), weights_sha256=sha256_file(weights), facts=facts)
     predictor = Predictor(runtime)
@@ -185,6 +195,35 @@ def hits(results: Mapping[str, Any]) -> str:
             row[-2:] = change_cells(change.mean(), *metrics.interval(change, image_ids))
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
+
+
+def sizes(results: Mapping[str, Any]) -> str:
+    """The difference to the control's mIoU, in points of a hundred, by the objects' size.
+
+    The size is the square root of the mask's area, in pixels of the image.
+    """
+    names = [f"{low} to {high}" if high else f"from {low}" for low, high in SIZES]
+    lines = [
+        "| " + " | ".join(["protocol", "data", "variant", *names]) + " |",
+        "|---|---|---|" + "--:|" * len(SIZES),
+    ]
+    for key, first, runs, control in compared(results):
+        side = np.sqrt([item["area"] for item in runs[0][key]["items"]])
+        values = mean_ious(runs, key)
+        if control:
+            values -= mean_ious(control, key)
+        cells = []
+        for low, high in SIZES:
+            some = (side >= low) & (side < (high or np.inf))
+            mean = 100 * values[some].mean() if some.any() else math.nan
+            cells.append(f"{mean:+.1f}" if control else f"{mean:.1f} ({some.sum()})")
+        lines.append("| " + " | ".join([*first[:3], *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def mean_ious(runs: Iterable[Mapping[str, Any]], key: str) -> npt.NDArray[np.float64]:
+    """The IoU (N,) of each object, a mean over the runs."""
+    return np.mean([[item["iou"] for item in run[key]["items"]] for run in runs], 0)
 
 
 def hit_shares(runs: Iterable[Mapping[str, Any]], key: str) -> npt.NDArray[np.float64]:

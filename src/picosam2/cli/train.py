@@ -32,7 +32,7 @@ def train(
     resume: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     init: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
     lesson: Annotated[str | None, Parameter(metavar="NAME|FILE")] = None,
-    teacher: Annotated[Path | None, Parameter(metavar="CACHE")] = None,
+    teacher: Annotated[str | None, Parameter(metavar="CACHE|checkpoint:NAME|FILE")] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     resident: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     validate: bool = True,
@@ -59,7 +59,8 @@ def train(
             takes that of clicks.
         lesson: With --images: weights whose answers to a first prompt are learned as well as the
             truth; those of --init by default.
-        teacher: Learn from a teacher, too: the cache that `picosam2 teach` made for this store.
+        teacher: Learn from a teacher, too: the cache that `picosam2 teach` made for this store, or
+            `checkpoint:NAME`, weights of this project that answer each batch's crops in the loop.
         device: Where to compute; auto takes a GPU if there is one.
         resident: Keep the store's crops in the device's memory: quicker on a GPU, if they fit.
         validate: Measure on the store's validation images during the run.
@@ -73,6 +74,7 @@ def train(
         require(module, "train")
     from picosam2.data.store import Store
     from picosam2.distillation.cache import TeacherCache
+    from picosam2.distillation.in_loop import PREFIX, InLoopTeacher
     from picosam2.models.devices import torch_device
     from picosam2.runtimes.weights import find_weights
     from picosam2.training.config import changed_recipe, trains_finder
@@ -108,8 +110,12 @@ def train(
     if store is None or images is not None or lesson is not None:
         raise ConfigError(f"the recipe {recipe} needs --store STORE, and no --images or --lesson")
     torch_device(device)
+    taught: TeacherCache | InLoopTeacher | None = None
+    if teacher is not None and teacher.startswith(PREFIX):
+        taught = InLoopTeacher.load(teacher, device)
     opened = Store(store)
-    taught = None if teacher is None else TeacherCache(teacher, opened)
+    if teacher is not None and taught is None:
+        taught = TeacherCache(Path(teacher), opened)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     shown = _Shown(opened, chosen, out, validate and first)
     with progress("training", "steps") as update:

@@ -35,6 +35,7 @@ _UNIFORMS = 24
 # Drawn last, so that the others stay what they were before there were these.
 _LATER_UNIFORMS = 4
 _LAST_UNIFORMS = 1
+_PLACES = 3
 _NORMALS = 2 * _TRIES
 _SURELY_NOT = -16.0  # the teacher's logit where it saw nothing
 _TILE = 128  # side of the noise field that samples take shifted copies of
@@ -62,6 +63,9 @@ class AugmentConfig:
     """Standard deviation of the click about the center point, as a share of the object's reach."""
     click_scale: tuple[float, float] = (0.4, 0.9)
     """Half-size of a click's window over the context's, drawn log-uniformly."""
+    elsewhere: float = 0.0
+    """Share of the clicks that are put anywhere in the context, on whatever is there. No annotation
+    says what that is, so a teacher in the loop has to (`distillation.in_loop`)."""
     published_border: float = 0.0
     """Share of the clicks' windows that leave the image which are treated as the paper's data set
     does: moved back at the left and top, cut off at the right and bottom and then stretched. The
@@ -82,7 +86,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         shares = ("flip", "rotate_share", "box_exact", "gray", "blur", "jpeg", "noise", "neighbour")
-        for name in (*shares, "color", "published_border"):
+        for name in (*shares, "color", "published_border", "elsewhere"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be from 0 to 1")
         if not 0 <= self.rotate <= 90 or not 0 <= self.box_jitter < 0.5:
@@ -99,7 +103,7 @@ class AugmentConfig:
 
 NO_AUGMENT = AugmentConfig(
     flip=0, rotate=0, rotate_share=0, box_jitter=0, click_spread=0, click_scale=(0.6, 0.6),
-    color=0, gray=0, blur=0, jpeg=0, noise=0, neighbour=0, published_border=0,
+    color=0, gray=0, blur=0, jpeg=0, noise=0, neighbour=0, published_border=0, elsewhere=0,
 )  # fmt: skip
 """The plain windows: for validation on crops, and for the paper's recipe."""
 
@@ -120,6 +124,13 @@ class Batch:
     """The teacher's logits on the same crops, float32; None without a teacher."""
     teacher_weight_B: Tensor | None = None
     """Weight of the teacher in each sample, float32, 0..1."""
+    value_B: Tensor | None = None
+    """Weight of each sample's loss, float32; None is 1 for all."""
+    elsewhere_B: Tensor | None = None
+    """Samples, bool, whose click is not on the object: `target_BSS` says nothing about them."""
+    off_center_B: Tensor | None = None
+    """Samples, bool, whose click is not the crop's center: a teacher of centered clicks misreads
+    them."""
 
 
 class Cut(NamedTuple):
@@ -131,6 +142,10 @@ class Cut(NamedTuple):
     """Share of each pixel that the object covers, float32, 0..1."""
     teacher_BSS: Tensor | None
     """The teacher's logits, float32, if it was given; -16 outside of the context."""
+    elsewhere_B: Tensor
+    """Samples, bool, whose click was put anywhere."""
+    off_center_B: Tensor
+    """Samples, bool, whose window was moved back or cut off at the image's border."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +155,8 @@ class Draws:
     uniform_BU: Tensor
     normal_BN: Tensor
     tile_3TT: Tensor
+    place_B3: Tensor
+    """Whether a click is put anywhere, and where: uniform."""
     host_BU: npt.NDArray[np.float32]
     """`uniform_BU` where it was drawn: which samples to change is decided without asking a GPU."""
 
@@ -152,20 +169,21 @@ class Draws:
         later_BU = torch.rand((count, _LATER_UNIFORMS), generator=generator)
         last_BU = torch.rand((count, _LAST_UNIFORMS), generator=generator)
         uniform_BU = torch.cat((uniform_BU, later_BU, last_BU), 1)
-        return Draws(uniform_BU, normal_BN, tile_3TT, uniform_BU.numpy())
+        place_B3 = torch.rand((count, _PLACES), generator=generator)
+        return Draws(uniform_BU, normal_BN, tile_3TT, place_B3, uniform_BU.numpy())
 
     def part(self, start: int, stop: int) -> Draws:
         """The numbers of samples `start` to `stop`: one process's share."""
         return Draws(
             self.uniform_BU[start:stop], self.normal_BN[start:stop], self.tile_3TT,
-            self.host_BU[start:stop],
+            self.place_B3[start:stop], self.host_BU[start:stop],
         )  # fmt: skip
 
     def to(self, device: torch.device) -> Draws:
         """The numbers on another device."""
         return Draws(
             self.uniform_BU.to(device), self.normal_BN.to(device), self.tile_3TT.to(device),
-            self.host_BU,
+            self.place_B3.to(device), self.host_BU,
         )  # fmt: skip
 
 
@@ -210,7 +228,7 @@ def augment(
         size: side of the crops.
         teacher_BCC: a teacher's logits on the contexts, float32, cut like the rest.
         image_B4: the image's edges x0, y0, x1, y1 in image pixels from the context's center,
-            float32; needed for `published_border`.
+            float32; needed for `published_border` and `elsewhere`.
     """
     uniform = _Uniforms(draws)
     turn_B22 = _turns(uniform, config)
@@ -222,11 +240,21 @@ def augment(
     scale_B1 = _log_uniform(next(uniform), *config.click_scale)[:, None]
     click_B2 = _click(covered_BCC, extent_B2N, scale_B1, draws.normal_BN, config.click_spread)
     is_box_B1 = (kind_B == BOX)[:, None]
+    elsewhere_B1 = (draws.place_B3[:, :1] < config.elsewhere) & ~is_box_B1
+    if config.elsewhere and image_B4 is not None:
+        place_B2 = (draws.place_B3[:, 1:] * 2 - 1) * (1 - scale_B1)
+        edges_B4 = image_B4 / half_B2.repeat(1, 2)
+        place_B2 = torch.maximum(torch.minimum(place_B2, edges_B4[:, 2:]), edges_B4[:, :2])
+        click_B2 = torch.where(elsewhere_B1, place_B2, click_B2)
     center_B2 = torch.where(is_box_B1, center_B2, _apply(turn_B22, click_B2 * half_B2))
     window_B2 = torch.where(is_box_B1, window_B2, scale_B1 * half_B2)
+    off_center_B = torch.zeros_like(elsewhere_B1[:, 0])
     if config.published_border and image_B4 is not None:
-        chosen_B1 = (draws.uniform_BU[:, -1:] < config.published_border) & ~is_box_B1
+        chosen_B1 = draws.uniform_BU[:, -1:] < config.published_border
+        chosen_B1 &= ~is_box_B1 & ~elsewhere_B1
+        planned_B2 = center_B2
         center_B2, window_B2 = _published(chosen_B1, center_B2, window_B2, turn_B22, image_B4)
+        off_center_B = (center_B2 != planned_B2).any(1)
 
     # Crop coordinates o in [-1, 1] to context coordinates: u = (turn^-1 (center + window o)) / half
     back_B22 = turn_B22.transpose(1, 2) / half_B2[:, :, None]  # an isometry's inverse
@@ -243,7 +271,7 @@ def augment(
     target_BSS = cut_B4SS[:, 3] / 255
     image_B3SS = _photometric(image_B3SS, uniform, draws.tile_3TT, config)
     _put_behind(image_B3SS, target_BSS, uniform, config)
-    return Cut(_normalise(image_B3SS), target_BSS, teacher_BSS)
+    return Cut(_normalise(image_B3SS), target_BSS, teacher_BSS, elsewhere_B1[:, 0], off_center_B)
 
 
 def _warp(context_BCC4: Tensor, matrix_B22: Tensor, offset_B2: Tensor, size: int) -> Tensor:

@@ -224,4 +224,5 @@ class BatchLoader:
             image_B3SS=cut.image_B3SS, target_BSS=cut.target_BSS, teacher_BSS=cut.teacher_BSS,
             kind_B=kind, row_B=rows,
             teacher_weight_B=None if targets is None else targets.weight_B.to(self._device),
+            elsewhere_B=cut.elsewhere_B, off_center_B=cut.off_center_B,
         )  # fmt: skip

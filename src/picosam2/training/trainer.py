@@ -42,6 +42,7 @@ from picosam2.data.augment import Batch
 from picosam2.data.batches import BatchLoader, Sampler, TeacherLookup, TeacherTargets
 from picosam2.data.store import CLICK, Store
 from picosam2.distillation.cache import STEP, TeacherCache
+from picosam2.distillation.in_loop import InLoopTeacher
 from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
 from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
 from picosam2.models.devices import torch_device
@@ -168,6 +169,8 @@ def compute_loss(
         added = further(outputs, batch, logits_BSS, target_BSS)
         losses |= added
         total = total + sum(added.values())
+    if batch.value_B is not None:
+        total = total * batch.value_B
     return total.mean(), {name: loss_B.mean() for name, loss_B in losses.items()}
 
 
@@ -211,11 +214,13 @@ class Trainer:
         group: Processes,
         model: PicoSAM2 | None = None,
         further: FurtherLoss | None = None,
+        teacher: InLoopTeacher | None = None,
     ) -> None:
         """Start from `model`, or from new weights drawn with the recipe's seed."""
         config = recipe.train
         torch.manual_seed(config.seed)
         self.recipe, self.group, self._further = recipe, group, further
+        self._teacher = teacher
         model = model if model is not None else new_model(recipe)
         if model.config != recipe.model:
             raise ConfigError(
@@ -255,6 +260,8 @@ class Trainer:
         rate = learning_rate(self.step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if self._teacher is not None:
+            batch = self._teacher(batch, self.recipe.distill.share)
         loss, parts = compute_loss(self._wrapped, batch, config, self.recipe.distill, self._further)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -330,7 +337,7 @@ def train(
     *,
     resume: bool = False,
     init: Path | None = None,
-    teacher: TeacherCache | None = None,
+    teacher: TeacherCache | InLoopTeacher | None = None,
     device: str = "auto",
     resident: bool = False,
     validate: Validate | None = None,
@@ -344,7 +351,8 @@ def train(
         resume: go on from the checkpoint in `out`, which must be of the same recipe and store;
             only `samples` may be larger than it was: the run is extended.
         init: weights to start from instead of new ones; see `started_from`.
-        teacher: the cached logits of a teacher, to learn from by the recipe's `distill`.
+        teacher: the cached logits of a teacher, or one in the loop, to learn from by the recipe's
+            `distill`.
         resident: keep the crops in the device's memory; for a GPU, if they fit.
         validate: measures the averaged model every `validate_every` steps and at the end.
         tensorboard: also write TensorBoard events (needs the extra).
@@ -354,8 +362,16 @@ def train(
     Raises:
         CheckpointError: `out` holds a run and `resume` is not set, or a run of something else.
         TrainingError: a number stopped being finite.
+        ConfigError: the recipe puts clicks elsewhere and no teacher in the loop says what is there.
     """
     config = recipe.train
+    cache = teacher if isinstance(teacher, TeacherCache) else None
+    in_loop = teacher if isinstance(teacher, InLoopTeacher) else None
+    if recipe.augment.elsewhere and in_loop is None:
+        raise ConfigError(
+            "`augment.elsewhere` puts clicks where nothing is annotated: name a teacher that says "
+            "what is there (--teacher checkpoint:NAME)"
+        )
     with processes(device) as group:
         if config.batch % group.world:
             raise ConfigError(
@@ -364,7 +380,7 @@ def train(
             )
         run = _Run(out, recipe, store.fingerprint, group, tensorboard, teacher)
         trainer = Trainer(recipe, group, started_from(init, recipe.model) if init else None,
-                          further)  # fmt: skip
+                          further, in_loop)  # fmt: skip
         run.begin(trainer, resume)
 
         def measure() -> None:
@@ -388,7 +404,7 @@ def train(
             store, sampler, recipe.augment, size=recipe.crop_size, seed=config.seed,
             start=trainer.step, stop=config.steps, rank=group.rank, world=group.world,
             device=group.device, resident=resident,
-            teacher=None if teacher is None else teacher_lookup(teacher, recipe.distill),
+            teacher=None if cache is None else teacher_lookup(cache, recipe.distill),
         )  # fmt: skip
         clock, counted = time.perf_counter(), trainer.step
         with closing(iter(feed)) as batches:
@@ -443,11 +459,13 @@ class _Run:
         store: str,
         group: Processes,
         tensorboard: bool,
-        teacher: TeacherCache | None,
+        teacher: TeacherCache | InLoopTeacher | None,
     ) -> None:
         self.out, self.recipe, self.store, self.group = out, recipe, store, group
-        self.teacher = None
-        if teacher is not None:  # but for its name, which may be a path and so nobody's business
+        self.teacher: dict[str, Any] | None = None
+        if isinstance(teacher, InLoopTeacher):
+            self.teacher = {"in_loop": teacher.fingerprint}
+        elif teacher is not None:  # but for its name, which may be a path and so nobody's business
             known = {key: value for key, value in teacher.teacher.items() if key != "name"}
             self.teacher = {**known, "cache": teacher.fingerprint}
         self.checkpoint = out / "checkpoint.safetensors"
