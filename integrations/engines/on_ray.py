@@ -17,6 +17,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or it reports to its ma
 
 import pyarrow
 import pyarrow.compute
+import pyarrow.dataset
 import pyarrow.parquet
 import ray
 
