@@ -101,7 +101,7 @@ def server(home: Path) -> Iterator[str]:
     with running(
         [*words, "--images", str(uploads)], {"PICOSAM2_TOKEN": TOKEN}, home / "serve.log"
     ) as process:
-        until_healthy(url, process, home / "serve.log", 60)
+        until_healthy(url, process, home / "serve.log", 300)
         yield url
 
 

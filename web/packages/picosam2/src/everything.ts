@@ -66,8 +66,9 @@ export class Search {
     private readonly finder: BoxFinder,
     private readonly settings = SETTINGS,
   ) {
-    const { height, width } = predictor.image;
-    this.views = [wholeWindow(height, width), ...partWindows(height, width)];
+    const { height, width, oneColor } = predictor.image;
+    // The networks see shapes even in one color.
+    this.views = oneColor ? [] : [wholeWindow(height, width), ...partWindows(height, width)];
   }
 
   /** The share of the work that is done, 0..1; 1 is all of it. */

@@ -43,6 +43,15 @@ export class Pyramid {
     return crop(image, scaled, size, pad);
   }
 
+  /** Whether all pixels are alike. */
+  get oneColor(): boolean {
+    const { data } = this.levels[0]!.image;
+    for (let i = 4; i < data.length; i++) {
+      if (i % 4 !== 3 && data[i] !== data[i % 4]) return false; // alpha is not looked at
+    }
+    return true;
+  }
+
   private level(window: Window, size: number, rest: number): Level {
     const base = this.levels[0]!;
     const shrink = Math.min(widthOf(window) / base.stepX, heightOf(window) / base.stepY) / size;

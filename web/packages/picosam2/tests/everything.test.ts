@@ -160,8 +160,14 @@ describe("everything", () => {
 
   it("finds nothing in an image of one color, and in one of a pixel", async () => {
     for (const [width, height] of [[90, 60], [1, 1]] as const) {
-      const { objects } = await search({ data: new Uint8ClampedArray(width * height * 4), width, height }, {});
-      expect(objects).toEqual([]);
+      const image = { data: new Uint8ClampedArray(width * height * 4).fill(90), width, height };
+      const unused: BoxFinder = { ...finder, run: () => expect.fail("there is nothing to look for") };
+      const made = new Search(new Predictor(arithmetic, new Pyramid(image)), unused);
+      await made.step();
+      expect(made.share).toBe(1);
+      expect(made.objects()).toEqual([]);
+      image.data[image.data.length - 4] = 91;
+      expect(new Pyramid(image).oneColor).toBe(image.data.length === 4);
     }
   });
 });
