@@ -3,6 +3,7 @@
     python benchmarks/latency.py
     python benchmarks/latency.py --clock process --rounds 15   # on a machine that does other work
     python benchmarks/latency.py --profile click.txt           # where a click's time goes
+    python benchmarks/latency.py --only-clicks                 # for a sampling profiler
 
 Ways take turns on one thread, on the sample image (640x480) and its eight objects:
 - the bare onnxruntime session on one crop that is normalized already,
@@ -179,6 +180,7 @@ def main() -> None:
     command.add_argument("--clock", choices=("wall", "process"), default="wall")
     command.add_argument("--small", action="store_true", help="leave out folder and large images")
     command.add_argument("--profile", type=Path, metavar="FILE", help="only profile clicks")
+    command.add_argument("--only-clicks", action="store_true", help="only click for 20 seconds")
     options = command.parse_args()
     clock = time.perf_counter if options.clock == "wall" else time.process_time
     path = find_weights(options.weights)
@@ -193,6 +195,12 @@ def main() -> None:
     points = [thing.point for thing in objects]
     if options.profile:
         profile(predictor, image, points, options.profile)
+        return
+    if options.only_clicks:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            for point in points:
+                predictor(image, points=[point])
         return
     windows = predictor.click_windows(points[0], *image.shape[:2])
     crops = np.stack([geometry.crop(image, window, side) for window in windows])
