@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 
 import picosam2
 from picosam2.models.checkpoint import read_tensors, save_weights
+from picosam2.reports.finetune_page import _kept
 from picosam2.training.finetune import FinetuneConfig
 
 CONFIG = FinetuneConfig(samples=64, measures=1, measured=3)
@@ -63,6 +66,9 @@ def test_a_whole_run(here: Path, weights: Path):
     page = result.page.read_text()
     assert "mine: weights for your own images" in page
     assert "only 2 images" in page
+    for averaging, kept in ((1.0, "The weights are the new ones: "), (0.4, "are 40.0 % new ones")):
+        assert kept in _kept(replace(result, averaging=averaging))
+    assert _kept(result) in html.unescape(page)
     assert "data:image/jpeg;base64," in page
     image = np.asarray(Image.open(here / "images" / "000.png"))
     for file in (result.weights, result.onnx, result.int8):

@@ -66,10 +66,7 @@ def blocks(result: Finetuned, comparison: bytes) -> list[Block]:
             text="This is one scene of a few objects, none of yours: it shows whether other images "
             "became much worse, not by how much."
         ),
-        Text(
-            text=f"The weights are {_percent(result.averaging)} % new ones and otherwise those of "
-            "before: the largest share tried with which this scene stays about as it was by box."
-        ),
+        Text(text=_kept(result)),
         Heading(text="Time"),
         Table(
             header=("part", "time"),
@@ -105,6 +102,16 @@ def _rows(result: Finetuned) -> list[tuple[str, ...]]:
             )
         )  # fmt: skip
     return rows
+
+
+def _kept(result: Finetuned) -> str:
+    """What share of the new weights was kept, and why."""
+    if result.averaging == 1:
+        return "The weights are the new ones: with them this scene stays about as it was by box."
+    return (
+        f"The weights are {_percent(result.averaging)} % new ones and otherwise those of before: "
+        "the largest share tried with which this scene stays about as it was by box."
+    )
 
 
 def _caution(images: int) -> str:
