@@ -14,7 +14,7 @@ from torch import Tensor
 
 from picosam2 import geometry
 from picosam2.data import augment as module
-from picosam2.data.augment import _QUANTIZATION, NO_AUGMENT, AugmentConfig, Draws, augment
+from picosam2.data.augment import _QUANTIZATION, NO_AUGMENT, AugmentConfig, Cut, Draws, augment
 from picosam2.data.store import BOX, CLICK
 from picosam2.errors import ConfigError
 from picosam2.evaluation.protocols import make_item
@@ -33,6 +33,29 @@ def levels(image_B3SS: Tensor) -> Tensor:
     return (image_B3SS.permute(0, 2, 3, 1) * std + mean) * 255
 
 
+def cut_of(
+    context: np.ndarray,
+    kind: int,
+    config: AugmentConfig,
+    *,
+    half: tuple[float, float] = (80.0, 80.0),
+    seed: int = 0,
+    size: int = SIZE,
+    image_B4: Tensor | None = None,
+) -> Cut:
+    """`augment` on contexts (B, C, C, 4) of one kind; `image_B4` are the images' edges."""
+    count = len(context)
+    return augment(
+        torch.from_numpy(context),
+        torch.tensor([half] * count),
+        torch.full((count,), kind),
+        Draws.of(count, torch.Generator().manual_seed(seed)),
+        config,
+        size,
+        image_B4=image_B4,
+    )
+
+
 def run(
     context: np.ndarray,
     kind: int,
@@ -48,14 +71,9 @@ def run(
     `edges` are the image's, from the context's center.
     """
     count = len(context)
-    image, target, *_ = augment(
-        torch.from_numpy(context),
-        torch.tensor([half] * count),
-        torch.full((count,), kind),
-        Draws.of(count, torch.Generator().manual_seed(seed)),
-        config,
-        size,
-        image_B4=None if edges is None else torch.tensor([edges] * count),
+    edges_B4 = None if edges is None else torch.tensor([edges] * count)
+    image, target, *_ = cut_of(
+        context, kind, config, half=half, seed=seed, size=size, image_B4=edges_B4
     )
     assert image.shape == (count, 3, size, size)
     assert target.shape == (count, size, size)
@@ -154,17 +172,10 @@ def test_clicks_elsewhere_lie_anywhere_in_the_image() -> None:
     """Crops of a context that says where it is: their middles spread over the image's part."""
     y, x = np.mgrid[:CONTEXT, :CONTEXT].astype(np.uint8)
     context = np.stack((x, y, np.full_like(x, 128)), 2)[None].repeat(200, 0)
-    batch = torch.from_numpy(with_mask(context, rectangle(70, 70, 90, 90)))
+    batch = with_mask(context, rectangle(70, 70, 90, 90))
     config = replace(NO_AUGMENT, elsewhere=0.75, click_scale=(0.5, 0.5))
-    cut = augment(
-        batch,
-        torch.tensor([[80.0, 80.0]] * 200),
-        torch.full((200,), CLICK),
-        Draws.of(200, torch.Generator().manual_seed(3)),
-        config,
-        SIZE,
-        image_B4=torch.tensor([[-80.0, -20.0, 30.0, 80.0]] * 200),
-    )
+    edges_B4 = torch.tensor([[-80.0, -20.0, 30.0, 80.0]] * 200)
+    cut = cut_of(batch, CLICK, config, seed=3, image_B4=edges_B4)
     assert 0.65 < cut.elsewhere_B.float().mean() < 0.85
     middle_B2 = levels(cut.image_B3SS)[:, 47:49, 47:49, :2].mean((1, 2))
     moved_B2, centered_B2 = middle_B2[cut.elsewhere_B], middle_B2[~cut.elsewhere_B]
@@ -177,18 +188,10 @@ def test_clicks_elsewhere_lie_anywhere_in_the_image() -> None:
 
 def test_it_is_said_which_clicks_are_off_the_center() -> None:
     """Those whose window leaves the image at an edge, if they are treated as the published ones."""
-    context = torch.from_numpy(with_mask(noise(100), rectangle(70, 70, 90, 90)))
+    context = with_mask(noise(100), rectangle(70, 70, 90, 90))
     edges_B4 = torch.tensor([[-80.0, -80.0, 30.0, 80.0]] * 50 + [[-80.0, -80.0, 80.0, 80.0]] * 50)
     config = replace(NO_AUGMENT, published_border=0.5)
-    cut = augment(
-        context,
-        torch.tensor([[80.0, 80.0]] * 100),
-        torch.full((100,), CLICK),
-        Draws.of(100, torch.Generator().manual_seed(3)),
-        config,
-        SIZE,
-        image_B4=edges_B4,
-    )
+    cut = cut_of(context, CLICK, config, seed=3, image_B4=edges_B4)
     assert 10 < cut.off_center_B[:50].sum() < 40
     assert not cut.off_center_B[50:].any()
 
