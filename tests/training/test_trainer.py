@@ -27,7 +27,7 @@ from picosam2.distillation.in_loop import InLoopTeacher
 from picosam2.errors import CheckpointError, ConfigError, WeightsError
 from picosam2.images import normalize
 from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
-from picosam2.models.network import RETIRED, ModelConfig, PicoSAM2
+from picosam2.models.network import RETIRED, ModelConfig, PicoSAM2, channel
 from picosam2.runtimes.protocol import RuntimeInfo
 from picosam2.training import trainer as trainer_module
 from picosam2.training.config import Recipe, TrainConfig, load_recipe
@@ -37,7 +37,6 @@ from picosam2.training.trainer import (
     Processes,
     Trainer,
     TrainingError,
-    channel,
     compute_loss,
     learning_rate,
     started_from,
@@ -828,7 +827,7 @@ class AlwaysASquare(RedIsTheObject):
 
 def test_a_student_learns_what_a_teacher_in_the_loop_says(store: Store, tmp_path: Path) -> None:
     """Clicks are put anywhere, so that no annotation counts."""
-    recipe = tiny_recipe(samples=240, lr=0.02, ema=0.5)
+    recipe = tiny_recipe(samples=960, lr=0.02, ema=0.5)
     recipe = replace(
         recipe,
         augment=replace(NO_AUGMENT, elsewhere=1.0),

@@ -21,6 +21,7 @@ from picosam2.data.augment import Batch
 from picosam2.errors import ConfigError, WeightsError
 from picosam2.images import MEAN, STD
 from picosam2.models.devices import torch_device
+from picosam2.models.network import channel
 from picosam2.runtimes.onnx import OnnxRuntime
 from picosam2.runtimes.protocol import Runtime
 from picosam2.runtimes.weights import find_weights
@@ -101,10 +102,7 @@ class InLoopTeacher:
         levels_B3II = ((image_B3II * std + mean) * 255).round().clamp(0, 255)
         crops = levels_B3II.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         answer = torch.from_numpy(self._runtime(np.ascontiguousarray(crops)))
-        if answer.shape[1] == 1:
-            own = answer
-        else:
-            own = answer[torch.arange(len(answer)), kind_B.cpu()][:, None]
+        own = channel(answer, kind_B.cpu())[:, None]
         return F.interpolate(own, size=(size, size), mode="bilinear")[:, 0].to(image_B3SS.device)
 
 

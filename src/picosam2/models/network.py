@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -97,6 +98,13 @@ def guidance_branch(outputs: int) -> nn.Sequential:
     last = nn.Conv2d(_GUIDANCE_WIDTH, outputs, 1, bias=False)
     nn.init.zeros_(last.weight)
     return nn.Sequential(first, nn.ReLU6(True), last)
+
+
+def channel(output_BK: Tensor, kind_B: Tensor) -> Tensor:
+    """Each sample's channel of an output (B, K, ...): its kind of prompt's, or the only one."""
+    if output_BK.shape[1] == 1:
+        return output_BK[:, 0]
+    return output_BK[torch.arange(len(kind_B), device=kind_B.device), kind_B]
 
 
 class PicoSAM2(nn.Module):

@@ -24,7 +24,7 @@ from picosam2.data.image_store import ImageStore
 from picosam2.errors import ConfigError
 from picosam2.models.checkpoint import load_weights
 from picosam2.models.folding import fold_batchnorm
-from picosam2.models.network import PicoSAM2
+from picosam2.models.network import PicoSAM2, channel
 from picosam2.training.config import Recipe
 from picosam2.training.frozen import freeze_batchnorm
 from picosam2.training.losses import dice, teacher_term
@@ -35,7 +35,6 @@ from picosam2.training.trainer import (
     TrainingError,
     TrainingStep,
     _Run,
-    channel,
     learning_rate,
     memory_format,
     started_from,

@@ -24,10 +24,9 @@ from picosam2 import geometry
 from picosam2.data.augment import AugmentConfig, Draws, _normalise, _photometric, _Uniforms
 from picosam2.data.store import BOX, CLICK
 from picosam2.models.folding import fold_batchnorm
-from picosam2.models.network import PicoSAM2
+from picosam2.models.network import PicoSAM2, channel
 from picosam2.prompts import Box, Point
 from picosam2.training.losses import DistillConfig, probability_mse_dice, teacher_term
-from picosam2.training.trainer import channel
 
 _IMAGES = 24
 _HEIGHT, _WIDTH = 480, 640

@@ -47,7 +47,7 @@ from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
 from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
 from picosam2.models.devices import torch_device
 from picosam2.models.encoders import ENCODERS
-from picosam2.models.network import ModelConfig, PicoSAM2
+from picosam2.models.network import ModelConfig, PicoSAM2, channel
 from picosam2.training.config import FinderRecipe, Recipe, TrainConfig
 from picosam2.training.depthwise import quicken_depthwise
 from picosam2.training.losses import DistillConfig, supervised, teacher_term, teacher_weights
@@ -126,13 +126,6 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     done = (step - config.warmup) / max(config.steps - config.warmup, 1)
     cosine = (1 + math.cos(math.pi * min(done, 1.0))) / 2
     return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
-
-
-def channel(output_BK: Tensor, kind_B: Tensor) -> Tensor:
-    """Each sample's channel of an output (B, K, ...): its kind of prompt's, or the only one."""
-    if output_BK.shape[1] == 1:
-        return output_BK[:, 0]
-    return output_BK[torch.arange(len(kind_B), device=kind_B.device), kind_B]
 
 
 def memory_format(config: TrainConfig) -> torch.memory_format:
