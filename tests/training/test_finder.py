@@ -21,11 +21,12 @@ from picosam2.data.image_store import (  # noqa: E402
     ImageStoreConfig,
     prepare_images,
 )
-from picosam2.errors import CheckpointError, ConfigError  # noqa: E402
+from picosam2.errors import CheckpointError, ConfigError, WeightsError  # noqa: E402
 from picosam2.geometry import Window  # noqa: E402
 from picosam2.models.checkpoint import load_finder, load_weights  # noqa: E402
 from picosam2.models.finder import Finder, FinderConfig  # noqa: E402
 from picosam2.models.views import OUTPUTS, REACH, cell_centers, cell_count  # noqa: E402
+from picosam2.runtimes.weights import find_weights  # noqa: E402
 from picosam2.training.config import (  # noqa: E402
     FinderRecipe,
     TrainConfig,
@@ -222,8 +223,6 @@ def test_a_run_leaves_weights_and_goes_on(
     longer = replace(recipe, train=replace(recipe.train, samples=12))
     train_finder(longer, store, tmp_path / "run", resume=True, validate=False)
     assert json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])["step"] == 6
-    from picosam2.errors import WeightsError
-
     with pytest.raises(WeightsError):
         load_weights(weights)
 
@@ -240,6 +239,24 @@ def test_weights_that_a_kill_left_behind_are_made_from_the_checkpoint(
         weights.unlink()
     assert train_finder(recipe, store, tmp_path / "run", resume=True, validate=False) == weights
     assert weights.read_bytes() == whole
+
+
+def test_a_run_starts_from_another_one(
+    store: ImageStore, recipe: FinderRecipe, tmp_path: Path
+) -> None:
+    first = train_finder(recipe, store, tmp_path / "first", validate=False)
+    still = replace(recipe, train=replace(recipe.train, lr=1e-12, final_lr=0.0, seed=5))
+    again = train_finder(still, store, tmp_path / "again", init=first, validate=False)
+    kept, learned = load_finder(again).state_dict(), load_finder(first).state_dict()
+    fixed = [name for name in kept if "running" not in name and "num_batches" not in name]
+    assert fixed
+    assert all(torch.allclose(kept[name], learned[name], atol=1e-5) for name in fixed)
+
+    wider = replace(recipe, model=replace(recipe.model, width=recipe.model.width + 8))
+    with pytest.raises(ConfigError, match="another network"):
+        train_finder(wider, store, tmp_path / "wider", init=first, validate=False)
+    with pytest.raises(WeightsError):
+        train_finder(recipe, store, tmp_path / "none", init=find_weights("paper", "torch"))
 
 
 def test_the_packaged_recipe() -> None:

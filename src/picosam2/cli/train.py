@@ -56,7 +56,7 @@ def train(
         set: Change a setting of the recipe, for instance `train.lr=0.001`. Repeatable.
         resume: Go on with the run in that folder.
         init: Start from these weights instead of new ones. Of two logit channels, a recipe with one
-            takes that of clicks.
+            takes that of clicks. The recipe finder takes a finder's.
         lesson: With --images: weights whose answers to a first prompt are learned as well as the
             truth; those of --init by default.
         teacher: Learn from a teacher, too: the cache that `picosam2 teach` made for this store, or
@@ -86,13 +86,13 @@ def train(
         require("torch.utils.tensorboard", "tensorboard")
     keep_memory()
     if trains_finder(recipe):
-        others = (store, start, lesson, teacher)
+        others = (store, lesson, teacher)
         if images is None or any(other is not None for other in others) or resident or tensorboard:
             raise ConfigError(
-                f"the recipe {recipe} needs --images STORE, and no --store, --init, --lesson, "
-                "--teacher, --resident or --tensorboard"
+                f"the recipe {recipe} needs --images STORE, and no --store, --lesson, --teacher, "
+                "--resident or --tensorboard"
             )
-        _train_finder(recipe, set or (), images, out, resume, torch_device(device), validate)
+        _train_finder(recipe, set or (), images, out, start, resume, torch_device(device), validate)
         return
     chosen = changed_recipe(recipe, set or ())
     if chosen.model.guidance:
@@ -171,6 +171,7 @@ def _train_finder(
     changes: Sequence[str],
     images: Path,
     out: Path,
+    init: Path | None,
     resume: bool,
     device: str,
     validate: bool,
@@ -189,7 +190,14 @@ def _train_finder(
             update(now.step, now.steps, note=note)
 
         weights = train_finder(
-            recipe, opened, out, resume=resume, device=device, validate=validate, on_step=on_step
+            recipe,
+            opened,
+            out,
+            init=init,
+            resume=resume,
+            device=device,
+            validate=validate,
+            on_step=on_step,
         )
     print(weights)
 

@@ -1,7 +1,7 @@
 """Training of the finder: a recipe and an image store in, weights out.
 
-The run's folder is that of `trainer.train`. The encoder starts from ImageNet; its batch norms, and
-all of its first two stages, stay as they are.
+The run's folder is that of `trainer.train`. The encoder starts from ImageNet, or all of the finder
+from another one; the encoder's batch norms, and all of its first two stages, stay as they are.
 
 Shape suffixes: B batch, N cells of a view, P cells that answer for an object, S the view's side.
 """
@@ -24,6 +24,7 @@ from picosam2 import geometry
 from picosam2.data.augment import _normalise
 from picosam2.data.image_store import ImageStore
 from picosam2.masks import box_iou
+from picosam2.models.checkpoint import load_finder
 from picosam2.models.finder import Finder
 from picosam2.models.views import REACH, cell_centers, decode, part_windows, thinned, whole_window
 from picosam2.training.config import FinderRecipe, Recipe
@@ -148,6 +149,7 @@ def train_finder(
     store: ImageStore,
     out: Path,
     *,
+    init: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     validate: bool = True,
@@ -156,12 +158,15 @@ def train_finder(
     """Train a finder by a recipe on an image store into the folder `out`; the path of the weights.
 
     Args:
+        init: the weights of a finder to start from instead of new ones.
         resume: go on from the checkpoint in `out`.
         validate: measure `box_recall` during the run, as often as the recipe says, and at the end.
         on_step: called after every step.
 
     Raises:
         CheckpointError: `out` holds a run and `resume` is not set, or a run of something else.
+        ConfigError: `init` is another network than the recipe's.
+        WeightsError: `init` is no finder's weights.
         MissingExtraError: the package with the ImageNet weights is not installed.
         TrainingError: a number stopped being finite.
     """
@@ -169,8 +174,8 @@ def train_finder(
     group = Processes(rank=0, world=1, device=torch.device(device))
     run = _Run(out, recipe, store.fingerprint, group, False, None)
     torch.manual_seed(config.seed)
-    model = recipe.model.build()
-    if config.imagenet:
+    model = recipe.model.build() if init is None else load_finder(init)
+    if init is None and config.imagenet:
         model.load_imagenet()
     trainer = FinderTrainer(recipe, group, model)
     run.begin(trainer, resume)
