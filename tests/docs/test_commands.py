@@ -1,7 +1,8 @@
-"""Every command that a guide prints is one that the programs understand."""
+"""Every command that a guide or a script's docstring prints is one that the programs understand."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -16,17 +17,35 @@ PAGES = (
     [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     + [ROOT / folder / "README.md" for folder in ("web", "benchmarks", "integrations")]
     + [ROOT / "MODEL_CARD.md", ROOT / "CONTRIBUTING.md"]
+    + sorted((ROOT / "tools").rglob("*.md"))
+    + sorted((ROOT / "tools").rglob("*.py"))
+    + sorted((ROOT / "benchmarks").glob("*.py"))
 )
+"""The pages, and the scripts, whose docstrings print how they are called."""
+
+FENCE = re.compile(r"^ *```([^\n`]*)\n(.*?)^ *```[ \t]*$", re.DOTALL | re.MULTILINE)
+PIPES = re.compile(r" (?:&&|\|) (?=(?:[^']*'[^']*')*[^']*$)")
+"""What joins two commands, outside of quotes."""
+SHELLS = {"", "sh", "bash", "console"}
 
 pytestmark = pytest.mark.skipif(not PAGES[0].is_file(), reason="needs the checkout")
 
 
+def blocks(page: Path) -> Iterator[str]:
+    """A page's blocks of commands. Those in other languages are passed over, not taken for text."""
+    text = page.read_text("utf-8")
+    if page.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text)) or ""
+        yield from re.findall(r"(?:^ {4}.*\n?)+", text, re.MULTILINE)
+    else:
+        yield from (block for language, block in FENCE.findall(text) if language in SHELLS)
+
+
 def commands(page: Path) -> Iterator[str]:
     """The commands in a page's blocks: lines that go on are joined, comments and pipes are cut."""
-    text = page.read_text("utf-8")
-    for block in re.findall(r"^```(?:sh|bash)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+    for block in blocks(page):
         for line in re.sub(r"\s*\\\n\s*", " ", block).split("\n"):
-            for part in re.split(r" && | \| ", re.sub(r"(^|\s)#.*", "", line)):
+            for part in PIPES.split(re.sub(r"(^|\s)#.*", "", line)):
                 if part.strip():
                     yield part.strip()
 
@@ -58,10 +77,13 @@ def test_a_script_is_there_and_has_the_options_that_a_guide_gives_it(
     script = ROOT / words[0]
     assert script.is_file()
     source = script.read_text("utf-8")
-    if script.parent.name == "benchmarks":
-        source += (script.parent / "common.py").read_text("utf-8")
+    for beside in script.parent.glob("*.py"):  # scripts share the options that one of them adds
+        if re.search(rf"^(?:from|import) {beside.stem}\b", source, re.MULTILINE):
+            source += beside.read_text("utf-8")
+    # Some scripts add several options in a loop over their names.
+    in_a_loop = set(re.findall(r'"([\w-]+)"', source)) if 'f"--{name}"' in source else set()
     for option in (word.partition("=")[0] for word in words[1:] if word.startswith("--")):
-        assert f'"{option}"' in source, option
+        assert f'"{option}"' in source or option[2:] in in_a_loop, option
 
 
 def test_a_wrong_option_is_noticed() -> None:
@@ -75,8 +97,22 @@ def test_commands_are_read_from_blocks(tmp_path: Path) -> None:
     assert list(commands(page)) == ["a --b c", "cat x", "d", "e"]
 
 
+def test_blocks_after_one_of_another_language_are_read(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python\nf()\n```\n\nText.\n\n```sh\na\n```\n\n- x\n\n  ```sh\n  b\n  ```\n")
+    assert list(commands(page)) == ["a", "b"]
+
+
+def test_commands_are_read_from_docstrings(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text('"""What it does:\n\n    python a.py --b \\\\\n        --c\n\nMore.\n"""\n')
+    assert list(commands(script)) == ["python a.py --b --c"]
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.is_file()], ids=lambda page: page.stem
+    "page",
+    [page for page in PAGES if page.is_file()],
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_nothing_is_installed_from_an_index_that_lacks_it(page: Path) -> None:
     """The package is not on PyPI yet: guides install from a copy of the repository."""

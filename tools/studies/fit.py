@@ -21,9 +21,8 @@ from torch.nn import functional as F
 from picosam2.data.augment import NO_AUGMENT, Draws, augment
 from picosam2.data.store import Store
 from picosam2.models.checkpoint import load_weights
-from picosam2.models.network import PicoSAM2
+from picosam2.models.network import PicoSAM2, channel
 from picosam2.runtimes.weights import find_weights
-from picosam2.training.trainer import channel
 
 BATCH = 64
 

@@ -115,7 +115,7 @@ def prepare(
     def announce(objects: int, size: int) -> None:
         print(f"{objects:,} objects: their crops take about {size / 1e9:,.2f} GB in {out}")
 
-    with progress("preparing", "images") as update:
+    with progress("preparing", "image reads") as update:
         made = write(sources, out, config, workers=workers, progress=update, announce=announce)
     problems = [f"{problem.where}: {problem.what}" for problem in made.problems]
     name_problems(problems, f"{len(problems):,} images or annotations were left out")
@@ -159,7 +159,7 @@ def images(
 
     sources = given_sources(coco, lvis, source, to="prepare")
     config = ImageStoreConfig(validation=validation, seed=seed)
-    with progress("preparing", "images") as update:
+    with progress("preparing", "image reads") as update:
         left_out = prepare_images(sources, out, config, workers=workers, progress=update)
     problems = [f"{problem.where}: {problem.what}" for problem in left_out]
     name_problems(problems, f"{len(problems):,} images or annotations were left out")
