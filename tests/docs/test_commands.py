@@ -69,21 +69,70 @@ def test_a_command_has_the_options_that_a_guide_gives_it(
     app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
 
 
-@pytest.mark.parametrize(("page", "command"), printed("python (?:benchmarks|tools|integrations)"))
+def inline(program: str) -> list[tuple[str, str]]:
+    """Page and command of each command in the text of a page, between backticks."""
+    return [
+        (str(page.relative_to(ROOT)), " ".join(command.split()))
+        for page in PAGES
+        if page.suffix == ".md" and page.is_file()
+        for command in dict.fromkeys(
+            re.findall(rf"`({program}\b[^`]*)`", FENCE.sub("", page.read_text("utf-8")))
+        )
+        if " ..." not in command
+    ]
+
+
+def source_of(script: Path) -> str:
+    """A script's text, and that of the scripts beside it whose options it shares."""
+    source = script.read_text("utf-8")
+    for beside in script.parent.glob("*.py"):
+        if re.search(rf"^(?:from|import) {beside.stem}\b", source, re.MULTILINE):
+            source += "\n" + beside.read_text("utf-8").replace(
+                "from __future__", "# from __future__"
+            )
+    return source
+
+
+def required_options(source: str) -> set[str]:
+    """The options that a script cannot do without."""
+    return {
+        node.args[0].value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "add_argument"
+        and isinstance(node.args[0], ast.Constant)
+        and any(
+            keyword.arg == "required" and getattr(keyword.value, "value", False) is True
+            for keyword in node.keywords
+        )
+    }
+
+
+SCRIPTS = "python (?:benchmarks|tools|integrations)"
+
+
+@pytest.mark.parametrize(("page", "command"), printed(SCRIPTS) + inline(SCRIPTS))
 def test_a_script_is_there_and_has_the_options_that_a_guide_gives_it(
     page: str, command: str
 ) -> None:
     words = shlex.split(command)[1:]
     script = ROOT / words[0]
     assert script.is_file()
-    source = script.read_text("utf-8")
-    for beside in script.parent.glob("*.py"):  # scripts share the options that one of them adds
-        if re.search(rf"^(?:from|import) {beside.stem}\b", source, re.MULTILINE):
-            source += beside.read_text("utf-8")
+    source = source_of(script)
     # Some scripts add several options in a loop over their names.
     in_a_loop = set(re.findall(r'"([\w-]+)"', source)) if 'f"--{name}"' in source else set()
-    for option in (word.partition("=")[0] for word in words[1:] if word.startswith("--")):
+    options = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
+    for option in options:
         assert f'"{option}"' in source or option[2:] in in_a_loop, option
+    parsed = script.read_text("utf-8")
+    needed = required_options(parsed if "ArgumentParser(" in parsed else source)
+    assert needed - options == set()
+
+
+def test_required_options_are_read() -> None:
+    source = 'p.add_argument("--a", required=True)\np.add_argument("--b", required=False)\n'
+    assert required_options(source) == {"--a"}
 
 
 def test_a_wrong_option_is_noticed() -> None:
