@@ -87,9 +87,7 @@ def source_of(script: Path) -> str:
     source = script.read_text("utf-8")
     for beside in script.parent.glob("*.py"):
         if re.search(rf"^(?:from|import) {beside.stem}\b", source, re.MULTILINE):
-            source += "\n" + beside.read_text("utf-8").replace(
-                "from __future__", "# from __future__"
-            )
+            source += f"\n{beside.read_text('utf-8')}"
     return source
 
 
