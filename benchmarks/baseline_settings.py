@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from picosam2 import masks
+from picosam2.cli._exit_codes import run_script
 from picosam2.data.datasets import read_annotations
 from picosam2.errors import DataError, ImageError
 from picosam2.evaluation import baselines
@@ -63,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from picosam2 import Predictor, load_image, sample
+from picosam2.cli._exit_codes import run_script
 from picosam2.prompts import Box
 
 _PREDICTORS: dict[str, Predictor] = {}
@@ -88,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

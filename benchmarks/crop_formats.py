@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from picosam2.cli._exit_codes import run_script
 from picosam2.data.augment import NO_AUGMENT, Draws, augment
 from picosam2.data.crop_files import CROP_FORMATS
 from picosam2.data.store import BOX, SourceFiles, Store, StoreConfig, prepare
@@ -86,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from picosam2.cli._exit_codes import run_script
+
 if TYPE_CHECKING:
     from picosam2.export.int8.calibration import Crops
     from picosam2.runtimes.protocol import Runtime
@@ -453,4 +455,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -20,6 +20,7 @@ import torch
 from common import ratio, report, take_turns, taken
 from feed import DEVICE, any_source, batches, images_of, images_parser, make_store, times
 
+from picosam2.cli._exit_codes import run_script
 from picosam2.cli._memory import keep_memory
 from picosam2.data.batches import TeacherLookup
 from picosam2.data.store import SourceFiles, Store
@@ -84,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -30,6 +30,7 @@ from common import parser, report, taken
 from PIL import Image
 
 from picosam2 import sample
+from picosam2.cli._exit_codes import run_script
 from picosam2.io.sample_image import sample_objects
 
 ENGINES = Path(__file__).resolve().parents[1] / "integrations" / "engines"
@@ -232,4 +233,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

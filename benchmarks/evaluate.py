@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry
+from picosam2.cli._exit_codes import run_script
 from picosam2.data.datasets import read_annotations
 from picosam2.errors import DataError, ImageError
 from picosam2.evaluation.network_facts import machine
@@ -80,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -23,6 +23,7 @@ from common import parser, ratio, report, take_turns, taken
 from PIL import Image
 
 from picosam2 import Predictor, sample
+from picosam2.cli._exit_codes import run_script
 from picosam2.runtimes.finder import opened_finder
 from picosam2.tasks.everything import METHODS, Everything, everything
 
@@ -109,4 +110,4 @@ def _peak(image: Path, method: str, weights: str, finder: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

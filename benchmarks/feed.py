@@ -27,6 +27,7 @@ import torch
 from common import parser, ratio, report, take_turns, taken
 from PIL import Image
 
+from picosam2.cli._exit_codes import run_script
 from picosam2.cli._memory import keep_memory
 from picosam2.data.augment import Batch
 from picosam2.data.batches import BatchLoader, Sampler, TeacherLookup
@@ -174,4 +175,4 @@ def make_store(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -28,6 +28,7 @@ from common import taken
 import picosam2
 from picosam2 import masks
 from picosam2.apps.finetune import OwnScores, measure_own
+from picosam2.cli._exit_codes import run_script
 from picosam2.cli._memory import keep_memory
 from picosam2.data.coco import AnnotatedImage, read_coco
 from picosam2.data.split import split, spread
@@ -243,4 +244,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

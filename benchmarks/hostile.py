@@ -44,6 +44,7 @@ import numpy as np
 from common import parser, report, taken
 from PIL import Image
 
+from picosam2.cli._exit_codes import run_script
 from picosam2.io.sample_image import sample_bytes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -343,4 +344,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

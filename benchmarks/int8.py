@@ -24,6 +24,7 @@ import numpy.typing as npt
 from common import parser, ratio, report, take_turns, taken
 
 from picosam2 import Predictor, geometry, sample
+from picosam2.cli._exit_codes import run_script
 from picosam2.images import normalize
 from picosam2.io.sample_image import sample_objects
 from picosam2.runtimes.onnx import OnnxRuntime
@@ -136,4 +137,4 @@ def profile(name: str, path: Path, pixels: npt.NDArray[np.uint8], threads: int) 
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -34,6 +34,7 @@ from memory import API, measured
 from PIL import Image
 
 from picosam2 import Predictor, geometry, load_image, overlay, sample
+from picosam2.cli._exit_codes import run_script
 from picosam2.images import normalize
 from picosam2.io.encode import encode
 from picosam2.io.sample_image import sample_objects
@@ -274,4 +275,4 @@ def profile(predictor: Predictor, image: np.ndarray, points: list[Point], file: 
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -21,6 +21,7 @@ from common import parser, report, taken
 from PIL import Image
 
 from picosam2 import sample
+from picosam2.cli._exit_codes import run_script
 from picosam2.io.sample_image import sample_objects
 
 BOXES, PROMPTS = 60, 1000
@@ -141,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

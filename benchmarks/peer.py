@@ -25,6 +25,7 @@ from common import taken
 
 from picosam2 import guidance
 from picosam2._files import write_json
+from picosam2.cli._exit_codes import run_script
 from picosam2.errors import require
 from picosam2.evaluation.peers import Peer
 from picosam2.evaluation.sam import KINDS, open_sam
@@ -186,4 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

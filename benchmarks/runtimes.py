@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from common import parser, ratio, take_turns, taken
 
+from picosam2.cli._exit_codes import run_script
 from picosam2.cli._text import columns
 from picosam2.data.datasets import read_annotations
 from picosam2.evaluation.run import evaluate
@@ -180,4 +181,4 @@ def show(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

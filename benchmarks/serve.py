@@ -28,6 +28,7 @@ import numpy as np
 from common import parser, report, taken
 
 from picosam2 import Predictor, load_image
+from picosam2.cli._exit_codes import run_script
 from picosam2.io.sample_image import sample_bytes
 from picosam2.prompts import Box, Prompt
 
@@ -181,4 +182,4 @@ def mean_rate(rates: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -32,6 +32,7 @@ from common import ratio, report, take_turns, taken
 from feed import images_of, images_parser, make_store
 
 from picosam2 import masks
+from picosam2.cli._exit_codes import run_script
 from picosam2.data.store import SourceFiles
 from picosam2.distillation import dense
 from picosam2.distillation.dense import teach_dense
@@ -158,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -26,6 +26,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the clip is the tests' own
 
 from picosam2 import Predictor
+from picosam2.cli._exit_codes import run_script
 from picosam2.io.video_files import VideoWriter, open_frames
 from picosam2.masks import iou
 from picosam2.tasks.tracking import Tracked, Tracker
@@ -180,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

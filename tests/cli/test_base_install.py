@@ -99,7 +99,7 @@ def test_too_little_memory_is_a_sentence(monkeypatch, refused):
 
 def test_the_extras_are_those_of_the_project():
     tomllib = pytest.importorskip("tomllib")
-    from picosam2.cli.main import _EXTRAS as BY_PACKAGE
+    from picosam2.cli._exit_codes import EXTRAS as BY_PACKAGE
 
     project = Path(__file__).parents[2] / "pyproject.toml"
     known = tomllib.loads(project.read_text("utf-8"))["project"]["optional-dependencies"]

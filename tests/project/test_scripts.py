@@ -64,3 +64,14 @@ def test_a_name_that_moved_is_noticed() -> None:
     assert missing("from picosam2.masks import no_such_name") == ["picosam2.masks.no_such_name"]
     assert missing("from picosam2.no_such_module import a") == ["picosam2.no_such_module.a"]
     assert missing("from picosam2.errors import ConfigError") == []
+
+
+def test_scripts_make_a_sentence_of_a_mistake() -> None:
+    """`run_script` does. Those that release, render the scene or time imports do without it."""
+    without = [
+        str(path.relative_to(ROOT))
+        for path in SCRIPTS
+        if path.parts[-3] != "integrations"
+        and "\n    main()\n" in path.read_text("utf-8").partition('__name__ == "__main__"')[2]
+    ]
+    assert without == ["benchmarks/import_time.py"]

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from picosam2._files import write_json, write_text
+from picosam2.cli._exit_codes import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

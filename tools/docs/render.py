@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from picosam2._files import write_text
+from picosam2.cli._exit_codes import run_script
 from picosam2.reports.blocks import to_markdown
 from picosam2.reports.collect import published
 from picosam2.reports.readme import update_readme
@@ -170,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from picosam2 import Predictor, Prompt
+from picosam2.cli._exit_codes import run_script
 from picosam2.images import load_image
 from picosam2.results import overlay
 
@@ -82,4 +83,4 @@ def row(predictor: Predictor, folder: Path, example: Example) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from picosam2.cli._exit_codes import run_script
 from picosam2.data.contact_sheet import caption, grid
 from picosam2.images import load_image
 from picosam2.io.formats import colors
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -23,6 +23,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from picosam2 import geometry
+from picosam2.cli._exit_codes import run_script
 from picosam2.geometry import Window
 from picosam2.io.formats import colors
 from picosam2.io.sample_image import SampleObject, sample, sample_objects
@@ -126,4 +127,4 @@ def _shaded(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
 from picosam2._files import write_bytes, write_json
+from picosam2.cli._exit_codes import run_script
 from picosam2.masks import bbox, center_point
 
 LICENCE = "Apache-2.0; modelled and rendered for this project, see tools/sample_scene"
@@ -77,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

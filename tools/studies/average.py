@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from picosam2.cli._exit_codes import run_script
 from picosam2.models.checkpoint import load_weights, read_tensors, save_weights
 from picosam2.models.network import without_guidance
 from picosam2.runtimes.weights import find_weights
@@ -50,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -30,6 +30,7 @@ from run import merged
 
 from picosam2._config import from_table
 from picosam2._files import atomic_write, sha256_file, write_json, write_text
+from picosam2.cli._exit_codes import run_script
 from picosam2.cli._memory import keep_memory
 from picosam2.data.datasets import read_annotations
 from picosam2.data.store import Store
@@ -264,4 +265,4 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

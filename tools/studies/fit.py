@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from picosam2.cli._exit_codes import run_script
 from picosam2.data.augment import NO_AUGMENT, Draws, augment
 from picosam2.data.store import Store
 from picosam2.models.checkpoint import load_weights
@@ -94,4 +95,4 @@ def ious(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -17,6 +17,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from picosam2._files import write_text
+from picosam2.cli._exit_codes import run_script
 
 COSTS = {
     "sensor_bytes": ("memory in the sensor, MiB (estimate)", 2**20),
@@ -92,4 +93,4 @@ def span(values: dict[str, float]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import Predictor, geometry, load_image, masks
+from picosam2.cli._exit_codes import run_script
 from picosam2.data.coco import AnnotatedImage
 from picosam2.data.datasets import read_annotations
 from picosam2.evaluation.protocols import Item, make_item
@@ -97,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -28,6 +28,7 @@ import torch
 
 from picosam2._config import from_table
 from picosam2._files import write_json, write_text
+from picosam2.cli._exit_codes import run_script
 from picosam2.data.datasets import read_annotations
 from picosam2.data.store import Store
 from picosam2.evaluation.compare import compare
@@ -231,4 +232,4 @@ def _difference(seeds: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,4 +1,4 @@
-"""The command `picosam2`: what it can do, and what becomes of errors.
+"""The command `picosam2`: what it can do, and how its commands are run.
 
 Every module of this package is light; what a command needs it imports when it runs, so that help
 and mistakes are answered at once.
@@ -42,6 +42,7 @@ from picosam2.cli import (
 )
 from picosam2.cli import eval as evaluate
 from picosam2.cli import report as report_command
+from picosam2.cli._exit_codes import exit_code
 from picosam2.cli._groups import ABOUT, APPS, EXPORT, MEASURE, OPTIONS, TRAIN, USE
 from picosam2.cli._native_stderr import native_stderr_bounded
 from picosam2.cli._text import one_line
@@ -53,30 +54,6 @@ _DECODING = (
 )  # fmt: skip
 """Commands that decode a user's files or run its weights, and start no programs whose stderr is of
 interest."""
-
-_EXTRAS = {
-    **dict.fromkeys(
-        ("torch", "safetensors", "onnx", "pycocotools", "cv2", "rich", "matplotlib", "jinja2"),
-        "picosam2[train]",
-    ),
-    **dict.fromkeys(
-        ("fastapi", "starlette", "uvicorn", "prometheus_client", "cachetools"), "picosam2[serve]"
-    ),
-    "av": "picosam2[video]",
-    "transformers": "picosam2[sam2]",
-    "labelme": "picosam2[labelme]",
-    "osam": "picosam2[labelme]",
-    "tensorboard": "picosam2[tensorboard]",
-    "openvino": "picosam2[openvino]",
-    "ai_edge_litert": "picosam2[litert]",
-    "litert_torch": "picosam2[export-litert]",
-    "coremltools": "picosam2[coreml]",
-    "executorch": "picosam2[executorch]",
-}
-"""The extra that brings a package which the base install lacks, by the package's name."""
-
-USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
-"""Exit codes: a mistake the user can mend, and what shells give for SIGINT and SIGPIPE."""
 
 
 def _version() -> str:
@@ -195,47 +172,29 @@ def run(tokens: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for any file name in any locale
     command = tokens[0] if tokens else ""
-    try:
+
+    def work() -> object:
         with (
             native_stderr_bounded() if command in _DECODING else nullcontext(),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("always", PromptWarning)
             warnings.showwarning = _show_warning
-            code = app(
-                list(tokens),
-                exit_on_error=False,
-                print_error=False,
-                verbose=False,
-                result_action="return_value",
-            )
+            try:
+                code = app(
+                    list(tokens),
+                    exit_on_error=False,
+                    print_error=False,
+                    verbose=False,
+                    result_action="return_value",
+                )
+            except CycloptsError as error:
+                raise PicoSAM2Error(_usage(error)) from error
         if sys.stdout is not None:
             sys.stdout.flush()
-    except PicoSAM2Error as error:
-        return _fail(str(error))
-    except CycloptsError as error:
-        return _fail(_usage(error))
-    except KeyboardInterrupt:
-        print("picosam2: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout once more at its end, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        return _fail(f"this needs the Python package {error.name!r}: pip install {extra!r}")
-    except MemoryError as error:
-        return _fail(
-            f"there is not enough memory{f' ({error})' if str(error) else ''}: "
-            "use smaller or fewer images, or fewer --threads"
-        )
-    except OSError as error:  # a full disk, a folder that may not be written
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}")
-    return code if isinstance(code, int) else 0
+        return code
+
+    return exit_code(work)
 
 
 def _usage(error: CycloptsError) -> str:
@@ -250,11 +209,6 @@ def _usage(error: CycloptsError) -> str:
     if name.startswith("-"):
         name = f"{name} {error.argument.parameter.metavar or 'VALUE'}"
     return f"`{command}` needs {name}: see `{command} --help`"
-
-
-def _fail(message: str) -> int:
-    print(f"picosam2: {one_line(' '.join(message.split()))}", file=sys.stderr)
-    return USAGE
 
 
 def _show_warning(
