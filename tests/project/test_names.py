@@ -53,7 +53,10 @@ ALLOWED_IN_TEXT = {
     ("tests/training/test_config.py", "grey"): "a former key of recipes",
 }
 
-GUIDES = ("*.md", "docs/*.md", "docs/cli/examples/*.md", "integrations/**/*.md", "web/README.md")
+GUIDES = ("*.md", "docs/*.md", "docs/cli/examples/*.md", "docs/runs/*.md", "integrations/**/*.md",
+          "tools/*/*.md", "web/README.md")  # fmt: skip
+
+SETTINGS = ("src/picosam2/recipes/*.toml", "tools/studies/*.toml")
 
 TITLES = ("Connectivity in Digital Pictures",)
 
@@ -122,6 +125,19 @@ def test_names_say_what_a_thing_is() -> None:
 
 def test_an_image_is_called_an_image_and_spelling_is_american() -> None:
     check_all(refused_words, ALLOWED_IN_TEXT)
+
+
+def test_comments_of_recipes_and_studies_have_the_same_words() -> None:
+    comments = [
+        (path.name, comment)
+        for pattern in SETTINGS
+        for path in sorted(ROOT.glob(pattern))
+        for comment in re.findall(r"(?:^|\s)#.*", path.read_text("utf-8"))
+    ]
+    assert len(comments) > 20
+    assert [
+        (name, comment) for name, comment in comments if OTHER_WORDS_IN_TEXT.search(comment)
+    ] == []
 
 
 def test_guides_have_the_same_words() -> None:
