@@ -47,7 +47,9 @@ def main() -> None:
     }
     models[-1].load_state_dict(mean)
     args.out.mkdir(parents=True, exist_ok=True)
-    save_weights(args.out / "weights.safetensors", models[-1], read_tensors(paths[-1]).info)
+    made = args.out / "weights.safetensors"
+    save_weights(made, models[-1], read_tensors(paths[-1]).info)
+    print(made)
 
 
 if __name__ == "__main__":
