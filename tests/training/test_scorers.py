@@ -223,6 +223,19 @@ def test_nothing_to_learn_from(tmp_path):
         collect(Predictor(FakeRuntime(reddish)), [gone], QUICK)
 
 
+def test_one_example_in_an_image_of_its_own_is_enough_to_hold_the_others_out() -> None:
+    some = examples(12, 3)
+    fitted = fit(replace(some, images=np.array([0] + [1] * 11)), QUICK)
+    assert np.isfinite(fitted.chosen)
+    assert np.isfinite(fitted.calibration_error)
+    assert all(np.isfinite(layer).all() for layer in (fitted.scorer.hidden, fitted.scorer.out))
+
+
+def test_examples_of_one_image_are_refused() -> None:
+    with pytest.raises(DataError, match="two validation images or more"):
+        fit(replace(examples(12, 3), images=np.zeros(12, int)), QUICK)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

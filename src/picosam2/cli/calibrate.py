@@ -85,9 +85,11 @@ def calibrate(
     }
     save_weights(out, model, facts, half=half)
     for kind, result in fitted.items():
+        spearman = result.report()["spearman"]
+        correlation = "-" if spearman is None else f"{spearman:.3f}"
         print(
             f"{kind}: mIoU {result.chosen:.3f} (best candidate {result.best:.3f}), Spearman "
-            f"{result.spearman:.3f}, calibration error {result.calibration_error:.3f}, "
+            f"{correlation}, calibration error {result.calibration_error:.3f}, "
             f"windows {result.looks:.1f}"
         )
     print(f"wrote {out}")

@@ -205,8 +205,16 @@ def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
     where a small window is the best: small objects are rarer among validation images than among
     people's. Nothing is lost if the mean IoU is no lower, and by at most `_MOST_LOST` where a
     small, a middle or a large window is the best. If all lose, all windows are looked through.
+
+    Raises:
+        DataError: all examples are of one image, so that nothing can be held out.
     """
     config = config or ScorerConfig()
+    if len(np.unique(examples.images)) < 2:
+        raise DataError(
+            "scorers are fitted on objects of two validation images or more, and the store has them "
+            "in one: prepare it from more images, or with a larger --validation"
+        )
     whole_config = replace(config, few_windows=False)
     tried = {epochs: _cross_validate(examples, whole_config, epochs) for epochs in config.epochs}
     epochs = max(tried, key=lambda epochs: tried[epochs].chosen)
@@ -443,7 +451,8 @@ def _fit_one(
     x_EI = torch.from_numpy(examples.features[rows]).flatten(1)
     iou_EN = torch.from_numpy(examples.ious[rows])
     weight_E1 = torch.from_numpy(examples.weights[rows])[:, None]
-    mean_I, scale_I = x_EI.mean(0), 1 / x_EI.std(0).clamp_min(0.05)
+    spread_I = x_EI.std(0) if len(x_EI) > 1 else torch.zeros(x_EI.shape[1])
+    mean_I, scale_I = x_EI.mean(0), 1 / spread_I.clamp_min(0.05)
     if further is not None:
         mean_I, scale_I = torch.from_numpy(further.mean), torch.from_numpy(further.scale)
     x_EI = (x_EI - mean_I) * scale_I
