@@ -212,8 +212,8 @@ def fit(examples: Examples, config: ScorerConfig | None = None) -> Fitted:
     config = config or ScorerConfig()
     if len(np.unique(examples.images)) < 2:
         raise DataError(
-            "scorers are fitted on objects of two validation images or more, and the store has them "
-            "in one: prepare it from more images, or with a larger --validation"
+            "scorers are fitted on objects of two validation images or more, and the store has "
+            "them in one: prepare it from more images, or with a larger --validation"
         )
     whole_config = replace(config, few_windows=False)
     tried = {epochs: _cross_validate(examples, whole_config, epochs) for epochs in config.epochs}
