@@ -136,7 +136,7 @@ def test_what_is_done_is_left_out(
     (tmp_path / "out/b-overlay.png").unlink()
     capsys.readouterr()
     assert run(command) == 0
-    assert "3 masks of 1 images, 1 were done already" in capsys.readouterr().out
+    assert "3 masks of 1 image, 1 done already" in capsys.readouterr().out
     assert (tmp_path / "out/a-overlay.png").stat().st_mtime_ns == first
     assert run([*command, "--overwrite"]) == 0
     assert (tmp_path / "out/a-overlay.png").stat().st_mtime_ns > first
@@ -151,7 +151,7 @@ def test_images_written_among_the_images_are_none_of_them(
     ]  # fmt: skip
     assert run(command) == 0
     assert run(command) == 0
-    assert "0 images, 3 were done already" in capsys.readouterr().out
+    assert "0 images, 3 done already" in capsys.readouterr().out
 
 
 def test_a_stopped_run_goes_on(
@@ -245,7 +245,7 @@ def test_bad_images_and_prompts_are_named_at_the_end(
         "--weights", str(weights),
     ]) == 2  # fmt: skip
     printed = capsys.readouterr().err
-    assert "3 were left out" in printed
+    assert "left out (3)" in printed
     for text in (
         "broken.jpg: ",
         "gone.png: there is no such image",

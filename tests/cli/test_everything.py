@@ -76,7 +76,7 @@ def test_bad_images(tmp_path: Path, command: list[str], capsys: pytest.CaptureFi
     (tmp_path / "b.png").write_bytes(b"no")
     assert run(["everything", str(tmp_path / "b.png"), *command[2:], str(tmp_path)]) == 2
     assert run([command[0], str(tmp_path / "b.png"), *command[1:], str(tmp_path)]) == 2
-    assert "1 of 2 images were left out" in capsys.readouterr().err
+    assert "1 of 2 images left out" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -117,7 +117,7 @@ def test_a_folder_goes_on_where_it_stopped(
     document = json.loads(out.read_text())
     assert {each["file_name"] for each in document["images"]} == {"a.png", "inner/b.png"}
     assert run([*words, "--out", str(out)]) == 2
-    assert "0 masks of 0 images, 2 were done already" in capsys.readouterr().out
+    assert "0 masks of 0 images, 2 done already" in capsys.readouterr().out
     assert run([*words, "--out", str(out), "--mask-nms-thresh", "0.5"]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert run([*words, "--out", str(tmp_path / "drawn")]) == 2

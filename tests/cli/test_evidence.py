@@ -122,7 +122,7 @@ def test_clicks_at_a_peer_are_compared_with_clicks_at_weights(cli, inputs, refus
     assert cli(*words, other, "--start", "box").code == 0
     assert "the same --start" in refused("compare", ours, other)
     assert cli("eval", *inputs, "--json", other).code == 0
-    assert "no scores of objects" in refused("compare", ours, other)
+    assert "pass two results of" in refused("compare", ours, other)
 
 
 def test_images_of_images_need_both(cli, inputs, refused, tmp_path):

@@ -170,9 +170,9 @@ def test_columns():
 
 def test_problems_are_named_and_then_counted(capsys):
     name_problems([], "nothing")
-    name_problems([f"image {n}" for n in range(12)], "12 were skipped")
+    name_problems([f"image {n}" for n in range(12)], "skipped")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "picosam2: 12 were skipped:"
+    assert lines[0] == "picosam2: skipped (12):"
     assert lines[1] == "  image 0"
     assert lines[-1] == "  and 2 more"
     assert len(lines) == 12

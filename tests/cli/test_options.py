@@ -10,19 +10,62 @@ import pytest
 from cyclopts import App
 from docstring_parser import parse
 
-from picosam2.cli._options import OutputFormat, RuntimeName
 from picosam2.cli.main import app
+from picosam2.data.crop_files import CropFormat
+from picosam2.data.datasets import READERS
+from picosam2.evaluation.clicks import STARTS
+from picosam2.evaluation.protocols import PROTOCOLS
 from picosam2.io.encode import ENDINGS, Format
+from picosam2.io.prompt_files import BoxesFormat
 from picosam2.runtimes.weights import RUNTIMES
+from picosam2.tasks.everything import METHODS
+from picosam2.tasks.tracking_outputs import Form
+
+CHOICES = [
+    ("segment", "format", get_args(Format)),
+    ("segment", "boxes_format", get_args(BoxesFormat)),
+    ("segment", "runtime", RUNTIMES),
+    ("everything", "format", get_args(Format)),
+    ("everything", "method", METHODS),
+    ("proposals", "method", METHODS),
+    ("proposals", "against", METHODS),
+    ("proposals", "dataset", tuple(READERS)),
+    ("track", "format", get_args(Form)),
+    ("eval", "runtime", RUNTIMES),
+    ("eval", "protocol", PROTOCOLS),
+    ("eval", "dataset", tuple(READERS)),
+    ("clicks", "start", STARTS),
+    ("report", "dataset", tuple(READERS)),
+    ("data prepare", "crops", get_args(CropFormat)),
+]
+"""Command, parameter, and the values that the library takes for it."""
 
 
-def test_format_takes_every_output_format() -> None:
-    assert get_args(OutputFormat) == get_args(Format) == tuple(ENDINGS)
+@pytest.mark.parametrize(("words", "parameter", "values"), CHOICES)
+def test_an_option_takes_every_value_that_the_library_takes(
+    words: str, parameter: str, values: tuple[str, ...]
+) -> None:
+    assert choices(words, parameter) == set(values)
 
 
-def test_runtime_takes_every_runtime() -> None:
-    choices, _ = get_args(RuntimeName)
-    assert get_args(choices) == RUNTIMES
+def test_quantize_takes_every_method_of_ranges() -> None:
+    calibration = pytest.importorskip("picosam2.export.int8.calibration", exc_type=ImportError)
+    values = {calibration.AUTO, *calibration.METHODS}
+    assert choices("quantize", "method") == values
+
+
+def test_every_output_format_has_an_ending() -> None:
+    assert get_args(Format) == tuple(ENDINGS)
+
+
+def choices(words: str, parameter: str) -> set[str]:
+    """The values that a parameter of a command takes."""
+    (argument,) = (
+        argument
+        for argument in dict(commands(app))[words].assemble_argument_collection()
+        if argument.field_info.name == parameter
+    )
+    return set(argument.get_choices(force=True) or ())
 
 
 def commands(group: App, words: tuple[str, ...] = ()) -> Iterator[tuple[str, App]]:

@@ -78,7 +78,7 @@ def test_preparing_names_what_it_leaves_out(cli, folder, store):
     done = cli("data", "prepare", *source, *words)
     assert done.code == 0
     assert "9 images, 9 objects, 27 crops; 0 crowds skipped, 1 parts were there" in done.out
-    assert "1 images or annotations were left out:\n  image 003.png: " in done.err
+    assert "images or annotations left out (1):\n  image 003.png: " in done.err
 
 
 def test_a_store_is_not_overwritten_by_another(refused, folder, store):

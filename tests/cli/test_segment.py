@@ -246,7 +246,7 @@ def test_it_goes_on_after_a_bad_image(segment, image, here):
     assert done.code == 2
     assert names(here / "out") == ["photo-overlay.png"]
     first, *skipped = done.err.splitlines()
-    assert first == "picosam2: 2 of 3 images were left out:"
+    assert first == "picosam2: 2 of 3 images left out:"
     assert [line.split(":")[0].strip() for line in skipped] == ["notes.txt", "gone.jpg"]
 
 

@@ -216,7 +216,7 @@ def test_from_images_to_a_store_and_a_student(cli: Any, tmp_path: Path) -> None:
     assert "1 parts written, 0 were there already" in done.out
     assert "14 new masks in 6 images" in done.out
     assert "7/7 images, " in done.err
-    assert "1 images or annotations were left out:\n  image 002.png: shows what" in done.err
+    assert "images or annotations left out (1):\n  image 002.png: shows what" in done.err
     files = [out / "annotations" / "patches.json", out / "annotations" / "loose.json"]
     for file, images in zip(files, (source.images, loose), strict=True):
         assert f"    --source dense-{file.stem} {file} {images}\n" in done.out
@@ -251,7 +251,7 @@ def test_an_evaluated_set_alone_gives_nothing(cli: Any, tmp_path: Path) -> None:
     done = cli(*dense_words(tmp_path / "d", "--images", loose, "--exclude", loose))
     assert done.code == 0
     assert done.out.endswith("0 new masks in 0 images\n")
-    assert "2 images or annotations were left out" in done.err
+    assert "images or annotations left out (2):" in done.err
     assert not (tmp_path / "d" / "annotations").exists()
 
 

@@ -119,7 +119,7 @@ def test_compare_admits_that_nothing_can_be_shown() -> None:
     [
         ({"protocol": "click"}, "cannot be compared"),
         ({"dataset": "lvis"}, "cannot be compared"),
-        ({"kind": "clicks"}, "no scores of objects"),
+        ({"kind": "clicks"}, "the second file is of clicks: pass two results of `eval`"),
         ({"items": []}, "share no object"),
         ({"items": [{"annotation": 0}]}, "broken items"),
     ],

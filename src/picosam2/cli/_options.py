@@ -70,6 +70,9 @@ OutputFormat: TypeAlias = Literal[  # as `io.encode.Format`, without what that i
     "yolo",
     "labelme",
 ]
+BoxesFormat: TypeAlias = Literal[  # as `io.prompt_files.BoxesFormat`
+    "coco", "yolo", "yolo-boxes", "yolo-polygons", "labelme"
+]
 Out = Annotated[
     Path | None,
     Parameter(name=["--out", "-o"], allow_leading_hyphen=True, metavar="DIR|FILE|-"),

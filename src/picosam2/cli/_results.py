@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picosam2.cli._text import one_line
+from picosam2.cli._text import counted, one_line
 
 if TYPE_CHECKING:
     from picosam2.io.encode import Format
@@ -50,9 +50,10 @@ def segment_folders(
             flip=flip,
             progress=update,
         )
-    before = f", {result.done_before:,} were done already" if result.done_before else ""
-    print(one_line(f"{result.target}: {result.masks:,} masks of {result.images:,} images{before}"))
-    return _left_out(f"{len(result.problems):,} were left out", result.problems)
+    before = f", {result.done_before:,} done already" if result.done_before else ""
+    made = f"{counted(result.masks, 'mask')} of {counted(result.images, 'image')}"
+    print(one_line(f"{result.target}: {made}{before}"))
+    return _left_out(f"left out ({len(result.problems):,})", result.problems)
 
 
 def segment_named(
@@ -98,7 +99,7 @@ def segment_named(
             left_out.append(f"{result.name}: {result.reason}")
         elif result.path is not None:
             print(one_line(f"{result.path}: {summary(result.objects)}"))
-    return _left_out(f"{len(left_out)} of {len(images)} images were left out", left_out)
+    return _left_out(f"{len(left_out)} of {counted(len(images), 'image')} left out", left_out)
 
 
 def summary(objects: Sequence[Segmentation]) -> str:

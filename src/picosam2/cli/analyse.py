@@ -78,7 +78,7 @@ def analyse(
     for file in (written.page, written.worst, written.plot):
         if file is not None:
             print(file)
-    name_problems(problems, f"{len(problems):,} images or annotations were skipped")
+    name_problems(problems, "images or annotations skipped")
     if json is not None:
         write_json(json, {**analysis.to_json(), "limit": limit, "problems": problems})
 

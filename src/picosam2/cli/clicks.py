@@ -54,7 +54,7 @@ def clicks(
     """
     from picosam2._files import write_json, write_text
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import columns, name_problems
+    from picosam2.cli._text import columns, counted, name_problems
     from picosam2.data.datasets import read_annotations
     from picosam2.evaluation.clicks import ClickedPeer, measure_clicks
 
@@ -87,17 +87,16 @@ def clicks(
         ("clicks", *(str(count) for count in range(1, clicks + 1))),
         ("mIoU", *(f"{value:.4f}" for value in numbers["miou"])),
     ]
-    print(f"{numbers['n']:,} objects in {numbers['photos']:,} images\n{columns(rows)}")
+    print(f"{counted(numbers['n'], 'object')} in {counted(numbers['photos'], 'image')}")
+    print(columns(rows))
     for target, noc in numbers["noc"].items():
         print(f"NoC@{target}  {noc['clicks']:.2f}  ({noc['failed']:.0%} never get there)")
     print(
         f"{numbers['corrections']:,} corrections: {numbers['harmful']:.1%} harmful, "
         f"{numbers['obeyed']:.1%} obeyed"
     )
-    name_problems(
-        [f"{p.where}: {p.what}" for p in result.problems],
-        f"{len(result.problems):,} images or annotations were skipped",
-    )
+    problems = [f"{p.where}: {p.what}" for p in result.problems]
+    name_problems(problems, "images or annotations skipped")
     if json is not None:
         files = {"annotations": annotations.name, "images": images.name}
         write_json(json, {**numbers, "files": files})

@@ -118,7 +118,7 @@ def prepare(
     with progress("preparing", "image reads") as update:
         made = write(sources, out, config, workers=workers, progress=update, announce=announce)
     problems = [f"{problem.where}: {problem.what}" for problem in made.problems]
-    name_problems(problems, f"{len(problems):,} images or annotations were left out")
+    name_problems(problems, "images or annotations left out")
     again = f", {made.reused_shards:,} parts were there already" if made.reused_shards else ""
     print(
         f"{out}: {made.images:,} images, {made.instances:,} objects, {made.views:,} crops; "
@@ -162,7 +162,7 @@ def images(
     with progress("preparing", "image reads") as update:
         left_out = prepare_images(sources, out, config, workers=workers, progress=update)
     problems = [f"{problem.where}: {problem.what}" for problem in left_out]
-    name_problems(problems, f"{len(problems):,} images or annotations were left out")
+    name_problems(problems, "images or annotations left out")
     store = ImageStore(out)
     held = int(store.images["validation"].sum())
     print(f"{out}: {len(store.images):,} images, {held:,} of them for validation, "

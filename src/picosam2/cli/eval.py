@@ -124,7 +124,7 @@ def evaluate(
         print(f"picosam2: warning: {leaks.warning}", file=sys.stderr)
     print(_table(result))
     problems = [f"{p.where}: {p.what}" for p in (*read.problems, *result.problems)]
-    name_problems(problems, f"{len(problems):,} images or annotations were skipped")
+    name_problems(problems, "images or annotations skipped")
     if json is not None:
         more = {
             **_costs(model),
@@ -170,7 +170,7 @@ def _evaluate_domains(
             )
     print(columns(list(result.rows())))
     problems = [f"{problem.where}: {problem.what}" for problem in result.problems]
-    name_problems(problems, f"{len(problems):,} images or annotations were skipped")
+    name_problems(problems, "images or annotations skipped")
     if json is not None:
         write_json(json, {**result.to_json(), "weights": facts, "limit": limit, **_costs(model)})
     if plot is not None:
@@ -228,12 +228,12 @@ def _check_leak(images: Sequence[AnnotatedImage], store: Path) -> Leaks:
 
 
 def _table(result: Evaluation) -> str:
-    from picosam2.cli._text import columns
+    from picosam2.cli._text import columns, counted
 
     numbers = result.to_json()
     low, high = numbers["miou_ci95"]
     rows = [
-        ("objects", f"{numbers['n']:,} in {numbers['photos']:,} images"),
+        ("objects", f"{numbers['n']:,} in {counted(numbers['photos'], 'image')}"),
         ("mIoU", f"{_number(numbers['miou'])} (95 %: {_number(low)} to {_number(high)})"),
         ("hit rate", _number(numbers["hit_rate"])),
         ("boundary IoU", _number(numbers["boundary_iou"])),

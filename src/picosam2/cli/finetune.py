@@ -63,7 +63,7 @@ def finetune(
     kept_aside = len(set(result.before.images))
     print(f"mIoU on {len(result.before.box)} masks in {kept_aside} images that were kept aside")
     print(columns(rows))
-    name_problems(result.problems, f"{len(result.problems):,} images or masks were left out")
+    name_problems(result.problems, "images or masks left out")
     if result.stopped:
         print("stopped early: --resume goes on")
     print("\n".join(str(path) for path in (result.weights, result.onnx, result.int8, result.page)))

@@ -101,13 +101,13 @@ def proposals(
         )
     print(_table(result))
     problems = [f"{p.where}: {p.what}" for p in (*read.problems, *result.problems)]
-    name_problems(problems, f"{len(problems):,} images or annotations were skipped")
+    name_problems(problems, "images or annotations skipped")
     if json is not None:
         write_json(json, {**result.to_json(), "dataset": dataset, "problems": problems})
 
 
 def _table(result: Proposals) -> str:
-    from picosam2.cli._text import columns
+    from picosam2.cli._text import columns, counted
 
     rows: list[tuple[str, ...]] = [
         ("", "AR@1", "AR@10", "AR@100", "small", "medium", "large", "masks", "alike", "s/image")
@@ -124,4 +124,6 @@ def _table(result: Proposals) -> str:
                 f"{method.seconds_per_image:.2f}",
             )
         )
-    return f"{result.objects:,} objects in {result.images:,} images\n{columns(rows)}"
+    return (
+        f"{counted(result.objects, 'object')} in {counted(result.images, 'image')}\n{columns(rows)}"
+    )

@@ -36,7 +36,7 @@ def robustness(
     """
     from picosam2._files import write_json
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import columns
+    from picosam2.cli._text import columns, counted
     from picosam2.data.datasets import read_annotations
     from picosam2.evaluation.network_facts import describe_weights
     from picosam2.evaluation.robustness import CURVES, check_curves
@@ -61,7 +61,7 @@ def robustness(
             weights=facts,
             progress=update,
         )
-    print(f"{result['n']:,} objects in {result['photos']:,} images, mIoU")
+    print(f"{counted(result['n'], 'object')} in {counted(result['photos'], 'image')}, mIoU")
     for entry in result["curves"].values():
         rows = [(entry["unit"], *(f"{level:g}" for level in entry["levels"]))]
         rows += [

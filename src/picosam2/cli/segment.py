@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from picosam2.cli._options import (
     Boxes,
+    BoxesFormat,
     Flip,
     Out,
     OutputFormat,
@@ -31,7 +32,7 @@ def segment(
     one_object: Annotated[bool | None, Parameter(negative="--separate")] = None,
     prompts: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     boxes: Annotated[Path | None, Parameter(metavar="FILE|DIR")] = None,
-    boxes_format: Literal["coco", "yolo", "labelme"] | None = None,
+    boxes_format: BoxesFormat | None = None,
     multimask: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     out: Out = None,
     format: Annotated[OutputFormat | None, Parameter(name=["--format", "-f"])] = None,

@@ -173,7 +173,7 @@ def _teach_store(
             progress=shown,
         )
     problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
-    name_problems(problems, f"{len(problems):,} images could not be shown to the teacher")
+    name_problems(problems, "images that could not be shown to the teacher")
     print(f"{out}: {done.written:,} parts written, {done.kept:,} were there already")
     cache = TeacherCache(out, opened, unfinished=True)
     # The process that sees everything finished tells of it; one alone tells of what there is.
@@ -235,7 +235,7 @@ def _teach_dense(
     if not done.finished:
         return  # the process that sees everything finished tells of it
     problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
-    name_problems(problems, f"{len(problems):,} images or annotations were left out")
+    name_problems(problems, "images or annotations left out")
     write_dense_report(done, out)
     which = "; for `picosam2 data prepare`:" if done.files else ""
     print(f"{done.masks:,} new masks in {done.images:,} images{which}")

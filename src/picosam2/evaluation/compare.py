@@ -93,7 +93,10 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> Comparison:
     """
     for name, result in (("first", a), ("second", b)):
         if result.get("kind") != "evaluation":
-            raise DataError(f"the {name} file holds no scores of objects: pass results of `eval`")
+            raise DataError(
+                f"the {name} file is of {result.get('kind')}: pass two results of `eval`, two of "
+                "`clicks`, or two of `eval --domains`"
+            )
     if (a["protocol"], a["dataset"]) != (b["protocol"], b["dataset"]):
         raise DataError(
             f"{a['protocol']} on {a['dataset']} and {b['protocol']} on {b['dataset']} cannot be "

@@ -289,7 +289,7 @@ def _notes(
 
 
 def _commands(entries: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Iterator[str]:
-    """What measures the peer, and what pairs it; those of the weights stand by their own table."""
+    """What measures the peer, and an example of each kind that measures the weights and pairs."""
     peer, first = entries[0]["peer"], entries[0]
     files = {run["dataset"]: run.get("files") for run in report["runs"]}
 
@@ -298,18 +298,27 @@ def _commands(entries: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -
         option = "" if dataset == "coco" else f"--dataset {dataset} "
         return f"{option}--images {names['images']} --annotations {names['annotations']}"
 
-    for score in first["scores"]:
-        yield (
-            f"picosam2 eval --peer {peer['option']} --protocol {score['protocol']} "
-            f"--threads 1 {data(score['dataset'])} --json peer-{score['protocol']}.json"
+    measured = [
+        (
+            "eval",
+            f"--protocol {score['protocol']} --threads 1 {data(score['dataset'])}",
+            score["protocol"],
         )
-    for session in first["clicks"]:
-        yield (
-            f"picosam2 clicks --peer {peer['option']} --start {session['start']} "
-            f"--threads 1 {data(session['dataset'])} --json peer-clicks-{session['start']}.json"
+        for score in first["scores"]
+    ] + [
+        (
+            "clicks",
+            f"--start {session['start']} --threads 1 {data(session['dataset'])}",
+            f"clicks-{session['start']}",
         )
+        for session in first["clicks"]
+    ]
+    for command, words, name in measured:
+        yield f"picosam2 {command} --peer {peer['option']} {words} --json peer-{name}.json"
     if first["domains"]:
         yield f"picosam2 eval --peer {peer['option']} --domains domains --threads 1"
-    if first["scores"]:
-        name = first["scores"][0]["protocol"]
-        yield f"picosam2 compare peer-{name}.json {name}.json"
+    for kind in ("eval", "clicks"):
+        for command, words, name in [each for each in measured if each[0] == kind][:1]:
+            weights = first["weights"]["name"]
+            yield f"picosam2 {command} --weights {weights} {words} --json {name}.json"
+            yield f"picosam2 compare peer-{name}.json {name}.json"
