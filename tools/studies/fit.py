@@ -56,9 +56,10 @@ def main() -> None:
                 count = min(len(rows), args.objects)
                 chosen = np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
                 values = 100 * ious(model, store, chosen, args.size, args.jitter, args.cut)
-                cells.append(f"{values.mean():.1f} ({count})")
+                cells.append(f"{values.mean():.1f} ({count})" if count else "- (0)")
             more = values - first.setdefault(kind, values)
-            cells.append(f"{more.mean():+.2f} ± {more.std() / len(more) ** 0.5:.2f}")
+            spread = more.std() / len(more) ** 0.5 if len(more) else 0.0
+            cells.append(f"{more.mean():+.2f} ± {spread:.2f}" if len(more) else "-")
             label = Path(name).parent.name if "/" in name else name
             print(f"| {label} | {kind} | " + " | ".join(cells) + " |", flush=True)
 
