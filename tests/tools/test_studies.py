@@ -129,3 +129,16 @@ def test_averaging_weights_of_which_one_takes_guidance(tmp_path: Path, monkeypat
     expected = 0.25 * plain.head.weight + 0.75 * guided.head.weight
     assert torch.allclose(mean.head.weight, expected, atol=1e-6)
     assert torch.allclose(mean.guidance[-1].weight, torch.tensor(0.75))
+
+
+def test_a_set_without_objects_at_the_border_has_dashes_there() -> None:
+    spec = importlib.util.spec_from_file_location("windows", FOLDER / "published_windows.py")
+    assert spec is not None
+    assert spec.loader is not None
+    windows = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(windows)
+    inside, border = (False, 0.5, 0.6), (True, 0.2, 0.4)
+    assert windows.cells([inside]) == ["0 of 1", "50.0", "50.0", "-", "60.0", "60.0", "-"]
+    assert windows.cells([inside, border]) == [
+        "1 of 2", "35.0", "50.0", "20.0", "50.0", "60.0", "40.0",
+    ]  # fmt: skip

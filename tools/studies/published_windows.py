@@ -71,6 +71,22 @@ def on_window(
     return covered
 
 
+def cells(measured: Sequence[tuple[bool, float, float]]) -> list[str]:
+    """How many objects are at the border, and mean IoU of all, of those inside and of those there,
+    through the published window and through the padded one; a dash where there are none."""
+    border = [entry[0] for entry in measured]
+    parts = [
+        [entry for entry, at in zip(measured, border, strict=True) if at in wanted]
+        for wanted in ((False, True), (False,), (True,))
+    ]
+    means = [
+        f"{100 * sum(entry[way] for entry in part) / len(part):.1f}" if part else "-"
+        for way in (1, 2)
+        for part in parts
+    ]
+    return [f"{sum(border)} of {len(measured)}", *means]
+
+
 def main() -> None:
     """Print one row for each network and data set."""
     parser = argparse.ArgumentParser(
@@ -88,13 +104,8 @@ def main() -> None:
         predictor = Predictor(weights, threads=options.threads)
         for dataset in ("coco", "lvis"):
             images = read_annotations(dataset, *getattr(options, dataset)).images
-            rows = np.array(list(measure(predictor, images)), float)
-            border = rows[:, 0] > 0
-            parts = (slice(None), ~border, border)
-            numbers = [f"{100 * rows[part, way].mean():.1f}" for way in (1, 2) for part in parts]
-            count = f"{int(border.sum())} of {len(rows)}"
-            print(f"| `{weights}` | {dataset.upper()} | {count} | " + " | ".join(numbers) + " |",
-                  flush=True)  # fmt: skip
+            row = (f"`{weights}`", dataset.upper(), *cells(list(measure(predictor, images))))
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":
