@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -216,7 +215,10 @@ def sizes(results: Mapping[str, Any]) -> str:
         cells = []
         for low, high in SIZES:
             some = (side >= low) & (side < (high or np.inf))
-            mean = 100 * values[some].mean() if some.any() else math.nan
+            if not some.any():
+                cells.append("-")
+                continue
+            mean = 100 * values[some].mean()
             cells.append(f"{mean:+.1f}" if control else f"{mean:.1f} ({some.sum()})")
         lines.append("| " + " | ".join([*first[:3], *cells]) + " |")
     return "\n".join(lines) + "\n"
