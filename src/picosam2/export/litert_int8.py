@@ -7,8 +7,11 @@ the ranges of the activations from calibration crops.
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,7 +228,8 @@ def quantized(model: bytes, crops: npt.NDArray[np.uint8]) -> bytes:
 
         made = quantizer.Quantizer(model, recipe.static_wi8_ai8())
         shown = [{argument: crop[None].astype(np.float32)} for crop in crops]
-        ranges = made.calibrate({signature: shown}, num_threads=1)
+        with _bar_on_terminals_only():
+            ranges = made.calibrate({signature: shown}, num_threads=1)
         # Pixels are what they are: a scale of 1, whatever the crops held.
         for end, value in (("min", 0.0), ("max", 255.0)):
             ranges[pixels["name"]][end] = np.full_like(ranges[pixels["name"]][end], value)
@@ -239,3 +243,8 @@ def quantized(model: bytes, crops: npt.NDArray[np.uint8]) -> bytes:
         names = ", ".join(sorted(kind.__name__ for kind in types))
         raise WeightsError(f"the converter left other numbers than int8 and int32: {names}")
     return result
+
+
+def _bar_on_terminals_only() -> AbstractContextManager[Any]:
+    """Holds back the calibration's progress bar, which would fill a log with hundreds of parts."""
+    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())

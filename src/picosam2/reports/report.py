@@ -157,7 +157,7 @@ def _how_fast(report: Mapping[str, Any]) -> list[Block]:
         Heading(text="How fast, here and on your machine"),
         Text(
             text="Times above are of the machine below: milliseconds of the network alone on one "
-            "crop, and of a whole prompt. A click runs six crops and then one more. "
+            "crop, and of a whole prompt. A click runs up to six crops, and then one more. "
             f"{_machines(report)} For yours, with the installed package:"
         ),
         Code(lines=SPEED_COMMAND),
