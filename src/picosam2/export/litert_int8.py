@@ -228,12 +228,13 @@ def quantized(model: bytes, crops: npt.NDArray[np.uint8]) -> bytes:
 
         made = quantizer.Quantizer(model, recipe.static_wi8_ai8())
         shown = [{argument: crop[None].astype(np.float32)} for crop in crops]
-        with _bar_on_terminals_only():
+        with _bars_on_terminals_only():
             ranges = made.calibrate({signature: shown}, num_threads=1)
-        # Pixels are what they are: a scale of 1, whatever the crops held.
-        for end, value in (("min", 0.0), ("max", 255.0)):
-            ranges[pixels["name"]][end] = np.full_like(ranges[pixels["name"]][end], value)
-        result = bytes(made.quantize(ranges, enable_progress_report=False).quantized_model)
+            # Pixels are what they are: a scale of 1, whatever the crops held.
+            for end, value in (("min", 0.0), ("max", 255.0)):
+                ranges[pixels["name"]][end] = np.full_like(ranges[pixels["name"]][end], value)
+            quantized_model = made.quantize(ranges, enable_progress_report=False).quantized_model
+        result = bytes(quantized_model)
         interpreter = litert.Interpreter(
             model_content=result,
             experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -245,6 +246,6 @@ def quantized(model: bytes, crops: npt.NDArray[np.uint8]) -> bytes:
     return result
 
 
-def _bar_on_terminals_only() -> AbstractContextManager[Any]:
-    """Holds back the calibration's progress bar, which would fill a log with hundreds of parts."""
+def _bars_on_terminals_only() -> AbstractContextManager[Any]:
+    """Holds back the quantizer's progress bars, which would fill a log with hundreds of parts."""
     return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
