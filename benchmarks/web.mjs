@@ -28,16 +28,20 @@ const sha256 = (path) => createHash("sha256").update(readFileSync(path)).digest(
 
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
-/** What no first mask waits for: ONNX Runtime, for graphics processors and for other networks. */
-const LATER = /jspi|webgpu|inside|^ort[-.]/;
+/** ONNX Runtime, for graphics processors and for other networks, and the finder: no first mask waits for them. */
+const LATER = /jspi|webgpu|inside|^ort[-.]|^finder[.]onnx$/;
 
 /** Bytes of the page's files, compressed as a host would send them. */
 function weight() {
-  const out = { page: 0, onnxruntime: 0, model: 0, modelRaw: 0 };
+  const out = { page: 0, onnxruntime: 0, model: 0, modelRaw: 0, finder: 0 };
   for (const entry of readdirSync(SITE, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue;
     const bytes = readFileSync(join(entry.parentPath, entry.name));
     if (entry.name === "sample.jpg") continue;
+    if (entry.name === "finder.onnx") {
+      out.finder += bytes.length;
+      continue;
+    }
     const kind = entry.name.endsWith(".onnx")
       ? "model"
       : LATER.test(entry.name)
@@ -234,6 +238,7 @@ try {
     page_kb_gzip: kb(size.page),
     onnxruntime_kb_gzip_not_for_the_first_mask: kb(size.onnxruntime),
     model_kb: kb(size.modelRaw),
+    finder_kb_for_everything_only: kb(size.finder),
     cold_first_mask_ms: Math.round(median(cold)),
     cold_first_mask_at_4_mbit_ms: Math.round(slow),
     bytes_to_first_mask_brotli: sent,

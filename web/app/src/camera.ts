@@ -23,11 +23,13 @@ export class Camera {
     private readonly onError: (error: Error) => void,
   ) {}
 
-  /** Starts the camera; false if it was stopped, or started anew, before there was a stream. */
-  async start(): Promise<boolean> {
+  /** Starts the camera once `ready` is done; false if it was stopped, or started anew, before there was a stream. */
+  async start(ready: Promise<void>): Promise<boolean> {
     if (!navigator.mediaDevices?.getUserMedia) throw new CameraError(STRINGS.noCamera);
     this.stop();
     const turn = this.turn;
+    await ready;
+    if (turn !== this.turn) return false;
     let stream: MediaStream;
     try {
       stream = await navigator.mediaDevices.getUserMedia({

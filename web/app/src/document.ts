@@ -77,12 +77,18 @@ export function addPoint(doc: Doc, id: number, point: Point): Doc {
   return changeItem(doc, id, { prompt, scale: null });
 }
 
+/** The point of an object that lies at a place, to within `near` pixels; the first of several. */
+export function pointAt(item: Item, at: { readonly x: number; readonly y: number }, near: number): Point | null {
+  return item.prompt.points.find(({ x, y }) => Math.hypot(x - at.x, y - at.y) <= near) ?? null;
+}
+
 /** Takes a point away; the object goes with its last positive point if nothing else says what it is. */
-export function removePoint(doc: Doc, id: number, index: number): Doc {
+export function removePoint(doc: Doc, id: number, point: Point): Doc {
   const item = doc.items.find((candidate) => candidate.id === id);
-  if (!item) return doc;
+  const index = item?.prompt.points.indexOf(point) ?? -1;
+  if (!item || index < 0) return doc;
   const points = item.prompt.points.filter((_, i) => i !== index);
-  if (!item.prompt.box && !item.mask && !points.some((point) => point.positive)) return removeItem(doc, id);
+  if (!item.prompt.box && !item.mask && !points.some(({ positive }) => positive)) return removeItem(doc, id);
   const settled = item.settled - (index < item.settled ? 1 : 0);
   return changeItem(doc, id, { prompt: { ...item.prompt, points }, scale: null, settled });
 }

@@ -6,6 +6,7 @@ import {
 } from "picosam2/custom";
 import { type Answer, answerOf, drawnAnswer, pathOf, questionOf } from "./answers";
 import { Camera, CameraError } from "./camera";
+import { answered, Changes } from "./changes";
 import {
   addItem, addPoint, answerKey, boxPrompt, changeItem, type Doc, EMPTY, isDrawn, type Item, pointPrompt,
   removeItem, removePoint, select, selectedItem, setMask,
@@ -26,7 +27,7 @@ import { Toolbar } from "./toolbar";
 import { watchForUpdates } from "./updates";
 import { Welcome } from "./welcome";
 import {
-  addSheet, changeDoc, currentSheet, NOTHING, removeSheet, showSheet, unsavedAfter, type Workspace,
+  addSheet, changeDoc, currentSheet, NOTHING, removeSheet, showSheet, unsavedAfter, unsavedWithout, type Workspace,
 } from "./workspace";
 
 const RESTS = 140; // ms without movement after which the preview is what a click would give
@@ -58,8 +59,7 @@ class App {
   private segmenter: Segmenter | null = null;
   private ready: Promise<void> = Promise.resolve();
   private imageSet: Promise<void> = Promise.resolve();
-  /** Changes are made one after another, each on what the one before left. */
-  private edits: Promise<void> = Promise.resolve();
+  private readonly changes = new Changes((error) => this.fail(error));
   private pending: Point | null = null;
 
   private store: Store | null = null;
@@ -70,6 +70,8 @@ class App {
   private pointer: { x: number; y: number } | null = null;
   private hovering = false;
   private hoverPath: Path2D | null = null;
+  /** What `hoverPath` was shown for: it says nothing of another document. */
+  private hoverDoc: Doc = EMPTY;
   private restTimer = 0;
   private hovers: number[] = [];
   /** Answers of the model, for whoever tests. */
@@ -202,10 +204,11 @@ class App {
 
   // --- photos -------------------------------------------------------------------------------
 
-  /** Opens files in the order they were chosen; the last is shown, whichever is read first. */
-  private async open(files: readonly { blob: Blob; name: string }[]): Promise<void> {
+  /** Opens files in the order they were chosen; the last is shown, whichever is read first. Gives the ids of those that are images. */
+  private async open(files: readonly { blob: Blob; name: string }[]): Promise<readonly number[]> {
     this.stopCamera();
     await this.restored;
+    const opened: number[] = [];
     const work = files.map(async ({ blob, name }) => {
       const id = this.nextPhoto++;
       try {
@@ -213,6 +216,7 @@ class App {
         this.photos.set(id, blob);
         const added = addSheet(this.workspace, { id, name, width, height });
         this.commit(added, STRINGS.did.open(name));
+        opened.push(id);
       } catch (error) {
         this.fail(error);
       }
@@ -223,6 +227,7 @@ class App {
     if (this.workspace.current !== null && (!activeElement || activeElement === document.body || !isSeen(activeElement))) {
       element("view").focus();
     }
+    return opened;
   }
 
   private closePhoto(id: number): void {
@@ -283,8 +288,8 @@ class App {
     try {
       const response = await fetch(new URL("sample.jpg", document.baseURI));
       if (!response.ok) throw new PhotoError(STRINGS.noSample);
-      await this.open([{ blob: await response.blob(), name: "sample.jpg" }]);
-      if (point) this.keep(pointPrompt(point.x, point.y));
+      const [id] = await this.open([{ blob: await response.blob(), name: "sample.jpg" }]);
+      if (point && id !== undefined && id === this.shown) this.keep(pointPrompt(point.x, point.y));
     } catch (error) {
       this.fail(error);
     }
@@ -353,10 +358,11 @@ class App {
     const question = this.hypothesis(asked);
     if (!question) return;
     this.hovering = true;
-    const epoch = this.epoch;
+    const { epoch, doc, stage: { tool } } = this;
     try {
       const answer = await this.segmenter!.preview(question, { whole });
-      if (epoch === this.epoch && this.pointer && !this.itemAtPick(this.pointer) && !this.foundAt(this.pointer)) {
+      const old = epoch !== this.epoch || doc !== this.doc || tool !== this.stage.tool;
+      if (!old && this.pointer && !this.itemAtPick(this.pointer) && !this.foundAt(this.pointer)) {
         this.setHover(answer ? pathOf(answer.contours) : null);
         this.showSpeed(answer?.ms ?? null);
         this.count();
@@ -375,7 +381,7 @@ class App {
     const point = { ...at, positive: tool !== "remove" };
     if (tool === "pick") return { points: [point] };
     const current = selectedItem(this.doc);
-    if (!current) return null;
+    if (!current || !(tool === "add" || tool === "remove")) return null;
     const { prompt } = current;
     return questionOf({ ...current, prompt: { ...prompt, points: [...prompt.points, point] } });
   }
@@ -389,6 +395,7 @@ class App {
 
   private setHover(path: Path2D | null): void {
     this.hoverPath = path;
+    this.hoverDoc = this.doc;
     this.draw();
   }
 
@@ -415,29 +422,18 @@ class App {
       this.pressed("center", false);
       return;
     }
-    const current = selectedItem(this.doc);
     const { tool } = this.stage;
     if (tool === "move") return;
     const negative = how.alternative || tool === "remove";
-    const positive = how.add || tool === "add";
-    if (negative || positive) {
-      if (!current) {
-        if (negative) this.toast(STRINGS.selectFirst);
-        else this.keep(pointPrompt(at.x, at.y));
-        return;
-      }
-      const near = NEAR * this.stage.pixel;
-      const hit = current.prompt.points.findIndex((p) => Math.hypot(p.x - at.x, p.y - at.y) <= near);
-      const edits = tool === "add" || tool === "remove";
-      if (hit >= 0 && edits) this.point(current.id, at, (doc) => removePoint(doc, current.id, hit));
-      else this.point(current.id, at, (doc) => addPoint(doc, current.id, { ...at, positive: !negative }));
+    if (negative || how.add || tool === "add") {
+      this.correct(at, !negative);
       return;
     }
     const found = how.anew ? null : this.foundAt(at);
     const under = how.anew ? null : this.itemAt(at);
     if (found) this.keep(boxPrompt(found.box));
     else if (under) this.choose(under.id);
-    else this.keep(pointPrompt(at.x, at.y));
+    else this.keep(pointPrompt(at.x, at.y), how.anew);
   }
 
   // --- everything ---------------------------------------------------------------------------
@@ -510,78 +506,107 @@ class App {
 
   // --- changes that the model answers -------------------------------------------------------
 
-  /** Does work after all earlier changes, unless another photo is shown by then. */
-  private edit(work: () => Promise<void>): void {
+  /** Does work after all earlier changes, unless another photo is shown by then; meanwhile a mark is shown at `at`. */
+  private edit(work: () => Promise<void> | void, at: Point | null = null, makes = false): void {
     const { epoch } = this;
-    this.edits = this.edits
-      .then(() => (epoch === this.epoch ? work() : undefined))
-      .catch((error: unknown) => this.fail(error))
-      .finally(() => {
-        this.pending = null;
-        this.draw();
-      });
+    if (at) this.pending = at;
+    const inTurn = async (): Promise<void> => {
+      if (epoch === this.epoch) await work();
+    };
+    const done = makes ? this.changes.make(inTurn) : this.changes.add(inTurn);
+    void done.then(() => {
+      if (this.pending === at) this.pending = null;
+      this.draw();
+    });
   }
 
-  /** A new object, if there is one. */
-  private keep(prompt: Prompt): void {
-    this.setHover(null);
-    this.pending = prompt.points[0] ?? null;
-    this.draw();
-    this.edit(async () => {
+  /** A new object, if there is one; `anew` also where one is kept already. */
+  private keep(prompt: Prompt, anew = false): void {
+    const [point = null] = prompt.points;
+    const work = async (): Promise<void> => {
+      // Clicked once more while its mask was awaited.
+      const same = this.kept(prompt) ?? (point && !anew ? this.itemAt(point) : null);
+      if (same) {
+        this.select(same.id);
+        return;
+      }
       const found = await this.predict(prompt, null);
       if (!found) return;
       const doc = addItem(this.doc, prompt);
       const item = selectedItem(doc)!;
       this.answers.set(answerKey(item), answerOf(found));
       this.fillScales(answerKey(item), item, found);
-      this.hoverPath = null; // of the same place, from before it was kept
       this.change(doc, STRINGS.did.keep(item.name));
       this.say(STRINGS.kept(item.name, found.score));
-    });
+    };
+    this.edit(work, point && { ...point }, true);
+    this.setHover(null);
   }
 
-  /** An object with other points. */
-  private point(id: number, at: { x: number; y: number }, next: (doc: Doc) => Doc): void {
-    this.setHover(null);
-    this.pending = { ...at, positive: true };
-    this.draw();
-    this.edit(async () => {
-      const doc = next(this.doc);
-      const item = doc.items.find((candidate) => candidate.id === id);
-      const name = this.doc.items.find((candidate) => candidate.id === id)?.name ?? "";
-      const { epoch } = this;
-      const filled = !item || (await this.fill(item));
-      if (epoch !== this.epoch) return;
-      if (!filled) {
-        this.toast(STRINGS.nothingChanged);
+  /** The object that a box gave. */
+  private kept({ box }: Prompt): Item | null {
+    if (!box) return null;
+    const same = JSON.stringify(boxPrompt(box));
+    return this.doc.items.find((item) => !item.mask && JSON.stringify(item.prompt) === same) ?? null;
+  }
+
+  /** A click on the object or off it, or one less: which object and which click is seen when its turn comes. */
+  private correct(at: { x: number; y: number }, positive: boolean): void {
+    if (!this.changes.hasTarget(this.doc)) {
+      if (positive) this.keep(pointPrompt(at.x, at.y), true);
+      else this.toast(STRINGS.selectFirst);
+      return;
+    }
+    const target = this.changes.target(this.doc);
+    const { pixel, tool } = this.stage;
+    const edits = tool === "add" || tool === "remove";
+    const work = async (): Promise<void> => {
+      const item = target(this.doc);
+      if (!item) {
+        this.toast(STRINGS.selectFirst);
         return;
       }
-      this.change(doc, STRINGS.did.point(name));
-      const score = item && this.answer(item)?.score;
-      if (item && typeof score === "number") this.say(STRINGS.kept(item.name, score));
-    });
+      const { id } = item;
+      const hit = edits ? pointAt(item, at, NEAR * pixel) : null;
+      await this.answered(id, STRINGS.did.point(item.name), STRINGS.nothingChanged, (doc) =>
+        hit ? removePoint(doc, id, hit) : addPoint(doc, id, { ...at, positive }));
+    };
+    this.edit(work, { ...at, positive: true });
+    this.setHover(null);
+  }
+
+  /** Changes an object to what the model gives for it then; `without` is said where that is nothing. */
+  private async answered(id: number, what: string, without: string, next: (doc: Doc) => Doc): Promise<void> {
+    const { epoch } = this;
+    const { doc, found } = await answered(() => this.doc, id, next, (item) => this.fill(item));
+    if (epoch !== this.epoch) return;
+    if (!found) this.toast(without);
+    if (!doc) return;
+    this.change(doc, what);
+    const item = doc.items.find((candidate) => candidate.id === id);
+    const score = item && this.answer(item)?.score;
+    if (item && typeof score === "number") this.say(STRINGS.kept(item.name, score));
   }
 
   private rescale(id: number, scale: number): void {
-    this.edit(async () => {
-      const doc = changeItem(this.doc, id, { scale });
-      const item = doc.items.find((candidate) => candidate.id === id);
-      if (!item) return;
-      const { epoch } = this;
-      const filled = await this.fill(item);
-      if (epoch !== this.epoch) return;
-      if (!filled) this.toast(STRINGS.nothing);
-      else this.change(doc, STRINGS.did.size(item.name));
-    });
+    this.edit(() => this.rescaled(id, scale));
+  }
+
+  private async rescaled(id: number, scale: number): Promise<void> {
+    const name = this.doc.items.find((item) => item.id === id)?.name ?? "";
+    await this.answered(id, STRINGS.did.size(name), STRINGS.nothing, (doc) => changeItem(doc, id, { scale }));
   }
 
   /** The next smaller or larger window for the selected click. */
   private step(direction: number): void {
-    const current = selectedItem(this.doc);
-    const answer = current && this.answer(current);
-    if (!current || !answer || answer.scales.length === 0) return;
-    const next = Math.min(Math.max(answer.scale + direction, 0), answer.scales.length - 1);
-    if (next !== answer.scale) this.rescale(current.id, next);
+    const target = this.changes.target(this.doc);
+    this.edit(async () => {
+      const current = target(this.doc);
+      const answer = current && this.answer(current);
+      if (!answer || answer.scales.length === 0) return;
+      const next = Math.min(Math.max(answer.scale + direction, 0), answer.scales.length - 1);
+      if (next !== answer.scale) await this.rescaled(current.id, next);
+    });
   }
 
   /** Makes sure that an object's answer is there; false if nothing is found for it. */
@@ -640,10 +665,12 @@ class App {
   // --- changes by hand ----------------------------------------------------------------------
 
   private stroke(places: readonly number[]): void {
+    const { tool, brush } = this.stage;
+    const add = tool === "brush";
+    const target = this.changes.target(this.doc);
     this.edit(async () => {
       const { photo } = this;
-      const add = this.stage.tool === "brush";
-      const current = selectedItem(this.doc);
+      const current = target(this.doc);
       if (!photo || (!current && !add)) {
         this.toast(STRINGS.selectFirst);
         return;
@@ -652,7 +679,7 @@ class App {
       if (current) await this.fill(current);
       if (epoch !== this.epoch) return; // another photo is shown by now
       const old = current ? (this.answer(current)?.mask ?? null) : null;
-      const mask = paint(old, places, this.stage.brush, add, photo.width, photo.height);
+      const mask = paint(old, places, brush, add, photo.width, photo.height);
       if (!mask) {
         this.toast(STRINGS.nothingChanged);
         return;
@@ -660,14 +687,16 @@ class App {
       const doc = current
         ? setMask(this.doc, current.id, mask)
         : addItem(this.doc, { points: [], box: null }, mask);
-      this.change(doc, STRINGS.did.paint(selectedItem(doc)!.name));
+      const painted = current ?? selectedItem(doc)!;
+      this.change(doc, STRINGS.did.paint(painted.name));
     });
   }
 
   private edge(change: (mask: Mask, width: number, height: number) => Mask | null): void {
+    const target = this.changes.target(this.doc);
     this.edit(async () => {
       const { photo } = this;
-      const current = selectedItem(this.doc);
+      const current = target(this.doc);
       if (!photo || !current || !(await this.fill(current))) return;
       const mask = this.answer(current)?.mask;
       const next = mask && change(mask, photo.width, photo.height);
@@ -696,6 +725,7 @@ class App {
   // --- the document -------------------------------------------------------------------------
 
   private change(doc: Doc, what: string): void {
+    if (doc === this.doc) return; // the object it was for is gone
     this.commit(changeDoc(this.workspace, doc), what);
   }
 
@@ -706,6 +736,11 @@ class App {
   }
 
   private choose(id: number): void {
+    this.changes.chosen();
+    this.select(id);
+  }
+
+  private select(id: number): void {
     if (this.doc.selected === id) return;
     this.history.replace(changeDoc(this.workspace, select(this.doc, id)));
     this.refresh();
@@ -718,8 +753,14 @@ class App {
     this.say(STRINGS.deleted(name));
   }
 
-  private undo(): void {
+  /** Does work once what was done before it is there: a click whose mask is awaited is undone like others. */
+  private afterwards(work: () => void): void {
     if (this.live) return;
+    if (this.changes.busy) this.edit(work);
+    else work();
+  }
+
+  private undo(): void {
     const before = this.workspace;
     const what = this.history.undo();
     this.unsaved = unsavedAfter(this.unsaved, before, this.workspace);
@@ -728,7 +769,6 @@ class App {
   }
 
   private redo(): void {
-    if (this.live) return;
     const before = this.workspace;
     const what = this.history.redo();
     this.unsaved = unsavedAfter(this.unsaved, before, this.workspace);
@@ -793,7 +833,7 @@ class App {
         return answer ? [{ path: answer.path, color: item.color, selected }] : [];
       }),
       found: this.stage.tool === "pick" ? this.finding.outlines : [],
-      hover: this.hoverPath,
+      hover: this.hoverDoc === this.doc ? this.hoverPath : null,
       change: this.stage.tool !== "pick",
       points: current?.prompt.points ?? [],
       box: current?.prompt.box ?? null,
@@ -853,8 +893,10 @@ class App {
   private async save(what: string): Promise<void> {
     try {
       // Not where nothing is awaited: Safari copies only what is given at once.
+      const { epoch } = this;
       if (this.doc.items.some((item) => !this.answer(item))) await this.filled();
-      await this.write(what);
+      if (epoch === this.epoch) await this.write(what);
+      else this.toast(STRINGS.notSaved);
     } catch (error) {
       if (!(error instanceof DOMException && error.name === "AbortError")) this.fail(error);
     }
@@ -864,8 +906,8 @@ class App {
     const all = document.querySelector<HTMLInputElement>('input[name="which"]:checked')?.value === "all";
     const saving = this.saving(all || what === "zip" || what === "index");
     if (!saving) return;
-    const { shown } = this;
-    const whole = saving.objects.length === this.doc.items.length;
+    const { shown, doc: { items } } = this;
+    const whole = saving.objects.length === items.length;
     if (what === "copy") {
       if (!(await this.copy(saving))) return;
     } else {
@@ -873,7 +915,7 @@ class App {
       if (what === "share") await navigator.share({ files: [new File([data], name, { type: data.type })] });
       else download(data, name);
     }
-    if (whole) this.unsaved = new Set([...this.unsaved].filter((id) => id !== shown));
+    if (whole && shown !== null) this.unsaved = unsavedWithout(this.unsaved, shown, items, this.workspace);
   }
 
   private async copy(saving: Saving): Promise<boolean> {
@@ -899,8 +941,7 @@ class App {
     if (this.live) return;
     this.leaveFinding();
     try {
-      await this.ready;
-      if (!(await this.camera.start())) return;
+      if (!(await this.camera.start(this.ready))) return;
     } catch (error) {
       this.fail(error);
       return;
@@ -1015,8 +1056,8 @@ class App {
         break;
       case "help": element<HTMLDialogElement>("help").showModal(); break;
       case "everything": this.everything(); break;
-      case "undo": this.undo(); break;
-      case "redo": this.redo(); break;
+      case "undo": this.afterwards(() => this.undo()); break;
+      case "redo": this.afterwards(() => this.redo()); break;
       case "zoom-in": this.stage.zoom(1.4); break;
       case "zoom-out": this.stage.zoom(1 / 1.4); break;
       case "fit": this.stage.fit(); break;
@@ -1127,9 +1168,9 @@ class App {
       return;
     }
     if (command) {
-      if (key === "z" && event.shiftKey) this.redo();
-      else if (key === "z") this.undo();
-      else if (key === "y") this.redo();
+      if (key === "z" && event.shiftKey) this.act("redo");
+      else if (key === "z") this.act("undo");
+      else if (key === "y") this.act("redo");
       else if (key === "o") this.act("open");
       else if (key === "c" && this.doc.items.length > 0 && !getSelection()?.toString()) void this.save("copy");
       else return;

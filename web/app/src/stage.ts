@@ -4,6 +4,7 @@
  */
 
 import type { Box, Point } from "picosam2/custom";
+import { type Click, isSecond } from "./clicks";
 import { Ground } from "./ground";
 import { STRINGS } from "./strings";
 
@@ -49,7 +50,6 @@ export interface How {
 
 const DRAG = 6; // pixels a pointer may tremble before a click becomes a drag
 const LONG_PRESS = 550;
-const TWICE = 400; // ms within which a second click at the same place is a double click's
 const MOST_ZOOM = 40;
 
 interface Finger {
@@ -81,7 +81,7 @@ export class Stage {
   private painted: number[] | null = null;
   /** Where the pointer is, for zooming by keys and for the brush's ring. */
   private pointer: { x: number; y: number } | null = null;
-  private lastClick = { time: -Infinity, x: 0, y: 0 };
+  private lastClick: Click | null = null;
   private readonly ground = new Ground();
   private cursor: { x: number; y: number } | null = null;
   private corner: { x: number; y: number } | null = null;
@@ -127,7 +127,7 @@ export class Stage {
     this.source = source;
     this.width = width;
     this.height = height;
-    this.cursor = this.corner = this.draft = this.painted = null;
+    this.cursor = this.corner = this.draft = this.painted = this.lastClick = null;
     this.brush = Math.max(2, Math.round(Math.max(width, height) / 60));
     this.fit();
   }
@@ -417,13 +417,11 @@ export class Stage {
     if (this.fingers.size > 0) return;
     this.gesture = "none";
     if (gesture === "press" && this.within(at) && event.button !== 1) {
-      // The second click of a double click means what the first did.
-      const { time, x, y } = this.lastClick;
-      const again = Math.hypot(event.clientX - x, event.clientY - y) < DRAG && event.timeStamp - time < TWICE;
-      this.lastClick = { time: event.timeStamp, x: event.clientX, y: event.clientY };
-      if (!again) {
-        this.intent.click(at, { alternative: event.button === 2, add: event.shiftKey, anew: event.altKey });
-      }
+      const { button, shiftKey, altKey, timeStamp: time, clientX: x, clientY: y } = event;
+      const how = { alternative: button === 2, add: shiftKey, anew: altKey };
+      const click = { time, x, y, meaning: JSON.stringify([this.tool, how]) };
+      if (!isSecond(click, this.lastClick)) this.intent.click(at, how);
+      this.lastClick = click;
     } else if (gesture === "paint" && this.painted) {
       const places = this.painted;
       this.painted = null;

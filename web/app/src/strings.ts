@@ -170,6 +170,7 @@ export const STRINGS = {
   ],
   nothingChanged: "Nothing would be left of the object: it stays as it is.",
   selectFirst: "Select an object first: then this changes it.",
+  notSaved: "Nothing was saved: another photo was shown before all masks were there. Show it again and save once more.",
   nothingToSave: "There is nothing to save yet: keep an object first.",
   kept: (name: string, score: number) => `${name}: predicted quality ${percent(score)}`,
   selectedNow: (name: string) => `${name} selected`,

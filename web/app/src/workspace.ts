@@ -55,3 +55,9 @@ export function unsavedAfter(unsaved: ReadonlySet<number>, before: Workspace, af
   const has = after.sheets.filter(({ id, doc: { items } }) => items.length > 0 && (unsaved.has(id) || items !== old.get(id)));
   return new Set(has.map(({ id }) => id));
 }
+
+/** The same after a file with all of these objects of a photo was written, unless they have changed since. */
+export function unsavedWithout(unsaved: ReadonlySet<number>, id: number, items: Doc["items"], workspace: Workspace): ReadonlySet<number> {
+  const now = workspace.sheets.find((sheet) => sheet.id === id)?.doc.items;
+  return now === items ? new Set([...unsaved].filter((other) => other !== id)) : unsaved;
+}

@@ -3,10 +3,10 @@ import type { Mask, Point } from "picosam2/custom";
 import { questionOf } from "../src/answers";
 import {
   addItem, addPoint, answerKey, boxPrompt, changeItem, EMPTY, PALETTE, pointPrompt, removeItem,
-  removePoint, selectedItem, setMask,
+  pointAt, removePoint, selectedItem, setMask,
 } from "../src/document";
 import { History } from "../src/history";
-import { addSheet, changeDoc, NOTHING, removeSheet, showSheet, unsavedAfter } from "../src/workspace";
+import { addSheet, changeDoc, NOTHING, removeSheet, showSheet, unsavedAfter, unsavedWithout } from "../src/workspace";
 
 describe("history", () => {
   it("goes back and forth, and forgets what was undone", () => {
@@ -67,14 +67,22 @@ describe("the document", () => {
     doc = addPoint(doc, 1, { x: 5, y: 6, positive: false });
     expect(selectedItem(doc)?.prompt.points.length).toBe(2);
     expect(selectedItem(doc)?.scale).toBeNull();
-    expect(removePoint(doc, 1, 1).items[0]!.prompt.points.length).toBe(1);
-    expect(removePoint(doc, 1, 0).items).toEqual([]);
+    const [on, off] = selectedItem(doc)!.prompt.points as [Point, Point];
+    expect(removePoint(doc, 1, off).items[0]!.prompt.points).toEqual([on]);
+    expect(removePoint(doc, 1, on).items).toEqual([]);
+    expect(removePoint(removePoint(doc, 1, off), 1, off)).toEqual(removePoint(doc, 1, off)); // it is gone already
+  });
+
+  it("tells which point lies at a place", () => {
+    const item = selectedItem(addPoint(addItem(EMPTY, pointPrompt(10, 10)), 1, { x: 20, y: 10, positive: false }))!;
+    expect(pointAt(item, { x: 18, y: 11 }, 3)).toBe(item.prompt.points[1]);
+    expect(pointAt(item, { x: 14, y: 10 }, 3)).toBeNull();
   });
 
   it("keeps a box without points", () => {
     const box = boxPrompt({ x0: 0, y0: 0, x1: 4, y1: 4 });
     const doc = addPoint(addItem(EMPTY, box), 1, { x: 1, y: 1, positive: false });
-    expect(removePoint(doc, 1, 0).items[0]!.prompt).toEqual(box);
+    expect(removePoint(doc, 1, selectedItem(doc)!.prompt.points[0]!).items[0]!.prompt).toEqual(box);
   });
 
   it("selects a neighbour of what is deleted", () => {
@@ -105,6 +113,13 @@ describe("what is in no file", () => {
     const other = changeDoc(showSheet(kept, 1), addItem(EMPTY, pointPrompt(2, 2)));
     expect(unsavedAfter(new Set([2]), kept, other)).toEqual(new Set([1, 2]));
     expect(unsavedAfter(new Set(), kept, other)).toEqual(new Set([1])); // the second was saved
+  });
+
+  it("stays unsaved if it changed while its file was written", () => {
+    const { items } = kept.sheets.find(({ id }) => id === 2)!.doc;
+    expect(unsavedWithout(new Set([1, 2]), 2, items, kept)).toEqual(new Set([1]));
+    const since = changeDoc(kept, addItem(kept.sheets.find(({ id }) => id === 2)!.doc, pointPrompt(9, 9)));
+    expect(unsavedWithout(new Set([1, 2]), 2, items, since)).toEqual(new Set([1, 2]));
   });
 
   it("goes with its photo, and with the last object", () => {

@@ -103,7 +103,11 @@ async function open(options: BrowserOptions, onNotice: (notice: Notice) => void)
 }
 
 class BrowserSegmenter implements Segmenter {
-  private size: { width: number; height: number } | null = null;
+  /** Of the image that the engine has, or has been sent: what is asked from then on is about it. */
+  private size: { readonly width: number; readonly height: number } | null = null;
+  /** Done when all images so far are set: a quick one must not overtake a slow one that was given before. */
+  private images: Promise<unknown> = Promise.resolve();
+  private used = false;
 
   constructor(
     private link: Link,
@@ -115,14 +119,21 @@ class BrowserSegmenter implements Segmenter {
     return this.loaded;
   }
 
-  async setImage(source: ImageSource, options: SetImageOptions = {}): Promise<void> {
-    const image = await pixelsOf(source);
-    const { width = image.width, height = image.height } = options;
-    const own = source !== (image as unknown) && !("data" in source);
-    const give = own || options.transfer === true;
-    const buffer = image.data.buffer as ArrayBuffer;
-    await this.link.call("setImage", { image, width, height }, give ? [buffer] : []);
-    this.size = { width, height };
+  setImage(source: ImageSource, options: SetImageOptions = {}): Promise<void> {
+    const pixels = pixelsOf(source); // at once: a video goes on
+    const work = this.images.then(async () => {
+      const image = await pixels;
+      const { width = image.width, height = image.height } = options;
+      const own = source !== (image as unknown) && !("data" in source);
+      const give = own || options.transfer === true;
+      const buffer = image.data.buffer as ArrayBuffer;
+      this.size = { width, height };
+      this.used = true;
+      await this.link.call("setImage", { image, width, height }, give ? [buffer] : []);
+    });
+    pixels.catch(() => undefined); // `work` fails with it, in its turn
+    this.images = work.catch(() => undefined);
+    return work;
   }
 
   async predict(prompt: PromptLike, options: PredictOptions = {}): Promise<Segmentation | null> {
@@ -145,10 +156,15 @@ class BrowserSegmenter implements Segmenter {
     this.need();
     const { finder } = this;
     if (!finder) throw new ModelError("there is no finder: open the segmenter with the option `finder`");
-    return searched((begin) => this.link.call("everything", { finder, begin }), options);
+    return searched({
+      load: () => this.link.call("loadFinder", { finder }),
+      next: (begin) => this.link.call("everything", { finder, begin }),
+      image: () => this.size,
+    }, options);
   }
 
   track(image: RgbaImage, at: TrackRequest): Promise<Calls["track"]["answer"]> {
+    this.used = true;
     return this.link.call("track", { image, ...at }, [image.data.buffer as ArrayBuffer]);
   }
 
@@ -166,8 +182,8 @@ class BrowserSegmenter implements Segmenter {
       const single = await rival.call("measure", null);
       const better = single < several ? 1 : this.loaded.threads;
       rememberThreads(better);
-      // With an image in work the change waits for the next visit.
-      if (better === 1 && !this.size) {
+      // With an image or a video in work the change waits for the next visit.
+      if (better === 1 && !this.used) {
         this.link.close();
         this.link = rival;
         this.loaded = loaded;

@@ -3,6 +3,8 @@
 import { ModelError } from "./metadata.ts";
 import type { Call, Calls, Notice, Request, Response } from "./protocol.ts";
 
+const DISPOSED = "the segmenter was disposed of";
+
 interface Waiting {
   readonly resolve: (answer: Calls[Call]["answer"]) => void;
   readonly reject: (error: Error) => void;
@@ -11,6 +13,7 @@ interface Waiting {
 export class Client {
   private readonly waiting = new Map<number, Waiting>();
   private lastId = 0;
+  private closed = false;
 
   constructor(
     private readonly worker: Worker,
@@ -37,6 +40,7 @@ export class Client {
     value: Calls[K]["request"],
     transfer: Transferable[] = [],
   ): Promise<Calls[K]["answer"]> {
+    if (this.closed) return Promise.reject(new Error(DISPOSED));
     const id = ++this.lastId;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve: resolve as Waiting["resolve"], reject });
@@ -46,8 +50,9 @@ export class Client {
 
   /** Ends the worker; what was asked is rejected. */
   close(): void {
+    this.closed = true;
     this.worker.terminate();
-    this.fail(new Error("the segmenter was disposed of"));
+    this.fail(new Error(DISPOSED));
   }
 
   private fail(error: Error): void {

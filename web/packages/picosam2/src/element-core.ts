@@ -111,8 +111,8 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
       this.points = own;
       this.box = box;
       await this.settled;
-      if (this.points === own) await this.ask(); // else another prompt has come since
-      return this.answer;
+      if (this.points === own) await this.ask();
+      return this.points === own ? this.answer : null; // another prompt has come since
     }
 
     /** Forgets the object. */
@@ -182,7 +182,7 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
         this.note.textContent = answer ? "" : "Nothing was found there.";
         this.show(answer);
       } catch (error) {
-        this.note.textContent = error instanceof Error ? error.message : String(error);
+        if (!old()) this.note.textContent = error instanceof Error ? error.message : String(error);
       }
     }
 
@@ -273,7 +273,9 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
 
     private pick({ x, y }: { x: number; y: number }, negative: boolean, add: boolean): void {
       const point = { x, y, positive: !negative };
-      if ((negative || add) && this.answer) void this.prompt([...this.points, point], this.box);
+      // The object of the clicks so far, also while its mask is awaited.
+      const corrects = this.answer !== null || this.points.length > 0 || this.box !== null;
+      if ((negative || add) && corrects) void this.prompt([...this.points, point], this.box);
       else if (!negative) void this.prompt([point]);
     }
 

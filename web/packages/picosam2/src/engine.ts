@@ -23,7 +23,7 @@ export class Engine {
   private runtime: Runtime | null = null;
   private predictor: Predictor | null = null;
   private tracker: Tracker | null = null;
-  private finder: { readonly source: string | Uint8Array; readonly opened: Finder } | null = null;
+  private finder: { readonly source: string | Uint8Array; readonly opened: Promise<Finder> } | null = null;
   private search: Search | null = null;
   /** Milliseconds of one window, a moving mean. */
   private windowMs = 0;
@@ -91,6 +91,12 @@ export class Engine {
     };
   }
 
+  /** Gets the finder, which may take as long as a connection does: nothing else has to wait for it. */
+  async loadFinder({ finder }: Calls["loadFinder"]["request"]): Promise<null> {
+    await this.openFinder(finder);
+    return null;
+  }
+
   /** The next piece of the search for all objects. Finder and search are loaded when they are first wanted. */
   async everything({ finder, begin }: Calls["everything"]["request"]): Promise<Searched> {
     if (!this.predictor) throw new Error("there is no image yet: call setImage first");
@@ -104,14 +110,21 @@ export class Engine {
     return { share, objects: share < 1 ? null : this.search.objects() };
   }
 
-  private async openFinder(source: string | Uint8Array): Promise<Finder> {
-    if (this.finder?.source !== source) {
-      const name = typeof source === "string" ? decodeURIComponent(source.split("/").pop() ?? "") : "the finder";
-      const bytes = typeof source === "string" ? await this.fetchFinder(source, name) : source;
-      const { Finder } = await import("./finder.ts");
-      this.finder = { source, opened: await Finder.open(bytes, name) };
-    }
-    return this.finder.opened;
+  private openFinder(source: string | Uint8Array): Promise<Finder> {
+    if (this.finder?.source === source) return this.finder.opened;
+    const finder = { source, opened: this.readFinder(source) };
+    this.finder = finder;
+    finder.opened.catch(() => {
+      if (this.finder === finder) this.finder = null; // it can be asked for again
+    });
+    return finder.opened;
+  }
+
+  private async readFinder(source: string | Uint8Array): Promise<Finder> {
+    const name = typeof source === "string" ? decodeURIComponent(source.split("/").pop() ?? "") : "the finder";
+    const bytes = typeof source === "string" ? await this.fetchFinder(source, name) : source;
+    const { Finder } = await import("./finder.ts");
+    return Finder.open(bytes, name);
   }
 
   /** A finder's file from its address. */

@@ -1,7 +1,7 @@
 /** The engine in the page itself, for where there are no workers. */
 
 import type { Link } from "./browser.ts";
-import type { Call, Calls, Notice, Request } from "./protocol.ts";
+import { type Call, type Calls, isBeside, type Notice, type Request } from "./protocol.ts";
 import { WebEngine } from "./webengine.ts";
 
 export class Inside implements Link {
@@ -13,9 +13,10 @@ export class Inside implements Link {
   }
 
   call<K extends Call>(call: K, value: Calls[K]["request"]): Promise<Calls[K]["answer"]> {
-    return this.inTurn(async () => {
+    const work = async (): Promise<Calls[K]["answer"]> => {
       return (await this.engine.answer({ id: 0, call, value } as Request)) as Calls[K]["answer"];
-    });
+    };
+    return isBeside(call) ? work() : this.inTurn(work);
   }
 
   close(): void {

@@ -125,13 +125,27 @@ class NodeSegmenter implements Segmenter {
   }
 
   everything(options: EverythingOptions = {}): Promise<FoundObject[]> {
-    const next = (begin: boolean): Promise<Calls["everything"]["answer"]> =>
-      this.inTurn(async () => {
+    let finder: Uint8Array;
+    return searched({
+      load: async () => {
         this.need();
-        this.finder ??= load(this.finderSource).then(([bytes]) => bytes);
-        return this.engine.everything({ finder: await this.finder, begin });
-      });
-    return searched(next, options);
+        finder = await this.readFinder();
+        await this.engine.loadFinder({ finder });
+      },
+      next: (begin) => this.inTurn(() => this.engine.everything({ finder, begin })),
+      image: () => this.size,
+    }, options);
+  }
+
+  private readFinder(): Promise<Uint8Array> {
+    this.finder ??= load(this.finderSource).then(
+      ([bytes]) => bytes,
+      (error: unknown) => {
+        this.finder = null; // it can be asked for again
+        throw error;
+      },
+    );
+    return this.finder;
   }
 
   track(image: RgbaImage, at: TrackRequest): Promise<Calls["track"]["answer"]> {

@@ -93,6 +93,8 @@ export interface Calls {
   preview: { request: Question & { whole: boolean }; answer: Preview | null };
   /** With `scales` all windows of a click are looked through, for what the others give. */
   predict: { request: Question & { scales?: boolean }; answer: Answer | null };
+  /** Fetches the finder, beside what else is asked. */
+  loadFinder: { request: { finder: string | Uint8Array }; answer: null };
   /** The next piece of the search for all objects of the image; `begin` starts anew. */
   everything: { request: { finder: string | Uint8Array; begin: boolean }; answer: Searched };
   track: {
@@ -102,6 +104,11 @@ export interface Calls {
 }
 
 export type Call = keyof Calls;
+
+/** Whether a request is answered beside the others, not after those that came before it: it waits for a connection. */
+export function isBeside(call: Call): boolean {
+  return call === "loadFinder";
+}
 
 export type Request = {
   [K in Call]: { readonly id: number; readonly call: K; readonly value: Calls[K]["request"] };

@@ -166,17 +166,44 @@ export interface SetImageOptions {
 /** RGBA pixels (8 bits, as `ImageData`), or what a browser can draw or decode. */
 export type ImageSource = RgbaImage | Blob | CanvasImageSource;
 
+/** What the search for all objects asks of an engine. */
+export interface Searching {
+  /** Gets the finder, beside what else is asked. */
+  load(): Promise<unknown>;
+  next(begin: boolean): Promise<Searched>;
+  /** Tells images apart: another value is another image. */
+  image(): unknown;
+}
+
 /** Searches piece by piece until all is done. */
 export async function searched(
-  next: (begin: boolean) => Promise<Searched>,
+  { load, next, image }: Searching,
   { onProgress, signal }: EverythingOptions,
 ): Promise<FoundObject[]> {
-  for (let begin = true; ; begin = false) {
+  const own = image();
+  const current = (): void => {
     signal?.throwIfAborted();
-    const { share, objects } = await next(begin);
+    if (image() !== own) throw new Error("another image was set while its objects were searched for");
+  };
+  current();
+  await unlessAborted(load(), signal);
+  for (let begin = true; ; begin = false) {
+    current();
+    const { share, objects } = await unlessAborted(next(begin), signal);
+    current();
     onProgress?.(share);
     if (objects) return [...objects];
   }
+}
+
+/** Does not wait for what nobody wants any more. */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return work;
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason as Error);
+    signal.addEventListener("abort", abort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
 }
 
 /** Checks a prompt and gives it one form. Throws `PromptError`. */

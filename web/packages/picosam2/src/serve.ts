@@ -1,7 +1,7 @@
 /** A worker's side of `Client`: answers requests one after another with an `Engine`. */
 
 import { type OpenGpu, WebEngine } from "./webengine.ts";
-import type { Request, Response } from "./protocol.ts";
+import { isBeside, type Request, type Response } from "./protocol.ts";
 
 /** The part of a worker's global scope that is used. */
 export interface WorkerScope {
@@ -19,7 +19,7 @@ export function serve(openGpu: OpenGpu | null = null, scope = self as unknown as
   if (scope.name?.startsWith("em-pthread")) return;
   let queue: Promise<void> = Promise.resolve();
   const inTurn = (work: () => Promise<void>): void => {
-    queue = queue.then(work);
+    queue = queue.then(work).catch(() => undefined); // what fails must not keep the rest from its turn
   };
   const engine = new WebEngine({
     openGpu,
@@ -28,7 +28,7 @@ export function serve(openGpu: OpenGpu | null = null, scope = self as unknown as
   });
   scope.addEventListener("message", ({ data }) => {
     if (typeof data !== "object" || data === null || !("call" in data)) return;
-    inTurn(async () => {
+    const answer = async (): Promise<void> => {
       try {
         scope.postMessage({ id: data.id, answer: await engine.answer(data) });
       } catch (error) {
@@ -36,6 +36,8 @@ export function serve(openGpu: OpenGpu | null = null, scope = self as unknown as
         const text = error instanceof Error ? error.message : String(error);
         scope.postMessage({ id: data.id, error: text, kind });
       }
-    });
+    };
+    if (isBeside(data.call)) void answer();
+    else inTurn(answer);
   });
 }

@@ -31,6 +31,7 @@ export class WebEngine extends Engine {
       case "setImage": return this.setImage(request.value);
       case "preview": return this.preview(request.value);
       case "predict": return this.predict(request.value);
+      case "loadFinder": return this.loadFinder(request.value);
       case "everything": return this.everything(request.value);
       case "track": return this.track(request.value);
     }

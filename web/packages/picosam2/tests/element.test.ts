@@ -165,6 +165,23 @@ describe("<pico-segment>", () => {
     expect([a.element.value, b.element.value]).toEqual([answer, answer]);
   });
 
+  it("takes clicks that come while the mask before them is awaited for corrections of it", async () => {
+    const { canvas, changes } = await shown("a.jpg");
+    click(canvas, 30, 40);
+    click(canvas, 50, 41, { shiftKey: true });
+    click(canvas, 20, 10, { button: 2 });
+    await vi.waitFor(() => expect(changes).toEqual([answer]));
+    expect(log.at(-1)).toBe("a.jpg +30,40 +50,41 -20,10");
+  });
+
+  it("gives each prompt its own answer, and none to one that another has replaced", async () => {
+    const { element } = await shown("a.jpg");
+    const at = (x: number): { x: number; y: number; positive: boolean }[] => [{ x, y: 5, positive: true }];
+    expect(await Promise.all([element.prompt(at(10)), element.prompt(at(60))])).toEqual([null, answer]);
+    // Nor what an earlier prompt gave.
+    expect(await Promise.all([element.prompt(at(20)), element.prompt(at(70))])).toEqual([null, answer]);
+  });
+
   it("shows the answer to the last prompt, whichever comes first", async () => {
     const { canvas, element, changes } = await shown("a.jpg");
     const second = { ...answer, score: 0.5 } as Segmentation;

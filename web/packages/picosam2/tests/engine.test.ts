@@ -415,8 +415,68 @@ describe("a segmenter in a browser", () => {
     const closed = client.call("measure", null);
     client.close();
     await expect(closed).rejects.toThrow("disposed");
+    await expect(client.call("measure", null)).rejects.toThrow("disposed"); // nobody would answer
     worker.emit("message", { data: { notice: "gpu" } });
     expect(notices).toEqual([{ notice: "gpu" }]);
+  });
+
+  it("answers clicks while the finder is on its way", async () => {
+    const segmenter = await openSegmenter({ model: "/model.onnx", finder: "/finder.onnx", worker: fake });
+    await segmenter.setImage(discs());
+    let fail = (_: unknown): void => undefined;
+    responses.set("http://host/finder.onnx", () => new Promise<never>((_, reject) => (fail = reject)));
+    const search = segmenter.everything().catch((error: unknown) => error);
+    expectedMask((await segmenter.predict({ points: [point] }))!.mask);
+    // It comes, and is none; the next search asks for it again.
+    responses.delete("http://host/finder.onnx");
+    fail(new TypeError("network"));
+    expect(((await search) as Error).message).toContain("(404)");
+    responses.set("http://host/finder.onnx", () => new globalThis.Response(MODEL));
+    await expect(segmenter.everything()).rejects.toThrow(/finder/);
+  });
+
+  it("goes on when an answer cannot be sent", async () => {
+    const worker = new FakeWorker();
+    const sent: Response[] = [];
+    const emit = worker.emit.bind(worker);
+    let broken = 2; // the answer, and what is said of its failure
+    worker.emit = (type, event) => {
+      if (broken-- > 0) throw new Error("it cannot be copied");
+      sent.push((event as { data: Response }).data);
+      emit(type, event);
+    };
+    worker.postMessage({ id: 1, call: "measure", value: null });
+    worker.postMessage({ id: 2, call: "measure", value: null });
+    await vi.waitFor(() => expect(sent).toMatchObject([{ id: 2 }]));
+  });
+
+  it("answers about the image that was set last, as soon as it is sent", async () => {
+    const segmenter = await openSegmenter({ model: MODEL, worker: fake });
+    await segmenter.setImage(discs());
+    const worker = FakeWorker.all[0]!;
+    const post = worker.postMessage.bind(worker);
+    const early: Promise<Segmentation | null>[] = [];
+    worker.postMessage = (data) => {
+      post(data);
+      if (data.call === "setImage") early.push(segmenter.predict({ points: [[2 * point.x, 2 * point.y]] }));
+    };
+    const size = { width: 2 * WIDTH, height: 2 * HEIGHT };
+    await segmenter.setImage(discs(), size);
+    expect((await early[0]!)!.rle().size).toEqual([size.height, size.width]);
+  });
+
+  it("takes images in the order in which they were given, whichever is decoded first", async () => {
+    let decoded = (_: unknown): void => undefined;
+    vi.stubGlobal("createImageBitmap", () => new Promise((done) => (decoded = done)));
+    const segmenter = await openSegmenter({ model: MODEL, worker: fake });
+    const slow = segmenter.setImage(new Blob(["slow"])).catch((error: unknown) => error);
+    const quick = segmenter.setImage(discs());
+    await new Promise((done) => setTimeout(done, 5));
+    await expect(segmenter.predict({ points: [point] })).rejects.toThrow("setImage first");
+    decoded({ width: 0, height: 0, close: () => undefined });
+    expect(await slow).toBeInstanceOf(Error); // it has no pixels
+    await quick; // and that is not this one's trouble
+    expectedMask((await segmenter.predict({ points: [point] }))!.mask);
   });
 
   it("does not answer for ONNX Runtime's own threads", () => {

@@ -3,6 +3,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { SETTINGS, Search } from "../src/everything.ts";
+import { searched } from "../src/segmenter.ts";
 import type { BoxFinder } from "../src/finder.ts";
 import type { RgbaImage, Window } from "../src/geometry.ts";
 import { fillPolygons, iou, type Polygon, type Rle, rleDecode } from "../src/masks.ts";
@@ -210,4 +211,43 @@ describe.skipIf(!existsSync(new URL("finder.onnx", WEIGHTS)))("a segmenter", () 
     await changed;
     await segmenter.dispose();
   }, 120_000);
+});
+
+describe("a search for all objects", () => {
+  const some = { share: 0.5, objects: null };
+  const all = { share: 1, objects: [] };
+
+  it("gives nothing of another image, even if that one is searched by then", async () => {
+    let image = 1;
+    const pieces = [some, all];
+    const next = (): Promise<typeof some | typeof all> => {
+      if (pieces.length === 1) image = 2;
+      return Promise.resolve(pieces.shift()!);
+    };
+    await expect(searched({ load: () => Promise.resolve(), next, image: () => image }, {})).rejects.toThrow("another image");
+  });
+
+  it("begins no search of an image that was set while the finder was loaded", async () => {
+    let image = 1;
+    let asked = 0;
+    const load = (): Promise<void> => Promise.resolve(void (image = 2));
+    const next = (): Promise<typeof all> => Promise.resolve({ ...all, share: ++asked });
+    await expect(searched({ load, next, image: () => image }, {})).rejects.toThrow("another image");
+    expect(asked).toBe(0);
+  });
+
+  it("ends at once when nobody wants it any more, also while the finder is loaded", async () => {
+    const never = (): Promise<never> => new Promise(() => undefined);
+    for (const waiting of [
+      { load: never, next: never, image: () => 1 },
+      { load: () => Promise.resolve(), next: never, image: () => 1 },
+    ]) {
+      const stop = new AbortController();
+      const search = searched(waiting, { signal: stop.signal });
+      setTimeout(() => stop.abort(new Error("enough")));
+      await expect(search).rejects.toThrow("enough");
+    }
+    const stopped = AbortSignal.abort(new Error("never begun"));
+    await expect(searched({ load: never, next: never, image: () => 1 }, { signal: stopped })).rejects.toThrow("never begun");
+  });
 });
