@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")  # or it reports to its makers
 
-import daft
-import pyarrow
-import pyarrow.parquet
-from daft import DataType
-from daft.exceptions import DaftCoreException
+try:
+    import daft
+    import pyarrow
+    import pyarrow.parquet
+    from daft import DataType
+    from daft.exceptions import DaftCoreException
 
-from picosam2 import PicoSAM2Error
-from picosam2.tasks.batch import PROMPTS, RESULTS, BatchSegmenter
+    from picosam2 import PicoSAM2Error
+    from picosam2.tasks.batch import PROMPTS, RESULTS, BatchSegmenter
+except ModuleNotFoundError as error:
+    print(
+        f"{error.name} is not installed: run `pip install . pyarrow daft` "
+        "in a copy of the repository",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 NUMBER = DataType.float64()
 RESULT = DataType.struct(

@@ -10,19 +10,28 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import uuid
 from pathlib import Path
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or it reports to its makers
 
-import pyarrow
-import pyarrow.compute
-import pyarrow.dataset
-import pyarrow.parquet
-import ray
+try:
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.dataset
+    import pyarrow.parquet
+    import ray
 
-from picosam2 import PicoSAM2Error
-from picosam2.tasks.batch import BatchSegmenter
+    from picosam2 import PicoSAM2Error
+    from picosam2.tasks.batch import BatchSegmenter
+except ModuleNotFoundError as error:
+    print(
+        f"{error.name} is not installed: run `pip install . pyarrow 'ray[data]'` "
+        "in a copy of the repository",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 BATCH = 16
 """Images that a worker gets at a time."""

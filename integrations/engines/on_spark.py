@@ -9,15 +9,24 @@ Parquet, too. Run again after an interruption, it leaves out the keys that are i
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas
-from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+try:
+    import pandas
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import DataFrame, SparkSession
 
-from picosam2 import PicoSAM2Error
-from picosam2.tasks.batch import PROMPTS, BatchSegmenter
+    from picosam2 import PicoSAM2Error
+    from picosam2.tasks.batch import PROMPTS, BatchSegmenter
+except ModuleNotFoundError as error:
+    print(
+        f"{error.name} is not installed: run `pip install . pandas pyarrow pyspark` "
+        "in a copy of the repository",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 RESULTS = (
     "size array<int>, rle array<string>, box array<array<double>>, "

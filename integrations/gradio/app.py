@@ -1,20 +1,32 @@
 """A page on which a click on an image gives a mask: for a Space of Hugging Face, or at home.
 
-pip install -r requirements.txt
-python app.py
+pip install . -r integrations/gradio/requirements.txt
+python integrations/gradio/app.py
+
+The package is not on PyPI: a Space needs a wheel of it (`pip wheel --no-deps .`) beside this file,
+and the wheel's name in place of `picosam2` in requirements.txt.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # or it reports to its makers
 
-import gradio as gr
-import numpy as np
+try:
+    import gradio as gr
+    import numpy as np
 
-from picosam2 import PicoSAM2Error, Predictor, Prompt, overlay
+    from picosam2 import PicoSAM2Error, Predictor, Prompt, overlay
+except ModuleNotFoundError as error:
+    print(
+        f"{error.name} is not installed: run "
+        "`pip install . -r integrations/gradio/requirements.txt` in a copy of the repository",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 ON, OFF = "on the object", "not on it"
 

@@ -568,7 +568,7 @@ class App {
       }
       const { id } = item;
       const hit = edits ? pointAt(item, at, NEAR * pixel) : null;
-      await this.answered(id, STRINGS.did.point(item.name), STRINGS.nothingChanged, (doc) =>
+      await this.revise(id, STRINGS.did.point(item.name), STRINGS.nothingChanged, (doc) =>
         hit ? removePoint(doc, id, hit) : addPoint(doc, id, { ...at, positive }));
     };
     this.edit(work, { ...at, positive: true });
@@ -576,7 +576,7 @@ class App {
   }
 
   /** Changes an object to what the model gives for it then; `without` is said where that is nothing. */
-  private async answered(id: number, what: string, without: string, next: (doc: Doc) => Doc): Promise<void> {
+  private async revise(id: number, what: string, without: string, next: (doc: Doc) => Doc): Promise<void> {
     const { epoch } = this;
     const { doc, found } = await answered(() => this.doc, id, next, (item) => this.fill(item));
     if (epoch !== this.epoch) return;
@@ -594,7 +594,7 @@ class App {
 
   private async rescaled(id: number, scale: number): Promise<void> {
     const name = this.doc.items.find((item) => item.id === id)?.name ?? "";
-    await this.answered(id, STRINGS.did.size(name), STRINGS.nothing, (doc) => changeItem(doc, id, { scale }));
+    await this.revise(id, STRINGS.did.size(name), STRINGS.nothing, (doc) => changeItem(doc, id, { scale }));
   }
 
   /** The next smaller or larger window for the selected click. */
