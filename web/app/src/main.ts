@@ -8,7 +8,7 @@ import { type Answer, answerOf, drawnAnswer, pathOf, questionOf } from "./answer
 import { Camera, CameraError } from "./camera";
 import { answered, Changes } from "./changes";
 import {
-  addItem, addPoint, answerKey, boxPrompt, changeItem, type Doc, EMPTY, isDrawn, type Item, pointPrompt,
+  addItem, addPoint, answerKey, boxPrompt, changeItem, type Doc, EMPTY, isDrawn, type Item, pointAt, pointPrompt,
   removeItem, removePoint, select, selectedItem, setMask,
 } from "./document";
 import { Finding } from "./finding";
