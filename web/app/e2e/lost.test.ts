@@ -357,6 +357,37 @@ describe.skipIf(why !== null)(`nothing lost${why ? ` (skipped: ${why})` : ""}`, 
     await masked(page, 2);
   });
 
+  it("does what is done while a mask is awaited as if it were there", async () => {
+    const page = await pages.open();
+    await openSample(page);
+    await page.evaluate(() => {
+      const post = Worker.prototype.postMessage;
+      Worker.prototype.postMessage = function (this: Worker, message: { call: string }, ...rest: unknown[]) {
+        const send = (): unknown => Reflect.apply(post, this, [message, ...rest]);
+        if (message.call === "predict") setTimeout(send, 1500); // a slow device
+        else send();
+      } as typeof post;
+    });
+    const [x, y] = known("apple").point;
+    const at = await screen(page, x, y);
+    const off = await screen(page, x, y + 12);
+    await page.mouse.click(...at);
+    await page.keyboard.press("r");
+    await page.mouse.click(...off); // off the object that is still on its way
+    await page.keyboard.press("v");
+    await page.mouse.click(...at); // it is there already: this chooses it
+    await page.keyboard.press("Control+z"); // the click off it
+    await pages.said("Undone");
+    await masked(page, 1);
+    expect(await page.getAttribute("body", "data-answers")).toBe("2");
+    const whole = await pages.mask();
+    const pixel = Math.floor(y + 12) * 640 + Math.floor(x);
+    expect(whole.data[pixel]).toBe(1);
+    await page.keyboard.press("Control+Shift+z");
+    await masked(page, 1);
+    expect((await pages.mask()).data[pixel]).toBe(0);
+  });
+
   it("keeps no object where there is none, and gives it no score", async () => {
     const page = await pages.open();
     await page.waitForSelector("body[data-model=ready]", { timeout: 90_000 });
