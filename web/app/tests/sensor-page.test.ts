@@ -33,7 +33,7 @@ function opened(): { asked: Asked[]; elements: Map<string, Record<string, unknow
       getElementById: element,
       addEventListener: (_: string, listener: (event: unknown) => void) => listeners.push(listener),
     },
-    Option: class {},
+    Option: Object,
     setTimeout: () => undefined,
     fetch: (path: string, { body = "null" } = {}) =>
       new Promise((done) => {

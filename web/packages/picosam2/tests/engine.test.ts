@@ -423,7 +423,7 @@ describe("a segmenter in a browser", () => {
   it("answers clicks while the finder is on its way", async () => {
     const segmenter = await openSegmenter({ model: "/model.onnx", finder: "/finder.onnx", worker: fake });
     await segmenter.setImage(discs());
-    let fail = (_: unknown): void => undefined;
+    let fail: (error: unknown) => void = () => undefined;
     responses.set("http://host/finder.onnx", () => new Promise<never>((_, reject) => (fail = reject)));
     const search = segmenter.everything().catch((error: unknown) => error);
     expectedMask((await segmenter.predict({ points: [point] }))!.mask);
@@ -466,7 +466,7 @@ describe("a segmenter in a browser", () => {
   });
 
   it("takes images in the order in which they were given, whichever is decoded first", async () => {
-    let decoded = (_: unknown): void => undefined;
+    let decoded: (image: unknown) => void = () => undefined;
     vi.stubGlobal("createImageBitmap", () => new Promise((done) => (decoded = done)));
     const segmenter = await openSegmenter({ model: MODEL, worker: fake });
     const slow = segmenter.setImage(new Blob(["slow"])).catch((error: unknown) => error);
