@@ -83,7 +83,7 @@ def test_the_command_prints_what_it_gained(cli, here: Path, weights: Path):
     )  # fmt: skip
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0] == "mIoU on 2 masks in 2 images that were kept aside"
+    assert lines[0] == "mIoU on 2 masks in 2 images kept aside"
     assert lines[1].split() == ["before", "after", "INT8"]
     assert [line.split()[0] for line in lines[2:5]] == ["box", "click", "two"]
     assert lines[5:] == ["mine.safetensors", "mine.onnx", "mine-int8.onnx", "mine.html"]

@@ -77,7 +77,7 @@ def test_preparing_names_what_it_leaves_out(cli, folder, store):
     words = ("--context", 64, "--validation", 0.4, "--workers", 1, "--out", store)
     done = cli("data", "prepare", *source, *words)
     assert done.code == 0
-    assert "9 images, 9 objects, 27 crops; 0 crowds skipped, 1 parts were there" in done.out
+    assert "9 images, 9 objects, 27 crops; 0 crowds skipped, 1 part there" in done.out
     assert "images or annotations left out (1):\n  image 003.png: " in done.err
 
 

@@ -48,11 +48,11 @@ def test_from_sam2_to_a_cache(cli: Any, folder: Path, sam2: Path, tmp_path: Path
     more = ("--prompt", "both", "--choose", "truth", "--agree", 0.3)
     trial = cli(*words(folder, f"sam2:{sam2}", out, *more, "--limit-shards", 1))
     assert trial.code == 0, trial.err
-    assert "1 parts written, 0 were there already" in trial.out
+    assert "1 part written, 0 there already" in trial.out
     assert "3 objects of 3 images, 1 of 2 parts" in trial.out
     done = cli(*words(folder, f"sam2:{sam2}", out, *more))
     assert done.code == 0, done.err
-    assert "1 parts written, 1 were there already" in done.out
+    assert "1 part written, 1 there already" in done.out
     assert "6 objects of 6 images, 2 of 2 parts" in done.out
     assert "6/6 images, " in done.err
     assert done.err.rstrip().endswith("images/s, 0:00:00 left")
@@ -124,7 +124,7 @@ def test_processes_of_torchrun(
         monkeypatch.setenv("RANK", rank)
         runs.append(cli(*words(folder, f"checkpoint:{tiny_safetensors}", tmp_path / "cache")))
     assert [done.code for done in runs] == [0, 0]
-    assert "1 parts written" in runs[0].out
+    assert "1 part written" in runs[0].out
     assert "objects of" not in runs[0].out
     assert "2 of 2 parts" in runs[1].out
     assert "3/3 images" in runs[0].err
@@ -213,7 +213,7 @@ def test_from_images_to_a_store_and_a_student(cli: Any, tmp_path: Path) -> None:
     more = (*patches, "--images", loose, "--exclude", evaluated)
     done = cli(*dense_words(out, *more))
     assert done.code == 0, done.err
-    assert "1 parts written, 0 were there already" in done.out
+    assert "1 part written, 0 there already" in done.out
     assert "14 new masks in 6 images" in done.out
     assert "7/7 images, " in done.err
     assert "images or annotations left out (1):\n  image 002.png: shows what" in done.err
@@ -222,7 +222,7 @@ def test_from_images_to_a_store_and_a_student(cli: Any, tmp_path: Path) -> None:
         assert f"    --source dense-{file.stem} {file} {images}\n" in done.out
     assert {path.name for path in out.glob("*.png")} == {"confidence.png", "masks.png"}
     again = cli(*dense_words(out, *more))
-    assert "0 parts written, 1 were there already" in again.out
+    assert "0 parts written, 1 there already" in again.out
     store = tmp_path / "store"
     taken = ("--source", "dense", files[0], source.images, "--source", "loose", files[1], loose)
     made = cli("data", "prepare", *patches, *taken, "--context", 64, "--out", store)
@@ -282,7 +282,7 @@ def test_a_checkpoint_teaches_dense(cli: Any, tiny_onnx: Path, tmp_path: Path) -
     words = dense_words(tmp_path / "d", "--images", loose, "--confidence", 0, teacher=spec)
     done = cli(*words)
     assert done.code == 0, done.err
-    assert "1 parts written" in done.out
+    assert "1 part written" in done.out
     other = ("--images", loose, "--confidence", 0.3)
     refusal = cli(*dense_words(tmp_path / "d", *other, teacher=spec))
     assert refusal.code == 2

@@ -84,7 +84,7 @@ def analyse(
 
 
 def _table(analysis: Analysis) -> str:
-    from picosam2.cli._text import columns
+    from picosam2.cli._text import columns, counted
 
     numbers = analysis.evaluation.to_json()
     low, high = numbers["miou_ci95"]
@@ -95,6 +95,7 @@ def _table(analysis: Analysis) -> str:
         for row in analysis.by_cause()
     ]
     return (
-        f"{numbers['n']:,} objects in {numbers['photos']:,} images, mIoU {numbers['miou']:.4f} "
+        f"{counted(numbers['n'], 'object')} in {counted(numbers['photos'], 'image')}, "
+        f"mIoU {numbers['miou']:.4f} "
         f"(95 %: {low:.4f} to {high:.4f})\n{columns(rows)}"
     )

@@ -98,7 +98,7 @@ def prepare(
         workers: Processes; by default as many as there are cores.
     """
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import name_problems
+    from picosam2.cli._text import counted, name_problems
     from picosam2.data.store import StoreConfig
     from picosam2.data.store import prepare as write
 
@@ -113,16 +113,17 @@ def prepare(
     )
 
     def announce(objects: int, size: int) -> None:
-        print(f"{objects:,} objects: their crops take about {size / 1e9:,.2f} GB in {out}")
+        print(f"{counted(objects, 'object')}: the crops take about {size / 1e9:,.2f} GB in {out}")
 
     with progress("preparing", "image reads") as update:
         made = write(sources, out, config, workers=workers, progress=update, announce=announce)
     problems = [f"{problem.where}: {problem.what}" for problem in made.problems]
     name_problems(problems, "images or annotations left out")
-    again = f", {made.reused_shards:,} parts were there already" if made.reused_shards else ""
+    there = counted(made.reused_shards, "part")
+    again = f", {there} there already" if made.reused_shards else ""
     print(
-        f"{out}: {made.images:,} images, {made.instances:,} objects, {made.views:,} crops; "
-        f"{made.crowds:,} crowds skipped{again}"
+        f"{out}: {counted(made.images, 'image')}, {counted(made.instances, 'object')}, "
+        f"{counted(made.views, 'crop')}; {counted(made.crowds, 'crowd')} skipped{again}"
     )
 
 
@@ -154,7 +155,7 @@ def images(
         workers: Processes; by default as many as there are cores.
     """
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import name_problems
+    from picosam2.cli._text import counted, name_problems
     from picosam2.data.image_store import ImageStore, ImageStoreConfig, prepare_images
 
     sources = given_sources(coco, lvis, source, to="prepare")
@@ -165,8 +166,10 @@ def images(
     name_problems(problems, "images or annotations left out")
     store = ImageStore(out)
     held = int(store.images["validation"].sum())
-    print(f"{out}: {len(store.images):,} images, {held:,} of them for validation, "
-          f"{len(store):,} objects")  # fmt: skip
+    print(
+        f"{out}: {counted(len(store.images), 'image')}, {held:,} of them for validation, "
+        f"{counted(len(store), 'object')}"
+    )
 
 
 @app.command
@@ -215,9 +218,10 @@ def show(
         view: Only crops of this view.
         seed: Which crops are drawn.
     """
+    from picosam2.cli._text import counted
     from picosam2.data.contact_sheet import contact_sheet
     from picosam2.data.store import Store as Opened
 
     check_files(out)
     drawn = contact_sheet(Opened(store), out, count=count, view=view, seed=seed)
-    print(f"{out}: {drawn:,} crops")
+    print(f"{out}: {counted(drawn, 'crop')}")

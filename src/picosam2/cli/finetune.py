@@ -40,7 +40,7 @@ def finetune(
     from picosam2.apps.finetune import finetune as run
     from picosam2.cli._memory import keep_memory
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import columns, name_problems
+    from picosam2.cli._text import columns, counted, name_problems
 
     check_files(out.with_name(f"{out.name}.safetensors"))
     keep_memory()
@@ -61,7 +61,8 @@ def finetune(
         scores = (sum(of) / len(of) for of in (values, after[prompt], int8[prompt]))
         rows.append((prompt, *(f"{100 * score:.1f}" for score in scores)))
     kept_aside = len(set(result.before.images))
-    print(f"mIoU on {len(result.before.box)} masks in {kept_aside} images that were kept aside")
+    measured, images_aside = len(result.before.box), counted(kept_aside, "image")
+    print(f"mIoU on {counted(measured, 'mask')} in {images_aside} kept aside")
     print(columns(rows))
     name_problems(result.problems, "images or masks left out")
     if result.stopped:

@@ -44,7 +44,7 @@ def quantize(
         validation_images: Validation images to measure mIoU on, of all sources; 0 takes all.
     """
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import columns, size
+    from picosam2.cli._text import columns, counted, size
     from picosam2.errors import ConfigError, require
     from picosam2.models.views import FINDER
     from picosam2.runtimes.weights import find_weights, finder_file, read_facts
@@ -88,7 +88,7 @@ def quantize(
     tried = ", ".join(f"{name} {100 * share:.2f} %" for name, share in made.tried.items())
     rows = [
         ("file", f"{size(made.bytes)} (FP32: {size(made.fp32_bytes)})"),
-        ("calibrated on", f"{made.crops:,} crops, by {made.method}"),
+        ("calibrated on", f"{counted(made.crops, 'crop')}, by {made.method}"),
         ("masks differ by", tried),
         ("error of the logits", f"{made.compared.logit_error:.3f} (root mean square)"),
     ]
@@ -96,7 +96,7 @@ def quantize(
         (
             f"mIoU by {name}",
             f"{pair.fp32:.4f} to {pair.int8:.4f} ({100 * pair.change:+.2f} points), "
-            f"{pair.objects:,} objects",
+            f"{counted(pair.objects, 'object')}",
         )
         for name, pair in made.miou.items()
     ]
@@ -116,7 +116,7 @@ def _quantize_finder(
     import tempfile
 
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import columns, size
+    from picosam2.cli._text import columns, counted, size
     from picosam2.data.image_store import ImageStore
     from picosam2.export.int8.finder import quantize_finder
 

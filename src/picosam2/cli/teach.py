@@ -148,7 +148,7 @@ def _teach_store(
     limit_shards: int | None,
 ) -> None:
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import name_problems
+    from picosam2.cli._text import counted, name_problems
     from picosam2.data.store import Store
     from picosam2.distillation.cache import TeacherCache
     from picosam2.distillation.report import describe, write_report
@@ -174,7 +174,7 @@ def _teach_store(
         )
     problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
     name_problems(problems, "images that could not be shown to the teacher")
-    print(f"{out}: {done.written:,} parts written, {done.kept:,} were there already")
+    print(f"{out}: {counted(done.written, 'part')} written, {done.kept:,} there already")
     cache = TeacherCache(out, opened, unfinished=True)
     # The process that sees everything finished tells of it; one alone tells of what there is.
     if world == 1 or cache.done.all():
@@ -193,7 +193,7 @@ def _teach_dense(
     boxes: int,
 ) -> None:
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import name_problems
+    from picosam2.cli._text import counted, name_problems
     from picosam2.distillation.dense import (
         check_dense_folder,
         image_files,
@@ -231,14 +231,14 @@ def _teach_dense(
             world=world,
             progress=shown,
         )
-    print(f"{out}: {done.written:,} parts written, {done.kept:,} were there already")
+    print(f"{out}: {counted(done.written, 'part')} written, {done.kept:,} there already")
     if not done.finished:
         return  # the process that sees everything finished tells of it
     problems = [f"{problem.where}: {problem.what}" for problem in done.problems]
     name_problems(problems, "images or annotations left out")
     write_dense_report(done, out)
     which = "; for `picosam2 data prepare`:" if done.files else ""
-    print(f"{done.masks:,} new masks in {done.images:,} images{which}")
+    print(f"{counted(done.masks, 'new mask')} in {counted(done.images, 'image')}{which}")
     for files in done.files:
         words = ["--source", str(files.name), str(files.annotations), str(files.images)]
         print(f"    {shlex.join(words)}")
