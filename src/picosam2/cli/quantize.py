@@ -116,7 +116,7 @@ def _quantize_finder(
     import tempfile
 
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import columns, counted, size
+    from picosam2.cli._text import columns, size
     from picosam2.data.image_store import ImageStore
     from picosam2.export.int8.finder import quantize_finder
 
