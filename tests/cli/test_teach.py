@@ -136,7 +136,7 @@ def test_problems_are_named(cli: Any, tiny_safetensors: Path, tmp_path: Path) ->
     (tmp_path / "shapes-images" / "001.png").write_text("no image any more")
     done = cli(*words(tmp_path, f"checkpoint:{tiny_safetensors}", tmp_path / "cache"))
     assert done.code == 0
-    assert "1 images could not be shown to the teacher:\n  image 001.png: " in done.err
+    assert "images that could not be shown to the teacher (1):\n  image 001.png: " in done.err
     assert "1 objects have no usable answer" in done.out
 
 
