@@ -72,6 +72,22 @@ def measured(folder, onnx, *words):
     )  # fmt: skip
 
 
+def test_a_packaged_recipe_leaves_out_sources_that_the_store_lacks(cli, store, tmp_path):
+    words = ("train", "--recipe", "unet", "--store", store, "--device", "cpu", "--no-validate")
+    words += ("--out", tmp_path / "run", "--set", "model.widths=[4, 8]", "--set", "train.batch=8")
+    words += ("--set", "model.bottleneck=8", "--set", "model.decoder=[8, 4]")
+    words += ("--set", "model.input_size=32", "--set", "train.samples=16")
+    words += ("--set", "train.coarse_share=0")
+    done = cli(*words)
+    assert done.code == 0, done.err
+    assert "the recipe weighs sources that the store lacks, which are left out: coco" in done.err
+    again = cli(*words, "--resume")
+    assert again.code == 0, again.err
+    wrong = cli(*words, "--set", "train.sources={coco=2.0}")
+    assert wrong.code == 2
+    assert "the store has no 'coco'; it has shapes" in wrong.err
+
+
 def test_preparing_names_what_it_leaves_out(cli, folder, store):
     source = ("--source", "shapes", folder / "shapes.json", folder / "shapes-images")
     words = ("--context", 64, "--validation", 0.4, "--workers", 1, "--out", store)

@@ -14,7 +14,17 @@ from picosam2._config import from_table
 from picosam2.data.augment import AugmentConfig
 from picosam2.errors import ConfigError
 from picosam2.models.network import ModelConfig
-from picosam2.training.config import Recipe, TrainConfig, load_recipe, recipes
+from picosam2.training.config import (
+    FinderRecipe,
+    Recipe,
+    TrainConfig,
+    changed_finder_recipe,
+    changed_recipe,
+    finder_recipe_for_store,
+    load_recipe,
+    recipe_for_store,
+    recipes,
+)
 
 
 def toml(value: Any) -> str:
@@ -157,3 +167,31 @@ def test_a_table_in_code() -> None:
 def test_steps_cover_the_samples() -> None:
     assert TrainConfig(samples=100, batch=64).steps == 2
     assert TrainConfig(samples=128, batch=64).steps == 2
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_packaged_recipe_trains_on_a_store_of_one_source(name: str) -> None:
+    before = changed_recipe(name, ())
+    recipe, lacking = recipe_for_store(before, name, (), ["coco"])
+    assert set(recipe.train.sources) <= {"coco"}
+    assert recipe.guided.by_image == ()
+    assert set(lacking) == (set(before.train.sources) | set(before.guided.by_image)) - {"coco"}
+    assert recipe.train.sources.get("coco") == before.train.sources.get("coco")
+
+
+@pytest.mark.parametrize("name", recipes(FinderRecipe))
+def test_a_packaged_finder_trains_on_a_store_of_one_source(name: str) -> None:
+    before = changed_finder_recipe(name, ())
+    recipe, lacking = finder_recipe_for_store(before, name, (), ["coco"])
+    assert set(recipe.train.sources) | set(recipe.finder.background) == {"coco"}
+    assert "facade" in lacking
+
+
+def test_sources_that_a_person_weighs_stay(tmp_path: Path) -> None:
+    changes = ["train.sources={dogs=2.0}"]
+    recipe, lacking = recipe_for_store(changed_recipe("unet", changes), "unet", changes, ["coco"])
+    assert (recipe.train.sources, lacking) == ({"dogs": 2.0}, [])
+    path = tmp_path / "mine.toml"
+    path.write_text("[train]\nsources = { dogs = 2.0 }\n")
+    own = changed_recipe(str(path), ())
+    assert recipe_for_store(own, str(path), (), ["coco"]) == (own, [])

@@ -14,6 +14,7 @@ from picosam2.cli._targets import check_folders
 from picosam2.errors import ConfigError
 
 if TYPE_CHECKING:
+    from picosam2.data.image_store import ImageStore
     from picosam2.data.store import Store
     from picosam2.models.network import PicoSAM2
     from picosam2.training.config import Recipe
@@ -72,12 +73,13 @@ def train(
 
     for module in ("torch", "safetensors", "pycocotools", "cv2", "matplotlib"):
         require(module, "train")
+    from picosam2.data.image_store import ImageStore
     from picosam2.data.store import Store
     from picosam2.distillation.cache import TeacherCache
     from picosam2.distillation.in_loop import PREFIX, InLoopTeacher
     from picosam2.models.devices import torch_device
     from picosam2.runtimes.weights import find_weights
-    from picosam2.training.config import changed_recipe, trains_finder
+    from picosam2.training.config import changed_recipe, recipe_for_store, trains_finder
     from picosam2.training.trainer import train as run
 
     check_folders(out)
@@ -94,7 +96,8 @@ def train(
             )
         _train_finder(recipe, set or (), images, out, start, resume, torch_device(device), validate)
         return
-    chosen = changed_recipe(recipe, set or ())
+    changes = set or ()
+    chosen = changed_recipe(recipe, changes)
     if chosen.model.guidance:
         if images is None or start is None:
             raise ConfigError(f"the recipe {recipe} needs --images STORE and --init WEIGHTS")
@@ -105,7 +108,10 @@ def train(
         if device == "cuda":
             raise ConfigError("a training with simulated clicks runs on a processor: --device cpu")
         kept = None if lesson is None else find_weights(lesson, "torch")
-        _train_guided(chosen, images, out, start, kept, resume)
+        whole = ImageStore(images)
+        chosen, lacking = recipe_for_store(chosen, recipe, changes, whole.source_names)
+        _note_lacking(lacking)
+        _train_guided(chosen, whole, out, start, kept, resume)
         return
     if store is None or images is not None or lesson is not None:
         raise ConfigError(f"the recipe {recipe} needs --store STORE, and no --images or --lesson")
@@ -114,9 +120,12 @@ def train(
     if teacher is not None and teacher.startswith(PREFIX):
         taught = InLoopTeacher.load(teacher, device)
     opened = Store(store)
+    chosen, lacking = recipe_for_store(chosen, recipe, changes, opened.source_names)
     if teacher is not None and taught is None:
         taught = TeacherCache(Path(teacher), opened)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    if first:
+        _note_lacking(lacking)
     shown = _Shown(opened, chosen, out, validate and first)
     with progress("training", "steps") as update:
 
@@ -143,16 +152,23 @@ def train(
         print(f"{weights}{shown.note}")
 
 
+def _note_lacking(sources: Sequence[str]) -> None:
+    if sources:
+        print(
+            "picosam2: the recipe weighs sources that the store lacks, which are left out: "
+            f"{', '.join(sources)}",
+            file=sys.stderr,
+        )
+
+
 def _train_guided(
-    recipe: Recipe, images: Path, out: Path, init: Path, lesson: Path | None, resume: bool
+    recipe: Recipe, images: ImageStore, out: Path, init: Path, lesson: Path | None, resume: bool
 ) -> None:
     """Train on whole images with simulated clicks."""
     from picosam2.cli._progress import progress
-    from picosam2.data.image_store import ImageStore
     from picosam2.training.figures import draw_curves
     from picosam2.training.guided import train_guided
 
-    opened = ImageStore(images)
     with progress("training", "steps") as update:
 
         def on_step(now: TrainingStep) -> None:
@@ -160,7 +176,7 @@ def _train_guided(
             update(now.step, now.steps, note=note)
 
         weights = train_guided(
-            recipe, opened, out, init, lesson=lesson, resume=resume, on_step=on_step
+            recipe, images, out, init, lesson=lesson, resume=resume, on_step=on_step
         )
     draw_curves(out / "metrics.jsonl", out / "curves.png")
     print(weights)
@@ -179,10 +195,12 @@ def _train_finder(
     """Train a finder on whole images."""
     from picosam2.cli._progress import progress
     from picosam2.data.image_store import ImageStore
-    from picosam2.training.config import changed_finder_recipe
+    from picosam2.training.config import changed_finder_recipe, finder_recipe_for_store
     from picosam2.training.finder import train_finder
 
-    recipe, opened = changed_finder_recipe(name, changes), ImageStore(images)
+    changed, opened = changed_finder_recipe(name, changes), ImageStore(images)
+    recipe, lacking = finder_recipe_for_store(changed, name, changes, opened.source_names)
+    _note_lacking(lacking)
     with progress("training", "steps") as update:
 
         def on_step(now: TrainingStep) -> None:

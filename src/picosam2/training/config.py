@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -211,6 +211,57 @@ def changed_recipe(name: str, changes: Sequence[str]) -> Recipe:
 def changed_finder_recipe(name: str, changes: Sequence[str]) -> FinderRecipe:
     """The recipe of a finder with settings changed, like `changed_recipe`."""
     return _changed(load_finder_recipe(name), changes)
+
+
+def recipe_for_store(
+    recipe: Recipe, name: str, changes: Sequence[str], known: Collection[str]
+) -> tuple[Recipe, list[str]]:
+    """A packaged recipe without the sources that a store lacks, and their names.
+
+    Packaged recipes weigh the sources that the shipped weights were trained on. What a person
+    weighs, in a recipe file or in one of `changes`, stays, and is refused where it is not there.
+
+    Args:
+        name: of the recipe, as `changed_recipe` was given it, with its changes.
+        known: the sources of the store.
+    """
+    train, lacking = _train_for_store(recipe.train, name, changes, known)
+    guided = recipe.guided
+    if _is_packaged(name, changes, "guided.by_image"):
+        lacking |= set(guided.by_image) - set(known)
+        there = tuple(source for source in guided.by_image if source in known)
+        guided = replace(guided, by_image=there)
+    return replace(recipe, train=train, guided=guided), sorted(lacking)
+
+
+def finder_recipe_for_store(
+    recipe: FinderRecipe, name: str, changes: Sequence[str], known: Collection[str]
+) -> tuple[FinderRecipe, list[str]]:
+    """The recipe of a finder without the sources that a store lacks, like `recipe_for_store`."""
+    train, lacking = _train_for_store(recipe.train, name, changes, known)
+    finder = recipe.finder
+    if _is_packaged(name, changes, "finder.background"):
+        lacking |= set(finder.background) - set(known)
+        there = {name: share for name, share in finder.background.items() if name in known}
+        finder = replace(finder, background=there)
+    return replace(recipe, train=train, finder=finder), sorted(lacking)
+
+
+def _train_for_store(
+    train: TrainConfig, name: str, changes: Sequence[str], known: Collection[str]
+) -> tuple[TrainConfig, set[str]]:
+    """The settings of a training without the sources that are not there, and their names."""
+    if not _is_packaged(name, changes, "train.sources"):
+        return train, set()
+    there = {source: share for source, share in train.sources.items() if source in known}
+    return replace(train, sources=there), set(train.sources) - set(known)
+
+
+def _is_packaged(name: str, changes: Sequence[str], key: str) -> bool:
+    """Whether a setting is that of a packaged recipe."""
+    return Path(name).suffix != ".toml" and all(
+        change.partition("=")[0].strip() != key for change in changes
+    )
 
 
 def _changed(recipe: _Recipe, changes: Sequence[str]) -> _Recipe:
