@@ -74,16 +74,16 @@ def measured(folder, onnx, *words):
 
 def test_a_packaged_recipe_leaves_out_sources_that_the_store_lacks(cli, store, tmp_path):
     words = ("train", "--recipe", "unet", "--store", store, "--device", "cpu", "--no-validate")
-    words += ("--out", tmp_path / "run", "--set", "model.widths=[4, 8]", "--set", "train.batch=8")
+    words += ("--set", "model.widths=[4, 8]", "--set", "train.batch=8")
     words += ("--set", "model.bottleneck=8", "--set", "model.decoder=[8, 4]")
     words += ("--set", "model.input_size=32", "--set", "train.samples=16")
     words += ("--set", "train.coarse_share=0")
-    done = cli(*words)
+    done = cli(*words, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     assert "the recipe weighs sources that the store lacks, which are left out: coco" in done.err
-    again = cli(*words, "--resume")
+    again = cli(*words, "--out", tmp_path / "run", "--resume")
     assert again.code == 0, again.err
-    wrong = cli(*words, "--set", "train.sources={coco=2.0}")
+    wrong = cli(*words, "--out", tmp_path / "wrong", "--set", "train.sources={coco=2.0}")
     assert wrong.code == 2
     assert "the store has no 'coco'; it has shapes" in wrong.err
 
