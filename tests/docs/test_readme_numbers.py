@@ -36,3 +36,10 @@ def test_tables_of_the_guides_are_those_of_their_files(render: ModuleType) -> No
         text = (ROOT / file).read_text("utf-8")
         message = f"{file}: run python tools/docs/render.py"
         assert text == render.with_table(text, name, table()), message
+
+
+def test_the_images_that_were_measured_are_named() -> None:
+    report = json.loads(REPORT.read_text("utf-8"))
+    for run in report["runs"]:
+        names = (REPORT.parent / "images" / f"{run['dataset']}.txt").read_text("utf-8").split()
+        assert len(set(names)) == len(names) == run["photos"], run["dataset"]
