@@ -182,13 +182,17 @@ def test_a_point_is_needed(refused, video, tmp_path):
     assert "--point X,Y" in refused("track", video, "--out", tmp_path / "o.json")
 
 
-def test_a_stream_that_ends_within_a_frame(refused, tiny_onnx, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [(120 * 161 * 3 + 5, "ends within a frame"), (0, "stdin gave no frames: if a program writes")],
+)
+def test_a_stream_that_ends_too_early(refused, tiny_onnx, tmp_path, monkeypatch, size, message):
     class Stdin:
-        buffer = io.BytesIO(bytes(120 * 161 * 3 + 5))
+        buffer = io.BytesIO(bytes(size))
 
     monkeypatch.setattr(sys, "stdin", Stdin())
     words = ["--size", "161x120", "--weights", tiny_onnx, "--out", tmp_path / "o.json"]
-    assert "ends within a frame" in refused("track", "-", "--point", "70,60", *words)
+    assert message in refused("track", "-", "--point", "70,60", *words)
 
 
 def test_without_pyav(refused, video, tmp_path, monkeypatch):

@@ -136,7 +136,9 @@ def _follow(
                 spent += time.perf_counter() - started
                 sink.add(frame, objects)
                 count = frame.index + 1
-                update(count, total, note=f"{max(count - first, 0) / max(spent, 1e-9):.0f} a s")
+                update(
+                    count, total, note=f"{max(count - first, 0) / max(spent, 1e-9):.1f} frames/s"
+                )
                 if count == limit:
                     break
         except KeyboardInterrupt:
@@ -148,6 +150,10 @@ def _follow(
 
 
 def _no_such_frame(source: FrameSource, count: int, first: int) -> PromptError:
+    if count == 0:
+        return PromptError(
+            f"{source.name} gave no frames: if a program writes them, see what it says"
+        )
     return PromptError(
         f"{source.name} has {count} frames, counted from 0: --frame {first} is not among them"
     )

@@ -124,7 +124,7 @@ def load_image(
     if isinstance(source, Image.Image):
         return _from_pil(source, "the PIL image", max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return reader.from_stream(io.BytesIO(source), "the image's bytes")
+        return reader.from_stream(io.BytesIO(source), "the image's data")
     if isinstance(source, str | os.PathLike):
         return reader.from_path(source)
     if hasattr(source, "read"):
