@@ -50,11 +50,16 @@ class MissingExtraError(PicoSAM2Error):
     """A feature whose optional dependency is not installed."""
 
 
+def install_command(extra: str) -> str:
+    """How to install an extra. The package is not on PyPI."""
+    return f"pip install '.[{extra}]' in a copy of the repository"
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import `module`, or raise `MissingExtraError` that names the extra to install."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"this needs the Python package {error.name!r}: pip install 'picosam2[{extra}]'"
+            f"this needs the Python package {error.name!r}: {install_command(extra)}"
         ) from error

@@ -26,7 +26,8 @@ def raising(error):
         (
             ModuleNotFoundError(name="torch"),
             USAGE,
-            "this needs the Python package 'torch': pip install 'picosam2[train]'",
+            "this needs the Python package 'torch': "
+            "pip install '.[train]' in a copy of the repository",
         ),
     ],
 )

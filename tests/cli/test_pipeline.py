@@ -296,7 +296,7 @@ def test_exporting_without_the_converter(
     monkeypatch.setitem(sys.modules, module, None)
     out = tmp_path / f"x{'.tflite' if kind == 'litert' else '.pte'}"
     words = ("export", kind, "--weights", trained / "weights.safetensors", "--out", out)
-    assert f"pip install 'picosam2[{extra}]'" in refused(*words)
+    assert f"pip install '.[{extra}]'" in refused(*words)
     assert not out.exists()
 
 

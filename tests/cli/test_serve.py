@@ -161,4 +161,4 @@ def test_mistakes_are_told(refused, words: list[str], message: str) -> None:
 
 def test_without_the_extra(refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert "pip install 'picosam2[serve]'" in refused("serve")
+    assert "pip install '.[serve]'" in refused("serve")

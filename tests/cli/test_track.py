@@ -198,4 +198,4 @@ def test_a_stream_that_ends_too_early(refused, tiny_onnx, tmp_path, monkeypatch,
 def test_without_pyav(refused, video, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     message = refused("track", video, "--point", "1,1", "--out", tmp_path / "o.json")
-    assert "pip install 'picosam2[video]'" in message
+    assert "pip install '.[video]' in a copy of the repository" in message

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from picosam2.errors import MissingExtraError, require
+from picosam2.errors import MissingExtraError, install_command, require
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Point, Prompt
 from picosam2.runtimes.ort import disable_telemetry
@@ -167,7 +167,7 @@ def add_to_labelme(
         load_config: Callable[..., dict[str, Any]] = app.load_config
     except AttributeError as error:
         raise MissingExtraError(
-            "this labelme keeps its models elsewhere: pip install 'picosam2[labelme]'"
+            f"this labelme keeps its models elsewhere: {install_command('labelme')}"
         ) from error
     if (NAME, TITLE) in models:
         return

@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import NoReturn
 
 from picosam2.cli._text import one_line
-from picosam2.errors import PicoSAM2Error
+from picosam2.errors import PicoSAM2Error, install_command
 
 EXTRAS = {
     **dict.fromkeys(
         ("torch", "safetensors", "onnx", "pycocotools", "cv2", "rich", "matplotlib", "jinja2"),
-        "picosam2[train]",
+        "train",
     ),
     **dict.fromkeys(
-        ("fastapi", "starlette", "uvicorn", "prometheus_client", "cachetools"), "picosam2[serve]"
+        ("fastapi", "starlette", "uvicorn", "prometheus_client", "cachetools"), "serve"
     ),
-    "av": "picosam2[video]",
-    "transformers": "picosam2[sam2]",
-    "labelme": "picosam2[labelme]",
-    "osam": "picosam2[labelme]",
-    "tensorboard": "picosam2[tensorboard]",
-    "openvino": "picosam2[openvino]",
-    "ai_edge_litert": "picosam2[litert]",
-    "litert_torch": "picosam2[export-litert]",
-    "coremltools": "picosam2[coreml]",
-    "executorch": "picosam2[executorch]",
+    "av": "video",
+    "transformers": "sam2",
+    "labelme": "labelme",
+    "osam": "labelme",
+    "tensorboard": "tensorboard",
+    "openvino": "openvino",
+    "ai_edge_litert": "litert",
+    "litert_torch": "export-litert",
+    "coremltools": "coreml",
+    "executorch": "executorch",
 }
 """The extra that brings a package which the base install lacks, by the package's name."""
 
@@ -62,7 +62,7 @@ def exit_code(work: Callable[[], object], program: str = "picosam2") -> int:
         if extra is None:
             raise
         return _fail(
-            program, f"this needs the Python package {error.name!r}: pip install {extra!r}"
+            program, f"this needs the Python package {error.name!r}: {install_command(extra)}"
         )
     except MemoryError as error:
         return _fail(

@@ -1,6 +1,6 @@
 """Videos in and out: files, folders of frames, cameras and raw frames become RGB arrays, and back.
 
-Files and cameras are read with PyAV, an extra (`pip install 'picosam2[video]'`); raw frames need
+Files and cameras are read with PyAV, an extra (`pip install '.[video]'`); raw frames need
 nothing.
 """
 
