@@ -244,6 +244,7 @@ def test_a_store_without_validation_images_trains_all_the_same(cli, folder, tmp_
     done = cli(*TRAINING, "--store", tmp_path / "store", "--out", tmp_path / "run")
     assert done.code == 0
     assert "picosam2: the store has no validation images to measure on" in done.err
+    assert "the recipe debug shows that everything runs, and learns nothing" in done.err
     assert not (tmp_path / "run" / "validation.png").exists()
 
 
