@@ -152,8 +152,8 @@ def train(
         print(f"{weights}{shown.note}")
         if recipe == "debug":
             print(
-                "picosam2: the recipe debug shows that everything runs, and learns nothing: an mIoU "
-                "of 0.000 is no fault",
+                "picosam2: the recipe debug shows that everything runs, and learns nothing: an "
+                "mIoU of 0.000 is no fault",
                 file=sys.stderr,
             )
 
