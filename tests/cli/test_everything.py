@@ -72,6 +72,24 @@ def test_a_finder_that_is_not_there(
     assert "there are no weights at" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "value", "other"),
+    [
+        ("finder", "--points-per-side", "8", "grid"),
+        ("finder", "--crop-n-layers", "1", "grid"),
+        ("grid", "--max-boxes", "150", "finder"),
+        ("grid", "--second-looks", "0", "finder"),
+        ("grid", "--finder", "mine.onnx", "finder"),
+    ],
+)
+def test_an_option_of_the_other_method_is_refused(
+    capsys: pytest.CaptureFixture[str], method: str, option: str, value: str, other: str
+) -> None:
+    assert run(["everything", "none.png", "--method", method, option, value]) == 2
+    printed = capsys.readouterr().err
+    assert f"{method} does not use {option}: leave it out, or add --method {other}" in printed
+
+
 def test_bad_images(tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "b.png").write_bytes(b"no")
     assert run(["everything", str(tmp_path / "b.png"), *command[2:], str(tmp_path)]) == 2

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from picosam2 import errors
+from picosam2._files import sha256_file
 
 
 def without_torch(monkeypatch):
@@ -77,10 +78,20 @@ def test_one_network_at_a_time(refused, tiny_onnx):
 def test_what_is_shipped(cli, monkeypatch, tmp_path, tiny_onnx):
     from picosam2.runtimes import weights
 
+    printed = cli("weights").out
+    for name in (*weights.shipped(), "finder"):
+        assert re.search(
+            rf"^{name} +onnx +{sha256_file(weights.shipped_files(name)['onnx'])} ",
+            printed,
+            re.MULTILINE,
+        )
     monkeypatch.setattr(weights, "shipped", lambda: [])
+    monkeypatch.setattr(weights, "shipped_files", lambda name: {})
     assert "no weights come with this build" in cli("weights").out
     monkeypatch.setattr(weights, "shipped", lambda: ["tiny"])
-    monkeypatch.setattr(weights, "shipped_files", lambda name: {"onnx": tiny_onnx})
+    monkeypatch.setattr(
+        weights, "shipped_files", lambda name: {"onnx": tiny_onnx} if name == "tiny" else {}
+    )
     printed = cli("weights").out
     assert printed.splitlines()[0].split() == ["name", "runtime", "sha256", "size"]
     assert re.search(r"tiny +onnx +[0-9a-f]{64} +0\.0\d MB", printed)

@@ -99,6 +99,7 @@ def everything(
         min_mask_region_area=min_mask_region_area,
         max_masks=max_masks,
     )
+    settings.refuse_unused()
     if any(image.is_dir() for image in images):
         from picosam2.tasks.bulk.prompts import PromptSource
 

@@ -29,6 +29,10 @@ METHODS: Final = get_args(Method)
 
 _PRED_IOU: Final[dict[str, float]] = {"finder": 0.4, "grid": 0.7}
 _BOX_NMS: Final[dict[str, float]] = {"finder": 0.65, "grid": 0.9}
+_OF_ONE_METHOD: Final[dict[Method, tuple[str, ...]]] = {
+    "finder": ("finder", "max_boxes", "second_looks"),
+    "grid": ("points_per_side", "crop_n_layers"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,22 @@ class Everything:
         for name in ("crop_n_layers", "min_mask_region_area", "second_looks"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, not {getattr(self, name)}")
+
+    def refuse_unused(self) -> None:
+        """Refuse settings that only the other method uses.
+
+        Raises:
+            ConfigError: one of them is not as it is by default.
+        """
+        usual = type(self)()
+        for method, names in _OF_ONE_METHOD.items():
+            for name in names:
+                if method != self.method and getattr(self, name) != getattr(usual, name):
+                    option = "--" + name.replace("_", "-")
+                    raise ConfigError(
+                        f"the method {self.method} does not use {option}: leave it out, or add "
+                        f"--method {method}"
+                    )
 
     @property
     def least_iou(self) -> float:
