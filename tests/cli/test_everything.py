@@ -88,6 +88,11 @@ def test_an_option_of_the_other_method_is_refused(
     assert run(["everything", "none.png", "--method", method, option, value]) == 2
     printed = capsys.readouterr().err
     assert f"{method} does not use {option}: leave it out, or add --method {other}" in printed
+    files = ["--images", "none", "--annotations", "none.json"]
+    assert run(["proposals", *files, "--method", method, option, value]) == 2
+    assert f"{method} does not use {option}" in capsys.readouterr().err
+    assert run(["proposals", *files, "--method", method, "--against", other, option, value]) == 2
+    assert "does not use" not in capsys.readouterr().err
 
 
 def test_bad_images(tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,12 +72,6 @@ def proposals(
     from picosam2.runtimes.finder import opened_finder
     from picosam2.tasks.everything import Everything
 
-    check_files(json)
-    check_sources((annotations, images))
-    predictor = Predictor(weights, runtime=runtime, threads=threads)
-    opened = opened_finder(finder, threads, runtime) if "finder" in (method, against) else None
-    read = read_annotations(dataset, annotations, images)
-    annotated = [image for image in read.images_to_measure() if image.instances][:limit]
     settings = Everything(
         method=method,
         finder=finder,
@@ -90,6 +84,14 @@ def proposals(
         stability_score_thresh=stability_score_thresh,
         max_masks=100,
     )
+    if against in (None, method):
+        settings.refuse_unused()
+    check_files(json)
+    check_sources((annotations, images))
+    predictor = Predictor(weights, runtime=runtime, threads=threads)
+    opened = opened_finder(finder, threads, runtime) if "finder" in (method, against) else None
+    read = read_annotations(dataset, annotations, images)
+    annotated = [image for image in read.images_to_measure() if image.instances][:limit]
     with progress("measuring everything mode", "images") as update:
         result = measure(
             predictor,
