@@ -84,6 +84,11 @@ def evaluate(
                 "--domains has its own images and protocols: leave --images, --annotations, "
                 "--first, --jitter and --pixel-baselines out"
             )
+        if protocol != "box" or dataset != "coco":
+            raise ConfigError(
+                "--domains measures sets in COCO's format by box, click and click-inside: leave "
+                "--protocol and --dataset out"
+            )
         check_files(json, plot)
         if not domains.is_dir():
             raise DataError(f"there is no folder {domains}: check the path")

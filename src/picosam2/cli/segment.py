@@ -87,6 +87,8 @@ def segment(
             or labelme labels. By default overlay, or what suits a file's ending.
         overwrite: Do again what is done, and replace files that this command did not write.
     """
+    if boxes_format is not None and boxes is None:
+        raise ConfigError("--boxes-format says how a file of boxes is written: add --boxes FILE")
     if prompts is not None or boxes is not None or any(image.is_dir() for image in images):
         from picosam2.tasks.bulk.prompts import prompt_source
         from picosam2.tasks.bulk.run import check_many
