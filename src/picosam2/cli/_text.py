@@ -48,5 +48,5 @@ def one_line(text: str) -> str:
 
 
 def size(count: int) -> str:
-    """A file's bytes as MB (of 1,000,000 bytes)."""
-    return f"{count / 1e6:,.2f} MB"
+    """A file's bytes as MB (of 1,000,000 bytes), or as kB where it is small."""
+    return f"{count / 1e6:,.2f} MB" if count >= 1e4 else f"{count / 1e3:,.1f} kB"
