@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers.box_finder import PatchFinder
+from helpers.box_finder import PatchFinder, cells_of
 from helpers.color import ColorRuntime, flat_scene
 from helpers.progress import Recorded
 
@@ -111,6 +112,23 @@ def test_a_second_look_that_is_worse_does_not_count() -> None:
 
     results = everything(IMAGE, Predictor(Forgetful()), SETTINGS, finder=PatchFinder())
     assert len(results) == len(results_of(IMAGE))
+
+
+def test_a_mask_of_the_whole_image_is_no_object() -> None:
+    class Everywhere(ColorRuntime):
+        def __call__(self, *inputs: Any, **named: Any) -> np.ndarray:
+            return np.full_like(super().__call__(*inputs, **named), 4.0)
+
+    def answers(runtime: ColorRuntime) -> list[Segmentation]:
+        return everything(IMAGE, Predictor(runtime), SETTINGS, finder=WholeFinder())
+
+    class WholeFinder(PatchFinder):
+        def __call__(self, views: np.ndarray) -> np.ndarray:
+            side = views.shape[1]
+            return np.stack([cells_of([(0, 0, side, side)], side) for _ in views])
+
+    assert answers(ColorRuntime()), "the finder's box leads to a mask where the network is choosy"
+    assert answers(Everywhere()) == []
 
 
 def test_large_images_are_answered_at_full_size() -> None:

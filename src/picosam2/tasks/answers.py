@@ -18,6 +18,7 @@ from picosam2.prompts import Box, Point, Prompt
 from picosam2.results import Segmentation
 
 _COMPARED = 1024  # long side of the image on which masks are compared, pixels
+_WHOLE = 0.95  # a mask of a larger share of the image is the image itself
 
 Image = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -51,6 +52,12 @@ def image_box(mask: Mask, window: Window, height: int, width: int) -> Box | None
     ends = window.to_image(np.array(bounds, float).reshape(2, 2), len(mask))
     (x0, y0), (x1, y1) = np.clip(ends, 0, (width, height)).tolist()
     return Box(x0, y0, x1, y1)
+
+
+def covers_image(mask: Mask, window: Window, height: int, width: int) -> bool:
+    """Whether a window's mask, as `inside` gives it, is nearly all of the image: no object in it."""
+    share = float(mask.mean()) * (window.width * window.height) / (width * height)
+    return share > _WHOLE
 
 
 def cut_off(mask: Mask, window: Window, height: int, width: int) -> bool:

@@ -16,7 +16,7 @@ from picosam2.models.views import decode, part_windows, thinned, whole_window
 from picosam2.predictor import BOX_CHANNEL, Predictor
 from picosam2.prompts import Box
 from picosam2.runtimes.finder import BoxFinder
-from picosam2.tasks.answers import Answer, Image, corners, image_box, inside
+from picosam2.tasks.answers import Answer, Image, corners, covers_image, image_box, inside
 
 if TYPE_CHECKING:
     from picosam2.tasks.everything import Everything
@@ -150,8 +150,9 @@ def _look(
                 < chosen.stability_score_thresh
             ):
                 continue
-            own = image_box(inside(logits, window, height, width), window, height, width)
-            if own is not None:
+            mask = inside(logits, window, height, width)
+            own = image_box(mask, window, height, width)
+            if own is not None and not covers_image(mask, window, height, width):
                 answer = Answer(place.box, window, logits.copy(), expected)
                 seen[number] = _Seen(answer, own)
         if progress:

@@ -27,6 +27,7 @@ export const SETTINGS = {
 const LEAST = 0.02; // boxes of a lower objectness are not worth a look
 const COMPARED_BOXES = 1000; // the best ones
 const SAME = 0.85; // a second look through a box of a higher IoU with the first would show the same
+const WHOLE = 0.95; // a mask of a larger share of the image is the image itself
 const COMPARED_SIDE = 1024; // long side of the image on which masks are compared, pixels
 const BATCH = 8; // boxes in a step
 const VIEW = 4; // a view takes about as long as so many boxes
@@ -125,6 +126,7 @@ export class Search {
       const stability = features(alone, height, width)[STABILITY]!;
       if (score < settings.predIouThresh || stability < settings.stabilityScoreThresh) return null;
       const own = imageBox(alone.logits, maps.side, window, height, width);
+      if (coversImage(alone.logits, maps.side, window, height, width)) return null;
       return own && { box: own, objectness, answer: { box, window, logits: alone.logits, side: maps.side, score } };
     });
   }
@@ -183,6 +185,15 @@ function imageBox(logits: Float32Array, side: number, window: Window, height: nu
   const [x0, y0] = toImage(window, bounds.x0, bounds.y0, side);
   const [x1, y1] = toImage(window, bounds.x1, bounds.y1, side);
   return { x0: Math.max(x0, 0), y0: Math.max(y0, 0), x1: Math.min(x1, width), y1: Math.min(y1, height) };
+}
+
+/** Whether a window's mask is nearly all of the image: no object in it. */
+function coversImage(logits: Float32Array, side: number, window: Window, height: number, width: number): boolean {
+  const part = inside(window, height, width, side);
+  let cells = 0;
+  for (let y = part.y0; y < part.y1; y++) for (let x = part.x0; x < part.x1; x++) if (logits[y * side + x]! > 0) cells++;
+  const share = (cells / side ** 2) * (((window.x1 - window.x0) * (window.y1 - window.y0)) / (width * height));
+  return share > WHOLE;
 }
 
 /** An answer's mask on the image made smaller by `shrink`; null if it is empty. */

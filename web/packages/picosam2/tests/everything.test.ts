@@ -8,7 +8,7 @@ import type { BoxFinder } from "../src/finder.ts";
 import type { RgbaImage, Window } from "../src/geometry.ts";
 import { fillPolygons, iou, type Polygon, type Rle, rleDecode } from "../src/masks.ts";
 import { createSegmenter } from "../src/node.ts";
-import { Predictor } from "../src/predictor.ts";
+import { Predictor, type Runtime } from "../src/predictor.ts";
 import type { FoundObject } from "../src/protocol.ts";
 import { Pyramid } from "../src/pyramid.ts";
 import { cellCount, decode, OUTPUTS, partWindows, thinned, wholeWindow } from "../src/views.ts";
@@ -157,6 +157,20 @@ describe("everything", () => {
       expect(best!.region.logits.reduce((on, logit) => on + (logit > 0 ? 1 : 0), 0)).toBe(area);
     }
     expect(objects.length).toBeGreaterThan(1);
+  });
+
+  it("leaves out a mask of the whole image", async () => {
+    const everywhere: Runtime = {
+      ...arithmetic,
+      run: async (...inputs) => (await arithmetic.run(...inputs)).map(() => 4),
+    };
+    const found = async (runtime: Runtime) => {
+      const made = new Search(new Predictor(runtime, discs()), finder, { ...SETTINGS, predIouThresh: 0.1 });
+      while (made.share < 1) await made.step();
+      return made.objects().map(({ area }) => area / (WIDTH * HEIGHT));
+    };
+    expect((await found(arithmetic)).length).toBeGreaterThan(1);
+    expect((await found(everywhere)).filter((share) => share > 0.95)).toEqual([]);
   });
 
   it("finds nothing in an image of one color, and in one of a pixel", async () => {
