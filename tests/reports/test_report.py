@@ -267,3 +267,22 @@ def test_everything_mode_names_the_weights_that_it_was_measured_with(
         result = {**proposals, "weights_sha256": sha}
         text = to_markdown(report.blocks(collect.collect([*results, result])))
         assert f"| {name} | everything by grid | 4 | 2.0 | 10.0 | 28.5 | 10.0 | - | 50.0 |" in text
+
+
+def test_both_methods_of_everything_mode_share_what_they_are_compared_with(
+    results: list[dict[str, Any]],
+) -> None:
+    scores = {
+        "ar@1": 0.02, "ar@10": 0.1, "ar@100": 0.2, "masks_per_photo": 90, "seconds_per_photo": 9,
+        "by_size": {"small": 0.1, "medium": None, "large": 0.5},
+    }  # fmt: skip
+    measured = [
+        {
+            "kind": "proposals", "n": 4, "weights_sha256": "0" * 64,
+            "settings": {"method": method}, "methods": {"everything": scores, "boxes": scores},
+        }
+        for method in ("finder", "grid")
+    ]  # fmt: skip
+    text = to_markdown(report.blocks(collect.collect([*results, *measured])))
+    for row, count in (("everything by finder", 1), ("everything by grid", 1), ("boxes", 1)):
+        assert text.count(f"| {row} |") == count, row

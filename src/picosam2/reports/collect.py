@@ -54,11 +54,7 @@ def collect(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 for each in ours
                 if each["kind"] == "clicks"
             ],
-            "proposals": [
-                {key: value for key, value in each.items() if key != "problems"}
-                for each in results
-                if each["kind"] == "proposals"
-            ],
+            "proposals": _proposals([each for each in results if each["kind"] == "proposals"]),
             "domains": [
                 _domains(each, known["peers"]) for each in results if each["kind"] == "domains"
             ],
@@ -68,6 +64,22 @@ def collect(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"a result file lacks {error}: measure again with this version") from error
+
+
+def _proposals(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Results of `proposals`; what they are compared with stands once for the same weights."""
+    known: set[tuple[Any, ...]] = set()
+    listed = []
+    for result in results:
+        methods = {}
+        for method, scores in result["methods"].items():
+            named = (result["weights_sha256"], result["n"], method)
+            if method == "everything" or named not in known:
+                methods[method] = scores
+            known.add(named)
+        kept = {key: value for key, value in result.items() if key != "problems"}
+        listed.append({**kept, "methods": methods})
+    return listed
 
 
 def _domains(result: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
