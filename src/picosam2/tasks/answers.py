@@ -55,7 +55,7 @@ def image_box(mask: Mask, window: Window, height: int, width: int) -> Box | None
 
 
 def covers_image(mask: Mask, window: Window, height: int, width: int) -> bool:
-    """Whether a window's mask, as `inside` gives it, is nearly all of the image: no object in it."""
+    """Whether a window's mask, as `inside` gives it, is nearly all of the image."""
     share = float(mask.mean()) * (window.width * window.height) / (width * height)
     return share > _WHOLE
 
