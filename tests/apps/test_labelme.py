@@ -207,5 +207,5 @@ def test_without_labelme(monkeypatch, tiny_onnx: Path):
     from picosam2.apps.labelme import add_to_labelme
 
     monkeypatch.setitem(sys.modules, "labelme", None)
-    with pytest.raises(MissingExtraError, match=r"picosam2\[labelme\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[labelme\]"):
         add_to_labelme(tiny_onnx)

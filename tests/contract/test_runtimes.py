@@ -545,7 +545,7 @@ def test_a_runtime_that_is_not_installed(
     for module in [m for m in sys.modules if m.split(".")[0] == PACKAGES[name]]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, PACKAGES[name], None)
-    with pytest.raises(MissingExtraError, match=rf"pip install 'picosam2\[{name}\]'"):
+    with pytest.raises(MissingExtraError, match=rf"pip install '\.\[{name}\]'"):
         load_runtime(folder / OPEN[name][1], name)
 
 

@@ -102,7 +102,7 @@ def test_without_the_converter(
     monkeypatch.setitem(sys.modules, package, None)
     for module in [m for m in sys.modules if m.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, module)
-    with pytest.raises(MissingExtraError, match=r"pip install 'picosam2\[(export-)?" + name):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[(export-)?" + name):
         convert(model, tmp_path / "x")
     assert not list(tmp_path.iterdir())
 

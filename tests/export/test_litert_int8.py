@@ -83,7 +83,7 @@ def test_without_the_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "litert_torch", None)
     model = load_weights(golden("one channel", ".safetensors"))
-    with pytest.raises(MissingExtraError, match=r"picosam2\[export-litert\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[export-litert\]"):
         export_litert_int8(model, tmp_path / "x.tflite", config=LiteRtInt8Config(samples=2))
     assert not list(tmp_path.iterdir())
 

@@ -233,7 +233,7 @@ def test_supervision_of_nothing() -> None:
 
 def test_supervision_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "supervision", None)
-    with pytest.raises(MissingExtraError, match=r"picosam2\[supervision\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[supervision\]"):
         formats.detections([])
 
 
