@@ -155,6 +155,6 @@ def test_programs_beside_the_package_keep_others_from_reporting(
 ) -> None:
     """The variable is set, unless the user has set it, before the package is imported."""
     text = (Path(__file__).parents[2] / "integrations" / program).read_text()
-    before, _, after = text.partition(f" import {package}")
+    before, *after = re.split(rf"(?m)^ *import {package}\b", text, maxsplit=1)
     assert f'os.environ.setdefault("{variable}", ' in before
     assert after
