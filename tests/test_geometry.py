@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import tracemalloc
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.scripts import load_script
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -23,16 +23,7 @@ from picosam2.prompts import Box, Point
 GOLDEN = Path(__file__).with_name("golden")
 
 
-def _maker() -> Any:
-    spec = importlib.util.spec_from_file_location("make_geometry", GOLDEN / "make_geometry.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-maker = _maker()
+maker = load_script(GOLDEN / "make_geometry.py")
 FILE = json.loads((GOLDEN / "geometry.json").read_text())
 NOW = json.loads(maker.text())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import os
 import shutil
@@ -11,9 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from helpers.scripts import load_script
 
 from picosam2.apps.demo import HEADERS, HOST, DemoServer, Site, find_site
 from picosam2.errors import ConfigError, WeightsError
@@ -214,7 +213,7 @@ def test_the_command_opens_the_browser_and_stops(
 @pytest.mark.skipif(not WEB.is_dir(), reason="the page's source is not beside the package")
 @pytest.mark.parametrize("name", ["make_predictor.py", "make_guidance.py", "make_everything.py"])
 def test_the_pages_reference_answers_are_the_packages(name: str) -> None:
-    golden = _module(WEB / "tests" / "golden" / name)
+    golden = load_script(WEB / "tests" / "golden" / name)
     assert golden.PATH.read_text() == golden.text(), f"run {golden.__file__}"
 
 
@@ -225,12 +224,3 @@ def test_page_and_server_have_one_policy() -> None:
     directives.remove("frame-ancestors 'none'")  # has no effect in a page, only in a header
     for directive in directives:
         assert f'"{directive}"' in source
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from helpers.scripts import load_script
 
 from picosam2.runtimes.weights import shipped
 
@@ -62,12 +63,7 @@ def cli_pages() -> ModuleType:
     place = DOCS / "_ext" / "cli_pages.py"
     if not place.is_file():
         pytest.skip("the documentation is not here")
-    spec = importlib.util.spec_from_file_location("cli_pages", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(place)
 
 
 def test_every_command_has_a_page(cli_pages: ModuleType, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import types
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.scripts import load_script
 
 from picosam2 import Box, Point, Predictor, Prompt
 from picosam2.io.sample_image import sample_bytes
@@ -22,12 +22,7 @@ BOX = [[310.0, 303.0], [396.0, 394.0]]
 
 @pytest.fixture(scope="module")
 def function() -> Any:
-    spec = importlib.util.spec_from_file_location("cvat_main", FOLDER / "main.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FOLDER / "main.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.scripts import load_script
 
 from picosam2 import Point, Prompt, overlay, sample
 from picosam2.io.sample_image import sample_bytes
@@ -22,12 +22,7 @@ def app() -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gradio's own
         pytest.importorskip("gradio")
-    spec = importlib.util.spec_from_file_location("gradio_app", APP)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(APP)
 
 
 def select(x: int, y: int) -> Any:

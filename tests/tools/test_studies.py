@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from helpers.scripts import load_script
 
 pytest.importorskip("torch")
 
@@ -23,12 +23,7 @@ STUDIES = sorted(FOLDER.glob("*.toml"))
 
 @pytest.fixture(scope="module")
 def run() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("studies_run", FOLDER / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FOLDER / "run.py")
 
 
 def recipes(run: ModuleType, path: Path) -> dict[str, Recipe]:
@@ -117,11 +112,7 @@ def test_averaging_weights_of_which_one_takes_guidance(tmp_path: Path, monkeypat
     torch.nn.init.ones_(guided.guidance[-1].weight)
     save_weights(tmp_path / "a.safetensors", plain, {})
     save_weights(tmp_path / "b.safetensors", guided, {"step": 3})
-    spec = importlib.util.spec_from_file_location("average", FOLDER / "average.py")
-    assert spec is not None
-    assert spec.loader is not None
-    average = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(average)
+    average = load_script(FOLDER / "average.py")
     words = ["average", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
     monkeypatch.setattr(sys, "argv", [*words, "--shares", "0.25", "0.75", "--out", str(tmp_path)])
     average.main()
@@ -132,11 +123,7 @@ def test_averaging_weights_of_which_one_takes_guidance(tmp_path: Path, monkeypat
 
 
 def test_a_set_without_objects_at_the_border_has_dashes_there() -> None:
-    spec = importlib.util.spec_from_file_location("windows", FOLDER / "published_windows.py")
-    assert spec is not None
-    assert spec.loader is not None
-    windows = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(windows)
+    windows = load_script(FOLDER / "published_windows.py")
     inside, border = (False, 0.5, 0.6), (True, 0.2, 0.4)
     assert windows.cells([inside]) == ["0 of 1", "50.0", "50.0", "-", "60.0", "60.0", "-"]
     assert windows.cells([inside, border]) == [
