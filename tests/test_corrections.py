@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.fakes import FakeRuntime, disc, fixed_scores, reddish
 
-from picosam2 import geometry, masks
+from picosam2 import geometry, guidance, masks
 from picosam2.errors import PromptError
 from picosam2.geometry import CLICK_HALVES, Window
 from picosam2.guidance import DISK_RADIUS, MaskSoFar
@@ -63,12 +63,15 @@ def test_every_further_click_is_one_window_from_the_answer_before() -> None:
     (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(*clicks)])
     first = Predictor(guided())(pixels(A), points=[ON_A[:2]])[0]
     assert [len(crops) for crops in runtime.calls] == [COUNT, 1, 1, 1]
-    first_planes, second_planes = runtime.planes
+    second_pass, first_planes, second_planes = runtime.planes
+    assert second_pass[0].any()
+    assert second_pass[1].any()  # the first click
+    assert not second_pass[2].any()
     assert first_planes[0].any()
     assert not first_planes[2].any()
     disk = second_planes[2].sum()  # of the one negative click
     assert disk > 0
-    for planes in runtime.planes:  # of two positive ones
+    for planes in (first_planes, second_planes):  # of two positive ones
         assert planes[1].sum() == pytest.approx(2 * disk, rel=0.3)
     assert segmentation.mask[60, 200]
     assert not segmentation.mask[120, 90]
@@ -103,13 +106,57 @@ def test_a_box_is_answered_first_and_its_clicks_correct() -> None:
     assert masks.iou(segmentation.mask, A) > 0.9
 
 
-def test_one_prompt_alone_is_what_it_is_without_guidance() -> None:
+def test_a_box_alone_is_what_it_is_without_guidance() -> None:
     plain, runtime = Predictor(FakeRuntime(reddish)), guided()
-    for request in (prompt(ON_A), prompt(box=(71, 91, 131, 151))):
-        (first,), (other,) = (p(pixels(A), prompts=[request]) for p in (plain, Predictor(runtime)))
-        np.testing.assert_array_equal(first.logits, other.logits)
-        assert first.score == other.score
+    request = prompt(box=(71, 91, 131, 151))
+    (first,), (other,) = (p(pixels(A), prompts=[request]) for p in (plain, Predictor(runtime)))
+    np.testing.assert_array_equal(first.logits, other.logits)
+    assert first.score == other.score
     assert not runtime.planes
+
+
+def test_the_second_pass_of_a_click_knows_the_first_mask_and_the_click() -> None:
+    scores = np.linspace(0.2, 0.7, COUNT)
+    runtime = guided(scorers={"click": fixed_scores(*scores)})
+    (segmentation,) = Predictor(runtime)(pixels(A), points=[ON_A[:2]])
+    assert [len(crops) for crops in runtime.calls] == [COUNT, 1]
+    (planes,) = runtime.planes
+    first = Predictor(FakeRuntime(reddish, scorers={"click": fixed_scores(*scores)}))
+    (candidates,) = first.clicks(pixels(A), points_of(ON_A), refine=0)
+    window = geometry.box_window(candidates[0].box)
+    assert segmentation.window == window
+    seen = MaskSoFar.of_region(candidates[0].region, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(
+        planes, guidance.planes(window, planes.shape[1], seen, points_of(ON_A))
+    )
+    assert segmentation.score == pytest.approx(0.7, abs=1e-3)  # of the first pass
+
+
+def test_a_large_image_tells_the_second_pass_the_same_on_coarser_cells() -> None:
+    height, width = 1500, 2700
+    image = np.zeros((height, width, 3), np.uint8)
+    image[disc(height, width, 1700.5, 900.5, 240), 0] = 255
+    runtime = guided()
+    (segmentation,) = Predictor(runtime)(image, points=[(1700.5, 900.5)])
+    (planes,) = runtime.planes
+    first = Predictor(FakeRuntime(reddish)).clicks(image, points_of((1700.5, 900.5, 1)), refine=0)
+    fine = MaskSoFar.of_region(first[0][0].region, height, width)
+    coarse = first[0][0].mask_so_far(height, width)
+    assert (fine.step, coarse.step) == (1, 3)
+    expected = guidance.planes(segmentation.window, 96, fine, points_of((1700.5, 900.5, 1)))
+    assert np.abs(planes - expected).mean() < 0.005
+    assert coarse.box is not None
+    assert fine.box is not None
+    for name in ("x0", "y0", "x1", "y1"):
+        assert abs(getattr(coarse.box, name) - getattr(fine.box, name)) <= 3
+
+
+def test_a_click_alone_is_obeyed() -> None:
+    empty = guided(correct=flat(-8.0))
+    (segmentation,) = Predictor(empty)(pixels(A), points=[ON_A[:2]])
+    x, y, _ = ON_A
+    assert segmentation.mask[int(y), int(x)]
+    assert segmentation.score > 0
 
 
 def test_corrected_prompts_among_others_are_what_they_are_alone() -> None:
@@ -177,7 +224,7 @@ def test_a_hundred_clicks() -> None:
     clicks = [(p % WIDTH + 0.5, p // WIDTH + 0.5, int(i % 2 == 0)) for i, p in enumerate(places)]
     runtime = guided()
     (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(*clicks)])
-    assert len(runtime.planes) == 99
+    assert len(runtime.planes) == 100  # the second pass of the first click, and the others
     x, y, label = clicks[-1]
     assert segmentation.mask[int(y), int(x)] == bool(label)
 
@@ -187,7 +234,8 @@ def test_three_masks_are_each_corrected() -> None:
     runtime = guided(scorers={"click": fixed_scores(*scores), "box": fixed_scores(0.4)})
     request = prompt(ON_A, OFF)
     segmentations = Predictor(runtime)(pixels(A), prompts=[request], multimask=True)
-    assert len(segmentations) == len(runtime.planes) == MULTIMASKS
+    assert len(segmentations) == MULTIMASKS
+    assert len(runtime.planes) == 1 + MULTIMASKS  # the best one's second pass, and the corrections
     (single,) = Predictor(runtime)(pixels(A), prompts=[request])
     np.testing.assert_array_equal(segmentations[0].mask, single.mask)
     assert not any(each.mask[120, 110] for each in segmentations)

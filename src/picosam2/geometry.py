@@ -86,6 +86,10 @@ class Window:
         half_h = self.height * (factor_x if factor_y is None else factor_y) / 2
         return Window(x - half_w, y - half_h, x + half_w, y + half_h)
 
+    def in_cells(self, step: int) -> Window:
+        """The window in cells of `step` x `step` pixels."""
+        return Window(self.x0 / step, self.y0 / step, self.x1 / step, self.y1 / step)
+
     def at_least(self, side: float) -> Window:
         """The window, widened about its center where a side is shorter than `side` pixels."""
         if self.width >= side and self.height >= side:

@@ -55,11 +55,13 @@ class MaskSoFar:
     """
 
     shape: tuple[int, int]
-    """(H, W) of the image."""
+    """(H, W) of the image, in cells."""
     x: int
     y: int
     values: Plane
     """(h, w) uint8, 255 times the probability, from column `x` and row `y` of the image on."""
+    step: int = 1
+    """Pixels of the image along a cell's side: more than one where a crop shows no more."""
 
     @classmethod
     def of_region(cls, region: Region, height: int, width: int) -> MaskSoFar:
@@ -76,11 +78,14 @@ class MaskSoFar:
 
     @property
     def box(self) -> Box | None:
-        """The tight box around the mask, in pixels of the image; None if it is empty."""
-        return Region(self.x, self.y, self.values > 127).box
+        """The box around the mask, in pixels of the image, tight to a cell; None if it is empty."""
+        box = Region(self.x, self.y, self.values > 127).box
+        if box is None or self.step == 1:
+            return box
+        return Box(*(edge * self.step for edge in (box.x0, box.y0, box.x1, box.y1)))
 
     def __getitem__(self, part: tuple[slice, slice]) -> Plane:
-        """The plane (h, w) of some rows and columns of the image, each from a start to a stop."""
+        """The plane (h, w) of some rows and columns of cells, each from a start to a stop."""
         rows, columns = part
         top, left = rows.start or 0, columns.start or 0
         cut = np.zeros((rows.stop - top, columns.stop - left), np.uint8)
@@ -110,7 +115,8 @@ def planes(
     """
     drawn = np.zeros((PLANES, size, size), np.float32)
     if mask is not None:
-        drawn[0] = geometry.crop_plane(mask, window, size)
+        cells = window.in_cells(mask.step) if isinstance(mask, MaskSoFar) else window
+        drawn[0] = geometry.crop_plane(mask, cells, size)
     centers = np.arange(size) + 0.5
     radius = DISK_RADIUS * size
     for point in points:

@@ -27,7 +27,7 @@ from picosam2.guidance import MaskSoFar
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import Region, bbox, stability
 from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_array, as_prompts, given_prompts
-from picosam2.refine import Correction, correct, obeyed
+from picosam2.refine import Correction, Known, correct, obeyed
 from picosam2.results import Segmentation
 from picosam2.runtimes.protocol import FlipAverage, Runtime
 from picosam2.runtimes.weights import load_runtime
@@ -42,6 +42,10 @@ MULTIMASKS = 3
 # Prompts whose windows share a batch, at most, and the pixels of the images that they stand for
 # together: what they find is pasted at full size.
 _TOGETHER, _MAX_PIXELS_TOGETHER = 10, 4_000_000
+
+# Cells along an image's long side, at most, on which a second pass is told the first mask: a crop
+# shows fewer.
+_CELLS = 1280
 
 # What a positive point that a candidate misses takes off its score, and a negative one that it
 # covers. Where agreeing with all points came before any score, fragments won: docs/click.md.
@@ -96,6 +100,12 @@ class Candidate:
         """The mask on the whole image, (height, width) bool."""
         return self.region.on_image(height, width)
 
+    def mask_so_far(self, height: int, width: int) -> MaskSoFar:
+        """What the next window is told of the mask."""
+        if isinstance(self.make, _Paste):
+            return self.make.mask_so_far
+        return MaskSoFar.of_region(self.region, height, width)
+
 
 @dataclass(frozen=True, eq=False)
 class _Paste:
@@ -113,6 +123,14 @@ class _Paste:
     def part(self, columns: slice) -> Region:
         """The logits on some columns of the image."""
         return geometry.paste_region(self.logits, self.window, self.height, self.width, columns)
+
+    @property
+    def mask_so_far(self) -> MaskSoFar:
+        """The probabilities, on cells of several pixels if the image is large."""
+        step = math.ceil(max(self.height, self.width) / _CELLS)
+        height, width = math.ceil(self.height / step), math.ceil(self.width / step)
+        region = geometry.paste_region(self.logits, self.window.in_cells(step), height, width)
+        return replace(MaskSoFar.of_region(region, height, width), step=step)
 
     @property
     def box(self) -> Box | None:
@@ -419,12 +437,7 @@ class Predictor:
             correction = self.correct(image, mask, known, box=box)
             mask = MaskSoFar.of_region(correction.region, height, width)
         (score,) = self.box_scores(correction.logits[None], [correction.window], height, width)
-        return Candidate(
-            correction.window,
-            correction.region,
-            float(score) if correction.region.mask.any() else 0.0,
-            partial(_obeyed, correction.logits, correction.window, height, width, tuple(known)),
-        )
+        return _of_correction(correction, Known(None, known), float(score), height, width)
 
     def boxes(self, image: ImageOrPyramid, boxes: Sequence[Box]) -> list[Candidate]:
         """One candidate for each box, from its window, in one batch."""
@@ -480,7 +493,9 @@ class Predictor:
             for ladder, order in zip(ladders, orders, strict=True)
         ]
         heads = [candidates if refine < 0 else candidates[:refine] for candidates in answers]
-        refined = iter(self.second_pass(image, [c for head in heads for c in head]))
+        chosen = [c for head in heads for c in head]
+        clicked = [point for point, head in zip(points, heads, strict=True) for _ in head]
+        refined = iter(self.second_pass(image, chosen, clicked))
         for number, (candidates, head) in enumerate(zip(answers, heads, strict=True)):
             candidates[: len(head)] = [next(refined) for _ in head]
             if every or candidates[0].score:
@@ -546,13 +561,37 @@ class Predictor:
         measured = features(logits, windows, height, width)
         return rule_scores(measured) if self._click_scorer is None else self._click_scorer(measured)
 
-    def second_pass(self, image: ImageOrPyramid, chosen: Sequence[Candidate]) -> list[Candidate]:
-        """Each candidate again, through the box window of its mask, averaged with the first."""
+    def second_pass(
+        self, image: ImageOrPyramid, chosen: Sequence[Candidate], points: Sequence[Point]
+    ) -> list[Candidate]:
+        """Each click's candidate again, through the box window of its mask.
+
+        Weights with guidance are told the first mask and the click. Without it, the logits of both
+        passes are averaged where the two windows overlap.
+        """
+        if self.runtime.info.guidance:
+            return self._guided_pass(image, chosen, points)
         boxes = [None if self._native else c.box for c in chosen]
         again = iter(self.boxes(image, [box for box in boxes if box is not None]))
         return [
             c if box is None else _blend(c, next(again))
             for c, box in zip(chosen, boxes, strict=True)
+        ]
+
+    def _guided_pass(
+        self, image: ImageOrPyramid, chosen: Sequence[Candidate], points: Sequence[Point]
+    ) -> list[Candidate]:
+        """`second_pass` by weights with guidance; the first pass's score, which knows the scale."""
+        height, width = pixels_of(image).shape[:2]
+        known = [
+            Known(c.mask_so_far(height, width), [point], c.box)
+            for c, point in zip(chosen, points, strict=True)
+            if c.box is not None
+        ]
+        answers = zip(self._correct(image, known), known, strict=True)
+        return [
+            c if c.box is None else _of_correction(*next(answers), c.score, height, width)
+            for c in chosen
         ]
 
     def correct(
@@ -569,8 +608,11 @@ class Predictor:
             WeightsError: the weights take no guidance.
             PromptError: there is no mask, box or positive click to lay a window around.
         """
+        return self._correct(image, [Known(mask, points, box)])[0]
+
+    def _correct(self, image: ImageOrPyramid, known: Sequence[Known]) -> list[Correction]:
         return correct(
-            self.runtime, image, mask, points, box=box,
+            self.runtime, image, known,
             growth=self._rules.box_growth, max_aspect=self._rules.box_max_aspect,
         )  # fmt: skip
 
@@ -682,6 +724,18 @@ def _mean(first: Candidate, second: Candidate) -> Region:
     logits[here] += a.logits[y0 - a.y : y1 - a.y, x0 - a.x : x1 - a.x]
     logits[here] /= 2
     return Region(b.x, b.y, logits)
+
+
+def _of_correction(
+    correction: Correction, known: Known, score: float, height: int, width: int
+) -> Candidate:
+    """The candidate of a correction; its score is 0 if its mask is empty."""
+    return Candidate(
+        correction.window,
+        correction.region,
+        score if correction.region.mask.any() else 0.0,
+        partial(_obeyed, correction.logits, correction.window, height, width, tuple(known.points)),
+    )
 
 
 def _obeyed(

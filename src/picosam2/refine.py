@@ -39,41 +39,65 @@ class Correction:
     """The same on the image's pixels, with all clicks obeyed."""
 
 
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of an object before a window answers."""
+
+    mask: npt.NDArray[np.uint8] | MaskSoFar | None
+    """The mask so far; None if there is none. An array is (H, W) uint8: 255 times the
+    probability."""
+    points: Sequence[Point]
+    """All clicks so far, in the order they were given."""
+    box: Box | None = None
+    """The box that the object was given with, if it was."""
+
+
 def correct(
     runtime: Runtime,
     image: ImageOrPyramid,
-    mask: npt.NDArray[np.uint8] | MaskSoFar | None,
-    points: Sequence[Point],
+    known: Sequence[Known],
     *,
-    box: Box | None = None,
     growth: float = geometry.BOX_GROWTH,
     max_aspect: float = math.inf,
-) -> Correction:
-    """The next mask of an object, by one window of a network that takes guidance.
+) -> list[Correction]:
+    """The next masks of some objects, each by one window of a network that takes guidance.
+
+    The windows share one batch.
 
     Args:
         runtime: weights with `info.guidance`.
         image: (H, W, 3) RGB uint8, or its pyramid.
-        mask: the mask so far; None if there is none. An array is (H, W) uint8: 255 times the
-            probability.
-        points: all clicks so far, in the order they were given.
-        box: the box that the object was given with, if it was.
+        known: what is known of each object.
         growth, max_aspect: the weights' own rules for the window of a box.
 
     Raises:
-        PromptError: there is no mask, box or positive click to lay a window around.
+        PromptError: of an object there is no mask, box or positive click to lay a window around.
     """
+    if not known:
+        return []
     height, width = pixels_of(image).shape[:2]
-    around = guidance.following_box(_extent(mask, box), points, height, width)
-    if around is None:
-        raise PromptError("a correction needs a mask, a box or a click on the object")
-    window = geometry.box_window(around, growth=growth, max_aspect=max_aspect)
     size = runtime.info.input_size
-    crop = geometry.crop(image, window, size)
-    planes = guidance.planes(window, size, mask, points)
-    logits = runtime(crop[None], planes[None])[0, BOX_CHANNEL]
-    region = geometry.paste_region(logits, window, height, width)
-    return Correction(window, logits, obeyed(region, window, points))
+    windows = []
+    for each in known:
+        extent = _extent(each.mask, each.box)
+        around = guidance.following_box(extent, each.points, height, width)
+        if around is None:
+            raise PromptError("a correction needs a mask, a box or a click on the object")
+        windows.append(geometry.box_window(around, growth=growth, max_aspect=max_aspect))
+    crops = np.stack([geometry.crop(image, window, size) for window in windows])
+    planes = [
+        guidance.planes(window, size, each.mask, each.points)
+        for window, each in zip(windows, known, strict=True)
+    ]
+    answers = runtime(crops, np.stack(planes))[:, BOX_CHANNEL]
+    return [
+        Correction(
+            window,
+            logits,
+            obeyed(geometry.paste_region(logits, window, height, width), window, each.points),
+        )
+        for window, logits, each in zip(windows, answers, known, strict=True)
+    ]
 
 
 def obeyed(region: Region, window: Window, points: Sequence[Point]) -> Region:

@@ -184,7 +184,7 @@ def _click_example(
         Candidate(window, geometry.paste_region(logits_kss, window, height, width), 0.0)
         for window, logits_kss in zip(windows, logits, strict=True)
     ]
-    final = predictor.second_pass(image, first)
+    final = predictor.second_pass(image, first, [point] * len(first))
     return features(logits, windows, height, width), [c.region.iou(truth) for c in final]
 
 

@@ -58,6 +58,9 @@ class GuidedConfig:
     again: float = 0.3
     """Share of the sessions after a click whose first guided pass has no second click: the window
     follows the mask and the plane holds the first click."""
+    wider: float = 1.0
+    """The window of such a pass is up to this many times as large, so that it can find that the
+    object is larger than the mask."""
     forget: float = 0.08
     """Share of the guided passes that are shown the clicks without the mask so far."""
     centre: float = 0.35
@@ -85,8 +88,10 @@ class GuidedConfig:
         for name in ("exact", "again", "forget", "centre"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be from 0 to 1")
-        if not (0 <= self.jitter < 0.5 and 1 <= self.growth <= 2):
-            raise ConfigError("`jitter` must be below 0.5, `growth` from 1 to 2")
+        if not (0 <= self.jitter < 0.5 and 1 <= self.growth <= 2 and 1 <= self.wider <= 4):
+            raise ConfigError(
+                "`jitter` must be below 0.5, `growth` from 1 to 2, and `wider` from 1 to 4"
+            )
         if min(self.teacher, self.near, self.obey, self.rate) < 0:
             raise ConfigError("`teacher`, `near`, `obey` and `rate` must not be negative")
 
@@ -333,8 +338,11 @@ class Sessions:
         """Set up the next pass from the last answer; False if there is nothing left to correct."""
         height, width = session.truth.shape
         assert session.binary_mask is not None
+        wider = 1.0
         if session.again:
             session.again = False
+            if session.kind == CLICK and self._config.wider > 1:
+                wider = math.exp(rng.uniform(0, math.log(self._config.wider)))
             session.newest = session.points[-1] if session.points else None
         else:
             place = _error(session.truth, session.binary_mask, rng)
@@ -349,7 +357,7 @@ class Sessions:
             return False
         session.kind, session.guided, session.taught, session.value = BOX, True, False, 1.0
         session.show_mask = bool(rng.random() >= self._config.forget) or not session.points
-        grown = self._config.growth * rng.uniform(0.97, 1.08)
+        grown = self._config.growth * wider * rng.uniform(0.97, 1.08)
         session.window = geometry.box_window(box, growth=max(grown, 1.0))
         return True
 

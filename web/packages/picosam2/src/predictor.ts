@@ -1,9 +1,10 @@
 /**
- * A image and prompts in, logits out: the twin of `picosam2/predictor.py`.
+ * An image and prompts in, logits out: the twin of `picosam2/predictor.py`.
  *
  * A box goes through one window. A click goes through several windows of rising size in one batch;
  * a scorer that sees all of them chooses the scale, and the chosen mask's own box gives a second,
- * sharper pass. Several points are honoured by arithmetic on candidates.
+ * sharper pass. Every further click corrects the mask so far, with weights that take guidance; without
+ * it several points are honoured by arithmetic on candidates.
  */
 
 import {
@@ -229,7 +230,7 @@ export class Predictor {
           ? [choice, ...ranked.filter((i) => i !== choice)]
           : ranked;
       const found = order.map((i) => candidates.get(i)!);
-      found[0] = await this.secondPass(found[0]!);
+      found[0] = await this.secondPass(found[0]!, point);
       if (!single || choice === null) {
         // Where the best one has turned out empty, one of the other windows may hold something.
         if (found.length === 1 && found[0].score === 0 && !every) return this.candidates(prompt, null, null, true);
@@ -428,14 +429,25 @@ export class Predictor {
     return clickWindows(point.x, point.y, height, width, facts.clickHalves);
   }
 
-  /** A candidate again, through the box window of its mask, averaged with the first pass. */
-  async secondPass(first: Candidate): Promise<Candidate> {
+  /**
+   * A click's candidate again, through the box window of its mask. Weights with guidance are told the first
+   * mask and the click; without it, the answer is averaged with the first pass.
+   */
+  async secondPass(first: Candidate, point: Point): Promise<Candidate> {
     const kept = this.refined.get(first);
     if (kept) return kept;
-    const bounds = this.runtime.facts.native ? null : first.bounds;
-    const result = bounds ? blend(first, await this.box(bounds), this.image) : first;
+    const result = await this.again(first, point);
     this.refined.set(first, result);
     return result;
+  }
+
+  private async again(first: Candidate, point: Point): Promise<Candidate> {
+    const { guidance, native } = this.runtime.facts;
+    const { bounds } = first;
+    if (!bounds || native) return first;
+    if (!guidance) return blend(first, await this.box(bounds), this.image);
+    // The first pass's score knows the scale.
+    return scored((await this.correct(first, [point], null)).rescored(first.score));
   }
 
   private candidate(maps: Maps, index: number, score: number, step = 1): Candidate {

@@ -130,7 +130,7 @@ describe("weights that take guidance", () => {
     const calls: number[][] = [];
     const predictor = new Predictor(guidedArithmetic(calls), discs());
     await predictor.candidates({ points: [first], box: null });
-    expect(calls.map(({ length }) => length)).toEqual([1, 1]); // no guidance for a single click
+    expect(calls.map(({ length }) => length)).toEqual([1, 4]); // only the second pass has guidance
     await predictor.candidates({ points: [first, second], box: null });
     await predictor.candidates({ points: [first, second, off], box: null });
     expect(calls.length).toBe(4);
