@@ -76,7 +76,6 @@ def test_a_finder_that_is_not_there(
     ("method", "option", "value", "other"),
     [
         ("finder", "--points-per-side", "8", "grid"),
-        ("finder", "--crop-n-layers", "1", "grid"),
         ("grid", "--max-boxes", "150", "finder"),
         ("grid", "--second-looks", "0", "finder"),
         ("grid", "--finder", "mine.onnx", "finder"),

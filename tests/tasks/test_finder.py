@@ -51,6 +51,25 @@ def test_an_object_too_small_for_the_whole_view_is_seen_in_a_part() -> None:
     assert boxes[0] == pytest.approx((91, 91, 119, 119), abs=6)
 
 
+def test_a_further_layer_of_parts_sees_still_smaller_objects() -> None:
+    image = np.full((600, 800, 3), 40, np.uint8)
+    image[40:52, 40:52] = (200, 60, 60)
+    finder = PatchFinder()
+    assert not len(find_boxes(image, finder))
+    before = sum(finder.batches)
+    found = find_boxes(image, finder, layers=1)
+    assert len(found) == 1
+    assert found.boxes[0] == pytest.approx((40, 40, 52, 52), abs=4)
+    assert sum(finder.batches) > 2 * before + 6
+    # It is surer of what it sees with more around it.
+    image[300:500, 300:500] = (60, 200, 60)
+    far, near = find_boxes(image, finder), find_boxes(image, finder, layers=1)
+    assert near.objectness.max() == far.objectness.max()
+    assert not len(find_boxes(image[:300], finder, parts=False, layers=1))
+    results = results_of(image, dataclasses.replace(SETTINGS, crop_n_layers=1))
+    assert len(results) == len(results_of(image)) + 1
+
+
 def test_the_views_of_a_panorama_go_through_the_finder_in_batches() -> None:
     image = np.full((100, 1500, 3), 40, np.uint8)
     image[20:80, 300:360] = (200, 60, 60)

@@ -69,8 +69,8 @@ def everything(
         box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.65, or 0.9 of
             the grid.
         mask_nms_thresh: Of masks with a higher IoU, keep the best one.
-        crop_n_layers: Of the grid: further grids with windows half as wide each time. One finds
-            more small objects and takes nearly twice the time.
+        crop_n_layers: For small objects, further layers of smaller parts that the finder looks at,
+            or further grids of windows half as wide each time.
         min_mask_region_area: Remove pieces, holes and masks of fewer pixels.
         max_masks: Keep so many masks at most.
         out: A folder, a file, or `-` for standard output; by default the current folder.

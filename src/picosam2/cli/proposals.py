@@ -57,7 +57,8 @@ def proposals(
         box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.65, or 0.9 of
             the grid.
         points_per_side: Of the grid: clicks along each side of the image.
-        crop_n_layers: Of the grid: further grids with windows half as wide each time.
+        crop_n_layers: For small objects, further layers of smaller parts that the finder looks at,
+            or further grids of windows half as wide each time.
         pred_iou_thresh: Drop masks with a lower predicted IoU.
         stability_score_thresh: Drop masks that depend more on their threshold.
         limit: Measure the first images only.

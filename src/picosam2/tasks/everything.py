@@ -31,7 +31,7 @@ _PRED_IOU: Final[dict[str, float]] = {"finder": 0.4, "grid": 0.7}
 _BOX_NMS: Final[dict[str, float]] = {"finder": 0.65, "grid": 0.9}
 _OF_ONE_METHOD: Final[dict[Method, tuple[str, ...]]] = {
     "finder": ("finder", "max_boxes", "second_looks"),
-    "grid": ("points_per_side", "crop_n_layers"),
+    "grid": ("points_per_side",),
 }
 
 
@@ -65,7 +65,8 @@ class Everything:
     mask_nms_thresh: float = 0.7
     """Of masks with a higher IoU than this, only the best is kept."""
     crop_n_layers: int = 0
-    """Of the grid: further grids of windows that are half as wide each time, for small objects."""
+    """For small objects, further layers of smaller parts of the image that the finder looks at, or
+    further grids of windows that are half as wide each time."""
     min_mask_region_area: int = 32
     """Pieces and holes of fewer pixels than this are removed, and so are smaller masks."""
     max_masks: int = 300

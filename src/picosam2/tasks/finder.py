@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from picosam2 import geometry, masks
 from picosam2._progress import Progress
-from picosam2.geometry import ImageOrPyramid, Pyramid, pixels_of
-from picosam2.models.views import decode, part_windows, thinned, whole_window
+from picosam2.geometry import ImageOrPyramid, Pyramid, Window, pixels_of
+from picosam2.models.views import PART, decode, part_windows, thinned, whole_window
 from picosam2.predictor import BOX_CHANNEL, Predictor
 from picosam2.prompts import Box
 from picosam2.runtimes.finder import BoxFinder
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _LEAST = 0.02  # boxes of a lower objectness are not worth a look
 _COMPARED = 1000  # boxes, the best ones
 _VIEWS = 8  # in a batch
+_FINER = 0.62  # side of the parts of a further layer, as a share of the one's before
+_LESS = 0.8  # what a further layer's objectness counts: it sees less of what is around
 _SAME = 0.85  # a second look through a box of a higher IoU with the first would show the same
 
 
@@ -47,6 +49,7 @@ def find_boxes(
     most: int = 150,
     overlap: float = 0.75,
     parts: bool = True,
+    layers: int = 0,
 ) -> FoundBoxes:
     """The boxes of an image that may hold an object.
 
@@ -56,18 +59,40 @@ def find_boxes(
         most: so many at most.
         overlap: of boxes with a higher IoU the best is kept.
         parts: look at parts of the image, too, where small objects are larger.
+        layers: further layers of smaller and smaller parts, if any are looked at.
     """
     height, width = pixels_of(image).shape[:2]
-    windows = [whole_window(height, width), *(part_windows(height, width) if parts else ())]
+    views = [[whole_window(height, width)]]
+    if parts:
+        views[0] += part_windows(height, width)
+        views += [
+            part_windows(height, width, PART * _FINER**layer) for layer in range(1, layers + 1)
+        ]
+    found = [_found(image, finder, windows) for windows in views]
+    found = [
+        (boxes, objectness * np.float32(_LESS**layer))
+        for layer, (boxes, objectness) in enumerate(found)
+    ]
+    boxes, objectness = (np.concatenate(each) for each in zip(*found, strict=True))
+    best = np.argsort(-objectness, kind="stable")[:_COMPARED]
+    boxes, objectness = boxes[best], objectness[best]
+    kept = thinned(boxes, overlap, most)
+    return FoundBoxes(boxes[kept], objectness[kept])
+
+
+def _found(
+    image: ImageOrPyramid, finder: BoxFinder, windows: Sequence[Window]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The boxes (K, 4) in some views of an image, best first, and their objectness (K,)."""
+    if not windows:
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    height, width = pixels_of(image).shape[:2]
     size = finder.input_size
     cells = [
         finder(np.stack([geometry.crop(image, w, size) for w in windows[start : start + _VIEWS]]))
         for start in range(0, len(windows), _VIEWS)
     ]
-    boxes, objectness = decode(np.concatenate(cells), windows, height, width, size, _LEAST)
-    boxes, objectness = boxes[:_COMPARED], objectness[:_COMPARED]
-    kept = thinned(boxes, overlap, most)
-    return FoundBoxes(boxes[kept], objectness[kept])
+    return decode(np.concatenate(cells), windows, height, width, size, _LEAST)
 
 
 def answers_by_finder(
@@ -83,7 +108,10 @@ def answers_by_finder(
     nearly the finder's: it lies closer to the object, and the network is best at such boxes.
     """
     pyramid = Pyramid(image)
-    proposed = find_boxes(pyramid, finder, most=chosen.max_boxes, overlap=chosen.box_overlap)
+    proposed = find_boxes(
+        pyramid, finder, most=chosen.max_boxes, overlap=chosen.box_overlap,
+        layers=chosen.crop_n_layers,
+    )  # fmt: skip
     places = [
         _Place(Box(*edges), objectness)
         for edges, objectness in zip(
