@@ -111,6 +111,8 @@ SOURCES = ("--coco", "a.json", "images")
         ("track v.mp4 --point 1,2 --out o.mp4 --weights gone", "no weights named gone"),
         ("segment images --boxes a.json --out o.png", "give --out a folder, not o.png"),
         ("segment images --point 1,2 --boxes-format yolo", "add --boxes FILE"),
+        ("segment images --prompts p.json --one-object", "leave it out"),
+        ("segment images --boxes b.json --separate", "--separate says what --point and --box mean"),
         ("segment images --boxes a.json --out o --weights gone", "no weights named gone"),
         ("segment gone --boxes a.json --out o", "gone is not an image nor a folder"),
         ("segment photo.png --point 1,2 -f mask --out photo.png", "is one of the images"),

@@ -96,6 +96,13 @@ def segment(
         for used, name in ((multimask, "--multimask"), (mask is not None, "--mask")):
             if used:
                 raise ConfigError(f"{name} is for images named one by one, with --point")
+        from_file = prompts is not None or boxes is not None
+        if one_object is not None and from_file and not (point or box):
+            option = "--one-object" if one_object else "--separate"
+            raise ConfigError(
+                f"{option} says what --point and --box mean, and a file says which prompts are of "
+                "one object: leave it out"
+            )
         everywhere = read_prompts(point or (), box or (), one_object) if point or box else None
         check_many(images, out=out, format=format, weights=weights, runtime=runtime)
         return segment_folders(
