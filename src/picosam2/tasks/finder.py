@@ -68,19 +68,18 @@ def find_boxes(
         views += [
             part_windows(height, width, PART * _FINER**layer) for layer in range(1, layers + 1)
         ]
-    found = [_found(image, finder, windows) for windows in views]
-    found = [
-        (boxes, objectness * np.float32(_LESS**layer))
-        for layer, (boxes, objectness) in enumerate(found)
-    ]
-    boxes, objectness = (np.concatenate(each) for each in zip(*found, strict=True))
+    proposed = [_proposed(image, finder, windows) for windows in views]
+    boxes = np.concatenate([boxes for boxes, _ in proposed])
+    objectness = np.concatenate(
+        [each * np.float32(_LESS**layer) for layer, (_, each) in enumerate(proposed)]
+    )
     best = np.argsort(-objectness, kind="stable")[:_COMPARED]
     boxes, objectness = boxes[best], objectness[best]
     kept = thinned(boxes, overlap, most)
     return FoundBoxes(boxes[kept], objectness[kept])
 
 
-def _found(
+def _proposed(
     image: ImageOrPyramid, finder: BoxFinder, windows: Sequence[Window]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """The boxes (K, 4) in some views of an image, best first, and their objectness (K,)."""
