@@ -57,9 +57,9 @@ def test_a_further_layer_of_parts_sees_still_smaller_objects() -> None:
     finder = PatchFinder()
     assert not len(find_boxes(image, finder))
     before = sum(finder.batches)
-    found = find_boxes(image, finder, layers=1)
-    assert len(found) == 1
-    assert found.boxes[0] == pytest.approx((40, 40, 52, 52), abs=4)
+    proposed = find_boxes(image, finder, layers=1)
+    assert len(proposed) == 1
+    assert proposed.boxes[0] == pytest.approx((40, 40, 52, 52), abs=4)
     assert sum(finder.batches) > 2 * before + 6
     # It is surer of what it sees with more around it.
     image[300:500, 300:500] = (60, 200, 60)
