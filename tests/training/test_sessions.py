@@ -112,6 +112,26 @@ def test_clicks_are_in_the_middle_of_one_of_the_windows_of_prediction(store: Ima
     assert len(sizes) > 6
 
 
+def test_a_pass_without_a_new_click_may_see_more_around_the_mask(store: ImageStore) -> None:
+    def covered(wider: float) -> list[float]:
+        """The share of the window that the mask so far fills, in passes after a first click."""
+        config = GuidedConfig(
+            box=0.0, click=1.0, click_passes=(0.0, 1.0), again=1.0, forget=0.0, wider=wider
+        )
+        shares: list[float] = []
+        for batch in run(sessions(store, config), 8)[2::4]:
+            assert batch.guided_B.all()
+            assert batch.guidance_B3SS[:, 1].any()
+            assert not batch.guidance_B3SS[:, 2].any()
+            shares += batch.guidance_B3SS[:, 0].flatten(1).mean(1).tolist()
+        return shares
+
+    usual, wide = covered(1.0), covered(2.0)
+    assert min(usual) > 0.4
+    assert 0.08 < min(wide) < 0.35
+    assert max(wide) < max(usual) + 0.05
+
+
 def test_only_training_images_are_drawn(store: ImageStore) -> None:
     validation = [store.image(int(i)).tobytes() for i in np.flatnonzero(store.images["validation"])]
     made = sessions(store)
@@ -131,6 +151,7 @@ def test_only_training_images_are_drawn(store: ImageStore) -> None:
         ({"box_passes": (0.5, 0.4)}, "must add up to 1"),
         ({"exact": 1.5}, "`exact`"),
         ({"growth": 0.5}, "`growth`"),
+        ({"wider": 0.9}, "`wider` from 1 to 4"),
         ({"obey": -1.0}, "must not be negative"),
     ],
 )
