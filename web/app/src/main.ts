@@ -52,6 +52,8 @@ class App {
   private shown: number | null = null;
   /** Counts what is shown, so that what was asked for an earlier photo is dropped. */
   private epoch = 0;
+  /** The epoch that an undo or a redo began: what it did is said, not which photo is shown. */
+  private undoEpoch = -1;
   private nextPhoto = 1;
   /** Photos with objects that no file has. */
   private unsaved: ReadonlySet<number> = new Set();
@@ -264,7 +266,7 @@ class App {
       this.photo = photo;
       if (!this.live) this.stage.show(photo.bitmap, photo.width, photo.height);
       this.panel.photo({ bitmap: photo.bitmap, step: photo.width / photo.bitmap.width });
-      this.say(STRINGS.openedPhoto(photo.name, photo.width, photo.height));
+      if (epoch !== this.undoEpoch) this.say(STRINGS.openedPhoto(photo.name, photo.width, photo.height));
       if (isReduced(photo)) this.toast(STRINGS.reduced(photo.name, photo.width, photo.height));
       this.refresh();
     });
@@ -765,6 +767,7 @@ class App {
     const what = this.history.undo();
     this.unsaved = unsavedAfter(this.unsaved, before, this.workspace);
     if (what !== null) this.refresh();
+    this.undoEpoch = this.epoch;
     this.say(what === null ? STRINGS.nothingToUndo : STRINGS.undone(what));
   }
 
@@ -773,6 +776,7 @@ class App {
     const what = this.history.redo();
     this.unsaved = unsavedAfter(this.unsaved, before, this.workspace);
     if (what !== null) this.refresh();
+    this.undoEpoch = this.epoch;
     this.say(what === null ? STRINGS.nothingToRedo : STRINGS.redone(what));
   }
 
