@@ -320,7 +320,7 @@ class Pyramid:
         if not level:
             return self.image, window
         step = 2**level
-        scaled = Window(*(edge / step for edge in (window.x0, window.y0, window.x1, window.y1)))
+        scaled = window.in_cells(step)
         return self._levels[level], scaled
 
 

@@ -437,7 +437,7 @@ class Predictor:
             correction = self.correct(image, mask, known, box=box)
             mask = MaskSoFar.of_region(correction.region, height, width)
         (score,) = self.box_scores(correction.logits[None], [correction.window], height, width)
-        return _of_correction(correction, Known(None, known), float(score), height, width)
+        return _of_correction(correction, known, float(score), height, width)
 
     def boxes(self, image: ImageOrPyramid, boxes: Sequence[Box]) -> list[Candidate]:
         """One candidate for each box, from its window, in one batch."""
@@ -588,10 +588,12 @@ class Predictor:
             for c, point in zip(chosen, points, strict=True)
             if c.box is not None
         ]
-        answers = zip(self._correct(image, known), known, strict=True)
+        corrections = iter(self._correct(image, known))
         return [
-            c if c.box is None else _of_correction(*next(answers), c.score, height, width)
-            for c in chosen
+            c
+            if c.box is None
+            else _of_correction(next(corrections), [point], c.score, height, width)
+            for c, point in zip(chosen, points, strict=True)
         ]
 
     def correct(
@@ -727,14 +729,14 @@ def _mean(first: Candidate, second: Candidate) -> Region:
 
 
 def _of_correction(
-    correction: Correction, known: Known, score: float, height: int, width: int
+    correction: Correction, points: Sequence[Point], score: float, height: int, width: int
 ) -> Candidate:
-    """The candidate of a correction; its score is 0 if its mask is empty."""
+    """The candidate of a correction that knew some clicks; its score is 0 if its mask is empty."""
     return Candidate(
         correction.window,
         correction.region,
         score if correction.region.mask.any() else 0.0,
-        partial(_obeyed, correction.logits, correction.window, height, width, tuple(known.points)),
+        partial(_obeyed, correction.logits, correction.window, height, width, tuple(points)),
     )
 
 

@@ -765,19 +765,24 @@ class App {
   private undo(): void {
     const before = this.workspace;
     const what = this.history.undo();
-    this.unsaved = unsavedAfter(this.unsaved, before, this.workspace);
-    if (what !== null) this.refresh();
-    this.undoEpoch = this.epoch;
+    this.showStep(before, what);
     this.say(what === null ? STRINGS.nothingToUndo : STRINGS.undone(what));
   }
 
   private redo(): void {
     const before = this.workspace;
     const what = this.history.redo();
-    this.unsaved = unsavedAfter(this.unsaved, before, this.workspace);
-    if (what !== null) this.refresh();
-    this.undoEpoch = this.epoch;
+    this.showStep(before, what);
     this.say(what === null ? STRINGS.nothingToRedo : STRINGS.redone(what));
+  }
+
+  /** Shows the workspace after an undo or a redo; `what` it did, null if there was nothing to do. */
+  private showStep(before: Workspace, what: string | null): void {
+    this.unsaved = unsavedAfter(this.unsaved, before, this.workspace);
+    if (what === null) return;
+    const { epoch } = this;
+    this.refresh();
+    if (this.epoch !== epoch) this.undoEpoch = this.epoch;
   }
 
   private answer(item: Item): Answer | null {
