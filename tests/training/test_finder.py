@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="trains with torch")
 
 from picosam2 import geometry, masks  # noqa: E402
 from picosam2.data.augment import AugmentConfig  # noqa: E402
+from picosam2.data.detections import Detections, read_detections  # noqa: E402
 from picosam2.data.image_store import (  # noqa: E402
     ImageStore,
     ImageStoreConfig,
@@ -40,6 +41,7 @@ from picosam2.training.finder_views import (  # noqa: E402
     FinderBatch,
     FinderTraining,
     FinderViews,
+    boxes_by_image,
     targets,
     view_boxes,
 )
@@ -72,13 +74,21 @@ def recipe() -> FinderRecipe:
     )  # fmt: skip
 
 
+NONE = np.zeros((0, 4), np.float32)
+
+
+def sure(boxes: np.ndarray) -> np.ndarray:
+    """The certainty of annotated objects."""
+    return np.ones(len(boxes), np.float32)
+
+
 @given(BOXES)
 @settings(max_examples=80, deadline=None)
 def test_cells_answer_for_objects_that_they_lie_in(
     rows: list[tuple[float, float, float, float]],
 ) -> None:
     boxes = np.array(rows, np.float32).reshape(-1, 4)
-    chosen, positive, weight = targets(boxes, np.zeros((0, 4), np.float32), SIZE, 0.25)
+    chosen, positive, certainty, weight = targets(boxes, sure(boxes), NONE, SIZE, 0.25)
     centers, strides = cell_centers(SIZE)
     assert len(chosen) == len(positive) == len(weight) == cell_count(SIZE)
     for place in np.flatnonzero(positive):
@@ -89,26 +99,141 @@ def test_cells_answer_for_objects_that_they_lie_in(
         assert y0 < y < y1
         assert abs(x - (x0 + x1) / 2) < 1.5 * strides[place]
     assert set(weight[positive].tolist()) <= {1.0}
+    assert np.array_equal(certainty, positive)
     assert set(weight[~positive].tolist()) <= {np.float32(0.25).item()}
 
 
 def test_every_ordinary_object_has_a_cell() -> None:
-    none = np.zeros((0, 4), np.float32)
     for side in (16, 20, 33, 64, 100, 200, 319):
         box = np.array([[0, 0, side, side]], np.float32)
-        assert targets(box, none, 320, 1.0)[1].any(), side
+        assert targets(box, sure(box), NONE, 320, 1.0)[1].any(), side
 
 
 def test_of_nested_objects_both_have_cells() -> None:
     boxes = np.array([[40, 40, 280, 280], [150, 150, 180, 180]], np.float32)
-    chosen, positive, _ = targets(boxes, np.zeros((0, 4), np.float32), 320, 1.0)
+    chosen, positive, *_ = targets(boxes, sure(boxes), NONE, 320, 1.0)
     answered = {tuple(box.tolist()) for box in chosen[positive]}
     assert answered == {tuple(box.tolist()) for box in boxes}
 
 
+def test_what_may_be_an_object_yields_to_what_is_one() -> None:
+    boxes = np.array([[40, 40, 280, 280], [120, 120, 200, 200]], np.float32)
+    alone, *_ = targets(boxes, np.array([1, 0.5], np.float32), NONE, 320, 1.0)
+    sides = (alone[:, 2] - alone[:, 0]).tolist()
+    assert 80 in sides  # a ninth of the area: worth a cell although it may be none
+    near = np.array([[40, 40, 280, 280], [50, 50, 270, 270]], np.float32)
+    chosen, positive, certainty, _ = targets(near, np.array([1, 0.5], np.float32), NONE, 320, 1.0)
+    assert positive.any()
+    assert all(np.array_equal(box, near[0]) for box in chosen[positive])
+    assert set(certainty[positive].tolist()) == {1.0}
+
+
+def test_a_less_certain_object_has_a_lower_objectness_to_learn() -> None:
+    box = np.array([[8, 8, 40, 36]], np.float32)
+    centers, strides = map(torch.from_numpy, cell_centers(SIZE))
+    cells = torch.zeros(1, OUTPUTS, cell_count(SIZE), requires_grad=True)
+    steps = []
+    for certainty in (1.0, 0.1):
+        chosen, positive, share, weight = targets(
+            box, np.array([certainty], np.float32), NONE, SIZE, 1.0
+        )
+        batch = FinderBatch(
+            image_B3SS=torch.zeros(1, 3, SIZE, SIZE), boxes_BN4=torch.from_numpy(chosen)[None],
+            positive_BN=torch.from_numpy(positive)[None],
+            certainty_BN=torch.from_numpy(share)[None], weight_BN=torch.from_numpy(weight)[None],
+        )  # fmt: skip
+        loss = finder_losses(cells, batch, centers, strides)["objectness"]
+        (gradient,) = torch.autograd.grad(loss, cells)
+        steps.append(gradient[0, 0, torch.from_numpy(positive)])
+    # Half is what the cells say now. Where the object is there for sure they are to say more,
+    # as much as their boxes overlap it, and else less.
+    assert float(steps[1].min()) > float(steps[0].max())
+    assert float(steps[1].min()) > 0
+
+
+def detections(path: Path, rows: list[dict[str, object]]) -> Detections:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_detections(path)
+
+
+def test_a_detectors_boxes_are_learned_beside_the_annotated_ones(
+    store: ImageStore, recipe: FinderRecipe, tmp_path: Path
+) -> None:
+    names = store.source_names
+    rows = np.flatnonzero(~store.images["validation"])
+    annotated = boxes_by_image(store)[rows[0]][0].tolist()
+    lines = [
+        {
+            "source": names[store.images[row]["source"]],
+            "image_id": int(store.images[row]["id"]),
+            "boxes": [[1, 1, 30, 30, 0.3], [*annotated, 0.9], [2, 2, 20, 20, 0.05]],
+        }
+        for row in rows
+    ]
+    taught = detections(tmp_path / "boxes.jsonl", lines)
+    keywords = {"size": SIZE, "batch": 8, "seed": 0}
+    config = FinderTraining(whole=1.0)
+    plain = FinderViews(store, config, AugmentConfig(), **keywords).batch(0)
+    more = FinderViews(store, config, AugmentConfig(), detections=taught, **keywords).batch(0)
+    assert torch.equal(plain.image_B3SS, more.image_B3SS)
+    assert set(torch.unique(plain.certainty_BN).tolist()) <= {0.0, 1.0}
+    # The score 0.3 is half of what counts as sure; one of 0.05 is left out, and so is a box of what
+    # is annotated.
+    assert set(torch.unique(more.certainty_BN).tolist()) == {0.0, 0.5, 1.0}
+
+    train_finder(recipe, store, tmp_path / "run", detections=taught, validate=False)
+    with pytest.raises(CheckpointError, match="another teacher's"):
+        train_finder(recipe, store, tmp_path / "run", resume=True, validate=False)
+    lines[0]["image_id"] = 10**6
+    with pytest.raises(ConfigError, match=r"has no image 1000000 of the source"):
+        FinderViews(
+            store, config, AugmentConfig(), detections=detections(tmp_path / "x", lines),
+            **keywords,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"source": "a", "image_id": "x", "boxes": []}',
+        '{"source": "a", "image_id": 1, "boxes": [[0, 0, 1, 1]]}',
+        '{"source": "a", "image_id": 1, "boxes": [[0, 0, 0, 1, 0.5]]}',
+        '{"source": "a", "image_id": 1, "boxes": [[0, 0, 1, NaN, 0.5]]}',
+        '{"source": "a", "image_id": 1, "boxes": [[0, 0, 1, 1, 1.5]]}',
+        '{"source": "a", "image_id": 1, "boxes": [[0, 0, 1, 1, -0.1]]}',
+        '{"source": "a", "image_id": 1, "boxes": [["a", 0, 1, 1, 0.5]]}',
+        '{"source": "a", "image_id": 1e999, "boxes": []}',
+        "[" * 100_000,
+    ],
+)
+def test_a_file_that_holds_no_boxes(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "boxes.jsonl"
+    file.write_text('{"source": "a", "image_id": 0, "boxes": []}\n' + line + "\n")
+    with pytest.raises(ConfigError, match=r"line 2 of .*boxes.jsonl does not hold an image's"):
+        read_detections(file)
+
+
+def test_files_of_boxes_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_detections(tmp_path / "none.jsonl")
+    file = tmp_path / "boxes.jsonl"
+    file.write_text(
+        '{"source": "a", "image_id": 3, "boxes": [[0, 1, 2, 3, 0.1], [0, 1, 2, 3, 1]]}\n'
+    )
+    boxes = read_detections(file).of_image("a", 3)
+    assert boxes[:, 4].tolist() == [1.0, np.float32(0.1)]
+    assert read_detections(file).of_image("a", 4).shape == (0, 5)
+    file.write_text(file.read_text() * 2)
+    with pytest.raises(ConfigError, match="image 3 of 'a' again"):
+        read_detections(file)
+
+
 def test_ignored_objects_are_neither_object_nor_background() -> None:
     ignored = np.array([[0, 0, 32, 32]], np.float32)
-    _, positive, weight = targets(np.zeros((0, 4), np.float32), ignored, SIZE, 1.0)
+    _, positive, _, weight = targets(NONE, sure(NONE), ignored, SIZE, 1.0)
     centers, _ = cell_centers(SIZE)
     assert not positive.any()
     assert np.array_equal(weight == 0, (centers < 32).all(1))
@@ -125,10 +250,11 @@ def test_objects_at_the_edge_of_a_view_are_cut_or_ignored() -> None:
         ],
         np.float32,
     )
-    learned, ignored = view_boxes(boxes, Window(0, 0, 100, 100), 300, 300, 64)
+    placed, learned, ignored = view_boxes(boxes, Window(0, 0, 100, 100), 300, 300, 64)
     scale = 64 / 100
-    assert learned == pytest.approx(np.array([[10, 10, 50, 50], [80, 20, 100, 60]]) * scale)
-    assert ignored == pytest.approx(np.array([[95, 0, 100, 40], [60, 60, 63, 63]]) * scale)
+    cut = np.array([[10, 10, 50, 50], [80, 20, 100, 60], [95, 0, 100, 40], [60, 60, 63, 63]])
+    assert placed[learned] == pytest.approx(cut[:2] * scale)
+    assert placed[ignored] == pytest.approx(cut[2:] * scale)
 
 
 def test_views_are_a_function_of_seed_and_step(store: ImageStore) -> None:
@@ -173,10 +299,11 @@ def test_overlaps_agree_with_the_project_s_iou(a: tuple[float, ...], b: tuple[fl
 
 def test_a_right_answer_has_the_smallest_loss() -> None:
     box = np.array([[8, 8, 40, 36]], np.float32)
-    chosen, positive, weight = targets(box, np.zeros((0, 4), np.float32), SIZE, 1.0)
+    chosen, positive, certainty, weight = targets(box, sure(box), NONE, SIZE, 1.0)
     batch = FinderBatch(
         image_B3SS=torch.zeros(1, 3, SIZE, SIZE), boxes_BN4=torch.from_numpy(chosen)[None],
-        positive_BN=torch.from_numpy(positive)[None], weight_BN=torch.from_numpy(weight)[None],
+        positive_BN=torch.from_numpy(positive)[None],
+        certainty_BN=torch.from_numpy(certainty)[None], weight_BN=torch.from_numpy(weight)[None],
     )  # fmt: skip
     centers, strides = map(torch.from_numpy, cell_centers(SIZE))
     cells = torch.full((1, OUTPUTS, cell_count(SIZE)), -12.0)
@@ -284,7 +411,7 @@ def test_the_crop_of_a_view_shows_its_boxes_where_they_are_said_to_be(store: Ima
     height, width = image.shape[:2]
     window = Window(0, 0, max(height, width), max(height, width))
     box = store.objects["box"][store.objects["image"] == 0].astype(np.float32)
-    (placed, *_), _ = view_boxes(box, window, height, width, SIZE)
+    (placed, *_), *_ = view_boxes(box, window, height, width, SIZE)
     mask = store.mask(int(np.flatnonzero(store.objects["image"] == 0)[0]))
     seen = geometry.crop_mask(mask, window, SIZE) > 0.5
     assert masks.bbox(seen) == pytest.approx(placed, abs=1.01)

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from picosam2._progress import Progress
+    from picosam2.data.detections import Detections
     from picosam2.data.store import SourceFiles
     from picosam2.distillation.protocol import TeacherConfig
+    from picosam2.runtimes.finder import BoxFinder
 
 
 def teach(
@@ -38,6 +40,7 @@ def teach(
     agree: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.5,
     confidence: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.45,
     boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 48,
+    detections: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["bf16", "fp32"] = "bf16",
     limit_shards: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
@@ -78,6 +81,7 @@ def teach(
             another object.
         confidence: With --dense: masks of a lower confidence are left out.
         boxes: With --dense: so many boxes are looked at in an image, at most.
+        detections: With --dense: a file of another detector's boxes, instead of the finder's.
         device: Where the teacher runs; auto takes a GPU if there is one.
         precision: What the teacher computes with.
         limit_shards: With --store: stop after so many parts; the same command without it goes on.
@@ -98,6 +102,7 @@ def teach(
         "--exclude": bool(exclude),
         "--confidence": confidence != 0.45,
         "--boxes": boxes != 48,
+        "--detections": detections is not None,
     }
     if dense == (store is not None):
         raise ConfigError(
@@ -120,7 +125,7 @@ def teach(
     else:
         _teach_dense(
             teacher, config, sources, images or (), only or (), exclude or (), out, confidence,
-            boxes,
+            boxes, detections,
         )  # fmt: skip
 
 
@@ -191,9 +196,11 @@ def _teach_dense(
     out: Path,
     confidence: float,
     boxes: int,
+    detections: Path | None,
 ) -> None:
     from picosam2.cli._progress import progress
     from picosam2.cli._text import counted, name_problems
+    from picosam2.data.detections import read_detections
     from picosam2.distillation.dense import (
         check_dense_folder,
         image_files,
@@ -213,7 +220,13 @@ def _teach_dense(
     for folder in images:
         image_files(folder)
     settings = DenseConfig(confidence=confidence, boxes=boxes)
-    finder = opened_finder()
+    finder: BoxFinder | Detections
+    if detections is None:
+        finder = opened = opened_finder()
+        boxes_from = opened.info.weights_sha256
+    else:
+        finder = read_detections(detections)
+        boxes_from = finder.fingerprint
     opened_teacher = open_teacher(teacher, config)
     with progress("teaching", "images") as update:
         shown: Progress | None = update if rank == 0 else None
@@ -224,7 +237,7 @@ def _teach_dense(
             images,
             out,
             settings,
-            finder_sha256=finder.info.weights_sha256,
+            finder_sha256=boxes_from,
             only=only,
             exclude=exclude,
             rank=rank,

@@ -62,6 +62,7 @@ def train(
             truth; those of --init by default.
         teacher: Learn from a teacher, too: the cache that `picosam2 teach` made for this store, or
             `checkpoint:NAME`, weights of this project that answer each batch's crops in the loop.
+            The recipe finder takes a file of a detector's boxes.
         device: Where to compute; auto takes a GPU if there is one.
         resident: Keep the store's crops in the device's memory: quicker on a GPU, if they fit.
         validate: Measure on the store's validation images during the run.
@@ -88,13 +89,14 @@ def train(
         require("torch.utils.tensorboard", "tensorboard")
     keep_memory()
     if trains_finder(recipe):
-        others = (store, lesson, teacher)
-        if images is None or any(other is not None for other in others) or resident or tensorboard:
+        if images is None or store is not None or lesson is not None or resident or tensorboard:
             raise ConfigError(
-                f"the recipe {recipe} needs --images STORE, and no --store, --lesson, --teacher, "
+                f"the recipe {recipe} needs --images STORE, and no --store, --lesson, "
                 "--resident or --tensorboard"
             )
-        _train_finder(recipe, set or (), images, out, start, resume, torch_device(device), validate)
+        _train_finder(
+            recipe, set or (), images, out, start, teacher, resume, torch_device(device), validate
+        )
         return
     changes = set or ()
     chosen = changed_recipe(recipe, changes)
@@ -194,12 +196,14 @@ def _train_finder(
     images: Path,
     out: Path,
     init: Path | None,
+    teacher: str | None,
     resume: bool,
     device: str,
     validate: bool,
 ) -> None:
     """Train a finder on whole images."""
     from picosam2.cli._progress import progress
+    from picosam2.data.detections import read_detections
     from picosam2.data.image_store import ImageStore
     from picosam2.training.config import changed_finder_recipe, finder_recipe_for_store
     from picosam2.training.finder import train_finder
@@ -207,6 +211,7 @@ def _train_finder(
     changed, opened = changed_finder_recipe(name, changes), ImageStore(images)
     recipe, lacking = finder_recipe_for_store(changed, name, changes, opened.source_names)
     _note_lacking(lacking)
+    detections = None if teacher is None else read_detections(Path(teacher))
     with progress("training", "steps") as update:
 
         def on_step(now: TrainingStep) -> None:
@@ -218,6 +223,7 @@ def _train_finder(
             opened,
             out,
             init=init,
+            detections=detections,
             resume=resume,
             device=device,
             validate=validate,

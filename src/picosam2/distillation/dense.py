@@ -26,6 +26,7 @@ from picosam2._files import write_json
 from picosam2._progress import Progress
 from picosam2.data.coco import EntryProblem, Instance
 from picosam2.data.datasets import read_annotations
+from picosam2.data.detections import Detections
 from picosam2.data.split import NEAR, dhash, in_validation
 from picosam2.data.store import SourceFiles
 from picosam2.data.taught import TAUGHT
@@ -40,6 +41,7 @@ from picosam2.io.formats.objects import check_stated_size
 from picosam2.io.paths import IMAGE_ENDINGS, files_below
 from picosam2.masks import Region
 from picosam2.runtimes.finder import BoxFinder
+from picosam2.tasks.finder import FoundBoxes
 
 FORMAT = 1
 
@@ -82,7 +84,7 @@ class DenseResult:
 
 def teach_dense(
     teacher: Teacher,
-    finder: BoxFinder,
+    finder: BoxFinder | Detections,
     sources: Sequence[SourceFiles],
     folders: Sequence[Path],
     out: Path,
@@ -102,12 +104,13 @@ def teach_dense(
 
     Args:
         teacher: who is asked, by boxes.
-        finder: proposes the boxes.
+        finder: proposes the boxes, or the boxes of another detector, with their scores as their
+            objectness.
         sources: annotation files with their images.
         folders: folders of images without annotations.
         out: the folder of the result; finished parts in it are kept.
         config: which masks are looked for and kept.
-        finder_sha256: of the finder's weights, for the fingerprint.
+        finder_sha256: of the finder's weights or the file of boxes, for the fingerprint.
         only: the sources of the images that are looked at: what an image's field `source` says, or
             else the name of its annotation file; empty for all.
         exclude: folders with the images of evaluated sets: an image that is in them, or looks like
@@ -374,7 +377,7 @@ def _unless_excluded(entry: dict[str, Any], excluded: npt.NDArray[np.uint64]) ->
 def _entry(
     image: _Image,
     teacher: Teacher,
-    finder: BoxFinder,
+    finder: BoxFinder | Detections,
     config: DenseConfig,
     excluded: npt.NDArray[np.uint64],
 ) -> dict[str, Any]:
@@ -395,6 +398,13 @@ def _entry(
         if isinstance(error, ImageError):
             what = what.removeprefix(f"{image.path} ")
         return {**entry, "problem": what}
+    proposer: BoxFinder | FoundBoxes
+    if isinstance(finder, Detections):
+        detected = finder.of_image(image.source, image.id)
+        detected = detected[detected[:, 4] >= config.confidence**2]
+        proposer = FoundBoxes(detected[:, :4], detected[:, 4])
+    else:
+        proposer = finder
     entry["masks"] = [
         {
             "counts": masks.rle_encode(mask.region.on_image(height, width))["counts"],
@@ -402,7 +412,7 @@ def _entry(
             "agreement": round(mask.agreement, 4),
             "known": round(mask.known, 4),
         }
-        for mask in dense_masks(pixels, teacher, finder, config, known)
+        for mask in dense_masks(pixels, teacher, proposer, config, known)
     ]
     return entry
 

@@ -20,7 +20,7 @@ from picosam2.masks import Region
 from picosam2.masks.ops import iou_of_areas
 from picosam2.prompts import Box
 from picosam2.runtimes.finder import BoxFinder
-from picosam2.tasks.finder import combined, find_boxes
+from picosam2.tasks.finder import FoundBoxes, combined, find_boxes
 
 _SAME_PLACE = 0.01  # image pixels: windows whose corners are nearer are taken to be equal
 
@@ -80,19 +80,23 @@ class DenseMask:
 def dense_masks(
     image: npt.NDArray[np.uint8],
     teacher: Teacher,
-    finder: BoxFinder,
+    finder: BoxFinder | FoundBoxes,
     config: DenseConfig,
     known: Sequence[Region] = (),
 ) -> list[DenseMask]:
     """What a teacher sees in an image (H, W, 3) RGB uint8, the most confident first.
 
+    `finder` proposes the boxes, or is the boxes that another proposed.
     The teacher is shown the image once and its mirror image once, each with all boxes. `known` are
     the masks that are annotated already; they are only compared. Answers with a number that is not
     finite are left out.
     """
     height, width = image.shape[:2]
-    parts = max(height, width) >= config.parts_from * finder.input_size
-    proposed = find_boxes(image, finder, most=config.boxes, parts=parts)
+    if isinstance(finder, FoundBoxes):
+        proposed = FoundBoxes(finder.boxes[: config.boxes], finder.objectness[: config.boxes])
+    else:
+        parts = max(height, width) >= config.parts_from * finder.input_size
+        proposed = find_boxes(image, finder, most=config.boxes, parts=parts)
     corners = proposed.boxes.astype(float)
     mirrored = corners[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0, width, 0)
     answers = teacher(image, _targets(corners))

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from picosam2 import geometry
 from picosam2.data.augment import _normalise
+from picosam2.data.detections import Detections
 from picosam2.data.image_store import ImageStore
 from picosam2.masks import box_iou
 from picosam2.models.checkpoint import load_finder
@@ -111,10 +112,12 @@ def finder_losses(
     """The parts of the loss of a batch, each a number.
 
     Objectness is learned by the quality focal loss (Li et al. 2020): its target is the IoU that the
-    cell's own box has at the moment, 0 for a cell without an object. Boxes are learned by GIoU.
+    cell's own box has at the moment, times the certainty that it is an object's, and 0 for a cell
+    without an object. Boxes are learned by GIoU, each as much as it is certain.
     """
     positive_BN = batch.positive_BN
-    count = positive_BN.sum().clamp(min=1)
+    certainty_P = batch.certainty_BN[positive_BN]
+    count = certainty_P.sum().clamp(min=1)
     logit_BN = cells_B5N[:, 0]
     target_BN = torch.zeros_like(logit_BN)
     reach_P4 = cells_B5N[:, 1:].permute(0, 2, 1)[positive_BN].clamp(-_LIMIT, _LIMIT).exp() * REACH
@@ -123,13 +126,13 @@ def finder_losses(
     center_P2 = centers_N2[place_P]
     boxes_P4 = torch.cat([center_P2 - reach_P4[:, :2], center_P2 + reach_P4[:, 2:]], 1)
     iou_P, giou_P = overlaps(boxes_P4, batch.boxes_BN4[positive_BN])
-    target_BN[positive_BN] = iou_P.detach()
+    target_BN[positive_BN] = iou_P.detach() * certainty_P
     each_BN = F.binary_cross_entropy_with_logits(logit_BN, target_BN, reduction="none")
     each_BN = each_BN * (torch.sigmoid(logit_BN) - target_BN).square()
     return {
         "objectness": (each_BN * batch.weight_BN).sum() / count,
-        "giou": (1 - giou_P).sum() / count,
-        "iou": iou_P.sum().detach() / count,
+        "giou": (certainty_P * (1 - giou_P)).sum() / count,
+        "iou": (certainty_P * iou_P).sum().detach() / count,
     }
 
 
@@ -150,6 +153,7 @@ def train_finder(
     out: Path,
     *,
     init: Path | None = None,
+    detections: Detections | None = None,
     resume: bool = False,
     device: str = "cpu",
     validate: bool = True,
@@ -159,6 +163,7 @@ def train_finder(
 
     Args:
         init: the weights of a finder to start from instead of new ones.
+        detections: a detector's boxes, learned beside the annotated ones.
         resume: go on from the checkpoint in `out`.
         validate: measure `box_recall` during the run, as often as the recipe says, and at the end.
         on_step: called after every step.
@@ -172,7 +177,7 @@ def train_finder(
     """
     config = recipe.train
     group = Processes(rank=0, world=1, device=torch.device(device))
-    run = _Run(out, recipe, store.fingerprint, group, False, None)
+    run = _Run(out, recipe, store.fingerprint, group, False, detections)
     torch.manual_seed(config.seed)
     model = recipe.model.build() if init is None else load_finder(init)
     if init is None and config.imagenet:
@@ -181,7 +186,7 @@ def train_finder(
     run.begin(trainer, resume)
     views = FinderViews(
         store, recipe.finder, recipe.augment, size=recipe.model.input_size, batch=config.batch,
-        seed=config.seed, sources=config.sources,
+        seed=config.seed, sources=config.sources, detections=detections,
     )  # fmt: skip
     totals: dict[str, list[float]] = {}
     clock, counted = time.perf_counter(), trainer.step

@@ -19,9 +19,11 @@ from torch import Tensor
 
 from picosam2 import geometry
 from picosam2.data.augment import AugmentConfig, Draws, _normalise, _photometric, _Uniforms
+from picosam2.data.detections import Detections
 from picosam2.data.image_store import ImageStore
 from picosam2.errors import ConfigError
 from picosam2.geometry import Window
+from picosam2.masks import box_iou
 from picosam2.models.views import STRIDES, cell_centers, whole_window
 
 _Floats = npt.NDArray[np.float32]
@@ -32,6 +34,8 @@ _SIZES = ((0.0, 8.0), (2.5, 8.0), (2.5, 8.0), (2.5, math.inf))
 _CENTER = 1.5  # cells up to so many strides from a box's middle answer for it
 _SEEN = 0.5  # an object of which a smaller share of its box is in view is ignored
 _SMALLEST = 5.0  # so is one with a shorter side, in pixels of the view
+_LIKELY = 0.5  # what is less certain to be an object is background where it is cut off
+_SAME = 0.6  # a detector's box with this IoU with an annotated one is the same object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,10 @@ class FinderTraining:
     """By source: how much a cell without a labeled object counts as background, 0 to 1."""
     elsewhere: float = 0.1
     """The same for the sources not named."""
+    least: float = 0.15
+    """A detector's boxes with a lower score are left out."""
+    sure: float = 0.6
+    """The score from which on they count as much as annotated ones; below, in proportion."""
     boxes: float = 2.0
     """Weight of the boxes' loss (GIoU) against that of objectness."""
     rate: float = 0.4
@@ -59,6 +67,8 @@ class FinderTraining:
             raise ConfigError("`smallest` must be from 0.1 to 1")
         if not all(0 <= share <= 1 for share in self.background.values()):
             raise ConfigError("the shares in `background` must be from 0 to 1")
+        if not 0 <= self.least <= self.sure <= 1 or self.sure == 0:
+            raise ConfigError("`least` must be from 0 to `sure`, and `sure` above 0 and up to 1")
         if min(self.boxes, self.rate) < 0:
             raise ConfigError("`boxes` and `rate` must not be negative")
 
@@ -73,29 +83,34 @@ class FinderBatch:
     """x0, y0, x1, y1 of the object that a cell answers for, pixels of the view, float32."""
     positive_BN: Tensor
     """Whether there is one, bool."""
+    certainty_BN: Tensor
+    """How sure it is that this is an object, float32, 0..1: 1 where it was annotated."""
     weight_BN: Tensor
     """How much the cell counts in the loss of objectness, float32, 0..1."""
 
 
 def targets(
-    boxes_M4: _Floats, ignored_K4: _Floats, size: int, background: float
-) -> tuple[_Floats, npt.NDArray[np.bool_], _Floats]:
+    boxes_M4: _Floats, certainty_M: _Floats, ignored_K4: _Floats, size: int, background: float
+) -> tuple[_Floats, npt.NDArray[np.bool_], _Floats, _Floats]:
     """What each cell of a view should say.
 
     Args:
         boxes_M4: the objects, x0, y0, x1, y1 in pixels of the view.
+        certainty_M: how sure it is that each is an object, above 0 and up to 1.
         ignored_K4: objects that are not to be learned, neither as such nor as background.
         size: the view's side.
         background: weight of a cell without an object.
 
     Returns:
-        boxes (N, 4), whether there is an object (N,), and the weight (N,); of `FinderBatch`.
+        boxes (N, 4), whether there is an object (N,), its certainty (N,), and the weight (N,); of
+        `FinderBatch`.
     """
     centers_N2, stride_N = cell_centers(size)
     weight_N = np.full(len(centers_N2), background, np.float32)
     weight_N[_within(centers_N2, ignored_K4).any(1)] = 0
     boxes_N4 = np.zeros((len(centers_N2), 4), np.float32)
     positive_N = np.zeros(len(centers_N2), np.bool_)
+    sure_N = np.zeros(len(centers_N2), np.float32)
     if len(boxes_M4):
         longest_M = (boxes_M4[:, 2:] - boxes_M4[:, :2]).max(1)
         low_N, high_N = np.array(_SIZES)[np.searchsorted(STRIDES, stride_N)].T
@@ -115,12 +130,15 @@ def targets(
             & _within(centers_N2, boxes_M4)
         )
         area_M = (boxes_M4[:, 2:] - boxes_M4[:, :2]).prod(1)
-        # Of several objects the smallest: the large ones have further cells.
-        choice_N = np.where(answers_NM, area_M, np.inf).argmin(1)
+        # Of several objects the smallest: the large ones have further cells. What may be no object
+        # yields to what is one.
+        cost_M = area_M / certainty_M**2
+        choice_N = np.where(answers_NM, cost_M, np.inf).argmin(1)
         positive_N = answers_NM.any(1)
         boxes_N4 = np.where(positive_N[:, None], boxes_M4[choice_N], 0).astype(np.float32)
+        sure_N = np.where(positive_N, certainty_M[choice_N], 0).astype(np.float32)
         weight_N[positive_N] = 1
-    return boxes_N4, positive_N, weight_N
+    return boxes_N4, positive_N, sure_N, weight_N
 
 
 def _within(points_N2: _Floats, boxes_M4: _Floats) -> npt.NDArray[np.bool_]:
@@ -133,8 +151,12 @@ def _within(points_N2: _Floats, boxes_M4: _Floats) -> npt.NDArray[np.bool_]:
 
 def view_boxes(
     boxes_M4: _Floats, window: Window, height: int, width: int, size: int
-) -> tuple[_Floats, _Floats]:
-    """An image's boxes (M, 4) in pixels of a view of `window`: those to learn, those to ignore."""
+) -> tuple[_Floats, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """An image's boxes (M, 4) in pixels of a view of `window`, cut at its edges.
+
+    Returns:
+        the boxes (M, 4), which of them are to be learned (M,), and which to be ignored (M,).
+    """
     seen = max(window.x0, 0.0), max(window.y0, 0.0), min(window.x1, width), min(window.y1, height)
     clipped = np.concatenate(
         [np.maximum(boxes_M4[:, :2], seen[:2]), np.minimum(boxes_M4[:, 2:], seen[2:])], 1
@@ -145,7 +167,7 @@ def view_boxes(
     scale = size / window.width
     placed = (clipped - (window.x0, window.y0, window.x0, window.y0)) * scale
     good = visible & (share >= _SEEN) & (sides.min(1) * scale >= _SMALLEST)
-    return placed[good].astype(np.float32), placed[visible & ~good].astype(np.float32)
+    return placed.astype(np.float32), good, visible & ~good
 
 
 class FinderViews:
@@ -161,15 +183,17 @@ class FinderViews:
         batch: int,
         seed: int,
         sources: dict[str, float] | None = None,
+        detections: Detections | None = None,
     ) -> None:
         """Prepare drawing.
 
         Args:
             size: side of the views; `batch` views at once.
             sources: how often an image of a source is drawn, against 1 for those not named.
+            detections: a detector's boxes, learned beside the annotated ones.
 
         Raises:
-            ConfigError: an unknown source, or nothing to draw.
+            ConfigError: an unknown source, nothing to draw, or boxes of images that are not there.
         """
         known = store.source_names
         if unknown := (set(sources or {}) | set(config.background)) - set(known):
@@ -177,6 +201,12 @@ class FinderViews:
                 f"the store has no source {min(unknown)!r}: it has {', '.join(known)}"
             )
         self._boxes = boxes_by_image(store)
+        self._certainty = [np.ones(len(boxes), np.float32) for boxes in self._boxes]
+        if detections is not None:
+            for row, detected in enumerate(detections.of_store(store)):
+                self._boxes[row], self._certainty[row] = _with_detected(
+                    self._boxes[row], detected, config
+                )
         source = store.images["source"]
         weights = np.array([(sources or {}).get(name, 1.0) for name in known])[source]
         has_objects = np.array([len(boxes) > 0 for boxes in self._boxes])
@@ -203,22 +233,28 @@ class FinderViews:
             height, width = (int(self._store.images[index][name]) for name in ("height", "width"))
             window = self._window(rng, height, width)
             view = geometry.crop(self._store.image(index), window, size)
-            boxes, ignored = view_boxes(self._boxes[index], window, height, width, size)
+            boxes, learned, ignored = view_boxes(self._boxes[index], window, height, width, size)
             if rng.random() < self._augment.flip:
-                view = view[:, ::-1]
-                boxes, ignored = _mirrored(boxes, size), _mirrored(ignored, size)
+                view, boxes = view[:, ::-1], _mirrored(boxes, size)
             pixels[slot] = view
-            answers.append(targets(boxes, ignored, size, float(self._background[index])))
+            certainty = self._certainty[index]
+            ignored &= certainty >= _LIKELY
+            answers.append(
+                targets(
+                    boxes[learned], certainty[learned], boxes[ignored], size,
+                    float(self._background[index]),
+                )
+            )  # fmt: skip
         draws = Draws.of(self._batch, torch.Generator().manual_seed(self._seed * 1_000_003 + step))
         image = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         image = image.to(torch.float32, memory_format=torch.contiguous_format)
         image = _photometric(image, _Uniforms(draws), draws.tile_3TT, self._augment)
-        boxes_BN4, positive_BN, weight_BN = (
+        boxes_BN4, positive_BN, certainty_BN, weight_BN = (
             torch.from_numpy(np.stack(part)) for part in zip(*answers, strict=True)
         )
         return FinderBatch(
             image_B3SS=_normalise(image), boxes_BN4=boxes_BN4, positive_BN=positive_BN,
-            weight_BN=weight_BN,
+            certainty_BN=certainty_BN, weight_BN=weight_BN,
         )  # fmt: skip
 
     def _window(self, rng: np.random.Generator, height: int, width: int) -> Window:
@@ -240,6 +276,20 @@ def boxes_by_image(store: ImageStore) -> list[_Floats]:
     ends = np.cumsum(np.bincount(store.objects["image"], minlength=len(store.images)))
     boxes = store.objects["box"][order].astype(np.float32)
     return np.split(boxes, ends[:-1])
+
+
+def _with_detected(
+    annotated_M4: _Floats, detected_K5: _Floats, config: FinderTraining
+) -> tuple[_Floats, _Floats]:
+    """The boxes of an image with a detector's further ones, and how certain each is."""
+    kept = detected_K5[detected_K5[:, 4] >= max(config.least, 1e-3)]
+    new = np.array([not (box_iou(box[:4], annotated_M4) >= _SAME).any() for box in kept], np.bool_)
+    kept = kept[new] if len(kept) else kept
+    certainty = np.minimum(kept[:, 4] / config.sure, 1)
+    return (
+        np.concatenate([annotated_M4, kept[:, :4]]),
+        np.concatenate([np.ones(len(annotated_M4), np.float32), certainty]).astype(np.float32),
+    )
 
 
 def _mirrored(boxes: _Floats, size: int) -> _Floats:

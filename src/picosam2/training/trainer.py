@@ -40,6 +40,7 @@ from picosam2._config import current_names
 from picosam2._files import write_json, write_text
 from picosam2.data.augment import Batch
 from picosam2.data.batches import BatchLoader, Sampler, TeacherLookup, TeacherTargets
+from picosam2.data.detections import Detections
 from picosam2.data.store import CLICK, Store
 from picosam2.distillation.cache import STEP, TeacherCache
 from picosam2.distillation.in_loop import InLoopTeacher
@@ -452,12 +453,14 @@ class _Run:
         store: str,
         group: Processes,
         tensorboard: bool,
-        teacher: TeacherCache | InLoopTeacher | None,
+        teacher: TeacherCache | InLoopTeacher | Detections | None,
     ) -> None:
         self.out, self.recipe, self.store, self.group = out, recipe, store, group
         self.teacher: dict[str, Any] | None = None
         if isinstance(teacher, InLoopTeacher):
             self.teacher = {"in_loop": teacher.fingerprint}
+        elif isinstance(teacher, Detections):
+            self.teacher = {"boxes": teacher.fingerprint}
         elif teacher is not None:  # but for its name, which may be a path and so nobody's business
             known = {key: value for key, value in teacher.teacher.items() if key != "name"}
             self.teacher = {**known, "cache": teacher.fingerprint}
