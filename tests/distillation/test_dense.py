@@ -37,6 +37,7 @@ from picosam2 import masks
 from picosam2._files import write_json
 from picosam2.data.coco import read_coco
 from picosam2.data.contact_sheet import ONLY_MASK
+from picosam2.data.detections import read_detections
 from picosam2.data.image_store import ImageStoreConfig, prepare_images
 from picosam2.data.split import NEAR, dhash, in_validation
 from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
@@ -116,6 +117,34 @@ def boxes_of(kept: list[DenseMask]) -> list[tuple[int, int, int, int]]:
 def look(image: np.ndarray, teacher: Any = None, known: Any = (), **config: Any) -> list[DenseMask]:
     teacher = teacher or ColorTeacher()
     return dense_masks(image, teacher, PatchFinder(), DenseConfig(**config), known)
+
+
+def test_another_detectors_boxes_are_looked_at_instead_of_the_finders(
+    place: Path, source: SourceFiles, tmp_path: Path
+) -> None:
+    file = tmp_path / "boxes.jsonl"
+    lines = [
+        {
+            "source": "patches",
+            "image_id": number + 1,
+            "boxes": [[*random_boxes(number)[1], 0.9], [*random_boxes(number)[2], 0.1]],
+        }
+        for number in range(2)
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    teacher = ColorTeacher()
+    result = teach_dense(
+        teacher, read_detections(file), [source], [], tmp_path / "out", DenseConfig(confidence=0.4),
+        finder_sha256=read_detections(file).fingerprint,
+    )  # fmt: skip
+    # Of the second box the score is too low for any mask of it, and the other images have no line.
+    assert sorted(set(teacher.prompts)) == [0, 1]
+    assert (result.images, result.masks) == (2, 2)
+    document = json.loads(result.files[0].annotations.read_text())
+    x0, y0, x1, y1 = random_boxes(0)[1]
+    first = document["annotations"][0]
+    assert first["bbox"] == [x0, y0, x1 - x0, y1 - y0]
+    assert first["score"] == pytest.approx(0.9 * 0.9**0.5, abs=1e-3)
 
 
 # --- the masks of an image ----------------------------------------------------------------------

@@ -328,9 +328,9 @@ def test_the_network_is_small_and_says_what_it_gives() -> None:
     model = Finder(FinderConfig()).eval()
     assert sum(p.numel() for p in model.parameters()) <= 2_000_000
     with torch.no_grad():
-        outputs = model(torch.zeros(1, 3, 320, 320))
+        outputs = model(torch.zeros(1, 3, 384, 384))
     assert list(outputs) == model.output_names
-    assert outputs["cells"].shape == (1, OUTPUTS, cell_count(320))
+    assert outputs["cells"].shape == (1, OUTPUTS, cell_count(384))
     for bad in ({"width": 0}, {"input_size": 100}, {"input_size": 0}):
         with pytest.raises(ConfigError):
             FinderConfig(**bad)
@@ -378,6 +378,10 @@ def test_a_run_starts_from_another_one(
     fixed = [name for name in kept if "running" not in name and "num_batches" not in name]
     assert fixed
     assert all(torch.allclose(kept[name], learned[name], atol=1e-5) for name in fixed)
+
+    larger = replace(still, model=replace(recipe.model, input_size=2 * SIZE))
+    seen = train_finder(larger, store, tmp_path / "larger", init=first, validate=False)
+    assert load_finder(seen).config.input_size == 2 * SIZE
 
     wider = replace(recipe, model=replace(recipe.model, width=recipe.model.width + 8))
     with pytest.raises(ConfigError, match="another network"):

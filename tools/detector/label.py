@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from graph import Graph
+from tfjs import Graph
 from PIL import Image
 
 from picosam2.cli._exit_codes import run_script

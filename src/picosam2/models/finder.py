@@ -32,7 +32,7 @@ class FinderConfig:
 
     width: int = 96
     """Channels of the pyramid and of the head."""
-    input_size: int = 320
+    input_size: int = 384
     """Side of the letterboxed image in pixels; a multiple of 64."""
 
     def __post_init__(self) -> None:

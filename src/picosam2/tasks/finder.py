@@ -116,6 +116,8 @@ def answers_by_finder(
         for edges, objectness in zip(
             proposed.boxes.tolist(), proposed.objectness.tolist(), strict=True
         )
+        # No mask of the others can be good enough, however sure the segmenter is of it.
+        if combined(objectness, 1) >= chosen.least_iou
     ]
     seen = _look(predictor, pyramid, places, chosen, progress)
     ranked = sorted(seen, key=lambda place: -seen[place].answer.score)

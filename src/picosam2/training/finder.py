@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -162,7 +163,8 @@ def train_finder(
     """Train a finder by a recipe on an image store into the folder `out`; the path of the weights.
 
     Args:
-        init: the weights of a finder to start from instead of new ones.
+        init: the weights of a finder to start from instead of new ones; it may have seen views of
+            another size.
         detections: a detector's boxes, learned beside the annotated ones.
         resume: go on from the checkpoint in `out`.
         validate: measure `box_recall` during the run, as often as the recipe says, and at the end.
@@ -180,6 +182,8 @@ def train_finder(
     run = _Run(out, recipe, store.fingerprint, group, False, detections)
     torch.manual_seed(config.seed)
     model = recipe.model.build() if init is None else load_finder(init)
+    if init is not None:  # weights fit views of any size
+        model.config = replace(model.config, input_size=recipe.model.input_size)
     if init is None and config.imagenet:
         model.load_imagenet()
     trainer = FinderTrainer(recipe, group, model)
