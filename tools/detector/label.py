@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tfjs import Graph
 from PIL import Image
+from tfjs import Graph
 
 from picosam2.cli._exit_codes import run_script
 from picosam2.cli._progress import progress

@@ -24,8 +24,8 @@ def everything(
     *images: Annotated[Path, Parameter(name="IMAGE", allow_leading_hyphen=True)],
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
-    max_boxes: Count = 80,
-    second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
+    max_boxes: Count = 90,
+    second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     points_per_side: Count = 24,
     points_per_batch: Count = 64,
     pred_iou_thresh: Share | None = None,
@@ -66,7 +66,7 @@ def everything(
         pred_iou_thresh: Drop masks with a lower predicted IoU; by default 0.4, or 0.7 of the grid.
         stability_score_thresh: Drop masks that depend more on their threshold.
         stability_score_offset: How far that score moves the threshold, in logits.
-        box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.65, or 0.9 of
+        box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.7, or 0.9 of
             the grid.
         mask_nms_thresh: Of masks with a higher IoU, keep the best one.
         crop_n_layers: For small objects, further layers of smaller parts that the finder looks at,

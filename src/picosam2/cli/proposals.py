@@ -25,8 +25,8 @@ def proposals(
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
     against: Annotated[Literal["finder", "grid"] | None, Parameter()] = None,
-    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 80,
-    second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
+    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 90,
+    second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     box_nms_thresh: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None,
     points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 24,
     crop_n_layers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
@@ -54,7 +54,7 @@ def proposals(
         max_boxes: Look at so many boxes of the finder, at most.
         second_looks: Of the finder: look at so many of the best masks once more, by their own
             boxes, where these differ from the finder's.
-        box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.65, or 0.9 of
+        box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.7, or 0.9 of
             the grid.
         points_per_side: Of the grid: clicks along each side of the image.
         crop_n_layers: For small objects, further layers of smaller parts that the finder looks at,

@@ -28,7 +28,7 @@ Method: TypeAlias = Literal["finder", "grid"]
 METHODS: Final = get_args(Method)
 
 _PRED_IOU: Final[dict[str, float]] = {"finder": 0.4, "grid": 0.7}
-_BOX_NMS: Final[dict[str, float]] = {"finder": 0.65, "grid": 0.9}
+_BOX_NMS: Final[dict[str, float]] = {"finder": 0.7, "grid": 0.9}
 _OF_ONE_METHOD: Final[dict[Method, tuple[str, ...]]] = {
     "finder": ("finder", "max_boxes", "second_looks"),
     "grid": ("points_per_side",),
@@ -44,9 +44,9 @@ class Everything:
     the image, each of which the segmenter answers."""
     finder: str = "finder"
     """The weights of the finder: the name of those that ship, or a file."""
-    max_boxes: int = 80
+    max_boxes: int = 90
     """So many boxes of the finder are looked at, at most, the best ones."""
-    second_looks: int = 20
+    second_looks: int = 0
     """Of the finder: so many of the best masks are looked at once more, by their own boxes, where
     these differ from the finder's."""
     points_per_side: int = 24

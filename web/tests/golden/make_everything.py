@@ -33,8 +33,13 @@ MAGNIFIED = 8
 SETTINGS: dict[str, dict[str, Any]] = {
     "as they are": {},
     "few boxes, weak masks": {"max_boxes": 12, "pred_iou_thresh": 0.1},
-    "no second look": {"max_boxes": 12, "pred_iou_thresh": 0.1, "second_looks": 0},
-    "strict": {"pred_iou_thresh": 0.5, "box_nms_thresh": 0.5, "stability_score_thresh": 0.7},
+    "second looks": {"max_boxes": 12, "pred_iou_thresh": 0.1, "second_looks": 20},
+    "strict": {
+        "second_looks": 5,
+        "pred_iou_thresh": 0.5,
+        "box_nms_thresh": 0.5,
+        "stability_score_thresh": 0.7,
+    },
     "alike masks, the best three": {"mask_nms_thresh": 0.95, "max_masks": 3},
 }
 

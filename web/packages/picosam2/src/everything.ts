@@ -14,11 +14,11 @@ import { decode, overlaps, partWindows, type Proposal, thinned, wholeWindow } fr
 
 /** What is looked at, and what is kept; named as in SAM's automatic mask generator. */
 export const SETTINGS = {
-  maxBoxes: 80,
-  secondLooks: 20,
+  maxBoxes: 90,
+  secondLooks: 0,
   predIouThresh: 0.4,
   stabilityScoreThresh: 0.4,
-  boxNmsThresh: 0.65,
+  boxNmsThresh: 0.7,
   maskNmsThresh: 0.7,
   minMaskRegionArea: 32,
   maxMasks: 300,
