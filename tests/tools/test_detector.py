@@ -132,8 +132,8 @@ class Bright:
 def test_what_a_part_cuts_off_is_left_to_larger_views() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     image[20:40, 110:150] = 255  # cut by the two parts on the left, which end at 120
-    found = label.detect(Bright(), image, parts=True)
-    assert found.tolist() == [pytest.approx([110, 20, 150, 40, 0.9])]
+    detected = label.detect(Bright(), image, parts=True)
+    assert detected.tolist() == [pytest.approx([110, 20, 150, 40, 0.9])]
     assert label.detect(Bright(), np.zeros((50, 50, 3), np.uint8), parts=True).shape == (0, 5)
 
 

@@ -98,12 +98,12 @@ def detect(network: NanoDet, image_HW3: npt.NDArray[np.uint8], parts: bool) -> _
     boxes, scores, classes = [], [], []
     for boxes_N4, scores_NC, (x, y), (w, h), trust in seen:
         cell, kind = np.nonzero(scores_NC > _LEAST / 2)
-        found = boxes_N4[cell]
-        cut = (found[:, 0] < _EDGE) & (x > 0) | (found[:, 1] < _EDGE) & (y > 0)
-        cut |= (found[:, 2] > w - _EDGE) & (x + w < width)
-        cut |= (found[:, 3] > h - _EDGE) & (y + h < height)
-        whole = ~cut & (found[:, 2:] - found[:, :2] > 0).all(1)
-        boxes.append(found[whole] + np.float32([x, y, x, y]))
+        detected = boxes_N4[cell]
+        cut = (detected[:, 0] < _EDGE) & (x > 0) | (detected[:, 1] < _EDGE) & (y > 0)
+        cut |= (detected[:, 2] > w - _EDGE) & (x + w < width)
+        cut |= (detected[:, 3] > h - _EDGE) & (y + h < height)
+        whole = ~cut & (detected[:, 2:] - detected[:, :2] > 0).all(1)
+        boxes.append(detected[whole] + np.float32([x, y, x, y]))
         scores.append(scores_NC[cell, kind][whole] * trust)
         classes.append(kind[whole])
     boxes_K4, score_K, class_K = map(np.concatenate, (boxes, scores, classes))
@@ -136,11 +136,11 @@ def main() -> None:
         for place, row in enumerate(rows, 1):
             source, image = str(names[row]), int(store.images[row]["id"])
             if (source, image) not in done:
-                found = detect(network, store.image(int(row)), source in options.parts)
-                rounded = [[round(x, 1) for x in box[:4]] for box in found.tolist()]
+                detected = detect(network, store.image(int(row)), source in options.parts)
+                rounded = [[round(x, 1) for x in box[:4]] for box in detected.tolist()]
                 boxes = [
                     [*box, round(score, 3)]
-                    for box, score in zip(rounded, found[:, 4].tolist(), strict=True)
+                    for box, score in zip(rounded, detected[:, 4].tolist(), strict=True)
                     if box[0] < box[2] and box[1] < box[3]
                 ]
                 file.write(json.dumps({"source": source, "image_id": image, "boxes": boxes}) + "\n")

@@ -59,8 +59,8 @@ class Graph:
                 waiting += missing
                 if not missing:
                     known[top] = _run(self._nodes[top], value)
-            found = known[name]
-            return found[int(place or 0)] if isinstance(found, tuple) else found
+            answer = known[name]
+            return answer[int(place or 0)] if isinstance(answer, tuple) else answer
 
         return [value(name) for name in outputs]
 
