@@ -42,7 +42,7 @@ from picosam2.data.image_store import ImageStoreConfig, prepare_images
 from picosam2.data.split import NEAR, dhash, in_validation
 from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
 from picosam2.distillation.dense import confidence_curve, image_files, source_names, teach_dense
-from picosam2.distillation.dense_masks import DenseConfig, DenseMask, dense_masks
+from picosam2.distillation.dense_masks import DenseConfig, DenseMask, dense_masks, propose
 from picosam2.distillation.dense_report import write_dense_report
 from picosam2.distillation.protocol import TeacherAnswer
 from picosam2.errors import ConfigError, DataError, StoreError
@@ -116,7 +116,9 @@ def boxes_of(kept: list[DenseMask]) -> list[tuple[int, int, int, int]]:
 
 def look(image: np.ndarray, teacher: Any = None, known: Any = (), **config: Any) -> list[DenseMask]:
     teacher = teacher or ColorTeacher()
-    return dense_masks(image, teacher, PatchFinder(), DenseConfig(**config), known)
+    chosen = DenseConfig(**config)
+    proposed = propose(image, PatchFinder(), ("", 0), chosen)
+    return dense_masks(image, teacher, proposed, chosen, known)
 
 
 def test_another_detectors_boxes_are_looked_at_instead_of_the_finders(

@@ -223,9 +223,9 @@ def test_files_of_boxes_that_cannot_be_used(tmp_path: Path) -> None:
     file.write_text(
         '{"source": "a", "image_id": 3, "boxes": [[0, 1, 2, 3, 0.1], [0, 1, 2, 3, 1]]}\n'
     )
-    boxes = read_detections(file).of_image("a", 3)
+    boxes = read_detections(file).of_image(("a", 3))
     assert boxes[:, 4].tolist() == [1.0, np.float32(0.1)]
-    assert read_detections(file).of_image("a", 4).shape == (0, 5)
+    assert read_detections(file).of_image(("a", 4)).shape == (0, 5)
     file.write_text(file.read_text() * 2)
     with pytest.raises(ConfigError, match="image 3 of 'a' again"):
         read_detections(file)

@@ -26,8 +26,10 @@ import torch
 from PIL import Image
 from tfjs import Graph
 
+from picosam2._files import write_text
 from picosam2.cli._exit_codes import run_script
 from picosam2.cli._progress import progress
+from picosam2.data.detections import ImageKey, read_detections
 from picosam2.data.image_store import ImageStore
 from picosam2.models.views import thinned
 
@@ -148,15 +150,14 @@ def main() -> None:
             update(place, len(rows))
 
 
-def _done(path: Path) -> set[tuple[str, int]]:
+def _done(path: Path) -> set[ImageKey]:
     """The images whose lines a file has. A line that was cut short is taken out of it."""
     if not path.exists():
         return set()
     lines = path.read_text().splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
-        path.write_text("".join(lines[:-1]))
-        lines.pop()
-    return {(line["source"], line["image_id"]) for line in map(json.loads, lines)}
+        write_text(path, "".join(lines[:-1]))
+    return set(read_detections(path).boxes)
 
 
 if __name__ == "__main__":

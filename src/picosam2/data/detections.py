@@ -13,7 +13,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from picosam2.errors import ConfigError
 
 _Floats = npt.NDArray[np.float32]
 
+ImageKey: TypeAlias = tuple[str, int]
+"""The source and the id of an image."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detections:
@@ -30,12 +33,12 @@ class Detections:
 
     fingerprint: str
     """SHA-256 of the file."""
-    boxes: dict[tuple[str, int], _Floats]
-    """By source and image id, (M, 5): x0, y0, x1, y1 and the score, best first."""
+    boxes: dict[ImageKey, _Floats]
+    """By image, (M, 5): x0, y0, x1, y1 and the score, best first."""
 
-    def of_image(self, source: str, image_id: int) -> _Floats:
+    def of_image(self, key: ImageKey) -> _Floats:
         """The boxes (M, 5) of an image; M is 0 without a line."""
-        return self.boxes.get((source, image_id), np.zeros((0, 5), np.float32))
+        return self.boxes.get(key, np.zeros((0, 5), np.float32))
 
     def of_store(self, store: ImageStore) -> list[_Floats]:
         """The boxes of every image of a store.
@@ -51,7 +54,7 @@ class Detections:
                 f"the detector's boxes are of other images: the store has no image {image_id} of "
                 f"the source {source!r}"
             )
-        return [self.of_image(*key) for key in keys]
+        return [self.of_image(key) for key in keys]
 
 
 def read_detections(path: Path) -> Detections:
@@ -65,7 +68,7 @@ def read_detections(path: Path) -> Detections:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    boxes: dict[tuple[str, int], _Floats] = {}
+    boxes: dict[ImageKey, _Floats] = {}
     for number, line in enumerate(content.splitlines(), 1):
         try:
             key, detected = _parsed(json.loads(line))
@@ -77,12 +80,10 @@ def read_detections(path: Path) -> Detections:
     return Detections(fingerprint=hashlib.sha256(content).hexdigest(), boxes=boxes)
 
 
-def _parsed(line: dict[str, Any]) -> tuple[tuple[str, int], _Floats]:
+def _parsed(line: dict[str, Any]) -> tuple[ImageKey, _Floats]:
     boxes = np.array(line["boxes"], np.float32).reshape(-1, 5)
     low, high, score = boxes[:, :2], boxes[:, 2:4], boxes[:, 4]
-    if not np.isfinite(boxes).all() or (low >= high).any() or (score < 0).any():
+    if not np.isfinite(boxes).all() or (low >= high).any() or ((score < 0) | (score > 1)).any():
         raise ValueError("no boxes")
-    if (score > 1).any():
-        raise ValueError("no scores")
     order = np.argsort(-score, kind="stable")
     return (str(line["source"]), int(line["image_id"])), boxes[order]

@@ -31,7 +31,7 @@ from picosam2.data.split import NEAR, dhash, in_validation
 from picosam2.data.store import SourceFiles
 from picosam2.data.taught import TAUGHT
 from picosam2.data.workers import disk_errors
-from picosam2.distillation.dense_masks import DenseConfig, dense_masks
+from picosam2.distillation.dense_masks import DenseConfig, dense_masks, propose
 from picosam2.distillation.protocol import Teacher, fingerprint
 from picosam2.distillation.teach import ImageCounter
 from picosam2.errors import ConfigError, DataError, ImageError, PicoSAM2Error, StoreError
@@ -41,7 +41,6 @@ from picosam2.io.formats.objects import check_stated_size
 from picosam2.io.paths import IMAGE_ENDINGS, files_below
 from picosam2.masks import Region
 from picosam2.runtimes.finder import BoxFinder
-from picosam2.tasks.finder import FoundBoxes
 
 FORMAT = 1
 
@@ -398,13 +397,7 @@ def _entry(
         if isinstance(error, ImageError):
             what = what.removeprefix(f"{image.path} ")
         return {**entry, "problem": what}
-    proposer: BoxFinder | FoundBoxes
-    if isinstance(finder, Detections):
-        detected = finder.of_image(image.source, image.id)
-        detected = detected[detected[:, 4] >= config.confidence**2]
-        proposer = FoundBoxes(detected[:, :4], detected[:, 4])
-    else:
-        proposer = finder
+    proposed = propose(pixels, finder, (image.source, image.id), config)
     entry["masks"] = [
         {
             "counts": masks.rle_encode(mask.region.on_image(height, width))["counts"],
@@ -412,7 +405,7 @@ def _entry(
             "agreement": round(mask.agreement, 4),
             "known": round(mask.known, 4),
         }
-        for mask in dense_masks(pixels, teacher, proposer, config, known)
+        for mask in dense_masks(pixels, teacher, proposed, config, known)
     ]
     return entry
 

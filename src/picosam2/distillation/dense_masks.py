@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2 import geometry, masks
+from picosam2.data.detections import Detections, ImageKey
 from picosam2.distillation.protocol import Target, Teacher, TeacherAnswer
 from picosam2.errors import ConfigError
 from picosam2.geometry import Window
@@ -77,26 +78,36 @@ class DenseMask:
     """The highest IoU with an annotated mask, 0..1."""
 
 
+def propose(
+    image: npt.NDArray[np.uint8], finder: BoxFinder | Detections, key: ImageKey, config: DenseConfig
+) -> FoundBoxes:
+    """The boxes at which a teacher looks in an image (H, W, 3) RGB uint8.
+
+    `finder` finds them, or has another detector's for the image of this `key`.
+    """
+    if isinstance(finder, Detections):
+        detected = finder.of_image(key)[: config.boxes]
+        return FoundBoxes(detected[:, :4], detected[:, 4])
+    parts = max(image.shape[:2]) >= config.parts_from * finder.input_size
+    return find_boxes(image, finder, most=config.boxes, parts=parts)
+
+
 def dense_masks(
     image: npt.NDArray[np.uint8],
     teacher: Teacher,
-    finder: BoxFinder | FoundBoxes,
+    proposed: FoundBoxes,
     config: DenseConfig,
     known: Sequence[Region] = (),
 ) -> list[DenseMask]:
     """What a teacher sees in an image (H, W, 3) RGB uint8, the most confident first.
 
-    `finder` proposes the boxes, or is the boxes that another proposed.
-    The teacher is shown the image once and its mirror image once, each with all boxes. `known` are
+    The teacher is shown the image once and its mirror image once, each with all the boxes of
+    `proposed` that may have a mask that is confident enough. `known` are
     the masks that are annotated already; they are only compared. Answers with a number that is not
     finite are left out.
     """
     height, width = image.shape[:2]
-    if isinstance(finder, FoundBoxes):
-        proposed = FoundBoxes(finder.boxes[: config.boxes], finder.objectness[: config.boxes])
-    else:
-        parts = max(height, width) >= config.parts_from * finder.input_size
-        proposed = find_boxes(image, finder, most=config.boxes, parts=parts)
+    proposed = proposed.promising(config.confidence)
     corners = proposed.boxes.astype(float)
     mirrored = corners[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0, width, 0)
     answers = teacher(image, _targets(corners))

@@ -41,6 +41,15 @@ class FoundBoxes:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def promising(self, least: float) -> FoundBoxes:
+        """Those whose masks may have an expected IoU of `least` and more; see `combined`.
+
+        No mask of the others can be good enough, however sure the segmenter is of it.
+        """
+        enough = [combined(each, 1) >= least for each in self.objectness.tolist()]
+        kept = np.array(enough, np.bool_)
+        return FoundBoxes(self.boxes[kept], self.objectness[kept])
+
 
 def find_boxes(
     image: ImageOrPyramid,
@@ -110,14 +119,12 @@ def answers_by_finder(
     proposed = find_boxes(
         pyramid, finder, most=chosen.max_boxes, overlap=chosen.box_overlap,
         layers=chosen.crop_n_layers,
-    )  # fmt: skip
+    ).promising(chosen.least_iou)  # fmt: skip
     places = [
         _Place(Box(*edges), objectness)
         for edges, objectness in zip(
             proposed.boxes.tolist(), proposed.objectness.tolist(), strict=True
         )
-        # No mask of the others can be good enough, however sure the segmenter is of it.
-        if combined(objectness, 1) >= chosen.least_iou
     ]
     seen = _look(predictor, pyramid, places, chosen, progress)
     ranked = sorted(seen, key=lambda place: -seen[place].answer.score)

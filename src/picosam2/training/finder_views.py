@@ -284,7 +284,7 @@ def _with_detected(
     """The boxes of an image with a detector's further ones, and how certain each is."""
     kept = detected_K5[detected_K5[:, 4] >= max(config.least, 1e-3)]
     new = np.array([not (box_iou(box[:4], annotated_M4) >= _SAME).any() for box in kept], np.bool_)
-    kept = kept[new] if len(kept) else kept
+    kept = kept[new]
     certainty = np.minimum(kept[:, 4] / config.sure, 1)
     return (
         np.concatenate([annotated_M4, kept[:, :4]]),
