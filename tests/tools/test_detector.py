@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import pickle
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,10 @@ from picosam2.data.image_store import (  # noqa: E402
 )
 
 FOLDER = Path(__file__).parents[2] / "tools" / "detector"
-graph = load_script(FOLDER / "tfjs.py")
-sys.modules["tfjs"] = graph  # a script finds what lies beside it
-label = load_script(FOLDER / "label.py")
+NAMES = ("tfjs", "nanodet", "yolov7", "label")  # each finds those before it beside it
+for name in NAMES:
+    sys.modules[name] = load_script(FOLDER / f"{name}.py")
+graph, _, yolov7, label = (sys.modules[name] for name in NAMES)
 
 VALID = {"s": base64.b64encode(b"VALID").decode()}
 
@@ -126,7 +129,7 @@ class Bright:
             scores[1, 5] = 0.07
         return boxes, scores
 
-    both = cells
+    whole = cells
 
 
 def test_what_a_part_cuts_off_is_left_to_larger_views() -> None:
@@ -151,7 +154,7 @@ def test_a_store_is_labeled_once_and_its_validation_images_never(
         def __init__(self, path: Path) -> None:
             assert path == Path("nanodet.json")
 
-        def both(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+        def whole(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
             shown.append(image.size)
             return self.cells(image)
 
@@ -174,3 +177,75 @@ def test_a_store_is_labeled_once_and_its_validation_images_never(
     label.main()
     assert len(shown) == len(wanted) + 1
     assert out.read_text() == whole
+
+
+def pickled(path: Path, classes: dict[str, type]) -> None:
+    """A file like YOLOv7's: a network of classes that only the other program has."""
+    common, yolo = ModuleType("models.common"), ModuleType("models.yolo")
+    for name, kind in classes.items():
+        module = yolo if name in {"ISegment", "SegmentationModel"} else common
+        kind.__module__, kind.__qualname__, kind.__name__ = module.__name__, name, name
+        setattr(module, name, kind)
+
+    def layer(kind: str, number: int, source: int | list[int], **parts: Any) -> Any:
+        made = classes[kind]()
+        made.i, made.f = number, source
+        for name, part in parts.items():
+            setattr(made, name, part)
+        return made
+
+    convolution = torch.nn.Conv2d(3, 4, 3, 8, 1, bias=False)
+    added = classes["ImplicitA"]()
+    added.implicit = torch.nn.Parameter(torch.zeros(1, 8, 1, 1))
+    head = torch.nn.Conv2d(8, 2 * (5 + 80 + 3), 1)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    network = classes["SegmentationModel"]()
+    network.save = [0]
+    network.model = torch.nn.Sequential(
+        layer("Conv", 0, -1, conv=convolution, bn=torch.nn.BatchNorm2d(4), act=torch.nn.SiLU()),
+        layer("MP", 1, -1, m=torch.nn.MaxPool2d(1)),
+        layer("Concat", 2, [-1, 0], d=1),
+        layer("ISegment", 3, [2], m=torch.nn.ModuleList([head]), ia=torch.nn.ModuleList([added]),
+              na=2, no=5 + 80 + 3, nc=80, stride=torch.tensor([8.0]),
+              anchors=torch.tensor([[[1.0, 2.0], [4.0, 1.0]]])),
+    )  # fmt: skip
+    network.model[2].f = [-1, 0]
+    network.save = [0, 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "models", ModuleType("models"))
+        patch.setitem(sys.modules, "models.common", common)
+        patch.setitem(sys.modules, "models.yolo", yolo)
+        torch.save({"ema": None, "model": network.half()}, path)
+
+
+def other_classes(*further: str) -> dict[str, type]:
+    names = ("Conv", "MP", "Concat", "ImplicitA", "ISegment", "SegmentationModel", *further)
+    return {name: type(name, (torch.nn.Module,), {}) for name in names}
+
+
+def test_boxes_of_a_pickled_network_are_in_pixels_of_the_image(tmp_path: Path) -> None:
+    pickled(tmp_path / "yolov7-seg.pt", other_classes())
+    detector = yolov7.YoloV7(tmp_path / "yolov7-seg.pt", 64)
+    boxes, scores = detector.cells(Image.new("RGB", (256, 128)))  # seen as 64 x 32: 8 x 4 cells
+    assert boxes.shape == (2 * 8 * 4, 4)
+    assert scores.shape == (2 * 8 * 4, 80)
+    assert np.allclose(scores, 0.25)  # 0 as a logit, of the box and of the class
+    sides = boxes[:, 2:] - boxes[:, :2]
+    inner = 2 * 8 + 3  # third row and fourth column: both boxes lie within the image
+    assert sides[inner] == pytest.approx([8 * 4, 16 * 4])
+    assert boxes[inner] == pytest.approx([3.5 * 32 - 16, 2.5 * 32 - 32, 3.5 * 32 + 16, 112])
+    assert sides[32 + inner] == pytest.approx([32 * 4, 8 * 4])
+    assert boxes.min() == 0
+    assert (boxes.max(0) <= [256, 128, 256, 128]).all()
+
+
+def test_a_pickle_that_names_anything_else_is_refused(tmp_path: Path) -> None:
+    class Runs:
+        def __reduce__(self) -> Any:
+            return Path(tmp_path / "made").touch, ()
+
+    torch.save({"model": Runs()}, tmp_path / "yolov7-seg.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        yolov7.read_yolov7(tmp_path / "yolov7-seg.pt")
+    assert not (tmp_path / "made").exists()

@@ -1,7 +1,8 @@
 """Training of the finder: a recipe and an image store in, weights out.
 
 The run's folder is that of `trainer.train`. The encoder starts from ImageNet, or all of the finder
-from another one; the encoder's batch norms, and all of its first two stages, stay as they are.
+from another one; the encoder's batch norms, and all of its first stages, stay as they are: what
+edges and textures are does not change.
 
 Shape suffixes: B batch, N cells of a view, P cells that answer for an object, S the view's side.
 """
@@ -42,7 +43,6 @@ from picosam2.training.trainer import (
     memory_format,
 )
 
-_FROZEN = 2  # stages of the encoder: what edges and textures are does not change
 _LIMIT = 4.0  # of a log-distance
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 
@@ -56,7 +56,7 @@ class FinderTrainer(Trainer):
         self.finder = recipe.finder
         encoder = cast(Finder, self.model).encoder
         freeze_batchnorm(encoder)
-        for stage in list(encoder)[:_FROZEN]:
+        for stage in list(encoder)[: recipe.finder.frozen]:
             stage.requires_grad_(False)
         of_encoder = {id(parameter) for parameter in encoder.parameters()}
         groups: list[dict[str, Any]] = []

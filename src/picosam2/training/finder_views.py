@@ -58,6 +58,8 @@ class FinderTraining:
     """Weight of the boxes' loss (GIoU) against that of objectness."""
     rate: float = 0.4
     """Learning rate of the encoder, as a share of the others'."""
+    frozen: int = 2
+    """The first stages of the encoder, so many of five, stay as they are."""
 
     def __post_init__(self) -> None:
         for name in ("whole", "elsewhere"):
@@ -71,6 +73,8 @@ class FinderTraining:
             raise ConfigError("`least` must be from 0 to `sure`, and `sure` above 0 and up to 1")
         if min(self.boxes, self.rate) < 0:
             raise ConfigError("`boxes` and `rate` must not be negative")
+        if not 0 <= self.frozen <= 5:
+            raise ConfigError("`frozen` must be from 0 to 5, the stages of the encoder")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
