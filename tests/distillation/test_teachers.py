@@ -103,6 +103,14 @@ def test_a_checkpoint_follows_its_weights_window_rules() -> None:
     assert window == geometry.box_window(objects[0].box, growth=1.5, max_aspect=1.0)
 
 
+@pytest.fixture
+def has_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that is not slow in bf16; torch computes it on any."""
+    torch = pytest.importorskip("torch", reason="bf16 is torch's")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
+@pytest.mark.usefixtures("has_bf16")
 def test_bf16_gives_nearly_the_same(tiny_safetensors: Path) -> None:
     image, objects = targets(3)
     exact = open_teacher(f"checkpoint:{tiny_safetensors}", CPU)(image, objects)
@@ -240,6 +248,7 @@ def test_a_truth_must_be_known_to_choose(spec: str) -> None:
         teacher(image, [replace(objects[0], mask=None)])
 
 
+@pytest.mark.usefixtures("has_bf16")
 def test_sam_in_bf16_gives_nearly_the_same(spec: str) -> None:
     image, objects = targets(2)
     exact = open_teacher(spec, replace(CPU, choose="truth"))

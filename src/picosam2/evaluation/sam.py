@@ -286,12 +286,11 @@ class TransformersSam:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """Compute in the chosen precision; raise `ConfigError` if the GPU's memory is too small."""
-        torch, bf16 = self._torch, self._precision == "bf16"
+        from picosam2.models.devices import autocast
+
+        torch = self._torch
         try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(self._device.type, torch.bfloat16, enabled=bf16),
-            ):
+            with torch.inference_mode(), autocast(self._device.type, self._precision):
                 yield
         except torch.OutOfMemoryError as error:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""The one place that chooses where torch computes."""
+"""The one place that chooses where torch computes, and in which numbers."""
 
 from __future__ import annotations
 
@@ -28,3 +28,23 @@ def torch_device(name: str) -> str:
             raise ConfigError("there is no GPU that torch can use: say --device cpu")
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return name
+
+
+def computes_bf16(device: str) -> bool:
+    """Whether a device, such as `cpu` or `cuda`, is quick in bf16.
+
+    A processor without AVX-512 is not: torch has no kernels for it, and takes many times as long as
+    in fp32.
+    """
+    return device != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """A context in which torch computes on `device` in bf16, or in fp32.
+
+    Args:
+        device: cpu or cuda.
+        precision: fp32, or bf16, which a processor that is slow in it takes for fp32.
+    """
+    enabled = precision == "bf16" and computes_bf16(device)
+    return torch.autocast(device, torch.bfloat16, enabled=enabled)

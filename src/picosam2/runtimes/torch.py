@@ -13,6 +13,7 @@ import torch
 from picosam2._files import sha256_file
 from picosam2.images import normalize
 from picosam2.models.checkpoint import load_weights, read_tensors
+from picosam2.models.devices import autocast
 from picosam2.models.network import PicoSAM2
 from picosam2.runtimes.protocol import RuntimeInfo, check_inputs
 
@@ -32,7 +33,7 @@ class TorchRuntime:
     ) -> None:
         """Run `model` where it is. `precision`: fp32, or bf16 by autocast."""
         self._model = model
-        self._bf16 = precision == "bf16"
+        self._precision = precision
         config = model.config
         metadata = {"model": asdict(config), **(facts or {})}
         if (
@@ -92,7 +93,7 @@ class TorchRuntime:
             batch = [
                 values.to(device).contiguous(memory_format=torch.channels_last) for values in inputs
             ]
-            with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
+            with autocast(device.type, self._precision):
                 logits = self._model(*batch)["logits"]
             parts.append(logits.float().cpu())
         self._model.train(was_training)

@@ -63,7 +63,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of the weights, the order and the augmentation."""
     precision: str = "bf16"
-    """bf16 (autocast) or fp32."""
+    """bf16 (autocast), which a processor without AVX-512 computes in fp32, or fp32."""
     channels_last: bool = True
     """Keep activations channel by channel of a pixel; else plane by plane."""
     compile: bool = False

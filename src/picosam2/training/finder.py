@@ -28,6 +28,7 @@ from picosam2.data.detections import Detections
 from picosam2.data.image_store import ImageStore
 from picosam2.masks import box_iou
 from picosam2.models.checkpoint import load_finder
+from picosam2.models.devices import autocast
 from picosam2.models.finder import Finder
 from picosam2.models.views import REACH, cell_centers, decode, part_windows, thinned, whole_window
 from picosam2.training.config import FinderRecipe, Recipe
@@ -85,7 +86,7 @@ class FinderTrainer(Trainer):
             group["lr"] = rate * group["rate"]
         image_B3SS = batch.image_B3SS.contiguous(memory_format=memory_format(config))
         device = image_B3SS.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
+        with autocast(device, config.precision):
             cells_B5N = self.model(image_B3SS)["cells"]
         parts = finder_losses(cells_B5N.float(), batch, self._centers_N2, self._stride_N)
         loss = parts["objectness"] + self.finder.boxes * parts["giou"]

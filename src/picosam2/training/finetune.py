@@ -42,6 +42,7 @@ from picosam2.evaluation.run import evaluate
 from picosam2.images import load_image
 from picosam2.io.sample_image import sample, sample_objects
 from picosam2.models.checkpoint import load_weights, read_tensors, write_tensors
+from picosam2.models.devices import computes_bf16
 from picosam2.models.network import PicoSAM2
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box
@@ -418,6 +419,8 @@ class TimedTrainer(GuidedTrainer):
 
 def quicker_precision(model: PicoSAM2, batch: int = 4) -> str:
     """bf16 or fp32, whichever takes less time on this processor: many compute bf16 slowly."""
+    if not computes_bf16("cpu"):
+        return "fp32"
     probe = deepcopy(model).train()
     freeze_batchnorm(probe)
     side = model.config.input_size

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from picosam2.data.image_store import ImageStore
 from picosam2.errors import ConfigError
 from picosam2.models.checkpoint import load_weights
+from picosam2.models.devices import autocast
 from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2, channel
 from picosam2.training.config import Recipe
@@ -91,7 +92,7 @@ class GuidedTrainer(Trainer):
         image_B3SS = batch.image_B3SS.contiguous(memory_format=layout)
         guidance_B3SS = batch.guidance_B3SS.contiguous(memory_format=layout)
         device = image_B3SS.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
+        with autocast(device, config.precision):
             outputs = self.model(image_B3SS, guidance_B3SS)
         logits_BLL = channel(outputs["logits"], batch.kind_B).float()
         each_BLL = F.binary_cross_entropy_with_logits(
@@ -104,10 +105,7 @@ class GuidedTrainer(Trainer):
         total_B = config.bce * losses["bce"] + config.dice * losses["dice"]
         has_teacher_B = batch.taught_B
         if guided.teacher and has_teacher_B.any():
-            with (
-                torch.no_grad(),
-                torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"),
-            ):
+            with torch.no_grad(), autocast(device, config.precision):
                 wanted = self.teacher(image_B3SS[has_teacher_B].contiguous(memory_format=layout))
             wanted_BLL = channel(wanted["logits"], batch.kind_B[has_teacher_B]).float()
             term = teacher_term(logits_BLL[has_teacher_B], wanted_BLL, self.recipe.distill)

@@ -23,6 +23,7 @@ from torch import Tensor
 from picosam2 import geometry
 from picosam2.data.augment import AugmentConfig, Draws, _normalise, _photometric, _Uniforms
 from picosam2.data.store import BOX, CLICK
+from picosam2.models.devices import autocast
 from picosam2.models.folding import fold_batchnorm
 from picosam2.models.network import PicoSAM2, channel
 from picosam2.prompts import Box, Point
@@ -59,7 +60,7 @@ class Rehearsal:
         """
         self._before = fold_batchnorm(model).requires_grad_(False)
         self._before.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._batch, self._seed, self._bf16 = batch, seed, precision == "bf16"
+        self._batch, self._seed, self._precision = batch, seed, precision
         rng = np.random.default_rng(seed)
         images = [dead_leaves(rng) for _ in range(_IMAGES)]
         side = model.config.input_size
@@ -75,7 +76,7 @@ class Rehearsal:
     def __call__(self, model: PicoSAM2, step: int) -> Tensor:
         """The mean loss of the windows of a step; a function of the seed and the step's number."""
         image_B3SS, kind_B = self._windows(step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+        with autocast("cpu", self._precision):
             with torch.no_grad():
                 before_BLL = channel(self._before(image_B3SS)["logits"], kind_B).float()
             now_BLL = channel(model(image_B3SS)["logits"], kind_B).float()

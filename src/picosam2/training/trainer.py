@@ -46,7 +46,7 @@ from picosam2.distillation.cache import STEP, TeacherCache
 from picosam2.distillation.in_loop import InLoopTeacher
 from picosam2.errors import CheckpointError, ConfigError, PicoSAM2Error
 from picosam2.models.checkpoint import load_weights, read_tensors, save_weights, write_tensors
-from picosam2.models.devices import torch_device
+from picosam2.models.devices import autocast, computes_bf16, torch_device
 from picosam2.models.encoders import ENCODERS
 from picosam2.models.network import ModelConfig, PicoSAM2, channel
 from picosam2.training.config import FinderRecipe, Recipe, TrainConfig
@@ -147,7 +147,7 @@ def compute_loss(
     the teacher's term and 1 - w times the supervised loss.
     """
     device = batch.image_B3SS.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
+    with autocast(device, config.precision):
         outputs = model(batch.image_B3SS.contiguous(memory_format=memory_format(config)))
     logits_BSS = channel(outputs["logits"], batch.kind_B).float()
     # A network whose first convolution shrinks the image answers on a coarser grid.
@@ -224,7 +224,7 @@ class Trainer:
         self.model = model.to(group.device).train()
         self.model.to(memory_format=memory_format(config))  # type: ignore[call-overload]
         self.average = deepcopy(self.model).eval().requires_grad_(False)
-        if group.device.type == "cpu" and config.precision == "bf16":
+        if group.device.type == "cpu" and config.precision == "bf16" and computes_bf16("cpu"):
             quicken_depthwise(self.model)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
