@@ -17,7 +17,7 @@ from picosam2.errors import WeightsError
 from picosam2.predictor import Predictor
 from picosam2.results import Segmentation
 from picosam2.tasks.everything import Everything, everything
-from picosam2.tasks.finder import find_boxes
+from picosam2.tasks.finder import FoundBoxes, find_boxes
 
 IMAGE, TRUTH = flat_scene()
 SETTINGS = Everything(method="finder", pred_iou_thresh=0.1, stability_score_thresh=0.1)
@@ -85,6 +85,28 @@ def test_the_views_of_a_panorama_go_through_the_finder_in_batches() -> None:
 def test_an_image_of_one_color_has_no_objects(size: tuple[int, int]) -> None:
     for level in (0, 128, 255):
         assert results_of(np.full((*size, 3), level, np.uint8)) == []
+
+
+def test_beyond_the_best_fifty_only_likely_boxes_are_looked_at() -> None:
+    objectness = np.linspace(0.9, 0.02, 120, dtype=np.float32)
+    boxes = FoundBoxes(np.arange(480, dtype=np.float32).reshape(120, 4), objectness)
+    likely = boxes.likely(0.3)
+    assert len(likely) == (objectness >= 0.3).sum() > 50
+    assert (likely.boxes == boxes.boxes[: len(likely)]).all()
+    assert len(boxes.likely(0.99)) == 50
+    assert len(boxes.likely(0)) == 120
+
+    runtime = ColorRuntime()
+    finder = PatchFinder()
+    image = np.full((330, 330, 3), 40, np.uint8)
+    for place in range(64):  # as many objects, each of its own color
+        x, y = 41 * (place % 8), 41 * (place // 8)
+        image[y : y + 32, x : x + 32] = (60 + 3 * place, 250 - 3 * place, 60)
+    found = len(find_boxes(image, finder))
+    assert found > 50
+    few = dataclasses.replace(SETTINGS, second_looks=0, objectness_thresh=1.0)
+    everything(image, Predictor(runtime), few, finder=finder)
+    assert sum(runtime.batches) == 50
 
 
 def test_settings_limit_what_is_looked_at_and_kept() -> None:

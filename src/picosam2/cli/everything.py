@@ -24,7 +24,8 @@ def everything(
     *images: Annotated[Path, Parameter(name="IMAGE", allow_leading_hyphen=True)],
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
-    max_boxes: Count = 90,
+    max_boxes: Count = 150,
+    objectness_thresh: Share = 0.28,
     second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     points_per_side: Count = 24,
     points_per_batch: Count = 64,
@@ -57,6 +58,8 @@ def everything(
         method: What finds objects: the finder, or a grid of clicks.
         finder: The finder's weights: the name of those that ship, or a file.
         max_boxes: Look at so many boxes of the finder, at most.
+        objectness_thresh: Of the finder: beyond the best 50, look at no boxes of a lower
+            objectness.
         second_looks: Of the finder: look at so many of the best masks once more, by their own
             boxes, where these differ from the finder's.
         points_per_side: Of the grid: clicks along each side of the image. More find smaller
@@ -87,6 +90,7 @@ def everything(
         method=method,
         finder=finder,
         max_boxes=max_boxes,
+        objectness_thresh=objectness_thresh,
         second_looks=second_looks,
         points_per_side=points_per_side,
         points_per_batch=points_per_batch,

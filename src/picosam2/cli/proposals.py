@@ -25,7 +25,8 @@ def proposals(
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
     against: Annotated[Literal["finder", "grid"] | None, Parameter()] = None,
-    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 90,
+    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 150,
+    objectness_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.28,
     second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     box_nms_thresh: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None,
     points_per_side: Annotated[int, Parameter(validator=Number(gte=1))] = 24,
@@ -52,6 +53,8 @@ def proposals(
         finder: The finder's weights: the name of those that ship, or a file.
         against: Measure the other method, too, on the same images in the same run.
         max_boxes: Look at so many boxes of the finder, at most.
+        objectness_thresh: Of the finder: beyond the best 50, look at no boxes of a lower
+            objectness.
         second_looks: Of the finder: look at so many of the best masks once more, by their own
             boxes, where these differ from the finder's.
         box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.7, or 0.9 of
@@ -77,6 +80,7 @@ def proposals(
         method=method,
         finder=finder,
         max_boxes=max_boxes,
+        objectness_thresh=objectness_thresh,
         second_looks=second_looks,
         box_nms_thresh=box_nms_thresh,
         points_per_side=points_per_side,

@@ -30,7 +30,7 @@ METHODS: Final = get_args(Method)
 _PRED_IOU: Final[dict[str, float]] = {"finder": 0.4, "grid": 0.7}
 _BOX_NMS: Final[dict[str, float]] = {"finder": 0.7, "grid": 0.9}
 _OF_ONE_METHOD: Final[dict[Method, tuple[str, ...]]] = {
-    "finder": ("finder", "max_boxes", "second_looks"),
+    "finder": ("finder", "max_boxes", "objectness_thresh", "second_looks"),
     "grid": ("points_per_side",),
 }
 
@@ -44,8 +44,11 @@ class Everything:
     the image, each of which the segmenter answers."""
     finder: str = "finder"
     """The weights of the finder: the name of those that ship, or a file."""
-    max_boxes: int = 90
+    max_boxes: int = 150
     """So many boxes of the finder are looked at, at most, the best ones."""
+    objectness_thresh: float = 0.28
+    """Of the finder: beyond the best 50, boxes of a lower objectness are not looked at, 0..1. So an
+    image with many objects gets more looks than one with few."""
     second_looks: int = 0
     """Of the finder: so many of the best masks are looked at once more, by their own boxes, where
     these differ from the finder's."""
@@ -79,6 +82,7 @@ class Everything:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
         for name in (
+            "objectness_thresh",
             "pred_iou_thresh",
             "stability_score_thresh",
             "box_nms_thresh",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LEAST = 0.02  # boxes of a lower objectness are not worth a look
 _COMPARED = 1000  # boxes, the best ones
+_ALWAYS = 50  # so many of the best are looked at, whatever their objectness
 _VIEWS = 8  # in a batch
 _FINER = 0.62  # side of the parts of a further layer, as a share of the one's before
 _LESS = 0.8  # what a further layer's objectness counts: it sees less of what is around
@@ -47,7 +48,13 @@ class FoundBoxes:
         No mask of the others can be good enough, however sure the segmenter is of it.
         """
         enough = [combined(each, 1) >= least for each in self.objectness.tolist()]
-        kept = np.array(enough, np.bool_)
+        return self._of(np.array(enough, np.bool_))
+
+    def likely(self, least: float) -> FoundBoxes:
+        """Those with an objectness of `least` and more, and the best 50 in any case."""
+        return self._of((self.objectness >= least) | (np.arange(len(self)) < _ALWAYS))
+
+    def _of(self, kept: npt.NDArray[np.bool_]) -> FoundBoxes:
         return FoundBoxes(self.boxes[kept], self.objectness[kept])
 
 
@@ -116,10 +123,11 @@ def answers_by_finder(
     nearly the finder's: it lies closer to the object, and the network is best at such boxes.
     """
     pyramid = Pyramid(image)
-    proposed = find_boxes(
+    found = find_boxes(
         pyramid, finder, most=chosen.max_boxes, overlap=chosen.box_overlap,
         layers=chosen.crop_n_layers,
-    ).promising(chosen.least_iou)  # fmt: skip
+    )  # fmt: skip
+    proposed = found.likely(chosen.objectness_thresh).promising(chosen.least_iou)
     places = [
         _Place(Box(*edges), objectness)
         for edges, objectness in zip(

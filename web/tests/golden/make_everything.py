@@ -40,6 +40,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "box_nms_thresh": 0.5,
         "stability_score_thresh": 0.7,
     },
+    "the best 50 boxes alone": {
+        "box_nms_thresh": 0.9,
+        "objectness_thresh": 0.95,
+        "pred_iou_thresh": 0.05,
+    },
     "alike masks, the best three": {"mask_nms_thresh": 0.95, "max_masks": 3},
 }
 

@@ -14,7 +14,8 @@ import { decode, overlaps, partWindows, type Proposal, thinned, wholeWindow } fr
 
 /** What is looked at, and what is kept; named as in SAM's automatic mask generator. */
 export const SETTINGS = {
-  maxBoxes: 90,
+  maxBoxes: 150,
+  objectnessThresh: 0.28,
   secondLooks: 0,
   predIouThresh: 0.4,
   stabilityScoreThresh: 0.4,
@@ -26,6 +27,7 @@ export const SETTINGS = {
 
 const LEAST = 0.02; // boxes of a lower objectness are not worth a look
 const COMPARED_BOXES = 1000; // the best ones
+const ALWAYS = 50; // so many of the best are looked at, whatever their objectness
 const SAME = 0.85; // a second look through a box of a higher IoU with the first would show the same
 const WHOLE = 0.95; // a mask of a larger share of the image is the image itself
 const COMPARED_SIDE = 1024; // long side of the image on which masks are compared, pixels
@@ -108,10 +110,10 @@ export class Search {
     this.viewed++;
     if (this.viewed < this.views.length) return;
     const ranked = this.proposals.sort((a, b) => b.objectness - a.objectness).slice(0, COMPARED_BOXES);
-    // No mask of the others can be good enough, however sure the segmenter is of it.
-    this.proposals = thinned(ranked, settings.boxNmsThresh, settings.maxBoxes).filter(
-      ({ objectness }) => combined(objectness, 1) >= settings.predIouThresh,
-    );
+    this.proposals = thinned(ranked, settings.boxNmsThresh, settings.maxBoxes)
+      .filter(({ objectness }, i) => i < ALWAYS || objectness >= settings.objectnessThresh)
+      // No mask of the others can be good enough, however sure the segmenter is of it.
+      .filter(({ objectness }) => combined(objectness, 1) >= settings.predIouThresh);
   }
 
   /** What the windows of some boxes show; null where it is not good enough. */
