@@ -76,7 +76,8 @@ def test_a_finder_that_is_not_there(
     ("method", "option", "value", "other"),
     [
         ("finder", "--points-per-side", "8", "grid"),
-        ("grid", "--max-boxes", "150", "finder"),
+        ("grid", "--max-boxes", "40", "finder"),
+        ("grid", "--objectness-thresh", "0.5", "finder"),
         ("grid", "--second-looks", "5", "finder"),
         ("grid", "--finder", "mine.onnx", "finder"),
     ],

@@ -57,7 +57,7 @@ def test_no_two_masks_are_alike(segmentations: list[Segmentation]) -> None:
         [each.mask for each in segmentations], [each.mask for each in segmentations]
     )
     np.fill_diagonal(overlap, 0)
-    assert overlap.max() <= SMALL.mask_nms_thresh
+    assert overlap.max() <= SMALL.mask_overlap
 
 
 def test_small_regions_are_removed() -> None:

@@ -24,8 +24,8 @@ def everything(
     *images: Annotated[Path, Parameter(name="IMAGE", allow_leading_hyphen=True)],
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
-    max_boxes: Count = 150,
-    objectness_thresh: Share = 0.28,
+    max_boxes: Count = 110,
+    objectness_thresh: Share = 0.22,
     second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     points_per_side: Count = 24,
     points_per_batch: Count = 64,
@@ -33,7 +33,7 @@ def everything(
     stability_score_thresh: Share = 0.4,
     stability_score_offset: Annotated[float, Parameter(validator=Number(gte=0, lt=32))] = 1.0,
     box_nms_thresh: Share | None = None,
-    mask_nms_thresh: Share = 0.7,
+    mask_nms_thresh: Share | None = None,
     crop_n_layers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     min_mask_region_area: Annotated[int, Parameter(validator=Number(gte=0))] = 32,
     max_masks: Count = 300,
@@ -71,7 +71,8 @@ def everything(
         stability_score_offset: How far that score moves the threshold, in logits.
         box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.7, or 0.9 of
             the grid.
-        mask_nms_thresh: Of masks with a higher IoU, keep the best one.
+        mask_nms_thresh: Of masks with a higher IoU, keep the best one; by default 0.78, or 0.7 of
+            the grid.
         crop_n_layers: For small objects, further layers of smaller parts that the finder looks at,
             or further grids of windows half as wide each time.
         min_mask_region_area: Remove pieces, holes and masks of fewer pixels.

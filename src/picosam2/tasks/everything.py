@@ -29,6 +29,7 @@ METHODS: Final = get_args(Method)
 
 _PRED_IOU: Final[dict[str, float]] = {"finder": 0.4, "grid": 0.7}
 _BOX_NMS: Final[dict[str, float]] = {"finder": 0.7, "grid": 0.9}
+_MASK_NMS: Final[dict[str, float]] = {"finder": 0.78, "grid": 0.7}
 _OF_ONE_METHOD: Final[dict[Method, tuple[str, ...]]] = {
     "finder": ("finder", "max_boxes", "objectness_thresh", "second_looks"),
     "grid": ("points_per_side",),
@@ -44,9 +45,9 @@ class Everything:
     the image, each of which the segmenter answers."""
     finder: str = "finder"
     """The weights of the finder: the name of those that ship, or a file."""
-    max_boxes: int = 150
+    max_boxes: int = 110
     """So many boxes of the finder are looked at, at most, the best ones."""
-    objectness_thresh: float = 0.28
+    objectness_thresh: float = 0.22
     """Of the finder: beyond the best 50, boxes of a lower objectness are not looked at, 0..1. So an
     image with many objects gets more looks than one with few."""
     second_looks: int = 0
@@ -65,8 +66,8 @@ class Everything:
     """How far that score moves the threshold, in logits."""
     box_nms_thresh: float | None = None
     """Of boxes with a higher IoU than this, one is looked at; None is the method's own."""
-    mask_nms_thresh: float = 0.7
-    """Of masks with a higher IoU than this, only the best is kept."""
+    mask_nms_thresh: float | None = None
+    """Of masks with a higher IoU than this, only the best is kept; None is the method's own."""
     crop_n_layers: int = 0
     """For small objects, further layers of smaller parts of the image that the finder looks at, or
     further grids of windows that are half as wide each time."""
@@ -125,6 +126,12 @@ class Everything:
         own = _BOX_NMS[self.method]
         return own if self.box_nms_thresh is None else self.box_nms_thresh
 
+    @property
+    def mask_overlap(self) -> float:
+        """`mask_nms_thresh`, or the method's own."""
+        own = _MASK_NMS[self.method]
+        return own if self.mask_nms_thresh is None else self.mask_nms_thresh
+
 
 def everything(
     image: ImageSource,
@@ -170,7 +177,7 @@ def everything(
         answers = answers_by_finder(predictor, finder, pixels, chosen, progress)
     answers.sort(key=lambda answer: -answer.score)
     kept = different(
-        answers, height, width, threshold=chosen.mask_nms_thresh,
+        answers, height, width, threshold=chosen.mask_overlap,
         least=chosen.min_mask_region_area, most=chosen.max_masks,
     )  # fmt: skip
     made = [segmentation(pixels, answer, chosen.min_mask_region_area) for answer in kept]

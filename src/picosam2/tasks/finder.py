@@ -137,7 +137,7 @@ def answers_by_finder(
     seen = _look(predictor, pyramid, places, chosen, progress)
     ranked = sorted(seen, key=lambda place: -seen[place].answer.score)
     own_boxes = np.array([corners(seen[place].box) for place in ranked]).reshape(-1, 4)
-    best = thinned(own_boxes, chosen.mask_nms_thresh, chosen.second_looks).tolist()
+    best = thinned(own_boxes, chosen.mask_overlap, chosen.second_looks).tolist()
     again = [ranked[i] for i in best if _differ(seen[ranked[i]].box, places[ranked[i]].box)]
     closer = [_Place(seen[place].box, places[place].objectness) for place in again]
     answers = {place: first.answer for place, first in seen.items()}
