@@ -102,8 +102,8 @@ def test_beyond_the_best_fifty_only_likely_boxes_are_looked_at() -> None:
     for place in range(64):  # as many objects, each of its own color
         x, y = 41 * (place % 8), 41 * (place // 8)
         image[y : y + 32, x : x + 32] = (60 + 3 * place, 250 - 3 * place, 60)
-    found = len(find_boxes(image, finder))
-    assert found > 50
+    count = len(find_boxes(image, finder))
+    assert count > 50
     few = dataclasses.replace(SETTINGS, second_looks=0, objectness_thresh=1.0)
     everything(image, Predictor(runtime), few, finder=finder)
     assert sum(runtime.batches) == 50

@@ -24,7 +24,7 @@ def everything(
     *images: Annotated[Path, Parameter(name="IMAGE", allow_leading_hyphen=True)],
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
-    max_boxes: Count = 110,
+    max_boxes: Count = 120,
     objectness_thresh: Share = 0.22,
     second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     points_per_side: Count = 24,
@@ -71,7 +71,7 @@ def everything(
         stability_score_offset: How far that score moves the threshold, in logits.
         box_nms_thresh: Of boxes with a higher IoU, look at one only; by default 0.7, or 0.9 of
             the grid.
-        mask_nms_thresh: Of masks with a higher IoU, keep the best one; by default 0.78, or 0.7 of
+        mask_nms_thresh: Of masks with a higher IoU, keep the best one; by default 0.75, or 0.7 of
             the grid.
         crop_n_layers: For small objects, further layers of smaller parts that the finder looks at,
             or further grids of windows half as wide each time.

@@ -25,7 +25,7 @@ def proposals(
     method: Literal["finder", "grid"] = "finder",
     finder: Annotated[str, Parameter(metavar="NAME|FILE")] = "finder",
     against: Annotated[Literal["finder", "grid"] | None, Parameter()] = None,
-    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 110,
+    max_boxes: Annotated[int, Parameter(validator=Number(gte=1))] = 120,
     objectness_thresh: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.22,
     second_looks: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     box_nms_thresh: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None,

@@ -390,7 +390,8 @@ def _proposals(report: Mapping[str, Any]) -> list[Block]:
             text="Average recall of the first masks of everything mode, without classes, by "
             "COCO's own evaluation; beside a grid of boxes that looks at no pixel. The sizes are "
             "AR@100 of COCO's size classes. Weights that are named by their SHA-256 are not those "
-            "of the other tables."
+            "of the other tables. Seconds compare within the rows of the same weights only: others "
+            "may be of another machine."
         ),
         Table(header=header, rows=rows, left=2),
     ]

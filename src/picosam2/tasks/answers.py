@@ -93,7 +93,8 @@ def different(
         ranked: the answers, best first.
         height, width: of the image. Masks are compared on a smaller one, if it is large.
         threshold: the largest IoU of two masks that are both kept.
-        least: masks of fewer pixels of the image are left out.
+        least: pieces and holes of fewer pixels of the image are cleaned away before masks are
+            compared, and smaller masks are left out.
         most: so many are kept at most.
     """
     shrink = min(_COMPARED / max(height, width), 1.0)
@@ -102,7 +103,7 @@ def different(
     for answer in ranked:
         if len(kept) == most:
             break
-        region = _mask_region(answer, shrink, height, width)
+        region = _cleaned(_mask_region(answer, shrink, height, width), round(least * shrink**2))
         area = region.area
         if area < max(least * shrink**2, 1):
             continue
@@ -127,6 +128,14 @@ def _mask_region(answer: Answer, shrink: float, height: int, width: int) -> Regi
     return Region(region.x, region.y, region.mask).tight()
 
 
+def _cleaned(region: Region, least: int) -> Region:
+    """A region's mask without pieces and holes of fewer than `least` pixels."""
+    if least <= 1:
+        return region
+    mask = masks.remove_small(masks.fill_holes(region.mask, least - 1), least)
+    return Region(region.x, region.y, mask)
+
+
 def _iou_exceeds(a: Region, area_a: int, b: Region, area_b: int, threshold: float) -> bool:
     """Whether the IoU of two masks, which are not empty, is above a threshold."""
     if min(area_a, area_b) <= threshold * max(area_a, area_b):  # as much as it can be
@@ -144,14 +153,11 @@ def segmentation(image: Image, kept: Kept, least: int) -> Segmentation | None:
     height, width = image.shape[:2]
     region = kept.region
     if kept.shrink < 1:
-        region = _mask_region(answer, 1.0, height, width)
-    mask = region.mask
-    if least > 1:
-        mask = masks.remove_small(masks.fill_holes(mask, least - 1), least)
-    if not mask.any():
+        region = _cleaned(_mask_region(answer, 1.0, height, width), least)
+    if not region.mask.any():
         return None
     return Segmentation.of_region(
-        Region(region.x, region.y, mask),
+        region,
         (height, width),
         score=answer.score,
         prompt=Prompt(() if answer.point is None else (answer.point,), answer.prompt),

@@ -29,7 +29,7 @@ METHODS: Final = get_args(Method)
 
 _PRED_IOU: Final[dict[str, float]] = {"finder": 0.4, "grid": 0.7}
 _BOX_NMS: Final[dict[str, float]] = {"finder": 0.7, "grid": 0.9}
-_MASK_NMS: Final[dict[str, float]] = {"finder": 0.78, "grid": 0.7}
+_MASK_NMS: Final[dict[str, float]] = {"finder": 0.75, "grid": 0.7}
 _OF_ONE_METHOD: Final[dict[Method, tuple[str, ...]]] = {
     "finder": ("finder", "max_boxes", "objectness_thresh", "second_looks"),
     "grid": ("points_per_side",),
@@ -45,7 +45,7 @@ class Everything:
     the image, each of which the segmenter answers."""
     finder: str = "finder"
     """The weights of the finder: the name of those that ship, or a file."""
-    max_boxes: int = 110
+    max_boxes: int = 120
     """So many boxes of the finder are looked at, at most, the best ones."""
     objectness_thresh: float = 0.22
     """Of the finder: beyond the best 50, boxes of a lower objectness are not looked at, 0..1. So an

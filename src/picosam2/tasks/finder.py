@@ -123,11 +123,11 @@ def answers_by_finder(
     nearly the finder's: it lies closer to the object, and the network is best at such boxes.
     """
     pyramid = Pyramid(image)
-    found = find_boxes(
+    boxes = find_boxes(
         pyramid, finder, most=chosen.max_boxes, overlap=chosen.box_overlap,
         layers=chosen.crop_n_layers,
     )  # fmt: skip
-    proposed = found.likely(chosen.objectness_thresh).promising(chosen.least_iou)
+    proposed = boxes.likely(chosen.objectness_thresh).promising(chosen.least_iou)
     places = [
         _Place(Box(*edges), objectness)
         for edges, objectness in zip(

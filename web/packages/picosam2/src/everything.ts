@@ -14,13 +14,13 @@ import { decode, overlaps, partWindows, type Proposal, thinned, wholeWindow } fr
 
 /** What is looked at, and what is kept; named as in SAM's automatic mask generator. */
 export const SETTINGS = {
-  maxBoxes: 110,
+  maxBoxes: 120,
   objectnessThresh: 0.22,
   secondLooks: 0,
   predIouThresh: 0.4,
   stabilityScoreThresh: 0.4,
   boxNmsThresh: 0.7,
-  maskNmsThresh: 0.78,
+  maskNmsThresh: 0.75,
   minMaskRegionArea: 32,
   maxMasks: 300,
 };
