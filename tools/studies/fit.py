@@ -22,6 +22,7 @@ from picosam2.cli._exit_codes import run_script
 from picosam2.data.augment import NO_AUGMENT, Draws, augment
 from picosam2.data.store import Store
 from picosam2.models.checkpoint import load_weights
+from picosam2.models.devices import autocast
 from picosam2.models.network import PicoSAM2, channel
 from picosam2.runtimes.weights import find_weights
 
@@ -86,7 +87,7 @@ def ious(
             config,
             size or model.config.input_size,
         )
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), autocast("cpu", "bf16"):
             logits = channel(model(crops.image_B3SS)["logits"], kind)
         covered = F.adaptive_avg_pool2d(crops.target_BSS, logits.shape[-1])
         mask, truth = logits > cut, covered > 0.5
