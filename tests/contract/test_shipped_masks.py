@@ -1,7 +1,8 @@
 """The masks of the shipped weights are those recorded in `tests/golden/masks.json`.
 
 On the processor that recorded them they are the same to the bit. Others add floating-point numbers
-in another order, which may turn a pixel whose logit is nearly zero: five in a mask are allowed.
+in another order, which may turn a pixel whose logit is nearly zero: five in a mask are allowed. In 8
+bits a sum is rounded to whole steps, so another order turns more: two in a thousand of the mask.
 """
 
 from __future__ import annotations
@@ -34,5 +35,6 @@ def test_masks_are_as_recorded(weights: str) -> None:
         expected = recorded["masks"][name]
         size = list(segmentation.mask.shape)
         mask = masks.rle_decode({"size": size, "counts": expected["counts"]})
-        assert np.count_nonzero(mask != segmentation.mask) <= 5, name
+        allowed = max(5, 0.002 * mask.sum()) if weights.endswith("-int8") else 5
+        assert np.count_nonzero(mask != segmentation.mask) <= allowed, name
         assert segmentation.score == pytest.approx(expected["score"], abs=1e-3), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,18 @@ def import_openvino() -> ModuleType:
         del sys.modules[reporting]
 
 
+@cache
+def _core(openvino: Any) -> Any:
+    """The process's one `openvino.Core`.
+
+    The first network that a core compiles puts the thread's signals on a stack of the core's own,
+    and the core's end puts back the stack of before. When the first of two cores ends first, what
+    the second one puts back is no longer there, and the next Ctrl-C ends the process with a
+    segmentation fault (OpenVINO 2026.4). So one core lives as long as the process.
+    """
+    return openvino.Core()
+
+
 def open_request(
     openvino: Any,
     path: Path,
@@ -72,7 +85,7 @@ def open_request(
     if inference_threads is not None:
         settings["INFERENCE_NUM_THREADS"] = inference_threads
     try:
-        core = openvino.Core()
+        core = _core(openvino)
         model = core.read_model(path)
         shapes = shapes_of(model)
         model.reshape(shapes)
