@@ -1,8 +1,8 @@
 """The masks of the shipped weights are those recorded in `tests/golden/masks.json`.
 
 On the processor that recorded them they are the same to the bit. Others add floating-point numbers
-in another order, which may turn a pixel whose logit is nearly zero: five in a mask are allowed. In 8
-bits a sum is rounded to whole steps, so another order turns more: two in a thousand of the mask.
+in another order, which may turn a pixel whose logit is nearly zero: five in a mask are allowed.
+In 8 bits sums are rounded to whole steps, so it turns more: two in a thousand of the mask.
 """
 
 from __future__ import annotations
