@@ -128,13 +128,14 @@ export async function answered(page: Page, act: () => Promise<void>, count = 1):
   await page.waitForFunction((n) => Number(document.body.dataset["answers"]) >= n, before + count, { timeout: 60_000 });
 }
 
-/** The place on the screen of a place on the photo. */
+/** The place on the screen of a place on the image, as soon as the image is drawn. */
 export async function screen(page: Page, x: number, y: number): Promise<[number, number]> {
+  await page.waitForSelector("#view[data-transform]", { timeout: 60_000 });
   return page.evaluate(([px, py]) => {
     const area = document.getElementById("view")!;
-    const said = area.dataset["transform"]!.split(" ").map(Number) as [number, number, number];
+    const [scale, left, top] = area.dataset["transform"]!.split(" ").map(Number) as [number, number, number];
     const box = area.getBoundingClientRect();
-    return [box.left + said[1] + px! * said[0], box.top + said[2] + py! * said[0]] as [number, number];
+    return [box.left + left + px! * scale, box.top + top + py! * scale] as [number, number];
   }, [x, y]);
 }
 
