@@ -12,6 +12,7 @@ import faulthandler, gc, signal
 from picosam2 import Predictor
 
 faulthandler.enable()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 first, second = (Predictor("default", runtime="openvino") for _ in range(2))
 del first
 gc.collect()
