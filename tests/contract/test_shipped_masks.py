@@ -2,7 +2,7 @@
 
 On the processor that recorded them they are the same to the bit. Others add floating-point numbers
 in another order, which may turn a pixel whose logit is nearly zero: five in a mask are allowed.
-In 8 bits sums are rounded to whole steps, so it turns more: two in a thousand of the mask.
+An x86 processor without VNNI rounds 8-bit sums elsewhere: two in a thousand of a mask may turn.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 
 from picosam2 import masks
 from picosam2.predictor import Predictor
+from picosam2.runtimes.onnx import _overflows
 from picosam2.runtimes.weights import shipped
 from tests.golden import make_masks
 
@@ -35,6 +36,6 @@ def test_masks_are_as_recorded(weights: str) -> None:
         expected = recorded["masks"][name]
         size = list(segmentation.mask.shape)
         mask = masks.rle_decode({"size": size, "counts": expected["counts"]})
-        allowed = max(5, 0.002 * mask.sum()) if weights.endswith("-int8") else 5
+        allowed = max(5, 0.002 * mask.sum()) if weights.endswith("-int8") and _overflows() else 5
         assert np.count_nonzero(mask != segmentation.mask) <= allowed, name
         assert segmentation.score == pytest.approx(expected["score"], abs=1e-3), name

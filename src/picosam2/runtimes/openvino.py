@@ -18,7 +18,7 @@ from picosam2.images import normalize
 from picosam2.runtimes.cpus import default_threads
 from picosam2.runtimes.onnx import read_weights
 from picosam2.runtimes.protocol import GUIDANCE_PLANES, RuntimeInfo
-from picosam2.runtimes.reopen import OpenedFile
+from picosam2.runtimes.reopen import OpenedFile, PerProcess
 from picosam2.runtimes.session_pool import Session, SessionPoolRuntime
 
 
@@ -42,15 +42,15 @@ def import_openvino() -> ModuleType:
 
 
 @cache
-def _core(openvino: Any) -> Any:
-    """The process's one `openvino.Core`.
+def _core(openvino: Any) -> PerProcess[Any]:
+    """The one `openvino.Core` of a process.
 
     The first network that a core compiles puts the thread's signals on a stack of the core's own,
     and the core's end puts back the stack of before. When the first of two cores ends first, what
     the second one puts back is no longer there, and the next Ctrl-C ends the process with a
     segmentation fault (OpenVINO 2026.4). So one core lives as long as the process.
     """
-    return openvino.Core()
+    return PerProcess(openvino.Core)
 
 
 def open_request(
@@ -85,7 +85,7 @@ def open_request(
     if inference_threads is not None:
         settings["INFERENCE_NUM_THREADS"] = inference_threads
     try:
-        core = _core(openvino)
+        core = _core(openvino)()
         model = core.read_model(path)
         shapes = shapes_of(model)
         model.reshape(shapes)
