@@ -132,6 +132,34 @@ def test_a_pass_without_a_new_click_may_see_more_around_the_mask(store: ImageSto
     assert max(wide) < max(usual) + 0.05
 
 
+@pytest.mark.parametrize("again", [0.0, 1.0])
+def test_sessions_astray_start_at_another_scale_and_learn_from_corrections_alone(
+    store: ImageStore, again: float
+) -> None:
+    config = GuidedConfig(
+        box=0.0, click=1.0, click_passes=(1.0,), again=again, astray=1.0, centre=1.0
+    )
+    before = 2 if again else 1  # passes before the first correction
+    batches = run(sessions(store, config), 2 * (before + 1))
+    for batch in batches[: 2 * before]:
+        assert not batch.value_B.any()
+        assert not batch.taught_B.any()
+    for batch in batches[2 * before :]:
+        assert (batch.value_B == 1).all()
+        assert batch.guidance_B3SS[:, 2].any()  # the answer covers all that the window sees
+
+
+def test_a_session_astray_starts_in_a_window_too_large_or_too_small(store: ImageStore) -> None:
+    config = GuidedConfig(box=0.0, click=1.0, click_passes=(1.0,), astray=1.0, centre=1.0)
+    made = sessions(store, config)
+    for step in (0, 1):
+        made.batch(step)
+    for session in [session for half in made._halves for session in half if session]:
+        rows, columns = np.nonzero(session.truth)
+        side = max(np.ptp(rows), np.ptp(columns)) + 1  # the click is in the middle of it
+        assert abs(np.log2(session.window.width / (1.5 * side))) > 0.7
+
+
 def test_only_training_images_are_drawn(store: ImageStore) -> None:
     validation = [store.image(int(i)).tobytes() for i in np.flatnonzero(store.images["validation"])]
     made = sessions(store)
@@ -151,6 +179,7 @@ def test_only_training_images_are_drawn(store: ImageStore) -> None:
         ({"box_passes": (0.5, 0.4)}, "must add up to 1"),
         ({"exact": 1.5}, "`exact`"),
         ({"growth": 0.5}, "`growth`"),
+        ({"astray": -0.1}, "`astray`"),
         ({"wider": 0.9}, "`wider` from 1 to 4"),
         ({"obey": -1.0}, "must not be negative"),
     ],

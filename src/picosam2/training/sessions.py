@@ -58,6 +58,10 @@ class GuidedConfig:
     again: float = 0.3
     """Share of the sessions after a click whose first guided pass has no second click: the window
     follows the mask and the plane holds the first click."""
+    astray: float = 0.0
+    """Share of the sessions after a click that start in a window of another scale than the object's
+    and are then corrected, as when prediction takes the whole for the part that was meant. What
+    the network answers before the first correction only makes the mask to correct."""
     wider: float = 1.0
     """The window of such a pass is up to this many times as large, so that it can find that the
     object is larger than the mask."""
@@ -85,7 +89,7 @@ class GuidedConfig:
             shares = getattr(self, name)
             if not shares or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
                 raise ConfigError(f"the shares of `{name}` must add up to 1")
-        for name in ("exact", "again", "forget", "centre"):
+        for name in ("exact", "again", "astray", "forget", "centre"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be from 0 to 1")
         if not (0 <= self.jitter < 0.5 and 1 <= self.growth <= 2 and 1 <= self.wider <= 4):
@@ -135,6 +139,8 @@ class Session:
     value: float = 1.0
     again: bool = False
     """Whether the next pass has no new click."""
+    astray: bool = False
+    """Whether it started in a window of another scale and was not corrected yet."""
     box: Box | None = None
     points: list[Point] = field(default_factory=list)
     newest: Point | None = None
@@ -259,6 +265,7 @@ class Sessions:
             session.window = geometry.box_window(session.box, growth=config.growth)
         elif draw < config.box + config.click:
             session.left += _choose(rng, config.click_passes)
+            session.astray = config.astray > 0 and bool(rng.random() < config.astray)
             self._first_click(session, rng)
         else:
             session.left = _choose(rng, config.mask_passes)
@@ -283,14 +290,21 @@ class Sessions:
         assert box is not None
         reach = max(point.x - box.x0, box.x1 - point.x, point.y - box.y0, box.y1 - point.y, 1.0)
         halves = np.array(CLICK_HALVES) * max(session.truth.shape)
-        off = np.abs(np.log(halves / (1.5 * reach))) / math.log(2)
+        octaves = np.log2(halves / (1.5 * reach))
+        off = np.abs(octaves)
         shares = np.exp(-0.5 * (np.maximum(off - 0.6, 0) / 0.9) ** 2) + 0.04
+        if session.astray:  # too large a window more often than too small a one
+            shares = np.exp(-0.5 * ((off - 1.6) / 0.8) ** 2) * np.where(octaves > 0, 1, 0.4)
+            shares = shares * (off > 0.8) + 1e-9
         index = _choose(rng, shares / shares.sum())
         session.kind, session.points = CLICK, [point]
         session.window = geometry.point_window(point, float(halves[index]))
         session.taught = bool(center and off[index] < 1.2)
         session.value = 1.0 if off[index] < 1.6 else 0.5
         session.again = bool(rng.random() < self._config.again)
+        if session.astray:
+            session.taught, session.value = False, 0.0
+            session.left = max(session.left, 2) + session.again
 
     def _foreign_start(self, session: Session, row: int, rng: np.random.Generator) -> None:
         """A mask that is not the network's own, or clicks alone."""
@@ -350,12 +364,14 @@ class Sessions:
                 return False
             session.points.append(place)
             session.newest = place
+            session.astray = False
         box = guidance.following_box(
             _union(_bounds(session.binary_mask), session.box), session.points, height, width
         )
         if box is None:
             return False
-        session.kind, session.guided, session.taught, session.value = BOX, True, False, 1.0
+        session.kind, session.guided, session.taught = BOX, True, False
+        session.value = 0.0 if session.astray else 1.0
         session.show_mask = bool(rng.random() >= self._config.forget) or not session.points
         grown = self._config.growth * wider * rng.uniform(0.97, 1.08)
         session.window = geometry.box_window(box, growth=max(grown, 1.0))
