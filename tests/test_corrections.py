@@ -115,6 +115,33 @@ def test_a_box_alone_is_what_it_is_without_guidance() -> None:
     assert not runtime.planes
 
 
+def test_a_correction_changes_what_is_far_from_its_click_only_where_the_network_is_sure() -> None:
+    """The network gives up B, which is far from the click beside A."""
+
+    def forgets(logit: float) -> Any:
+        def answer(crop: np.ndarray, planes: np.ndarray) -> np.ndarray:
+            logits = follows(crop, planes)
+            logits[0][:, 96 * 2 // 3 :] = -logit
+            return logits
+
+        return answer
+
+    both = A | B
+    click = (60.5, 120.5, 0)
+    for logit, kept in ((2.0, True), (30.0, False)):
+        predictor = Predictor(guided(correct=forgets(logit)))
+        (answer,) = predictor(pixels(A, B), prompts=[prompt(click, mask=both)])
+        assert answer.mask[120, 165] == kept
+        assert answer.mask[120, 100]
+
+
+def test_a_mask_that_clicks_have_emptied_does_not_hold_the_next_answer_back() -> None:
+    predictor = Predictor(guided(correct=lambda *_: np.full((1, 96, 96), 2.0)))
+    nothing = np.zeros((HEIGHT, WIDTH), np.uint8)
+    answer = predictor.correct(pixels(A), nothing, points_of(ON_A))
+    assert (answer.region.logits > 0).all()
+
+
 def test_the_second_pass_of_a_click_knows_the_first_mask_and_the_click() -> None:
     scores = np.linspace(0.2, 0.7, COUNT)
     runtime = guided(scorers={"click": fixed_scores(*scores)})

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from picosam2 import geometry, guidance
 from picosam2.geometry import Window
@@ -123,3 +126,48 @@ def test_clicks_alone_get_a_box_of_some_size() -> None:
     box = guidance.following_box(None, [Point(100, 100), Point(300, 100)], 400, 300)
     assert box is not None
     assert (box.x0, box.x1, box.height) == (70, 330, 60)
+
+
+WINDOW = Window(0, 0, 96, 96)
+
+
+def settled(logits: np.ndarray, mask: np.ndarray, newest: Point) -> np.ndarray:
+    """`guidance.settled` with a mask so far on each logit's cell."""
+    plane = mask.astype(np.float32).repeat(2, 0).repeat(2, 1)
+    return guidance.settled(logits.astype(np.float32), plane, WINDOW, newest)
+
+
+def test_at_the_newest_click_the_answer_is_the_networks() -> None:
+    mask = np.zeros((48, 48))
+    mask[:, :24] = 1
+    mean = settled(np.full((48, 48), 3.0), mask, Point(24.0, 48.0))
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean[24, 11:13], 3, atol=0.05)
+
+
+def test_far_from_the_newest_click_only_a_sure_answer_changes_the_mask() -> None:
+    mask = np.zeros((48, 48))
+    newest = Point(4.0, 4.0)
+    for answer, changes in ((3.0, False), (7.0, True)):
+        mean = settled(np.full((48, 48), answer), mask, newest)
+        assert (mean[40:, 40:] > 0).all() == changes
+        assert mean[1:4, 1:4].min() > 0.8 * answer
+
+
+@given(
+    hnp.arrays(np.float32, (8, 8), elements=st.floats(-20, 20, width=32)),
+    hnp.arrays(np.uint8, (8, 8)),
+    st.tuples(st.floats(-50, 150), st.floats(-50, 150)),
+)
+def test_a_settled_answer_lies_between_the_network_and_the_mask(
+    logits: np.ndarray, plane: np.ndarray, place: tuple[float, float]
+) -> None:
+    share = (plane / np.float32(255)).repeat(3, 0).repeat(3, 1)
+    before = logits.copy()
+    mean = guidance.settled(logits, share, WINDOW, Point(*place))
+    np.testing.assert_array_equal(logits, before)  # the given array is not touched
+    least = 1 / (1 + np.exp(guidance.CERTAIN))
+    known = np.clip(plane / 255, least, 1 - least)
+    mask = np.log(known / (1 - known))
+    assert (mean >= np.minimum(logits, mask) - 1e-3).all()
+    assert (mean <= np.maximum(logits, mask) + 1e-3).all()

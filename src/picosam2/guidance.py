@@ -7,6 +7,7 @@ zeros means that nothing is known but the window. Training and prediction both d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,13 @@ what is missing."""
 
 SMALLEST = 0.15
 """The shortest side of a box around clicks alone, as a share of the image's long side."""
+
+NEAR = 0.2
+"""How far around the newest click the mask so far hardly counts in an answer: the standard
+deviation of a Gaussian, as a share of the window's side."""
+
+CERTAIN = 5.0
+"""The largest logit that the mask so far counts with."""
 
 Plane = npt.NDArray[np.uint8]
 
@@ -125,6 +133,35 @@ def planes(
             disk = (centers[None, :] - x) ** 2 + (centers[:, None] - y) ** 2 <= radius**2
             drawn[1 if point.positive else 2][disk] = 1
     return drawn
+
+
+def settled(
+    logits: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.float32],
+    window: Window,
+    newest: Point,
+) -> npt.NDArray[np.float32]:
+    """The mean of an answer and the mask so far, of which the latter counts less near a click.
+
+    A click is about what is near it. So what is far from it only changes where the network is sure.
+
+    Args:
+        logits: the answer on the window, (S, S).
+        mask: the first of the window's `planes`, (k * S, k * S), 0..1.
+        newest: the click that the answer follows.
+    """
+    side = len(logits)
+    step = len(mask) // side
+    cells = mask.reshape(side, step, side, step).mean((1, 3))
+    least = 1 / (1 + math.exp(CERTAIN))
+    cells = np.clip(cells, least, 1 - least)
+    before = np.log(cells / (1 - cells))
+    ((x, y),) = window.to_crop(np.array([[newest.x, newest.y]]), side)
+    centers = np.arange(side) + 0.5
+    across, down = (np.exp(-0.5 * ((centers - at) / (NEAR * side)) ** 2) for at in (x, y))
+    weight = 1 - down[:, None] * across[None, :]
+    mean: npt.NDArray[np.float32] = ((logits + weight * before) / (1 + weight)).astype(np.float32)
+    return mean
 
 
 def following_box(mask: Box | None, points: Sequence[Point], height: int, width: int) -> Box | None:

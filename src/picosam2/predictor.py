@@ -584,7 +584,7 @@ class Predictor:
         """`second_pass` by weights with guidance; the first pass's score, which knows the scale."""
         height, width = pixels_of(image).shape[:2]
         known = [
-            Known(c.mask_so_far(height, width), [point], c.box)
+            Known(c.mask_so_far(height, width), [point], c.box, settled=False)
             for c, point in zip(chosen, points, strict=True)
             if c.box is not None
         ]

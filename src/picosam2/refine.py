@@ -1,7 +1,8 @@
 """Corrections: a mask so far and clicks in, the next mask out, by one window of a guided network.
 
 The window is laid around the mask and the clicks, the guidance is drawn in it, and the answer takes
-the mask's place. Clicks are obeyed: where the network's answer still contradicts one, a small disk
+the mask's place. Away from the newest click the mask so far counts in it as much as what the
+network says. Clicks are obeyed: where the network's answer still contradicts one, a small disk
 around it is given the click's word.
 """
 
@@ -34,7 +35,7 @@ class Correction:
 
     window: Window
     logits: npt.NDArray[np.float32]
-    """(S, S) float32 on the window, as the network gave them."""
+    """(S, S) float32 on the window, without what clicks are given."""
     region: Region
     """The same on the image's pixels, with all clicks obeyed."""
 
@@ -50,6 +51,9 @@ class Known:
     """All clicks so far, in the order they were given."""
     box: Box | None = None
     """The box that the object was given with, if it was."""
+    settled: bool = True
+    """Whether the mask was shown to a user, who then clicked at what is wrong. Otherwise it is only
+    a first guess, which does not count in the answer."""
 
 
 def correct(
@@ -89,7 +93,14 @@ def correct(
         guidance.planes(window, size, each.mask, each.points)
         for window, each in zip(windows, known, strict=True)
     ]
-    answers = runtime(crops, np.stack(planes))[:, BOX_CHANNEL]
+    answers = [
+        guidance.settled(logits, drawn[0], window, each.points[-1])
+        if each.settled and each.points and _extent(each.mask, None) is not None
+        else logits
+        for logits, drawn, window, each in zip(
+            runtime(crops, np.stack(planes))[:, BOX_CHANNEL], planes, windows, known, strict=True
+        )
+    ]
     return [
         Correction(
             window,

@@ -54,6 +54,10 @@ def _packed(plane: np.ndarray) -> str:
     return base64.b64encode(np.rint(plane * 255).astype(np.uint8).tobytes()).decode()
 
 
+def _packed_logits(logits: np.ndarray) -> str:
+    return base64.b64encode(logits.astype("<f4").tobytes()).decode()
+
+
 def make() -> dict[str, Any]:
     """The whole file, as the package computes it now."""
     planes = []
@@ -72,6 +76,14 @@ def make() -> dict[str, Any]:
                 else [result.x0, result.y0, result.x1, result.y1],
             }
         )
+    side = SIZE // 2
+    answer = np.linspace(-8, 8, side * side, dtype=np.float32).reshape(side, side)
+    settled = []
+    for name, window in WINDOWS.items():
+        around = Window(*window)
+        drawn = guidance.planes(around, SIZE, mask(), POINTS)
+        mean = guidance.settled(answer, drawn[0], around, POINTS[0])
+        settled.append({"name": name, "window": window, "expected": _packed_logits(mean)})
     logits = np.linspace(-20, 20, 161, dtype=np.float32)
     return {
         "height": HEIGHT,
@@ -79,6 +91,7 @@ def make() -> dict[str, Any]:
         "size": SIZE,
         "points": [[p.x, p.y, int(p.positive)] for p in POINTS],
         "planes": planes,
+        "settled": settled,
         "following_box": boxes,
         "probability": guidance.probability(logits).tolist(),
     }

@@ -19,6 +19,15 @@ const REACH = 0.15;
 /** The shortest side of a box around clicks alone, as a share of the image's long side. */
 const SMALLEST = 0.15;
 
+/**
+ * How far around the newest click the mask so far hardly counts in an answer: the standard deviation of a
+ * Gaussian, as a share of the window's side.
+ */
+const NEAR = 0.2;
+
+/** The largest logit that the mask so far counts with. */
+const CERTAIN = 5;
+
 /** The mask so far on squares of `step` x `step` pixels: 255 times its probability. */
 export interface Known {
   readonly data: Uint8Array;
@@ -72,6 +81,39 @@ export function drawPlanes(
       }
     }
   }
+}
+
+/**
+ * The mean of an answer (side, side) and the mask so far, of which the latter counts less near the newest
+ * click: what is far from it only changes where the network is sure. `planes` are the window's, of `size`.
+ */
+export function settled(
+  logits: Float32Array,
+  side: number,
+  planes: Float32Array,
+  size: number,
+  window: Window,
+  newest: Point,
+): Float32Array {
+  const step = Math.floor(size / side);
+  const least = 1 / (1 + Math.exp(CERTAIN));
+  const [x, y] = toCrop(window, newest.x, newest.y, side);
+  const fall = (at: number): Float64Array =>
+    Float64Array.from({ length: side }, (_, i) => Math.exp(-0.5 * ((i + 0.5 - at) / (NEAR * side)) ** 2));
+  const [across, down] = [fall(x), fall(y)];
+  const mean = new Float32Array(side * side);
+  for (let row = 0, at = 0; row < side; row++) {
+    for (let column = 0; column < side; column++, at++) {
+      let sum = 0;
+      for (let i = 0; i < step; i++) {
+        for (let j = 0; j < step; j++) sum += planes[(row * step + i) * size + column * step + j]!;
+      }
+      const share = Math.min(Math.max(sum / step ** 2, least), 1 - least);
+      const weight = 1 - down[row]! * across[column]!;
+      mean[at] = (logits[at]! + weight * Math.log(share / (1 - share))) / (1 + weight);
+    }
+  }
+  return mean;
 }
 
 /**

@@ -20,7 +20,7 @@ import {
   type Window,
   widthOf,
 } from "./geometry.ts";
-import { drawPlanes, followingBox, PLANES, probability } from "./guidance.ts";
+import { drawPlanes, followingBox, PLANES, probability, settled } from "./guidance.ts";
 import type { Mask } from "./masks.ts";
 import type { ModelFacts } from "./metadata.ts";
 import { Pyramid } from "./pyramid.ts";
@@ -287,8 +287,16 @@ export class Predictor {
     return candidate;
   }
 
-  /** The next mask from the mask so far and all clicks, by one window. */
-  private async correct(before: Candidate, points: readonly Point[], box: Box | null): Promise<Candidate> {
+  /**
+   * The next mask from the mask so far and all clicks, by one window. A mask that is only a first guess does
+   * not count in the answer.
+   */
+  private async correct(
+    before: Candidate,
+    points: readonly Point[],
+    box: Box | null,
+    guess = false,
+  ): Promise<Candidate> {
     const { facts } = this.runtime;
     const { height, width } = this.image;
     const around = followingBox(union(before.bounds, box), points, height, width);
@@ -304,7 +312,11 @@ export class Predictor {
     }
     const planes = new Float32Array(PLANES * facts.inputSize ** 2);
     drawPlanes(window, facts.inputSize, known, points, planes);
-    const maps = await this.maps([window], BOX_CHANNEL, planes);
+    let maps = await this.maps([window], BOX_CHANNEL, planes);
+    const newest = points.at(-1);
+    if (newest && before.bounds && !guess) {
+      maps = { ...maps, logits: settled(maps.logits, maps.side, planes, facts.inputSize, window, newest) };
+    }
     const answer = this.pasted(maps, 0, this.boxScore(maps));
     return scored(
       answer.redrawn((cells, clip) => obeyed(answer.draw(cells, clip), window, points, cells.step)),
@@ -447,7 +459,7 @@ export class Predictor {
     if (!bounds || native) return first;
     if (!guidance) return blend(first, await this.box(bounds), this.image);
     // The first pass's score knows the scale.
-    return scored((await this.correct(first, [point], null)).rescored(first.score));
+    return scored((await this.correct(first, [point], null, true)).rescored(first.score));
   }
 
   private candidate(maps: Maps, index: number, score: number, step = 1): Candidate {

@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import type { Box, Point, Region } from "../src/geometry.ts";
-import { drawPlanes, followingBox, type Known, PLANES, probability } from "../src/guidance.ts";
+import { drawPlanes, followingBox, type Known, PLANES, probability, settled } from "../src/guidance.ts";
 import { area, iou, type Mask, maskOf, rleDecode } from "../src/masks.ts";
 import { Predictor, type Runtime } from "../src/predictor.ts";
 import { obeyed, union } from "../src/refine.ts";
@@ -18,6 +18,7 @@ interface Golden {
   size: number;
   points: Dot[];
   planes: { name: string; window: Four; expected: string[] }[];
+  settled: { name: string; window: Four; expected: string }[];
   following_box: { mask: Four | null; points: Dot[]; expected: Four | null }[];
   probability: number[];
 }
@@ -56,6 +57,20 @@ describe("guidance", () => {
     const out = new Float32Array(PLANES * 64).fill(1);
     drawPlanes({ x0: 0, y0: 0, x1: 8, y1: 8 }, 8, null, [], out);
     expect(out.every((value) => value === 0)).toBe(true);
+  });
+
+  it.each(golden.settled)("keeps what is far from the newest click as Python does: $name", ({ window, expected }) => {
+    const { size } = golden;
+    const side = size / 2;
+    const around = boxOf(window)!;
+    const planes = new Float32Array(PLANES * size * size);
+    const points = golden.points.map(pointOf);
+    drawPlanes(around, size, mask(), points, planes);
+    const cells = side * side;
+    const answer = Float32Array.from({ length: cells }, (_, i) => -8 + (16 * i) / (cells - 1));
+    const mean = settled(answer, side, planes, size, around, points[0]!);
+    const bytes = Buffer.from(expected, "base64");
+    for (let i = 0; i < cells; i++) expect(mean[i]).toBeCloseTo(bytes.readFloatLE(4 * i), 3);
   });
 
   it.each(golden.following_box)("lays its window around $mask and $points", ({ mask: box, points, expected }) => {
