@@ -436,7 +436,7 @@ class Predictor:
                 box = prompt.box or _bounds(prompt)
             correction = self.correct(image, mask, known, box=box)
             mask = MaskSoFar.of_region(correction.region, height, width)
-        (score,) = self.box_scores(correction.logits[None], [correction.window], height, width)
+        (score,) = self.box_scores(correction.answer[None], [correction.window], height, width)
         return _of_correction(correction, known, float(score), height, width)
 
     def boxes(self, image: ImageOrPyramid, boxes: Sequence[Box]) -> list[Candidate]:

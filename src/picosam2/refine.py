@@ -34,10 +34,12 @@ class Correction:
     """What one window answered."""
 
     window: Window
+    answer: npt.NDArray[np.float32]
+    """(S, S) float32 on the window, as the network gave them: what the score is measured of."""
     logits: npt.NDArray[np.float32]
-    """(S, S) float32 on the window, without what clicks are given."""
+    """The same with the mask so far counted in."""
     region: Region
-    """The same on the image's pixels, with all clicks obeyed."""
+    """Those on the image's pixels, with all clicks obeyed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,22 +95,15 @@ def correct(
         guidance.planes(window, size, each.mask, each.points)
         for window, each in zip(windows, known, strict=True)
     ]
-    answers = [
-        guidance.settled(logits, drawn[0], window, each.points[-1])
-        if each.settled and each.points and _extent(each.mask, None) is not None
-        else logits
-        for logits, drawn, window, each in zip(
-            runtime(crops, np.stack(planes))[:, BOX_CHANNEL], planes, windows, known, strict=True
-        )
-    ]
-    return [
-        Correction(
-            window,
-            logits,
-            obeyed(geometry.paste_region(logits, window, height, width), window, each.points),
-        )
-        for window, logits, each in zip(windows, answers, known, strict=True)
-    ]
+    corrections = []
+    answers = runtime(crops, np.stack(planes))[:, BOX_CHANNEL]
+    for answer, drawn, window, each in zip(answers, planes, windows, known, strict=True):
+        logits = answer
+        if each.settled and each.points and _extent(each.mask, None) is not None:
+            logits = guidance.settled(answer, drawn[0], window, each.points[-1])
+        region = geometry.paste_region(logits, window, height, width)
+        corrections.append(Correction(window, answer, logits, obeyed(region, window, each.points)))
+    return corrections
 
 
 def obeyed(region: Region, window: Window, points: Sequence[Point]) -> Region:

@@ -312,12 +312,14 @@ export class Predictor {
     }
     const planes = new Float32Array(PLANES * facts.inputSize ** 2);
     drawPlanes(window, facts.inputSize, known, points, planes);
-    let maps = await this.maps([window], BOX_CHANNEL, planes);
+    const answered = await this.maps([window], BOX_CHANNEL, planes);
+    const { logits, side } = answered;
     const newest = points.at(-1);
-    if (newest && before.bounds && !guess) {
-      maps = { ...maps, logits: settled(maps.logits, maps.side, planes, facts.inputSize, window, newest) };
-    }
-    const answer = this.pasted(maps, 0, this.boxScore(maps));
+    const counts = newest && before.bounds && !guess;
+    const maps = counts
+      ? { ...answered, logits: settled(logits, side, planes, facts.inputSize, window, newest) }
+      : answered;
+    const answer = this.pasted(maps, 0, this.boxScore(answered));
     return scored(
       answer.redrawn((cells, clip) => obeyed(answer.draw(cells, clip), window, points, cells.step)),
     );
