@@ -135,6 +135,31 @@ def test_a_correction_changes_what_is_far_from_its_click_only_where_the_network_
         assert answer.mask[120, 100]
 
 
+def test_the_mask_of_a_click_alone_does_not_hold_its_first_correction_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[Point] = []
+    settled = guidance.settled
+
+    def spy(*args: Any) -> np.ndarray:
+        held.append(args[-1])
+        return settled(*args)
+
+    monkeypatch.setattr(guidance, "settled", spy)
+    second, third = (200.5, 60.5, 1), (90.5, 120.5, 0)
+    box = (71, 91, 131, 151)
+    for request, counts in (
+        (prompt(ON_A), 0),
+        (prompt(ON_A, second), 0),
+        (prompt(ON_A, second, third), 1),
+        (prompt(OFF, box=box), 1),
+        (prompt(OFF, mask=A), 1),
+    ):
+        held.clear()
+        Predictor(guided())(pixels(A), prompts=[request])
+        assert len(held) == counts
+
+
 def test_a_mask_that_clicks_have_emptied_does_not_hold_the_next_answer_back() -> None:
     predictor = Predictor(guided(correct=lambda *_: np.full((1, 96, 96), 2.0)))
     nothing = np.zeros((HEIGHT, WIDTH), np.uint8)

@@ -434,7 +434,8 @@ class Predictor:
             if prompt.mask is not None and mask.box is None:
                 # Clicks have emptied the given mask: go on where it was.
                 box = prompt.box or _bounds(prompt)
-            correction = self.correct(image, mask, known, box=box)
+            guessed = prompt.mask is None and box is None and len(known) == 2
+            correction = self.correct(image, mask, known, box=box, settled=not guessed)
             mask = MaskSoFar.of_region(correction.region, height, width)
         (score,) = self.box_scores(correction.answer[None], [correction.window], height, width)
         return _of_correction(correction, known, float(score), height, width)
@@ -603,14 +604,23 @@ class Predictor:
         points: Sequence[Point],
         *,
         box: Box | None = None,
+        settled: bool = True,
     ) -> Correction:
         """The next mask of an object from the mask so far and its clicks; see `refine.correct`.
+
+        Args:
+            image: (H, W, 3) RGB uint8, or its pyramid.
+            mask: the mask so far; an array is (H, W) uint8, 255 times its probability.
+            points: all clicks, in the order they were given.
+            box: the box that the object was given with, if it was.
+            settled: whether the mask counts in the answer away from the newest click; the first
+                mask of a click alone should not, since its scale is a guess.
 
         Raises:
             WeightsError: the weights take no guidance.
             PromptError: there is no mask, box or positive click to lay a window around.
         """
-        return self._correct(image, [Known(mask, points, box)])[0]
+        return self._correct(image, [Known(mask, points, box, settled)])[0]
 
     def _correct(self, image: ImageOrPyramid, known: Sequence[Known]) -> list[Correction]:
         return correct(

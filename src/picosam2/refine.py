@@ -54,8 +54,8 @@ class Known:
     box: Box | None = None
     """The box that the object was given with, if it was."""
     settled: bool = True
-    """Whether the mask was shown to a user, who then clicked at what is wrong. Otherwise it is only
-    a first guess, which does not count in the answer."""
+    """Whether the mask counts in the answer away from the newest click. That of a click alone does
+    not: its scale is a guess."""
 
 
 def correct(

@@ -89,10 +89,11 @@ class ClickedPredictor:
         height, width = image.shape[:2]
         return [
             self._predictor.correct(
-                image, MaskSoFar.of_region(region, height, width), prompt.points, box=prompt.box
+                image, MaskSoFar.of_region(region, height, width), prompt.points, box=prompt.box,
+                settled=prompt.box is not None or len(prompt.points) > 2,
             ).region
             for prompt, region in zip(prompts, regions, strict=True)
-        ]
+        ]  # fmt: skip
 
 
 class ClickedPeer:

@@ -255,7 +255,8 @@ export class Predictor {
       : [points[start]!, ...points.slice(0, start), ...points.slice(start + 1)];
     const earlier = { points: ordered.slice(0, -1), box };
     const [before] = await this.candidates(earlier);
-    return this.correct(before!, ordered, box);
+    // The scale of a click alone is a guess.
+    return this.correct(before!, ordered, box, !box && ordered.length === 2);
   }
 
   /** A prompt's answer from before, or made now. A pointer that hovers asks for what it adds to many times. */
@@ -288,8 +289,8 @@ export class Predictor {
   }
 
   /**
-   * The next mask from the mask so far and all clicks, by one window. A mask that is only a first guess does
-   * not count in the answer.
+   * The next mask from the mask so far and all clicks, by one window. The mask counts in the answer away from
+   * the newest click, if it is no guess.
    */
   private async correct(
     before: Candidate,
