@@ -27,7 +27,7 @@ from picosam2.guidance import MaskSoFar
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import Region, bbox, stability
 from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_array, as_prompts, given_prompts
-from picosam2.refine import Correction, Known, correct, obeyed
+from picosam2.refine import Correction, Known, correct, is_settled, obeyed
 from picosam2.results import Segmentation
 from picosam2.runtimes.protocol import FlipAverage, Runtime
 from picosam2.runtimes.weights import load_runtime
@@ -434,8 +434,8 @@ class Predictor:
             if prompt.mask is not None and mask.box is None:
                 # Clicks have emptied the given mask: go on where it was.
                 box = prompt.box or _bounds(prompt)
-            guessed = prompt.mask is None and box is None and len(known) == 2
-            correction = self.correct(image, mask, known, box=box, settled=not guessed)
+            settled = prompt.mask is not None or is_settled(known, box)
+            correction = self.correct(image, mask, known, box=box, settled=settled)
             mask = MaskSoFar.of_region(correction.region, height, width)
         (score,) = self.box_scores(correction.answer[None], [correction.window], height, width)
         return _of_correction(correction, known, float(score), height, width)

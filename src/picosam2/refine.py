@@ -84,9 +84,9 @@ def correct(
     height, width = pixels_of(image).shape[:2]
     size = runtime.info.input_size
     windows = []
-    for each in known:
-        extent = _extent(each.mask, each.box)
-        around = guidance.following_box(extent, each.points, height, width)
+    bounds = [_bounds(each.mask) for each in known]
+    for each, bound in zip(known, bounds, strict=True):
+        around = guidance.following_box(union(bound, each.box), each.points, height, width)
         if around is None:
             raise PromptError("a correction needs a mask, a box or a click on the object")
         windows.append(geometry.box_window(around, growth=growth, max_aspect=max_aspect))
@@ -97,9 +97,11 @@ def correct(
     ]
     corrections = []
     answers = runtime(crops, np.stack(planes))[:, BOX_CHANNEL]
-    for answer, drawn, window, each in zip(answers, planes, windows, known, strict=True):
+    for answer, drawn, window, each, bound in zip(
+        answers, planes, windows, known, bounds, strict=True
+    ):
         logits = answer
-        if each.settled and each.points and _extent(each.mask, None) is not None:
+        if each.settled and each.points and bound is not None:
             logits = guidance.settled(answer, drawn[0], window, each.points[-1])
         region = geometry.paste_region(logits, window, height, width)
         corrections.append(Correction(window, answer, logits, obeyed(region, window, each.points)))
@@ -138,16 +140,23 @@ def obeyed(region: Region, window: Window, points: Sequence[Point]) -> Region:
     return region if logits is region.logits else Region(region.x, region.y, logits)
 
 
-def _extent(mask: npt.NDArray[np.uint8] | MaskSoFar | None, box: Box | None) -> Box | None:
-    """The box around the mask so far and the box that was given."""
+def is_settled(points: Sequence[Point], box: Box | None) -> bool:
+    """Whether the mask before the newest of the clicks tells the object's scale.
+
+    One after a box or after several clicks does, that of a click alone does not.
+    """
+    return box is not None or len(points) > 2
+
+
+def _bounds(mask: npt.NDArray[np.uint8] | MaskSoFar | None) -> Box | None:
+    """The box around the mask so far; None if there is none, or it is empty."""
     if isinstance(mask, np.ndarray):
         mask = MaskSoFar((mask.shape[0], mask.shape[1]), 0, 0, mask)
-    extent = None if mask is None else mask.box
-    if extent is None or box is None:
-        return extent or box
-    return Box(
-        min(extent.x0, box.x0),
-        min(extent.y0, box.y0),
-        max(extent.x1, box.x1),
-        max(extent.y1, box.y1),
-    )
+    return None if mask is None else mask.box
+
+
+def union(a: Box | None, b: Box | None) -> Box | None:
+    """The box around two boxes, or the one that there is."""
+    if a is None or b is None:
+        return a or b
+    return Box(min(a.x0, b.x0), min(a.y0, b.y0), max(a.x1, b.x1), max(a.y1, b.y1))

@@ -32,6 +32,7 @@ from picosam2.guidance import MaskSoFar
 from picosam2.masks import Region
 from picosam2.predictor import Predictor
 from picosam2.prompts import Box, Point, Prompt
+from picosam2.refine import is_settled
 
 TARGETS = (0.85, 0.90)
 """The IoU to reach, of NoC@85 and NoC@90."""
@@ -90,7 +91,7 @@ class ClickedPredictor:
         return [
             self._predictor.correct(
                 image, MaskSoFar.of_region(region, height, width), prompt.points, box=prompt.box,
-                settled=prompt.box is not None or len(prompt.points) > 2,
+                settled=is_settled(prompt.points, prompt.box),
             ).region
             for prompt, region in zip(prompts, regions, strict=True)
         ]  # fmt: skip

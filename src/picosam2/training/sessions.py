@@ -30,6 +30,7 @@ from picosam2.data.store import BOX, CLICK
 from picosam2.errors import ConfigError
 from picosam2.geometry import CLICK_HALVES, Window
 from picosam2.prompts import Box, Point
+from picosam2.refine import union
 
 Mask = npt.NDArray[np.bool_]
 
@@ -366,7 +367,7 @@ class Sessions:
             session.newest = place
             session.astray = False
         box = guidance.following_box(
-            _union(_bounds(session.binary_mask), session.box), session.points, height, width
+            union(_bounds(session.binary_mask), session.box), session.points, height, width
         )
         if box is None:
             return False
@@ -432,12 +433,6 @@ def _choose(rng: np.random.Generator, shares: Sequence[float] | npt.NDArray[np.f
 def _bounds(mask: Mask) -> Box | None:
     bounds = masks.bbox(mask)
     return None if bounds is None else Box(*bounds)
-
-
-def _union(a: Box | None, b: Box | None) -> Box | None:
-    if a is None or b is None:
-        return a or b
-    return Box(min(a.x0, b.x0), min(a.y0, b.y0), max(a.x1, b.x1), max(a.y1, b.y1))
 
 
 def _depth(mask: Mask) -> npt.NDArray[np.float32]:
