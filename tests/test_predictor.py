@@ -593,7 +593,7 @@ def test_sam_batches_are_one_object_each() -> None:
     ("arguments", "says"),
     [
         ({}, "neither a point nor a box"),
-        ({"point_coords": [[1, 2], [3, 4]], "point_labels": [1]}, "2 points need as many labels"),
+        ({"point_coords": [[1, 2], [3, 4]], "point_labels": [1]}, "2 points with 1 label"),
         ({"point_coords": [[1, 2, 3]]}, r"array \(N, 2\)"),
         ({"point_coords": [1, 2, 3]}, r"array \(N, 2\)"),
         ({"point_coords": "here"}, r"array \(N, 2\)"),
@@ -601,7 +601,7 @@ def test_sam_batches_are_one_object_each() -> None:
         ({"point_coords": [[1, 2]], "point_labels": [0]}, "only negative points"),
         ({"point_coords": [[np.nan, 2]]}, "finite"),
         ({"point_coords": [[WIDTH, 2]]}, "outside the image"),
-        ({"point_labels": [1]}, "0 points need as many labels"),
+        ({"point_labels": [1]}, "0 points with 1 label: give one for each"),
         ({"box": [1, 2, 3]}, r"array \(4,\)"),
         ({"box": [[1, 2, 3, 4], [5, 6, 7, 8]], "point_coords": [[1, 2]]}, "not of 1 and 2"),
         ({"box": [[[1, 2, 3, 4]]]}, r"not of shape \(1, 1, 4\)"),

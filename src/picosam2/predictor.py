@@ -21,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from picosam2 import geometry
+from picosam2._words import counted
 from picosam2.errors import PromptError, WeightsError
 from picosam2.geometry import ImageOrPyramid, Pyramid, Window, pixels_of
 from picosam2.guidance import MaskSoFar
@@ -900,7 +901,8 @@ def _sam_prompts(
     expected = points_BN2.shape[:2]
     labels_BN = np.ones(expected) if point_labels is None else as_array(point_labels)
     if labels_BN.size != math.prod(expected):
-        raise PromptError(f"{math.prod(expected)} points need as many labels, not {labels_BN.size}")
+        points, labels = counted(math.prod(expected), "point"), counted(labels_BN.size, "label")
+        raise PromptError(f"{points} with {labels}: give one for each")
     labels_BN = labels_BN.reshape(expected)
     prompts = []
     for index in range(count):

@@ -137,7 +137,7 @@ def test_problems_are_named(cli: Any, tiny_safetensors: Path, tmp_path: Path) ->
     done = cli(*words(tmp_path, f"checkpoint:{tiny_safetensors}", tmp_path / "cache"))
     assert done.code == 0
     assert "images that could not be shown to the teacher (1):\n  image 001.png: " in done.err
-    assert "1 objects have no usable answer" in done.out
+    assert "1 object without a usable answer" in done.out
 
 
 def test_what_is_refused(

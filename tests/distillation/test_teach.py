@@ -223,7 +223,7 @@ def test_nan_from_a_teacher_is_counted_and_not_kept(
     report = write_report(cache, store)
     assert (report["objects"], report["invalid"], report["disagreeing"]) == (COUNT, 3, 0)
     assert report["miou"] == 1.0
-    assert "3 objects have no usable answer" in describe(report)
+    assert "3 objects without a usable answer" in describe(report)
 
 
 def test_nothing_but_nan(store: Store, source: SourceFiles, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_nothing_but_nan(store: Store, source: SourceFiles, tmp_path: Path) -> N
     teach(Changed(dict.fromkeys(range(COUNT), broken)), store, [source], tmp_path / "c")
     report = write_report(TeacherCache(tmp_path / "c", store), store)
     assert (report["invalid"], report["miou"], report["spearman"]) == (COUNT, None, None)
-    assert "8 objects have no usable answer" in describe(report)
+    assert "8 objects without a usable answer" in describe(report)
 
 
 # --- images that are not what they were ---------------------------------------------------------

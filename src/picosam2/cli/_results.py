@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picosam2.cli._text import counted, one_line
+from picosam2._words import counted
+from picosam2.cli._text import one_line
 
 if TYPE_CHECKING:
     from picosam2.io.encode import Format

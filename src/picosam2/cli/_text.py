@@ -21,11 +21,6 @@ def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     return "\n".join(lines)
 
 
-def counted(count: int, name: str, names: str | None = None) -> str:
-    """A number of things in words: "1 image", "2,000 images"."""
-    return f"{count:,} {name if count == 1 else names or name + 's'}"
-
-
 def name_problems(problems: Sequence[str], heading: str) -> None:
     """Say on stderr what was left out, and how much: the first few by name, the rest counted."""
     if not problems:

@@ -84,7 +84,8 @@ def analyse(
 
 
 def _table(analysis: Analysis) -> str:
-    from picosam2.cli._text import columns, counted
+    from picosam2._words import counted
+    from picosam2.cli._text import columns
 
     numbers = analysis.evaluation.to_json()
     low, high = numbers["miou_ci95"]

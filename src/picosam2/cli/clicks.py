@@ -53,8 +53,9 @@ def clicks(
         plot: Also draw mIoU by clicks, an SVG file.
     """
     from picosam2._files import write_json, write_text
+    from picosam2._words import counted
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import columns, counted, name_problems
+    from picosam2.cli._text import columns, name_problems
     from picosam2.data.datasets import read_annotations
     from picosam2.evaluation.clicks import ClickedPeer, measure_clicks
 
@@ -92,7 +93,7 @@ def clicks(
     for target, noc in numbers["noc"].items():
         print(f"NoC@{target}  {noc['clicks']:.2f}  ({noc['failed']:.0%} never get there)")
     print(
-        f"{numbers['corrections']:,} corrections: {numbers['harmful']:.1%} harmful, "
+        f"{counted(numbers['corrections'], 'correction')}: {numbers['harmful']:.1%} harmful, "
         f"{numbers['obeyed']:.1%} obeyed"
     )
     problems = [f"{p.where}: {p.what}" for p in result.problems]

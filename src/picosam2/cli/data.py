@@ -97,8 +97,9 @@ def prepare(
         limit: Use only so many images, at even distances in their order.
         workers: Processes; by default as many as there are cores.
     """
+    from picosam2._words import counted
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import counted, name_problems
+    from picosam2.cli._text import name_problems
     from picosam2.data.store import StoreConfig
     from picosam2.data.store import prepare as write
 
@@ -154,8 +155,9 @@ def images(
         seed: Of the split.
         workers: Processes; by default as many as there are cores.
     """
+    from picosam2._words import counted
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import counted, name_problems
+    from picosam2.cli._text import name_problems
     from picosam2.data.image_store import ImageStore, ImageStoreConfig, prepare_images
 
     sources = given_sources(coco, lvis, source, to="prepare")
@@ -218,7 +220,7 @@ def show(
         view: Only crops of this view.
         seed: Which crops are drawn.
     """
-    from picosam2.cli._text import counted
+    from picosam2._words import counted
     from picosam2.data.contact_sheet import contact_sheet
     from picosam2.data.store import Store as Opened
 

@@ -233,7 +233,8 @@ def _check_leak(images: Sequence[AnnotatedImage], store: Path) -> Leaks:
 
 
 def _table(result: Evaluation) -> str:
-    from picosam2.cli._text import columns, counted
+    from picosam2._words import counted
+    from picosam2.cli._text import columns
 
     numbers = result.to_json()
     low, high = numbers["miou_ci95"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from picosam2._words import counted
 from picosam2.cli._groups import EXPORT
 from picosam2.cli._options import Threads
 from picosam2.cli._targets import check_files, check_folders, check_sources
@@ -92,8 +93,8 @@ def litert(
     if facts.get("kind") == FINDER:
         finder = export_finder_litert_int8(load_finder(path), out, facts, config, store=store)
         print(
-            f"{out}: {size(finder.bytes)}, ranges from {finder.views} views; on others objectness "
-            f"differs from PyTorch's by {finder.objectness_error:.4f} (root mean square)"
+            f"{out}: {size(finder.bytes)}, ranges from {counted(finder.views, 'view')}; on others "
+            f"objectness differs from PyTorch's by {finder.objectness_error:.4f} (root mean square)"
         )
         return
     made = export_litert_int8(load_weights(path), out, facts, config, store=store)

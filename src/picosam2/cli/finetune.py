@@ -37,10 +37,11 @@ def finetune(
             before.
         resume: Go on with a run that was stopped.
     """
+    from picosam2._words import counted
     from picosam2.apps.finetune import finetune as run
     from picosam2.cli._memory import keep_memory
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import columns, counted, name_problems
+    from picosam2.cli._text import columns, name_problems
 
     check_files(out.with_name(f"{out.name}.safetensors"))
     keep_memory()

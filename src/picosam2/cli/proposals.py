@@ -114,7 +114,8 @@ def proposals(
 
 
 def _table(result: Proposals) -> str:
-    from picosam2.cli._text import columns, counted
+    from picosam2._words import counted
+    from picosam2.cli._text import columns
 
     rows: list[tuple[str, ...]] = [
         ("", "AR@1", "AR@10", "AR@100", "small", "medium", "large", "masks", "alike", "s/image")

@@ -43,8 +43,9 @@ def quantize(
         seed: Which crops: the same seed chooses the same.
         validation_images: Validation images to measure mIoU on, of all sources; 0 takes all.
     """
+    from picosam2._words import counted
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import columns, counted, size
+    from picosam2.cli._text import columns, size
     from picosam2.errors import ConfigError, require
     from picosam2.models.views import FINDER
     from picosam2.runtimes.weights import find_weights, finder_file, read_facts
@@ -115,6 +116,7 @@ def _quantize_finder(
     """Write a finder in 8 bits; `images` is an image store."""
     import tempfile
 
+    from picosam2._words import counted
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, size
     from picosam2.data.image_store import ImageStore
@@ -133,7 +135,7 @@ def _quantize_finder(
     tried = ", ".join(f"{name} {error:.4f}" for name, error in made.tried.items())
     rows = [
         ("file", f"{size(made.bytes)} (FP32: {size(made.fp32_bytes)})"),
-        ("calibrated on", f"{made.views:,} views, by {made.method}"),
+        ("calibrated on", f"{counted(made.views, 'view')}, by {made.method}"),
         ("objectness differs by", f"{tried} (root mean square)"),
     ]
     print(f"{out}\n{columns(rows, left=2)}")

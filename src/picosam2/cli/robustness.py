@@ -35,8 +35,9 @@ def robustness(
         protocol: Only this protocol.
     """
     from picosam2._files import write_json
+    from picosam2._words import counted
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import columns, counted
+    from picosam2.cli._text import columns
     from picosam2.data.datasets import read_annotations
     from picosam2.evaluation.network_facts import describe_weights
     from picosam2.evaluation.robustness import CURVES, check_curves

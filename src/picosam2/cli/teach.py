@@ -152,8 +152,9 @@ def _teach_store(
     agree: float,
     limit_shards: int | None,
 ) -> None:
+    from picosam2._words import counted
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import counted, name_problems
+    from picosam2.cli._text import name_problems
     from picosam2.data.store import Store
     from picosam2.distillation.cache import TeacherCache
     from picosam2.distillation.report import describe, write_report
@@ -198,8 +199,9 @@ def _teach_dense(
     boxes: int,
     detections: Path | None,
 ) -> None:
+    from picosam2._words import counted
     from picosam2.cli._progress import progress
-    from picosam2.cli._text import counted, name_problems
+    from picosam2.cli._text import name_problems
     from picosam2.data.detections import read_detections
     from picosam2.distillation.dense import (
         check_dense_folder,

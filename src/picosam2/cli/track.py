@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from picosam2._words import counted
 from picosam2.cli._options import Boxes, Points, RuntimeName, Threads, Weights, read_prompts
 from picosam2.cli._targets import check_files, check_folders
 from picosam2.cli._text import one_line
@@ -155,5 +156,6 @@ def _no_such_frame(source: FrameSource, count: int, first: int) -> PromptError:
             f"{source.name} gave no frames: if a program writes them, see what it says"
         )
     return PromptError(
-        f"{source.name} has {count} frames, counted from 0: --frame {first} is not among them"
+        f"{source.name} has {counted(count, 'frame')}, counted from 0: --frame {first} is "
+        "not among them"
     )

@@ -32,6 +32,7 @@ import numpy.typing as npt
 from picosam2 import geometry, masks
 from picosam2._files import sha256_file, write_bytes, write_json
 from picosam2._progress import Progress
+from picosam2._words import counted
 from picosam2.data.coco import AnnotatedImage, Annotations, EntryProblem, Instance, read_coco
 from picosam2.data.crop_files import (
     CROP_FORMATS,
@@ -792,9 +793,9 @@ class Store:
             place = next((i for i, (other, _) in enumerate(unplaced) if other == wanted), None)
             if place is None:
                 raise StoreError(
-                    f"{self.path} was made from {len(self._made_from)} annotation files, and the "
-                    f"one with SHA-256 {wanted[:12]} is missing here: give the sources that "
-                    "`data prepare` was given"
+                    f"{self.path} was made from {counted(len(self._made_from), 'annotation file')}"
+                    f", and the one with SHA-256 {wanted[:12]} is missing here: give the sources "
+                    "that `data prepare` was given"
                 )
             ordered.append(unplaced.pop(place)[1])
         if unplaced:
@@ -805,8 +806,8 @@ class Store:
         images = _limited(read, self._limit)
         if len(images) != self._image_count:
             raise StoreError(
-                f"{self.path} was made from {self._image_count:,} images, and {len(images):,} are "
-                "here: check the image folders"
+                f"{self.path} was made from {counted(self._image_count, 'image')}, and "
+                f"{len(images):,} are here: check the image folders"
             )
         step = self._photos_per_shard
         return [tuple(images[start : start + step]) for start in range(0, len(images), step)]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from picosam2._files import write_bytes, write_json
+from picosam2._words import counted
 from picosam2.data.contact_sheet import agreement, caption, grid
 from picosam2.data.store import Store
 from picosam2.distillation.cache import STEP, TeacherCache
@@ -143,7 +144,8 @@ def describe(summary: dict[str, Any]) -> str:
     """The report for a terminal."""
     objects, invalid, off = summary["objects"], summary["invalid"], summary["disagreeing"]
     lines = [
-        f"{summary['teacher']['name']}: {objects:,} objects of {summary['photos']:,} images, "
+        f"{summary['teacher']['name']}: {counted(objects, 'object')} of "
+        f"{counted(summary['photos'], 'image')}, "
         f"{summary['shards_done']} of {summary['shards']} parts"
     ]
     if summary["miou"] is not None:
@@ -157,8 +159,8 @@ def describe(summary: dict[str, Any]) -> str:
                 f"  {index / BINS:.1f}-{(index + 1) / BINS:.1f} {count:>9,}  {bar}".rstrip()
             )
     lines.append(
-        f"{off:,} masks are under {summary['agree']:g} and taken for another object; "
-        f"{invalid:,} objects have no usable answer"
+        f"{counted(off, 'mask')} under {summary['agree']:g}, taken for another object; "
+        f"{counted(invalid, 'object')} without a usable answer"
     )
     error = summary["quantization"]
     lines.append(

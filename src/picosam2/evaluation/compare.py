@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from picosam2._words import counted
 from picosam2.errors import DataError
 from picosam2.evaluation import metrics
 
@@ -59,7 +60,8 @@ class Comparison:
         )
         left_out = self.only_a + self.only_b
         lines = [
-            f"protocol {self.protocol}: {self.n} objects on {self.photos} images",
+            f"protocol {self.protocol}: {counted(self.n, 'object')} on "
+            f"{counted(self.photos, 'image')}",
             f"mIoU A {self.a:.4f}   B {self.b:.4f}",
             f"B - A {self.difference:+.4f}   95 % interval over images "
             f"{self.low:+.4f} to {self.high:+.4f}",
@@ -68,7 +70,9 @@ class Comparison:
             self.verdict,
         ]
         if left_out:
-            lines.insert(1, f"left out: {left_out} objects that only one of the files has")
+            lines.insert(
+                1, f"left out: {counted(left_out, 'object')} that only one of the files has"
+            )
         return "\n".join(lines)
 
 
@@ -276,7 +280,8 @@ class ClicksComparison:
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"clicks from {self.start}: {self.n} objects on {self.photos} images",
+                f"clicks from {self.start}: {counted(self.n, 'object')} on "
+                f"{counted(self.photos, 'image')}",
                 *(
                     f"mIoU after {count}: {difference}   objects better {better:.1%}"
                     for count, (difference, better) in enumerate(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picosam2._progress import Progress
+from picosam2._words import counted
 from picosam2.data.coco import AnnotatedImage, EntryProblem, Instance
 from picosam2.errors import DataError, PicoSAM2Error
 from picosam2.images import load_image
@@ -70,7 +71,7 @@ def load_images(
         reasons = "; ".join(f"{each.where}: {each.what}" for each in problems[:3])
         raise DataError(
             "there was nothing to measure: check the annotations and the image folder"
-            + (f" ({len(problems):,} problems: {reasons})" if problems else "")
+            + (f" ({counted(len(problems), 'problem')}: {reasons})" if problems else "")
         )
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from picosam2._files import write_bytes, write_text
+from picosam2._words import counted
 from picosam2.data.contact_sheet import grid
 from picosam2.errors import ConfigError
 from picosam2.evaluation.analysis import LOW_IOU, Analysis, Case, Row
@@ -136,13 +137,15 @@ def _blocks(
     numbers = analysis.evaluation.to_json()
     low, high = numbers["miou_ci95"]
     lost = sum(analysis.lost().values())
+    left_out = counted(len(problems), "image or object", "images or objects")
     prompts = {"box": "its true box", "click": "its center point"}
     blocks: list[Block] = [
         Heading(text=f"Where {weights} loses", level=1),
         Text(
             text=f"The weights `{weights}` (SHA-256 `{numbers['weights_sha256'][:12]}`) were "
-            f"measured on {numbers['n']:,} objects in {numbers['photos']:,} images that the crop "
-            "store keeps for validation: weights trained on this store have not seen them. "
+            f"measured on {counted(numbers['n'], 'object')} in "
+            f"{counted(numbers['photos'], 'image')} that the crop store keeps for "
+            "validation: weights trained on this store have not seen them. "
             f"Protocol `{numbers['protocol']}`: each object's prompt is "
             f"{prompts[numbers['protocol']]}, and IoU is measured on the whole image."
         ),
@@ -150,7 +153,7 @@ def _blocks(
             text=f"mIoU is **{_percent(numbers['miou'])} %** (95 % interval over images "
             f"{_percent(low)} to {_percent(high)}). {lost:,} objects, "
             f"{_percent(lost / numbers['n'])} %, are under an IoU of {LOW_IOU:g}."
-            + (f" {len(problems):,} images or objects were left out." if problems else "")
+            + (f" Left out: {left_out}." if problems else "")
         ),
         Text(
             text="The *loss* of an object is 1 - IoU. Below, a class's share of the whole loss "

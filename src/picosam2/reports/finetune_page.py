@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from picosam2._words import counted
 from picosam2.evaluation.metrics import interval
 from picosam2.reports.blocks import Block, Bullets, Code, Figure, Heading, Table, Text
 
@@ -24,12 +25,12 @@ def blocks(result: Finetuned, comparison: bytes) -> list[Block]:
     page: list[Block] = [
         Heading(text=f"{name}: weights for your own images", level=1),
         Text(
-            text=f"Trained on {on_masks:,} masks in {on_images:,} images, {result.samples:,} "
-            f"samples in {_minutes(result.seconds['training'])} "
+            text=f"Trained on {counted(on_masks, 'mask')} in {counted(on_images, 'image')}, "
+            f"{counted(result.samples, 'sample')} in {_minutes(result.seconds['training'])} "
             f"({_minutes(result.seconds['in all'])} in all)"
             + (", stopped early" if result.stopped else "")
-            + f". Measured on {masks:,} masks in {images:,} other images, which were not trained "
-            "on."
+            + f". Measured on {counted(masks, 'mask')} in "
+            f"{counted(images, 'other image')} that the training did not use."
         ),
         Heading(text="Before and after"),
         Table(
@@ -117,9 +118,9 @@ def _kept(result: Finetuned) -> str:
 def _caution(images: int) -> str:
     if images < _FEW:
         return (
-            f"These are only {images} images: the interval is wide, or, with fewer than five, not "
-            "to be trusted at all. The best weights so far were also chosen on them, so the true "
-            "gain may be a little smaller. Label more images to know better."
+            f"These are only {counted(images, 'image')}: the interval is wide, or, with fewer than "
+            "five, not to be trusted at all. The best weights so far were also chosen on them, so "
+            "the true gain may be a little smaller. Label more images to know better."
         )
     return (
         "The best weights so far were chosen on these images, so the true gain may be a little "

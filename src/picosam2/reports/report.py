@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from picosam2._files import write_bytes, write_json, write_text
+from picosam2._words import counted
 from picosam2.evaluation.network_facts import config_of
 from picosam2.reports import figures
 from picosam2.reports.beside import beside_blocks
@@ -280,7 +281,7 @@ def _robustness(report: Mapping[str, Any]) -> list[Block]:
         content += [
             Heading(text=f"With careless prompts and bad images: {run_name(result)}", level=3),
             Text(
-                text=f"{result['n']:,} objects in {result['photos']:,} images of "
+                text=f"{counted(result['n'], 'object')} in {counted(result['photos'], 'image')} of "
                 f"{result['dataset'].upper()}, the same for every point. The first level of each "
                 "curve changes nothing."
             ),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from picosam2._files import atomic_write, write_bytes, write_json
+from picosam2._words import counted
 from picosam2.errors import ConfigError
 from picosam2.io.formats import indexed_png
 from picosam2.io.video_files import VIDEO_ENDINGS, Frame, FrameSource, VideoWriter, check_video_name
@@ -59,7 +60,7 @@ class TrackOutput:
             f"object {n}: found in {self._count - lost:,}, lost in {lost:,}"
             for n, lost in enumerate(self._lost, 1)
         ]
-        return f"{self._count:,} frames; " + "; ".join(parts)
+        return f"{counted(self._count, 'frame')}; " + "; ".join(parts)
 
     def begin(self) -> None:
         """Before the first frame."""

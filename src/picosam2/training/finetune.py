@@ -33,6 +33,7 @@ from torch import Tensor
 from picosam2 import masks
 from picosam2._files import atomic_write, write_json
 from picosam2._progress import Progress
+from picosam2._words import counted
 from picosam2.data.coco import AnnotatedImage
 from picosam2.data.image_store import ImageStore, ImageStoreConfig, prepare_images
 from picosam2.data.split import dhash, split, spread
@@ -184,8 +185,8 @@ def check_enough(images: Sequence[AnnotatedImage]) -> None:
         )
     if count < MIN_MASKS:
         raise DataError(
-            f"there {_number(count, 'mask')} in {len(images)} images, and at least {MIN_MASKS} are "
-            "needed: label more objects"
+            f"there {_number(count, 'mask')} in {counted(len(images), 'image')}, and at least "
+            f"{MIN_MASKS} are needed: label more objects"
         )
     seen: set[tuple[Any, ...]] = set()
     for image in images:
@@ -257,10 +258,11 @@ def prepare_own(
         if progress:
             progress(number, len(images))
     if len(hashes) < MIN_IMAGES or sum(counts) < MIN_MASKS:
+        usable = counted(sum(counts), "mask")
         raise DataError(
-            f"only {len(hashes)} images with {sum(counts)} masks can be read: {problems[0]}"
+            f"only {counted(len(hashes), 'image')} with {usable} can be read: {problems[0]}"
             if problems
-            else f"only {sum(counts)} masks have a pixel in their image: check the annotations"
+            else f"only {usable} with a pixel in the image: check the annotations"
         )
     annotations = folder / "annotations.json"
     write_json(annotations, document, indent=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
+from picosam2._words import counted
 from picosam2.apps.camera.session import CameraView
 from picosam2.prompts import Prompt
 from picosam2.results import Segmentation, overlay
@@ -63,7 +64,7 @@ class RunCounts:
 
     def summary(self, *, simulated: bool = False) -> str:
         """One line about all of it."""
-        parts = [f"{self.frames:,} frames, {self.answers:,} answers"]
+        parts = [f"{counted(self.frames, 'frame')}, {counted(self.answers, 'answer')}"]
         parts.append(f"found in {self.found:,}, lost in {self.lost:,}")
         if self.kpi is not None:
             dnn, dsp = self.kpi

@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from picosam2._words import counted
 from picosam2.apps.http.bodies import LARGE_BODY, Bodies, Bytes, Held, Job
 from picosam2.apps.http.decoding import Decoders
 from picosam2.apps.http.errors import RequestError, larger, wrong_image
@@ -139,8 +140,8 @@ class Service:
         if count * height * width > self._limits.pixels:
             raise RequestError(
                 400,
-                f"{count} masks of {width} x {height} pixels are too many: the masks of a request "
-                f"may have {self._limits.pixels:,} pixels together",
+                f"{counted(count, 'mask')} of {width} x {height} pixels: all masks of a request "
+                f"together may have {self._limits.pixels:,} pixels",
             )
 
         def read(stop: Stop) -> Job:

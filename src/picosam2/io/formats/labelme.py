@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from picosam2._words import counted
 from picosam2.errors import DataError, PicoSAM2Error
 from picosam2.images import MAX_PIXELS
 from picosam2.io.formats.objects import (
@@ -160,7 +161,9 @@ def _read_shape(shape: Any, height: int, width: int) -> LabeledObject | None:
         return LabeledObject(mask=_some(inside), label=label)
     if kind == "mask":
         return LabeledObject(mask=_some(_read_patch(shape, points, height, width)), label=label)
-    raise DataError(f"it is a {shorten(kind)} of {len(points)} points, which is not known here")
+    raise DataError(
+        f"it is a {shorten(kind)} of {counted(len(points), 'point')}, which is not known here"
+    )
 
 
 def _label(value: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from picosam2 import masks
+from picosam2._words import counted
 from picosam2.errors import DataError
 from picosam2.masks import Mask
 from picosam2.prompts import Box, Point, Prompt
@@ -132,7 +133,7 @@ def check_labels(segmentations: Sequence[Segmentation], labels: Sequence[str] | 
         return [LABEL] * len(segmentations)
     names = [str(label) for label in labels]  # also of NumPy's kind
     if len(names) != len(segmentations):
-        raise DataError(f"{len(segmentations)} objects need as many labels, not {len(names)}")
+        raise DataError(_not_one_each(len(segmentations), len(names), "label"))
     return names
 
 
@@ -148,8 +149,12 @@ def check_class_ids(count: int, class_ids: Sequence[Any] | None) -> list[int]:
         return [0] * count
     numbers = [whole_number(value, "a class number") for value in class_ids]
     if len(numbers) != count:
-        raise DataError(f"{count} objects need as many class numbers, not {len(numbers)}")
+        raise DataError(_not_one_each(count, len(numbers), "class number"))
     return numbers
+
+
+def _not_one_each(objects: int, count: int, name: str) -> str:
+    return f"{counted(objects, 'object')} with {counted(count, name)}: give one for each"
 
 
 def whole_number(value: Any, what: str) -> int:

@@ -27,6 +27,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from picosam2._words import counted
 from picosam2.errors import DataError, PicoSAM2Error
 from picosam2.io.formats.objects import (
     DECIMALS,
@@ -205,7 +206,7 @@ def _shape(
     odd = len(values) % 2
     ring = _shares(values[: len(values) - odd]).reshape(-1, 2)
     if len(ring) < 3:
-        raise DataError(f"has a polygon of {len(ring)} points: it needs three")
+        raise DataError(f"has a polygon of {counted(len(ring), 'point')}: it needs three")
     return None, ring, _score(values[len(values) - odd :])
 
 
