@@ -6,7 +6,7 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 default:
     @just --list --unsorted
 
-# everything that a change must pass: about ten minutes on two cores
+# everything that a change must pass: about twelve minutes on two cores
 check: lint types test web wheel
 
 # style, formatting, and the order of the rooms
