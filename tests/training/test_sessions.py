@@ -90,6 +90,28 @@ def test_clicks_correct_the_answer(store: ImageStore, answer: float, plane: int)
         assert disks[torch.arange(BATCH), heavy].all()
 
 
+def test_an_answer_becomes_what_prediction_makes_of_it(store: ImageStore) -> None:
+    """Far from the click the mask before counts as much as the answer, and clicks are obeyed."""
+    config = GuidedConfig(
+        box=1.0, click=0.0, box_passes=(0.0, 0.0, 1.0), exact=1.0, jitter=0.0, forget=0.0
+    )
+    made = sessions(store, config)
+    for step, answer in ((0, 4.0), (2, -1.0)):
+        made.batch(step)
+        made.answer(step, np.full((BATCH, OUTPUT, OUTPUT), answer, np.float32))
+    mask, _, negative = made.batch(4).guidance_B3SS.unbind(1)
+    assert (mask > 0.5).flatten(1).any(1).all()
+    assert ((mask < 0.5) & (negative > 0)).flatten(1).any(1).all()
+
+    sure = sessions(store, config)
+    sure.batch(0)
+    sure.answer(0, np.full((BATCH, OUTPUT, OUTPUT), 4.0, np.float32))
+    sure.batch(2)
+    sure.answer(2, np.full((BATCH, OUTPUT, OUTPUT), 4.0, np.float32))
+    mask, _, negative = sure.batch(4).guidance_B3SS.unbind(1)
+    assert ((mask < 0.5) & (negative > 0)).flatten(1).any(1).all(), "a click is not obeyed"
+
+
 def test_exact_boxes_are_the_middle_of_their_windows(store: ImageStore) -> None:
     config = GuidedConfig(box=1.0, click=0.0, box_passes=(1.0,), exact=1.0)
     batch = sessions(store, config).batch(0)

@@ -5,8 +5,9 @@ is one training sample, and the answer that the training step gave is what the n
 so no pass is spent on making starts. The sessions of a batch are at different passes; two halves
 take turns, so that one can be prepared while the network computes on the other.
 
-Windows and planes are those of prediction (`geometry`, `guidance`). All draws of a step are a pure
-function of (seed, step, slot); the clicks follow the network's answers as well.
+Windows, planes and what becomes of an answer are those of prediction (`geometry`, `guidance`,
+`refine`). All draws of a step are a pure function of (seed, step, slot); the clicks follow the
+network's answers as well.
 
 Shape suffixes: B slots of a half, S the crop's side, L the logits' side.
 """
@@ -30,7 +31,7 @@ from picosam2.data.store import BOX, CLICK
 from picosam2.errors import ConfigError
 from picosam2.geometry import CLICK_HALVES, Window
 from picosam2.prompts import Box, Point
-from picosam2.refine import union
+from picosam2.refine import is_settled, obeyed, union
 
 Mask = npt.NDArray[np.bool_]
 
@@ -150,8 +151,10 @@ class Session:
     binary_mask: Mask | None = None
     """The mask so far, (H, W) bool."""
     show_mask: bool = True
-    stretch: float = 1.0
-    """How much larger than planned the window is: users' and trackers' windows vary."""
+    given: bool = False
+    """Whether it started from a mask that is not the network's."""
+    settled: npt.NDArray[np.float32] | None = None
+    """The plane of the mask so far, (S, S), if it counts in the answer of the current pass."""
 
 
 class Sessions:
@@ -241,7 +244,12 @@ class Sessions:
                 continue
             seen = np.ascontiguousarray(logits[:, ::-1]) if session.flip else logits
             height, width = session.truth.shape
+            if session.settled is not None:
+                newest = session.points[-1]
+                seen = guidance.settled(seen, session.settled, session.window, newest)
             region = geometry.paste_region(seen, session.window, height, width)
+            if session.guided:
+                region = obeyed(region, session.window, session.points)
             session.mask = guidance.whole(region, height, width)
             session.binary_mask = np.zeros((height, width), np.bool_)
             session.binary_mask[region.rows, region.columns] = region.logits > 0
@@ -319,15 +327,15 @@ class Sessions:
             box = _bounds(truth)
             if len(session.points) > 1 and rng.random() < 0.5:
                 box = guidance.following_box(None, session.points, *truth.shape) or box
-            else:
-                session.stretch = math.exp(rng.uniform(-0.5, 0.7))
+                stretch = 1.0
+            else:  # users' and trackers' windows vary
+                stretch = math.exp(rng.uniform(-0.5, 0.7))
             assert box is not None
-            session.box = None
             session.guided = True
             window = geometry.box_window(box, growth=self._config.growth)
-            session.window = window.scaled(session.stretch)
-            session.stretch = 1.0
+            session.window = window.scaled(stretch)
             return
+        session.given = True
         if draw < 0.55:  # what a tracker has: the mask of a moment ago
             mask = _moved(truth, rng)
         elif draw < 0.75:
@@ -393,11 +401,15 @@ class Sessions:
         target[:, turn] = covered
         weight[...] = 1
         planes[...] = 0
+        session.settled = None
         if not session.guided:
             return
         mask = session.mask if session.show_mask else None
         shown = guidance.planes(session.window, self._size, mask, session.points)
         planes[:, :, turn] = shown
+        counts = session.given or is_settled(session.points, session.box)
+        if counts and session.points and mask is not None and mask.max() > 127:
+            session.settled = shown[0]
         side = self._size // self._output
         disks = shown[1:].max(0)[side // 2 :: side, side // 2 :: side]
         heavy = 1 + self._config.obey * disks
