@@ -184,18 +184,18 @@ def test_the_second_pass_of_a_click_knows_the_first_mask_and_the_click() -> None
     assert segmentation.score == pytest.approx(0.7, abs=1e-3)  # of the first pass
 
 
-def test_a_large_image_tells_the_second_pass_the_same_on_coarser_cells() -> None:
+def test_a_large_window_tells_the_second_pass_the_same_on_coarser_cells() -> None:
     height, width = 1500, 2700
     image = np.zeros((height, width, 3), np.uint8)
-    image[disc(height, width, 1700.5, 900.5, 240), 0] = 255
+    image[disc(height, width, 1350.5, 750.5, 500), 0] = 255
     runtime = guided()
-    (segmentation,) = Predictor(runtime)(image, points=[(1700.5, 900.5)])
+    (segmentation,) = Predictor(runtime)(image, points=[(1350.5, 750.5)])
     (planes,) = runtime.planes
-    first = Predictor(FakeRuntime(reddish)).clicks(image, points_of((1700.5, 900.5, 1)), refine=0)
+    first = Predictor(FakeRuntime(reddish)).clicks(image, points_of((1350.5, 750.5, 1)), refine=0)
     fine = MaskSoFar.of_region(first[0][0].region, height, width)
     coarse = first[0][0].mask_so_far(height, width)
     assert (fine.step, coarse.step) == (1, 3)
-    expected = guidance.planes(segmentation.window, 96, fine, points_of((1700.5, 900.5, 1)))
+    expected = guidance.planes(segmentation.window, 96, fine, points_of((1350.5, 750.5, 1)))
     assert np.abs(planes - expected).mean() < 0.005
     assert coarse.box is not None
     assert fine.box is not None
@@ -262,6 +262,14 @@ def test_an_empty_mask_beside_a_click_is_no_mask() -> None:
         (segmentation,) = Predictor(runtime)(pixels(A), prompts=[prompt(ON_A, mask=empty)])
         (plain,) = Predictor(runtime)(pixels(A), points=[ON_A[:2]])
         np.testing.assert_array_equal(segmentation.logits, plain.logits)
+
+
+def test_an_empty_mask_beside_several_clicks_is_no_mask() -> None:
+    empty = np.zeros((HEIGHT, WIDTH), bool)
+    clicks = [(100, 120, 1), (150, 150, 0), (90, 110, 1)]
+    (segmentation,) = Predictor(guided())(pixels(A), prompts=[prompt(*clicks, mask=empty)])
+    (plain,) = Predictor(guided())(pixels(A), prompts=[prompt(*clicks)])
+    np.testing.assert_array_equal(segmentation.logits, plain.logits)
 
 
 def test_a_mask_of_another_size_is_refused() -> None:

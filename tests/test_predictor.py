@@ -532,6 +532,18 @@ def test_sam_low_resolution_logits_show_the_whole_image() -> None:
     assert masks.iou(low[0] > 0, shrunk) > 0.9
 
 
+def test_sam_low_resolution_logits_of_a_small_object_can_be_fed_back() -> None:
+    side = 2048
+    small = disc(side, side, 1000.5, 900.5, 30)
+    predictor = Predictor(FakeRuntime(reddish))
+    predictor.set_image(image(small, height=side, width=side))
+    _, _, low = predictor.predict(box=[970, 870, 1031, 931])
+    back = np.asarray(Image.fromarray(low[0]).resize((side, side), Image.Resampling.BILINEAR)) > 0
+    assert masks.iou(back, small) > 0.9
+    (again,), _, _ = predictor.predict(mask_input=low)
+    assert masks.iou(again, small) > 0.9
+
+
 def test_sam_gives_three_masks_even_where_there_is_one_window() -> None:
     predictor = Predictor(FakeRuntime(reddish, click_windows="native"))
     predictor.set_image(image(A))

@@ -69,7 +69,7 @@ class MaskSoFar:
     values: Plane
     """(h, w) uint8, 255 times the probability, from column `x` and row `y` of the image on."""
     step: int = 1
-    """Pixels of the image along a cell's side: more than one where a crop shows no more."""
+    """Pixels of the image along a cell's side: more than one where nothing finer is known."""
 
     @classmethod
     def of_region(cls, region: Region, height: int, width: int) -> MaskSoFar:

@@ -24,7 +24,7 @@ from picosam2 import geometry
 from picosam2._words import counted
 from picosam2.errors import PromptError, WeightsError
 from picosam2.geometry import ImageOrPyramid, Pyramid, Window, pixels_of
-from picosam2.guidance import MaskSoFar
+from picosam2.guidance import CERTAIN, MaskSoFar
 from picosam2.images import ImageSource, load_image
 from picosam2.masks import Region, bbox, stability
 from picosam2.prompts import Box, Boxes, Point, Points, Prompt, as_array, as_prompts, given_prompts
@@ -44,8 +44,8 @@ MULTIMASKS = 3
 # together: what they find is pasted at full size.
 _TOGETHER, _MAX_PIXELS_TOGETHER = 10, 4_000_000
 
-# Cells along an image's long side, at most, on which a second pass is told the first mask: a crop
-# shows fewer.
+# Cells along a window's long side, at most, on which a second pass is told the first mask. The
+# network's own logits are several times coarser.
 _CELLS = 1280
 
 # What a positive point that a candidate misses takes off its score, and a negative one that it
@@ -127,8 +127,8 @@ class _Paste:
 
     @property
     def mask_so_far(self) -> MaskSoFar:
-        """The probabilities, on cells of several pixels if the image is large."""
-        step = math.ceil(max(self.height, self.width) / _CELLS)
+        """The probabilities, on cells of several pixels if the window is large."""
+        step = max(math.ceil(max(self.window.width, self.window.height) / _CELLS), 1)
         height, width = math.ceil(self.height / step), math.ceil(self.width / step)
         region = geometry.paste_region(self.logits, self.window.in_cells(step), height, width)
         return replace(MaskSoFar.of_region(region, height, width), step=step)
@@ -329,10 +329,8 @@ class Predictor:
         for prompt, group in zip(prompts, answers, strict=True):
             if multimask_output and prompt.box is None and prompt.mask is None:
                 group += group[-1:] * (MULTIMASKS - len(group))
-        logits = np.stack(
-            [np.stack([a.logits for a in group if a.logits is not None]) for group in answers]
-        )
-        low = np.stack([[_resized(part, 256, 256) for part in parts] for parts in logits])
+        logits = np.stack([np.stack([_logits(answer) for answer in group]) for group in answers])
+        low = np.stack([[_low_resolution(part) for part in parts] for parts in logits])
         scores = np.array([[answer.score for answer in group] for group in answers], np.float32)
         masks = logits if return_logits else logits > 0
         return (masks, scores, low) if len(prompts) > 1 else (masks[0], scores[0], low[0])
@@ -430,12 +428,13 @@ class Predictor:
         height, width = mask.shape
         known = list(start.known)
         box = prompt.box
+        is_given = start.prompt is None
         for click in start.clicks:
             known.append(click)
-            if prompt.mask is not None and mask.box is None:
+            if is_given and mask.box is None:
                 # Clicks have emptied the given mask: go on where it was.
                 box = prompt.box or _bounds(prompt)
-            settled = prompt.mask is not None or is_settled(known, box)
+            settled = is_given or is_settled(known, box)
             correction = self.correct(image, mask, known, box=box, settled=settled)
             mask = MaskSoFar.of_region(correction.region, height, width)
         (score,) = self.box_scores(correction.answer[None], [correction.window], height, width)
@@ -939,6 +938,21 @@ def _numbers(
     if array.ndim != axes or columns not in (None, array.shape[-1]):
         raise PromptError(f"{wanted}, not of shape {np.shape(value)}")
     return array
+
+
+def _logits(answer: Segmentation) -> npt.NDArray[np.float32]:
+    logits = answer.logits
+    assert logits is not None  # every answer of a predictor has some
+    return logits
+
+
+def _low_resolution(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Logits of the whole image, 256 x 256.
+
+    They are clipped alike on both sides first: what lies outside of the network's window is so far
+    below zero that it would eat into small objects.
+    """
+    return _resized(np.clip(logits, -CERTAIN, CERTAIN), 256, 256)
 
 
 def _resized(

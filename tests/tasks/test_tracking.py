@@ -140,6 +140,19 @@ def test_an_empty_first_mask_is_lost_from_the_start(tracker):
     assert tracker.update(image())[0].state == "lost"
 
 
+@pytest.mark.parametrize("shape", ["specks", "line"])
+def test_the_colors_of_a_thin_or_scattered_first_mask_are_known(shape):
+    frame = np.full((480, 640, 3), GROUND, np.uint8)
+    mask = np.zeros((480, 640), bool)
+    if shape == "specks":
+        mask[100:103, 100:103] = mask[400:403, 500:503] = True
+    else:
+        mask[np.arange(50, 450), np.arange(100, 500)] = True
+    frame[mask] = RED
+    # Colors of no pixel would be a mean of nothing, which is a warning.
+    assert Follower(Predictor(ColorRuntime()), frame, mask).place(frame).area > 0
+
+
 def test_starting_again_forgets(tracker):
     tracker.start(image((60, 60, 15, RED)), boxes=[box(60, 60, 15)])
     tracker.start(image((90, 60, 15, BLUE)), points=[(90, 60)])

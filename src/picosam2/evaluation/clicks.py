@@ -295,8 +295,7 @@ class _Session:
 
     def take(self, region: Region) -> None:
         """The model's answer to the newest click."""
-        mask = np.zeros(self.truth.shape, np.bool_)
-        mask[region.rows, region.columns] = region.mask
+        mask = region.on_image(*self.truth.shape)
         if self.region is not None:
             newest = self.prompt.points[-1]
             self.corrections += 1
@@ -307,9 +306,7 @@ class _Session:
     def click(self) -> bool:
         """Click at the largest error; False if nothing is wrong, or it was clicked there before."""
         assert self.region is not None
-        mask = np.zeros(self.truth.shape, np.bool_)
-        mask[self.region.rows, self.region.columns] = self.region.mask
-        place = next_click(self.truth, mask)
+        place = next_click(self.truth, self.region.on_image(*self.truth.shape))
         if place is None or place in self.prompt.points:
             return False
         self.prompt = Prompt((*self.prompt.points, place), self.prompt.box)

@@ -146,13 +146,17 @@ def _read(document: Mapping[str, Any]) -> WeightsMetadata:
             "update picosam2"
         )
     input_size = _whole(document, "input_size", 1, _MAX_SIDE)
+    # Older files hold no output size where it is the input's, or 0.
+    output_size = _whole(document, "output_size", 0, _MAX_SIDE, default=0) or input_size
+    guidance = _yes(_table(document, "model"), "guidance")
+    if guidance and input_size % output_size:
+        raise ValueError("with guidance 'input_size' must be a multiple of 'output_size'")
     preprocessing, rules = _table(document, "preprocessing"), _table(document, "geometry")
     return WeightsMetadata(
         input_size=input_size,
         channels=_whole(document, "channels", 1, _MAX_CHANNELS),
-        # Older files hold no output size where it is the input's, or 0.
-        output_size=_whole(document, "output_size", 0, _MAX_SIDE, default=0) or input_size,
-        guidance=_yes(_table(document, "model"), "guidance"),
+        output_size=output_size,
+        guidance=guidance,
         normalizes=_yes(preprocessing, "inside"),
         exact=_yes(document, "exact"),
         windows=_window_rules(rules, document.get("click_windows", "ladder")),

@@ -303,7 +303,10 @@ class _Object:
         self._box = Box(*corners)
         self._area = float(masks.area(mask))
         seen = geometry.crop(frame, window)
-        on = geometry.crop_mask(mask, window) > 0.5
+        covered = geometry.crop_mask(mask, window)
+        on = covered >= min(
+            0.5, covered.max() / 2
+        )  # some, also of a mask that is thin or scattered
         self._colors.learn(seen, on, _around(frame, self._box), first=True)
         self._usual = np.maximum(self._colors.likeness(seen, on), 1e-3)
 

@@ -146,7 +146,6 @@ def train_guided(
     *,
     lesson: Path | None = None,
     resume: bool = False,
-    device: str = "cpu",
     on_step: Callable[[TrainingStep], None] | None = None,
 ) -> Path:
     """Train weights that take guidance, from the weights at `init`; the path of the result.
@@ -165,7 +164,7 @@ def train_guided(
     if not recipe.model.guidance:
         raise ConfigError("a guided training needs `guidance = true` in the recipe's [model]")
     config = recipe.train
-    group = Processes(rank=0, world=1, device=torch.device(device))
+    group = Processes(rank=0, world=1, device=torch.device("cpu"))
     run = _Run(out, recipe, store.fingerprint, group, False, None)
     teacher = None if lesson is None else load_weights(lesson)
     trainer = GuidedTrainer(recipe, group, started_from(init, recipe.model), teacher)

@@ -251,8 +251,7 @@ class Sessions:
             if session.guided:
                 region = obeyed(region, session.window, session.points)
             session.mask = guidance.whole(region, height, width)
-            session.binary_mask = np.zeros((height, width), np.bool_)
-            session.binary_mask[region.rows, region.columns] = region.logits > 0
+            session.binary_mask = region.on_image(height, width)
 
     # -- starting ----------------------------------------------------------------------------
 

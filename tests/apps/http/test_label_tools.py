@@ -227,6 +227,17 @@ def test_further_keypoints_are_corrections(guided_client: TestClient) -> None:
     assert not mask[16, 30]
 
 
+@pytest.mark.parametrize(
+    "drawn",
+    [brush([1, 2, 3]), polygon([[10, 10], [50, 10], [50, 50]]), rectangle()],
+    ids=["brush", "polygon", "rectangle"],
+)
+def test_negative_shapes_are_refused(client: TestClient, drawn: dict[str, Any]) -> None:
+    answer = ask(client, [keypoint(50, 50), {**drawn, "is_positive": False}])
+    assert answer.status_code == 400
+    assert f"a negative {drawn['type'].removesuffix('labels')} cannot" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("shape", ["brush", "polygon"])
 def test_a_shape_of_label_studio_is_refined(guided_client: TestClient, shape: str) -> None:
     start = np.zeros((HEIGHT, WIDTH), bool)

@@ -241,6 +241,8 @@ def prompt_of(regions: Sequence[Region], height: int, width: int) -> Prompt:
                 f"{width}x{height}"
             )
         kind = _WORDS.fullmatch(region.type)
+        if kind and kind[1] in ("brush", "polygon", "rectangle") and not region.is_positive:
+            raise PromptError(f"a negative {kind[1]} cannot be used: use negative keypoints")
         if kind and kind[1] in ("brush", "polygon"):
             part = (_read_brush if kind[1] == "brush" else _read_polygon)(region, height, width)
             mask = part if mask is None else mask | part
@@ -251,8 +253,6 @@ def prompt_of(regions: Sequence[Region], height: int, width: int) -> Prompt:
             place = min(x * width, width - 0.01), min(y * height, height - 0.01)
             points.append(Point(*place, region.is_positive))
         elif kind and kind[1] == "rectangle":
-            if not region.is_positive:
-                raise PromptError("a negative rectangle cannot be used: use negative keypoints")
             if box is not None:
                 raise PromptError("there are several rectangles: draw one for each object")
             x1, y1 = x + _percent(region, "width"), y + _percent(region, "height")
