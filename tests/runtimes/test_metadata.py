@@ -79,6 +79,7 @@ def test_files_of_a_later_version_are_refused_in_a_sentence() -> None:
         ({"exact": "no"}, "'exact' must be true or false"),
         ({"model": [1]}, "'model' must be an object"),
         ({"model": {"guidance": 1}}, "'guidance' must be true or false"),
+        ({"output_size": 36, "model": {"guidance": True}}, "a multiple of 'output_size'"),
         ({"geometry": {"click_halves": [0.1] * 65}}, "1 to 64 numbers"),
         ({"geometry": {"box_max_aspect": 0.5}}, "at least as large"),
         ({"scorers": {"box": []}}, "scorer that cannot be used"),

@@ -16,7 +16,7 @@ export interface Item {
   readonly name: string;
   readonly color: string;
   readonly prompt: Prompt;
-  /** The window chosen by hand for a single click, from the smallest; null leaves it to the model. */
+  /** The window chosen by hand for the first click, from the smallest; null leaves it to the model. */
   readonly scale: number | null;
   /** A mask that was drawn or loaded; later points refine it. */
   readonly mask: Mask | null;
@@ -69,17 +69,21 @@ export function select(doc: Doc, id: number | null): Doc {
   return { ...doc, selected: id };
 }
 
-/** Adds a point to an object. A hand-chosen scale belongs to the single click it was chosen for. */
+/** Adds a point to an object: it corrects the answer so far, also one of a hand-chosen scale. */
 export function addPoint(doc: Doc, id: number, point: Point): Doc {
   const item = doc.items.find((candidate) => candidate.id === id);
   if (!item) return doc;
   const prompt = { ...item.prompt, points: [...item.prompt.points, point] };
-  return changeItem(doc, id, { prompt, scale: null });
+  return changeItem(doc, id, { prompt });
 }
 
 /** The point of an object that lies at a place, to within `near` pixels; the first of several. */
 export function pointAt(item: Item, at: { readonly x: number; readonly y: number }, near: number): Point | null {
   return item.prompt.points.find(({ x, y }) => Math.hypot(x - at.x, y - at.y) <= near) ?? null;
+}
+
+function firstOf(points: readonly Point[]): Point | undefined {
+  return points.find(({ positive }) => positive);
 }
 
 /** Takes a point away; the object goes with its last positive point if nothing else says what it is. */
@@ -90,7 +94,9 @@ export function removePoint(doc: Doc, id: number, point: Point): Doc {
   const points = item.prompt.points.filter((_, i) => i !== index);
   if (!item.prompt.box && !item.mask && !points.some(({ positive }) => positive)) return removeItem(doc, id);
   const settled = item.settled - (index < item.settled ? 1 : 0);
-  return changeItem(doc, id, { prompt: { ...item.prompt, points }, scale: null, settled });
+  // A hand-chosen scale belongs to the first click on the object.
+  const scale = firstOf(points) === firstOf(item.prompt.points) ? item.scale : null;
+  return changeItem(doc, id, { prompt: { ...item.prompt, points }, scale, settled });
 }
 
 /** Gives an object a mask of its own, in which its points so far are taken in. */

@@ -66,11 +66,19 @@ describe("the document", () => {
     doc = changeItem(doc, 1, { scale: 2 });
     doc = addPoint(doc, 1, { x: 5, y: 6, positive: false });
     expect(selectedItem(doc)?.prompt.points.length).toBe(2);
-    expect(selectedItem(doc)?.scale).toBeNull();
     const [on, off] = selectedItem(doc)!.prompt.points as [Point, Point];
     expect(removePoint(doc, 1, off).items[0]!.prompt.points).toEqual([on]);
     expect(removePoint(doc, 1, on).items).toEqual([]);
     expect(removePoint(removePoint(doc, 1, off), 1, off)).toEqual(removePoint(doc, 1, off)); // it is gone already
+  });
+
+  it("keeps a scale chosen by hand as long as the click that it was chosen for", () => {
+    let doc = changeItem(addItem(EMPTY, pointPrompt(1, 1)), 1, { scale: 2 });
+    doc = addPoint(addPoint(doc, 1, { x: 5, y: 6, positive: false }), 1, { x: 3, y: 3, positive: true });
+    expect(selectedItem(doc)?.scale).toBe(2);
+    const [first, off] = selectedItem(doc)!.prompt.points as [Point, Point];
+    expect(selectedItem(removePoint(doc, 1, off))?.scale).toBe(2);
+    expect(selectedItem(removePoint(doc, 1, first))?.scale).toBeNull();
   });
 
   it("tells which point lies at a place", () => {

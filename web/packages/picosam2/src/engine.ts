@@ -71,7 +71,7 @@ export class Engine {
     if (!predictor) throw new Error("there is no image yet: call setImage first");
     const before = performance.now();
     const single = prompt.points.length === 1 && !prompt.box && !mask;
-    const reused = !mask && predictor.knows(prompt);
+    const reused = !mask && predictor.knows(prompt, scale);
     const [best] = await predictor.candidates(prompt, scale, mask);
     if (!best?.bounds) return null;
     const { region, bounds, window } = best;

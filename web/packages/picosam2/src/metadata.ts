@@ -86,18 +86,24 @@ function interpret(said: unknown, name: string, bytes: number): ModelFacts {
       throw new Error(`its scorer compares ${found.candidates} windows where there are ${count}`);
     }
   }
+  const inputSize = number(root["input_size"], "input_size");
+  const outputSize = number(root["output_size"] ?? inputSize, "output_size");
+  const guidance = root["model"] !== undefined && record(root["model"], "model")["guidance"] === true;
+  if (guidance && inputSize % outputSize !== 0) {
+    throw new Error("with guidance input_size must be a multiple of output_size");
+  }
   return {
     name: name.replace(/\.onnx$/, ""),
     bytes,
-    inputSize: number(root["input_size"], "input_size"),
-    outputSize: number(root["output_size"] ?? root["input_size"], "output_size"),
+    inputSize,
+    outputSize,
     channels: number(root["channels"], "channels"),
     ...preprocessingOf(root),
     boxGrowth: number(geometry["box_growth"], "box_growth"),
     boxMaxAspect: typeof aspect === "number" ? aspect : Infinity,
     clickHalves: halves,
     outsideLogit: number(geometry["outside_logit"], "outside_logit"),
-    guidance: root["model"] !== undefined && record(root["model"], "model")["guidance"] === true,
+    guidance,
     native,
     clickScorer: click,
     boxScorer: box,

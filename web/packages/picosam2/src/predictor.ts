@@ -11,6 +11,7 @@ import {
   type Box,
   boxWindow,
   clickWindows,
+  heightOf,
   pasteRegion,
   type Point,
   pointWindow,
@@ -21,7 +22,7 @@ import {
   widthOf,
 } from "./geometry.ts";
 import { drawPlanes, followingBox, PLANES, probability, settled } from "./guidance.ts";
-import type { Mask } from "./masks.ts";
+import { bounds, type Mask } from "./masks.ts";
 import type { ModelFacts } from "./metadata.ts";
 import { Pyramid } from "./pyramid.ts";
 import { obeyed, union } from "./refine.ts";
@@ -35,7 +36,7 @@ const COVERED_POINT = 0.05;
 const BOX_CHANNEL = 0;
 const CLICK_CHANNEL = 1;
 
-/** Masks of larger images are measured on a grid whose long side has at most this many cells. */
+/** Masks are measured on a grid that has at most this many cells along the long side of what was looked at. */
 const GRID_SIDE = 1280;
 
 /** Cells across the window of a glimpse: its outline is for the eye, while the pointer moves. */
@@ -61,12 +62,17 @@ function gridOf(width: number, height: number, step: number): Grid {
   return { step, width: Math.ceil(width / step), height: Math.ceil(height / step) };
 }
 
+/** Pixels in a cell of what is measured in a rectangle. */
+function stepOf(width: number, height: number): number {
+  return Math.max(Math.ceil(Math.max(width, height) / GRID_SIDE), 1);
+}
+
 /** Logits on a grid, inside `clip` (whole cells) where it is given. */
 type Draw = (grid: Grid, clip?: Rect) => Region;
 
 /**
- * One answer for a prompt. Its logits are pasted on the image when they are looked at; on a large
- * image first coarsely, then finely inside the mask's box.
+ * One answer for a prompt. Its logits are pasted on the image when they are looked at; of a large
+ * window first coarsely, then finely inside the mask's box.
  */
 export class Candidate {
   private readonly coarse: Grid;
@@ -85,7 +91,7 @@ export class Candidate {
     /** Pixels in a cell of `preview` at least. */
     step = 1,
   ) {
-    this.coarse = gridOf(width, height, Math.max(Math.ceil(Math.max(width, height) / GRID_SIDE), step));
+    this.coarse = gridOf(width, height, Math.max(stepOf(widthOf(window), heightOf(window)), step));
   }
 
   /** The same window and score with other logits. */
@@ -103,7 +109,7 @@ export class Candidate {
     return this.coarse.step;
   }
 
-  /** The logits on cells of `step` pixels: the image's own pixels unless it is large. */
+  /** The logits on cells of `step` pixels: the image's own pixels unless the window is large. */
   get preview(): Region {
     return (this.onCoarse ??= this.draw(this.coarse));
   }
@@ -123,7 +129,7 @@ export class Candidate {
     return this.box;
   }
 
-  /** The logits on the image's pixels; of a large image only around the mask. */
+  /** The logits on the image's pixels; of a large window only around the mask. */
   get region(): Region {
     if (this.step === 1) return this.preview;
     if (!this.onFine) {
@@ -179,8 +185,8 @@ function keyOf({ x, y }: Point): string {
   return `${x},${y}`;
 }
 
-function keyOfPrompt({ points, box }: Prompt): string {
-  return JSON.stringify([points, box]);
+function keyOfPrompt({ points, box }: Prompt, choice: number | null): string {
+  return JSON.stringify([points, box, box ? null : choice]);
 }
 
 /** Answers prompts on one image. */
@@ -198,9 +204,9 @@ export class Predictor {
   }
 
   /**
-   * The answers for a prompt, best first. `choice` overrules the scorer for a prompt of one point: the
-   * window of that place, counted from the smallest. With `every` a click has an answer of each window,
-   * else the best one at least.
+   * The answers for a prompt, best first. `choice` overrules the scorer for a click: the window of that
+   * place, counted from the smallest, with guidance also where further clicks correct its answer. With
+   * `every` a click has an answer of each window, else the best one at least.
    */
   async candidates(
     prompt: Prompt,
@@ -208,15 +214,21 @@ export class Predictor {
     mask: Mask | null = null,
     every = false,
   ): Promise<Candidate[]> {
-    if (mask && prompt.points.length === 0) {
+    const marked = mask && bounds(mask);
+    if (!marked) mask = null; // an empty mask is none
+    const box = prompt.box ?? marked;
+    if (!box && !prompt.points.some(({ positive }) => positive)) return [];
+    if (box && prompt.points.length === 0) {
       // A mask with no click is answered anew by its box, like a box with a mask and no click.
-      const box = prompt.box ?? this.given(mask).bounds;
-      return box ? [await this.box(box)] : [];
+      return [await this.kept({ points: [], box }, null, () => this.box(box))];
     }
     if (this.runtime.facts.guidance && (mask || prompt.points.length + (prompt.box ? 1 : 0) > 1)) {
-      return [mask ? await this.mended(prompt, mask) : await this.kept(prompt, () => this.corrected(prompt))];
+      return [
+        mask
+          ? await this.mended(prompt, mask)
+          : await this.kept(prompt, choice, () => this.corrected(prompt, choice)),
+      ];
     }
-    if (prompt.box && prompt.points.length === 0) return [await this.kept(prompt, () => this.box(prompt.box!))];
     const first: Candidate[] = [];
     const byPoint = new Map<Point, Candidate[]>();
     const around = span(prompt);
@@ -247,21 +259,25 @@ export class Predictor {
    * Several clicks, or a box and clicks, with weights that take guidance: the box or the first click on
    * the object gives a mask, and each further click corrects the mask before it, by one window.
    */
-  private async corrected({ points, box }: Prompt): Promise<Candidate> {
+  private async corrected({ points, box }: Prompt, choice: number | null): Promise<Candidate> {
     // The click that says what is meant may come after one that says what is not.
     const start = points.findIndex(({ positive }) => positive);
     const ordered = box || start <= 0
       ? points
       : [points[start]!, ...points.slice(0, start), ...points.slice(start + 1)];
     const earlier = { points: ordered.slice(0, -1), box };
-    const [before] = await this.candidates(earlier);
+    const [before] = await this.candidates(earlier, choice);
     // The scale of a click alone is a guess.
     return this.correct(before!, ordered, box, !box && ordered.length === 2);
   }
 
   /** A prompt's answer from before, or made now. A pointer that hovers asks for what it adds to many times. */
-  private async kept(prompt: Prompt, make: () => Promise<Candidate>): Promise<Candidate> {
-    const key = keyOfPrompt(prompt);
+  private async kept(
+    prompt: Prompt,
+    choice: number | null,
+    make: () => Promise<Candidate>,
+  ): Promise<Candidate> {
+    const key = keyOfPrompt(prompt, choice);
     const candidate = this.answers.get(key) ?? (await make());
     this.answers.delete(key); // what was asked for last is forgotten last
     bounded(this.answers, KEPT);
@@ -326,12 +342,18 @@ export class Predictor {
     );
   }
 
-  /** A mask as a candidate that is sure of itself. */
+  /** A mask that is not empty, as a candidate that is sure of itself. */
   private given(mask: Mask): Candidate {
     const { width, height } = this.image;
     const { outsideLogit, outputSize } = this.runtime.facts;
-    const window = { x0: mask.x, y0: mask.y, x1: mask.x + mask.width, y1: mask.y + mask.height };
-    const draw: Draw = ({ step, ...grid }, clip = { x0: 0, y0: 0, x1: grid.width, y1: grid.height }) => {
+    const window = bounds(mask)!;
+    const draw: Draw = ({ step, ...grid }, part) => {
+      const clip = part ?? {
+        x0: Math.floor(window.x0 / step),
+        y0: Math.floor(window.y0 / step),
+        x1: Math.min(Math.ceil(window.x1 / step), grid.width),
+        y1: Math.min(Math.ceil(window.y1 / step), grid.height),
+      };
       const [across, down] = [clip.x1 - clip.x0, clip.y1 - clip.y0];
       const logits = new Float32Array(across * down).fill(outsideLogit);
       for (let y = 0, at = 0; y < down; y++) {
@@ -348,9 +370,9 @@ export class Predictor {
   }
 
   /** Whether the network has nothing more to do for a prompt. */
-  knows({ points, box }: Prompt): boolean {
+  knows({ points, box }: Prompt, choice: number | null = null): boolean {
     if (points.length === 1 && !box) return this.clicked.has(keyOf(points[0]!));
-    return this.answers.has(keyOfPrompt({ points, box }));
+    return this.answers.has(keyOfPrompt({ points, box }, choice));
   }
 
   /** One candidate for a box, from its window. */
@@ -571,7 +593,8 @@ export class Predictor {
       return { x: clip.x0, y: clip.y0, width: across, height: down, logits };
     };
     if (changes.length === 0) return best;
-    return scored(new Candidate(best.window, best.score, best.side, width, height, draw));
+    const step = stepOf(width, height);
+    return scored(new Candidate(best.window, best.score, best.side, width, height, draw, step));
   }
 }
 

@@ -23,7 +23,10 @@ export interface PromptLike {
 }
 
 export interface PredictOptions {
-  /** Overrules the model for a single point: a window, 0 for the smallest. */
+  /**
+   * Overrules the model for a click: a window, 0 for the smallest. Further points correct its answer, with
+   * weights that take guidance.
+   */
   readonly scale?: number | null;
   /** Looks through all windows of a single point, for `scales`; most masks are known after a few of them. */
   readonly scales?: boolean;
@@ -214,17 +217,26 @@ export function questionOf(
   scale: number | null = null,
 ): Question {
   const points = (prompt.points ?? []).map((point) => pointOf(point, width, height));
-  const box = prompt.box ? boxOf(prompt.box) : null;
+  const contradicted = contradiction(points);
+  if (contradicted) {
+    const { x, y } = contradicted;
+    throw new PromptError(`the pixel of the point (${x}, ${y}) is clicked as on the object and as off it`);
+  }
+  const box = prompt.box ? boxOf(prompt.box, width, height) : null;
   const given = prompt.mask ?? null;
   const mask = given instanceof Segmentation ? given.mask : given;
   if (points.length === 0 && !box && !mask) {
     throw new PromptError("a prompt needs a point, a box or a mask");
   }
-  if (!box && !mask && !points.some((point) => point.positive)) {
-    throw new PromptError("a prompt of points needs one that is on the object");
-  }
   if (mask && mask.data.length !== mask.width * mask.height) {
     throw new PromptError(`a mask of ${mask.width} x ${mask.height} needs as many bytes, not ${mask.data.length}`);
+  }
+  if (!box && !points.some((point) => point.positive) && !(mask && bounds(mask))) {
+    throw new PromptError(
+      mask
+        ? "the mask is empty: add a point on the object, or its box"
+        : "a prompt of points needs one that is on the object",
+    );
   }
   if (scale !== null && !(Number.isInteger(scale) && scale >= 0)) {
     throw new PromptError("a scale is 0 for the smallest window, 1 for the next, and so on");
@@ -244,11 +256,22 @@ function pointOf(point: PointLike, width: number, height: number): Point {
   return { x, y, positive: positive !== false };
 }
 
-function boxOf(box: BoxLike): Box {
+/** A point off the object on whose pixel there is one that is on it; null if there is none. */
+function contradiction(points: readonly Point[]): Point | null {
+  const pixelOf = ({ x, y }: Point): string => `${Math.floor(x)},${Math.floor(y)}`;
+  const on = new Set(points.filter(({ positive }) => positive).map(pixelOf));
+  return points.find((point) => !point.positive && on.has(pixelOf(point))) ?? null;
+}
+
+/** A box, cut to the image. */
+function boxOf(box: BoxLike, width: number, height: number): Box {
   const [x0, y0, x1, y1] = Array.isArray(box)
     ? (box as readonly [number, number, number, number])
     : [(box as Box).x0, (box as Box).y0, (box as Box).x1, (box as Box).y1];
   if (![x0, y0, x1, y1].every(Number.isFinite)) throw new PromptError("a box is four numbers, x0, y0, x1, y1");
   if (!(x1 > x0 && y1 > y0)) throw new PromptError("a box needs x1 above x0 and y1 above y0");
-  return { x0, y0, x1, y1 };
+  if (x1 <= 0 || y1 <= 0 || x0 >= width || y0 >= height) {
+    throw new PromptError(`the box (${x0}, ${y0}, ${x1}, ${y1}) lies outside the image of ${width} x ${height} pixels`);
+  }
+  return { x0: Math.max(x0, 0), y0: Math.max(y0, 0), x1: Math.min(x1, width), y1: Math.min(y1, height) };
 }

@@ -171,12 +171,22 @@ describe("a prompt", () => {
     ["only what it is not", { points: [[1, 1, 0]] }, "on the object"],
     ["a place outside", { points: [[10, 1]] }, "outside the image of 10 x 10"],
     ["no number", { points: [[NaN, 1]] }, "two numbers"],
+    ["a pixel clicked on and off", { points: [[1.2, 1.9], [1.7, 1.1, 0]] }, "on the object and as off it"],
+    ["a box outside", { box: [10, 1, 12, 5] }, "lies outside the image of 10 x 10"],
+    ["an empty mask", { mask: { x: 0, y: 0, width: 2, height: 1, data: new Uint8Array(2) } }, "the mask is empty"],
+    ["an empty mask and what it is not", {
+      points: [[1, 1, 0]], mask: { x: 0, y: 0, width: 2, height: 1, data: new Uint8Array(2) },
+    }, "the mask is empty"],
     ["a flat box", { box: [1, 1, 1, 5] }, "x1 above x0"],
     ["an endless box", { box: [1, 1, Infinity, 5] }, "four numbers"],
     ["half a mask", { mask: { x: 0, y: 0, width: 2, height: 2, data: new Uint8Array(3) } }, "as many bytes"],
   ] as const)("of %s is refused", (_, prompt, why) => {
     expect(() => questionOf(prompt as never, 10, 10)).toThrow(PromptError);
     expect(() => questionOf(prompt as never, 10, 10)).toThrow(why);
+  });
+
+  it("has its box cut to the image", () => {
+    expect(questionOf({ box: [-5, 2, 4, 12.5] }, 10, 10).prompt.box).toEqual({ x0: 0, y0: 2, x1: 4, y1: 10 });
   });
 
   it("has a scale from 0 on", () => {

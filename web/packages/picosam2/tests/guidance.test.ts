@@ -6,6 +6,7 @@ import type { Box, Point, Region } from "../src/geometry.ts";
 import { drawPlanes, followingBox, type Known, PLANES, probability, settled } from "../src/guidance.ts";
 import { area, iou, type Mask, maskOf, rleDecode } from "../src/masks.ts";
 import { Predictor, type Runtime } from "../src/predictor.ts";
+import { Pyramid } from "../src/pyramid.ts";
 import { obeyed, union } from "../src/refine.ts";
 import { discs, facts, golden as reference, guidedArithmetic, promptOf } from "./arithmetic.ts";
 
@@ -178,7 +179,7 @@ describe("weights that take guidance", () => {
     expect(await predictor.candidates({ points: [], box: null }, null, empty)).toEqual([]);
   });
 
-  it("score a mask that only its clicks keep, and leave one alone that nothing places", async () => {
+  it("score a mask that only its clicks keep, and answer nothing where nothing is placed", async () => {
     const nothing: Runtime = {
       facts: { ...facts, guidance: true, boxScorer: null },
       run: (_, batch) => Promise.resolve(new Float32Array(batch * 2 * facts.outputSize ** 2).fill(-9)),
@@ -188,7 +189,49 @@ describe("weights that take guidance", () => {
     expect(kept!.covers(first)).toBe(true);
     expect(kept!.bounds!.x1 - kept!.bounds!.x0).toBeLessThan(12);
     const empty = { ...square(0, 0, 4, 4), data: new Uint8Array(16) };
-    const [alone] = await predictor.candidates({ points: [off], box: null }, null, empty);
-    expect(alone!.bounds).toBeNull();
+    expect(await predictor.candidates({ points: [off], box: null }, null, empty)).toEqual([]);
+  });
+
+  it("take an empty mask beside clicks for none", async () => {
+    const empty = { ...square(0, 0, 4, 4), data: new Uint8Array(16) };
+    const prompt = { points: [first, off, second], box: null };
+    const [with_, without] = await Promise.all(
+      [empty, null].map((mask) => new Predictor(guidedArithmetic(), discs()).candidates(prompt, null, mask)),
+    );
+    expect(with_![0]!.region).toEqual(without![0]!.region);
+  });
+
+  it("correct the answer of the scale that was chosen", async () => {
+    const predictor = new Predictor(guidedArithmetic(), discs());
+    const ladder = facts.clickHalves.length;
+    const areas = new Set<string>();
+    for (let choice = 0; choice < ladder; choice++) {
+      const calls: number[][] = [];
+      const alone = new Predictor(guidedArithmetic(calls), discs());
+      const [chosen] = await alone.candidates({ points: [first], box: null }, choice);
+      calls.length = 0;
+      const [corrected] = await alone.candidates({ points: [first, off], box: null }, choice);
+      expect(calls.length).toBe(1);
+      const [same] = await predictor.candidates({ points: [first, off], box: null }, choice);
+      expect(same!.region).toEqual(corrected!.region);
+      areas.add(JSON.stringify([chosen!.bounds, corrected!.bounds]));
+    }
+    expect(areas.size).toBeGreaterThan(1);
+  });
+
+  it("are told a small mask on a large image as finely as it is known", async () => {
+    const calls: number[][] = [];
+    const large = new Pyramid(discs(), 210 * 40, 150 * 40); // 8,400 x 6,000 pixels
+    const predictor = new Predictor(guidedArithmetic(calls), large);
+    const [x, y] = [first.x * 40, first.y * 40];
+    const mask = square(Math.floor(x) - 2, Math.floor(y) - 2, Math.floor(x) + 2, Math.floor(y) + 2);
+    const [found] = await predictor.candidates(
+      { points: [{ x, y: y + 1, positive: false }], box: null }, null, mask,
+    );
+    const [batch, told] = calls[0]!;
+    expect(batch).toBe(1);
+    // The window is 1.2 times the mask in both directions.
+    expect(told).toBeGreaterThan(0.6 * facts.inputSize ** 2);
+    expect(found!.window.x1 - found!.window.x0).toBeLessThan(6);
   });
 });

@@ -31,6 +31,7 @@ describe("a model's facts", () => {
     ["no JSON", onnxWith("picosam2", "{"), "cannot be used"],
     ["nothing in it", made({}), "cannot be used"],
     ["BGR", made({ ...facts, preprocessing: { ...(facts["preprocessing"] as object), order: "BGR" } }), "RGB"],
+    ["logits that guidance does not fit", made({ ...facts, output_size: 48, model: { guidance: true } }), "a multiple"],
     ["another scorer", made({ ...facts, scorers: { click: { features: ["area"] } } }), "other features"],
     ["a scorer for other windows", made({ ...facts, geometry: { ...(facts["geometry"] as object), click_halves: [0.1] } }), "1"],
     ["half a file", onnxWith("picosam2", JSON.stringify(facts)).subarray(0, 600), "damaged"],
