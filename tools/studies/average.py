@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", nargs="+", metavar="NAME|FILE")
     parser.add_argument("--shares", type=float, nargs="+", help="of each; equal without it")
+    parser.add_argument("--half", action="store_true", help="keep the mean in 16 bits")
     parser.add_argument("--out", type=Path, required=True, metavar="MEAN")
     args = parser.parse_args()
     paths = [find_weights(name, "torch") for name in args.weights]
@@ -48,7 +49,7 @@ def main() -> None:
     models[-1].load_state_dict(mean)
     args.out.mkdir(parents=True, exist_ok=True)
     made = args.out / "weights.safetensors"
-    save_weights(made, models[-1], read_tensors(paths[-1]).info)
+    save_weights(made, models[-1], read_tensors(paths[-1]).info, half=args.half)
     print(made)
 
 
