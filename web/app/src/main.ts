@@ -357,12 +357,12 @@ class App {
       return;
     }
     const asked = this.pointer;
-    const question = this.hypothesis(asked);
-    if (!question) return;
+    const asks = this.hypothesis(asked);
+    if (!asks) return;
     this.hovering = true;
     const { epoch, doc, stage: { tool } } = this;
     try {
-      const answer = await this.segmenter!.preview(question, { whole });
+      const answer = await this.segmenter!.preview(asks.question, { whole, scale: asks.scale });
       const old = epoch !== this.epoch || doc !== this.doc || tool !== this.stage.tool;
       if (!old && this.pointer && !this.itemAtPick(this.pointer) && !this.foundAt(this.pointer)) {
         this.setHover(answer ? pathOf(answer.contours) : null);
@@ -377,15 +377,16 @@ class App {
     if (this.pointer && this.pointer !== asked) void this.preview(false);
   }
 
-  /** What a click here would ask: a new object, or the selected one with a point more. */
-  private hypothesis(at: { x: number; y: number }): PromptLike | null {
+  /** What a click here would ask: a new object, or the selected one with a point more, at its scale. */
+  private hypothesis(at: { x: number; y: number }): { question: PromptLike; scale: number | null } | null {
     const { tool } = this.stage;
     const point = { ...at, positive: tool !== "remove" };
-    if (tool === "pick") return { points: [point] };
+    if (tool === "pick") return { question: { points: [point] }, scale: null };
     const current = selectedItem(this.doc);
     if (!current || !(tool === "add" || tool === "remove")) return null;
-    const { prompt } = current;
-    return questionOf({ ...current, prompt: { ...prompt, points: [...prompt.points, point] } });
+    const { prompt, scale } = current;
+    const question = questionOf({ ...current, prompt: { ...prompt, points: [...prompt.points, point] } });
+    return question && { question, scale };
   }
 
   /** How many previews the last second had, for whoever measures. */
