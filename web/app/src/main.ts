@@ -379,11 +379,12 @@ class App {
 
   /** What a click here would ask: a new object, or the selected one with a point more, at its scale. */
   private hypothesis(at: { x: number; y: number }): { question: PromptLike; scale: number | null } | null {
-    const { tool } = this.stage;
+    const { tool, pixel } = this.stage;
     const point = { ...at, positive: tool !== "remove" };
     if (tool === "pick") return { question: { points: [point] }, scale: null };
     const current = selectedItem(this.doc);
     if (!current || !(tool === "add" || tool === "remove")) return null;
+    if (pointAt(current, at, NEAR * pixel)) return null; // a click here takes that point away
     const { prompt, scale } = current;
     const question = questionOf({ ...current, prompt: { ...prompt, points: [...prompt.points, point] } });
     return question && { question, scale };
