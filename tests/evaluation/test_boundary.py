@@ -82,6 +82,13 @@ def test_deepest_is_the_middle_of_the_largest_square() -> None:
     mask[25:28, 5:55] = True  # long and thin: radius 1
     assert deepest(mask) == (15, 10, 5)
     assert deepest(np.zeros((4, 4), bool)) is None
+    assert deepest(mask, [(15, 10)]) not in (None, (15, 10, 5))
+    square = np.ones((3, 3), bool)
+    assert deepest(square, [(7, 7)]) == (1, 1, 1)
+    passed_over = deepest(square, [(1, 1)])
+    assert passed_over is not None
+    assert passed_over[2] == 0
+    assert deepest(square, [(x, y) for x in range(3) for y in range(3)]) is None
     lone = np.zeros((4, 4), bool)
     lone[1, 2] = True
     assert deepest(lone) == (2, 1, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from picosam2.errors import ConfigError, DataError
 from picosam2.evaluation import robustness
 from picosam2.evaluation.clicks import measure_clicks, next_click
 from picosam2.evaluation.protocols import make_item
+from picosam2.masks import Region
 from picosam2.predictor import Predictor
+from picosam2.prompts import Prompt
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -123,6 +126,29 @@ def test_the_next_click_is_on_the_larger_error() -> None:
     assert not point.positive
     assert (point.x, point.y) == pytest.approx((45, 20), abs=1)
     assert next_click(truth, truth) is None
+
+
+def test_no_pixel_is_clicked_twice(images: tuple[AnnotatedImage, ...]) -> None:
+    """Also where the model does not listen: its user clicks on until the limit."""
+
+    class Deaf:
+        weights_sha256 = "0" * 64
+        asked: ClassVar[list[Prompt]] = []
+
+        def first(self, image: np.ndarray, prompts: list[Prompt]) -> list[Region]:
+            return [Region(0, 0, np.full(image.shape[:2], -1, np.float32)) for _ in prompts]
+
+        def next(
+            self, image: np.ndarray, prompts: list[Prompt], regions: list[Region]
+        ) -> list[Region]:
+            self.asked += prompts
+            return self.first(image, prompts)
+
+    model = Deaf()
+    curve = measure_clicks(model, images, clicks=6, limit=1)
+    assert curve.objects[0].corrections == 5
+    pixels = [(int(point.x), int(point.y)) for point in model.asked[-1].points]
+    assert len(pixels) == len(set(pixels)) == 6
 
 
 def test_clicks_are_counted(images: tuple[AnnotatedImage, ...]) -> None:

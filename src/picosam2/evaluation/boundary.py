@@ -7,6 +7,8 @@ of each mask that lie within a given distance of its own outline. The morphology
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from picosam2.masks import Mask, bbox, iou
@@ -82,22 +84,29 @@ def boundary_iou(a: Mask, b: Mask, *, width: int | None = None) -> float:
     return iou(rim_a, rim_b)
 
 
-def deepest(mask: Mask) -> tuple[int, int, int] | None:
+def deepest(mask: Mask, without: Iterable[tuple[int, int]] = ()) -> tuple[int, int, int] | None:
     """The pixel of `mask` deepest inside it: (x, y, radius), or None for an empty mask.
 
     `radius` is the largest for which `erode` leaves something; of the pixels that are left, the one
-    nearest to their mean is taken.
+    nearest to their mean is taken. The pixels `without`, each x and y, are passed over; None if
+    there are no others.
     """
     bounds = bbox(mask)
     if bounds is None:
         return None
     x0, y0, x1, y1 = bounds
     patch = mask[y0:y1, x0:x1]
+    allowed = np.ones_like(patch)
+    for x, y in without:
+        if x0 <= x < x1 and y0 <= y < y1:
+            allowed[y - y0, x - x0] = False
     low, high = 0, (min(patch.shape) + 1) // 2
-    left = patch
+    left = patch & allowed
+    if not left.any():
+        return None
     while high - low > 1:
         middle = (low + high) // 2
-        smaller = erode(patch, middle)
+        smaller = erode(patch, middle) & allowed
         if smaller.any():
             low, left = middle, smaller
         else:

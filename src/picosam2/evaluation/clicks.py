@@ -3,8 +3,9 @@
 The simulated user starts with a box, with a click at the object's center point, or with a click
 somewhere inside the object. Each further click goes to the deepest place of the wrong pixels, where
 the largest square of them fits: positive where the object was missed, negative where background was
-taken (Xu et al. 2016; Sofiiuk et al. 2021 for NoC). NoC@85 is the mean number of clicks to reach an
-IoU of 0.85; an object that never does counts as the limit. A box counts as the first click.
+taken. No pixel is clicked twice (Xu et al. 2016; Sofiiuk et al. 2021 for NoC). NoC@85 is the mean
+number of clicks to reach an IoU of 0.85; an object that never does counts as the limit. A box
+counts as the first click.
 
 A correction by a network that takes guidance is one window; weights without it answer all clicks
 anew, and so do models of the SAM family, from their one encoding of the image.
@@ -209,9 +210,13 @@ class ClickCurve:
         }
 
 
-def next_click(truth: Mask, mask: Mask) -> Point | None:
-    """Where the simulated user clicks next, given masks (H, W) bool; None if nothing is wrong."""
-    missed, extra = deepest(truth & ~mask), deepest(mask & ~truth)
+def next_click(truth: Mask, mask: Mask, before: Iterable[Point] = ()) -> Point | None:
+    """Where the simulated user clicks next, given masks (H, W) bool; None if nothing is wrong.
+
+    The pixels of the clicks `before` are not clicked again.
+    """
+    clicked = [(int(point.x), int(point.y)) for point in before]
+    missed, extra = deepest(truth & ~mask, clicked), deepest(mask & ~truth, clicked)
     if missed is None and extra is None:
         return None
     positive = extra is None or (missed is not None and missed[2] >= extra[2])
@@ -304,10 +309,11 @@ class _Session:
         self.ious.append(masks.iou(mask, self.truth))
 
     def click(self) -> bool:
-        """Click at the largest error; False if nothing is wrong, or it was clicked there before."""
+        """Click at the largest error; False if nothing is wrong that was not clicked at."""
         assert self.region is not None
-        place = next_click(self.truth, self.region.on_image(*self.truth.shape))
-        if place is None or place in self.prompt.points:
+        mask = self.region.on_image(*self.truth.shape)
+        place = next_click(self.truth, mask, self.prompt.points)
+        if place is None:
             return False
         self.prompt = Prompt((*self.prompt.points, place), self.prompt.box)
         return True
@@ -333,6 +339,6 @@ def _click_through(
         answers = model.next(image, [session.prompt for session in waiting], regions)
         for session, region in zip(waiting, answers, strict=True):
             session.take(region)
-    for session in sessions:  # right, or the same click again: it stays as it is
+    for session in sessions:  # right: it stays as it is
         session.ious += session.ious[-1:] * (clicks - len(session.ious))
     return sessions
