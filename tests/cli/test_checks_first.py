@@ -138,6 +138,8 @@ def test_places(here, monkeypatch):
         _targets.check_files(here / "images")
     with pytest.raises(ConfigError, match="file is not a folder"):
         _targets.check_folders(here / "file" / "x")
+    with pytest.raises(ConfigError, match="is read by this command"):
+        _targets.check_files(here / "images" / ".." / "file", kept=[None, here / "file"])
     (here / "loose").symlink_to(here / "nowhere")
     with pytest.raises(ConfigError, match="loose is not a folder"):
         _targets.check_folders(here / "loose")

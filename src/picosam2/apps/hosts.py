@@ -55,10 +55,18 @@ def refusal(
             f"with --allow-host {shown}"
         )
     origin = headers.get("origin", "")
-    elsewhere = origin != "" and _without_port(urlsplit(origin).netloc) not in own
+    elsewhere = origin != "" and _host_of(origin) not in own
     if elsewhere or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return 403, "this server answers no pages of other sites: call it from a program or proxy"
     return None
+
+
+def _host_of(origin: str) -> str:
+    """The host that an `Origin` names; nothing if it is no address."""
+    try:
+        return _without_port(urlsplit(origin).netloc)
+    except ValueError:  # for instance half an IPv6 address
+        return ""
 
 
 class OwnHostOnly:

@@ -46,7 +46,7 @@ Tolerance = Annotated[
     Parameter(
         help="How far outlines may lie from the mask's edge, in pixels; 0 is exact, with more "
         "points. For svg, coco-polygons, yolo and labelme.",
-        validator=Number(gte=0),
+        validator=Number(gte=0, lte=1_000_000),
     ),
 ]
 Points = Annotated[

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from picosam2.errors import ConfigError, DataError
 
 
-def check_files(*paths: Path | None, ending: str | None = None) -> None:
+def check_files(
+    *paths: Path | None, ending: str | None = None, kept: Iterable[Path | str | None] = ()
+) -> None:
     """Raise `ConfigError` for a file that cannot be written, or has not this ending.
 
-    Without it the results of hours could be lost to a misspelled folder. None is passed over.
+    Without it the results of hours could be lost to a misspelled folder. None is passed over. The
+    files `kept` are what the command reads: they are not written over.
     """
+    sources = {Path(source).resolve() for source in kept if source is not None}
     for path in paths:
         if path is None:
             continue
+        if path.resolve() in sources:
+            raise ConfigError(f"{path} is read by this command: give what it writes another name")
         if ending is not None and path.suffix.lower() != ending:
             raise ConfigError(f"{path} is no name for such a file: end it in {ending}")
         if path.is_dir():

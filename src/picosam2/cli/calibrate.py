@@ -41,7 +41,7 @@ def calibrate(
     from picosam2.cli._progress import progress
     from picosam2.errors import require
 
-    check_files(out, ending=".safetensors")
+    check_files(out, ending=".safetensors", kept=[weights])
     for module in ("torch", "safetensors", "onnx", "pycocotools"):
         require(module, "train")
     import tempfile

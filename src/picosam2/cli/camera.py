@@ -93,7 +93,7 @@ def camera(
         from picosam2.io.video_files import check_video_name
 
         check_video_name(record)
-        check_files(record)
+        check_files(record, kept=[simulate])
     if page:
         from picosam2.errors import require
 

@@ -63,6 +63,8 @@ def clicks(
         raise ConfigError(f"{plot} is no name for an SVG file: end it in .svg")
     if plot is not None:
         require("matplotlib", "train")
+    if peer is not None and runtime != "onnx":
+        raise ConfigError("--runtime is for the weights of this project: leave it out with --peer")
     check_files(json, plot)
     check_sources((annotations, images))
     model: Predictor | ClickedModel

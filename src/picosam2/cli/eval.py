@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from picosam2.cli._options import Flip, RuntimeName, Threads, Weights
 from picosam2.cli._targets import check_files, check_sources
-from picosam2.errors import ConfigError, DataError
+from picosam2.errors import ConfigError, DataError, require
 
 if TYPE_CHECKING:
     from picosam2.data.coco import AnnotatedImage
@@ -90,6 +90,8 @@ def evaluate(
                 "--protocol and --dataset out"
             )
         check_files(json, plot)
+        if plot is not None:
+            require("matplotlib", "train")
         if not domains.is_dir():
             raise DataError(f"there is no folder {domains}: check the path")
         opened = _open(weights, peer, runtime, threads, flip)

@@ -68,8 +68,10 @@ def litert(
         seed: With --int8: chooses the crops.
     """
     if not int8:
-        if store is not None:
-            raise ConfigError("--store goes with --int8: floating point takes no calibration")
+        if store is not None or samples != 256 or seed:
+            raise ConfigError(
+                "--store, --samples and --seed go with --int8: floating point takes no calibration"
+            )
         _export("litert", "a LiteRT", weights, out, {"litert_torch": "export-litert"})
         return
     path = _checked(
@@ -286,6 +288,10 @@ def imx500(
 
     require("onnx", "train")
     if check:
+        if out is not None or store is not None or coco is not None or lvis is not None or gptq:
+            raise ConfigError(
+                "--check only looks: leave it out, or --out, --store, --coco, --lvis and --gptq"
+            )
         _check(weights, recipe, set or [])
         return
     if recipe is not None or set:

@@ -43,7 +43,7 @@ def finetune(
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, name_problems
 
-    check_files(out.with_name(f"{out.name}.safetensors"))
+    check_files(out.with_name(f"{out.name}.safetensors"), kept=[weights])
     keep_memory()
     with progress("fine-tuning", "s") as update:
         result = run(

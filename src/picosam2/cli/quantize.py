@@ -52,7 +52,7 @@ def quantize(
 
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out} is no name for an ONNX file: end it in .onnx")
-    check_files(out)
+    check_files(out, kept=[weights])
     for module in ("torch", "safetensors", "onnx", "pycocotools"):
         require(module, "train")
     import tempfile

@@ -22,11 +22,11 @@ def serve(
     allow_host: Annotated[list[str] | None, Parameter(negative=(), metavar="NAME")] = None,
     images: Annotated[Path | None, Parameter(metavar="FOLDER")] = None,
     workers: Annotated[int, Parameter(validator=Number(gte=1))] = 2,
-    max_body_mb: Annotated[float, Parameter(validator=Number(gt=0))] = 20,
-    max_megapixels: Annotated[float, Parameter(validator=Number(gt=0))] = 25,
+    max_body_mb: Annotated[float, Parameter(validator=Number(gt=0, lte=10_000))] = 20,
+    max_megapixels: Annotated[float, Parameter(validator=Number(gt=0, lte=10_000))] = 25,
     max_prompts: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
     max_sessions: Annotated[int, Parameter(validator=Number(gte=1))] = 32,
-    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 30,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=86_400))] = 30,
     weights: Weights = "default",
     runtime: RuntimeName = "onnx",
     threads: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
@@ -71,8 +71,10 @@ def serve(
     from picosam2.apps.listener import listen
     from picosam2.predictor import Predictor
 
+    body = round(max_body_mb * 1e6)
     limits = Limits(
-        body=round(max_body_mb * 1e6),
+        body=body,
+        bodies=max(Limits.bodies, 2 * body),
         pixels=round(max_megapixels * 1e6),
         prompts=max_prompts,
         sessions=max_sessions,

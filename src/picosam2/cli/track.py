@@ -39,7 +39,9 @@ def track(
     frames: Annotated[int | None, Parameter(validator=Number(gte=1), metavar="N")] = None,
     format: Annotated[Form | None, Parameter(name=["--format", "-f"])] = None,
     size: Annotated[str | None, Parameter(metavar="WxH")] = None,
-    rate: Annotated[float | None, Parameter(validator=Number(gt=0), metavar="FPS")] = None,
+    rate: Annotated[
+        float | None, Parameter(validator=Number(gt=0, lte=1000), metavar="FPS")
+    ] = None,
     overwrite: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     weights: Weights = "default",
     runtime: RuntimeName = "onnx",

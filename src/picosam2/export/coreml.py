@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +91,6 @@ def export_coreml(
             unfinished = folder / "network.mlpackage"
             made.save(str(unfinished))
             if path.exists():
-                shutil.rmtree(path)
+                path.rename(folder / "before.mlpackage")
             unfinished.rename(path)
     return path

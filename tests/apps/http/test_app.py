@@ -278,6 +278,13 @@ def test_mistakes_in_a_form(client, files, fields, message):
     assert message in answer.json()["error"]
 
 
+def test_a_form_in_letters_that_cannot_be_read(client):
+    kind = "multipart/form-data; boundary=x; charset=undefined"
+    body = b'--x\r\nContent-Disposition: form-data; name="point"\r\n\r\n3,3\r\n--x--\r\n'
+    answer = client.post("/v1/segment", content=body, headers={"content-type": kind})
+    assert answer.status_code == 400, answer.text
+
+
 def test_a_form_of_no_form(client):
     for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
         for body in (
@@ -349,6 +356,7 @@ def test_no_other_site_is_given_leave(client):
     [
         {"origin": "http://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
     ],
@@ -434,6 +442,8 @@ def test_openapi_describes_every_route(client, predictor):
 def test_limits_make_sense():
     with pytest.raises(ConfigError, match="pixels must be above 0"):
         Limits(pixels=0)
+    with pytest.raises(ConfigError, match="bodies must be at least"):
+        Limits(body=2, bodies=1)
 
 
 def test_a_fault_of_ours_tells_nothing(predictor, monkeypatch):
@@ -543,6 +553,14 @@ def test_everything_of_an_image(client):
     for mask in value["masks"]:
         assert rle_decode(mask["rle"]).shape == (HEIGHT, WIDTH)
         assert len(mask["prompt"]["box"]) == 4
+
+
+def test_everything_as_an_image_of_masks_has_as_many_as_it_holds(client):
+    url = "/v1/everything?format=mask&max_masks="
+    assert client.post(f"{url}255", content=image_bytes(), headers=JPEG).status_code == 200
+    answer = client.post(f"{url}256", content=image_bytes(), headers=JPEG)
+    assert answer.status_code == 400
+    assert "holds 255 of them" in answer.json()["error"]
 
 
 def test_everything_of_the_sample_finds_its_objects() -> None:

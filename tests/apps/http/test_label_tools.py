@@ -238,6 +238,13 @@ def test_negative_shapes_are_refused(client: TestClient, drawn: dict[str, Any]) 
     assert f"a negative {drawn['type'].removesuffix('labels')} cannot" in answer.json()["error"]
 
 
+def test_a_rotated_rectangle_is_refused(client: TestClient) -> None:
+    assert ask(client, [rectangle(rotation=0)]).status_code == 200
+    answer = ask(client, [rectangle(rotation=90)])
+    assert answer.status_code == 400
+    assert "rotated rectangle" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("shape", ["brush", "polygon"])
 def test_a_shape_of_label_studio_is_refined(guided_client: TestClient, shape: str) -> None:
     start = np.zeros((HEIGHT, WIDTH), bool)

@@ -104,6 +104,24 @@ def test_a_turn_that_comes_while_its_task_is_canceled_is_given_on() -> None:
     run(test())
 
 
+def test_a_turn_that_ends_while_its_heir_is_canceled_is_given_on() -> None:
+    async def test() -> None:
+        watched = Watched(Turns(1, 9, 60))
+        a, b, c = [await watched.start(name) for name in "abc"]
+        watched.ends["a"].set()
+        b.cancel()  # a gives its turn back before b has run
+        await settle()
+        assert watched.running == ["c"]
+        assert isinstance((await asyncio.gather(a, return_exceptions=True))[0], type(None))
+        c.cancel()
+        await asyncio.gather(b, c, return_exceptions=True)
+        watched.running.clear()
+        assert not (await watched.start("d")).done()
+        assert watched.running == ["d"]
+
+    run(test())
+
+
 def test_too_many_and_too_long() -> None:
     async def test() -> None:
         watched = Watched(Turns(1, 1, 0.05))

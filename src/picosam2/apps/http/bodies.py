@@ -254,7 +254,7 @@ def _read_form(request: Request, body: Bytes) -> tuple[Bytes, dict[str, str | li
 
     try:
         form = asyncio.run(parse())  # the body is here: nothing is waited for
-    except (MultiPartException, KeyError) as error:
+    except (MultiPartException, KeyError, UnicodeError) as error:
         raise RequestError(400, f"the form cannot be read: {error}") from None
     image = b"".join(value for value in form.pop("image", ()) if isinstance(value, bytes))
     fields: dict[str, str | list[str]] = {}

@@ -255,6 +255,8 @@ def prompt_of(regions: Sequence[Region], height: int, width: int) -> Prompt:
         elif kind and kind[1] == "rectangle":
             if box is not None:
                 raise PromptError("there are several rectangles: draw one for each object")
+            if region.value.get("rotation"):
+                raise PromptError("a rotated rectangle cannot be used: draw an upright one")
             x1, y1 = x + _percent(region, "width"), y + _percent(region, "height")
             box = Box(x * width, y * height, min(x1, 1) * width, min(y1, 1) * height)
         else:

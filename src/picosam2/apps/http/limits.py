@@ -49,3 +49,5 @@ class Limits:
         for field in fields(self):
             if not getattr(self, field.name) > 0:
                 raise ConfigError(f"the server's limit {field.name} must be above 0")
+        if self.bodies < self.body:
+            raise ConfigError("the server's limit bodies must be at least that of one body")

@@ -27,6 +27,7 @@ from picosam2.apps.http.turns import Stop, Turns, in_thread, while_connected
 from picosam2.errors import PicoSAM2Error
 from picosam2.images import stored_size
 from picosam2.io.formats import indexed_png
+from picosam2.io.formats.png import MAX_INDEXED
 from picosam2.predictor import MULTIMASKS, Predictor
 from picosam2.prompts import Prompt
 from picosam2.results import Segmentation, encode_image, overlay
@@ -161,6 +162,10 @@ class Service:
 
     async def everything(self, image: npt.NDArray[np.uint8], query: EverythingQuery) -> Response:
         """The answer to a request for the masks of all objects."""
+        if query.format == "mask" and query.max_masks > MAX_INDEXED:
+            raise RequestError(
+                400, f"an image of masks holds {MAX_INDEXED} of them: ask for fewer, or for json"
+            )
         async with self._network.turn():
             return await in_thread(lambda stop: self._everything(image, query, stop))
 

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 from anyio import to_thread
@@ -101,7 +101,8 @@ class Turns:
             if granted.done() and not granted.cancelled():  # it came at the same time
                 self._give_back(size)
             else:
-                self._waiting.remove((size, granted))
+                with suppress(ValueError):  # it may have been passed over already
+                    self._waiting.remove((size, granted))
                 self._give_back(0)  # those behind it may fit
             if isinstance(error, TimeoutError):
                 raise busy() from None
@@ -109,10 +110,15 @@ class Turns:
 
     def _give_back(self, size: int) -> None:
         self._free += size
-        while self._waiting and self._waiting[0][0] <= self._free:
-            size, granted = self._waiting.popleft()
-            self._free -= size
-            granted.set_result(None)
+        while self._waiting:
+            size, granted = self._waiting[0]
+            is_gone = granted.done()  # its task was canceled, and has not run since
+            if not is_gone and size > self._free:
+                return
+            self._waiting.popleft()
+            if not is_gone:
+                self._free -= size
+                granted.set_result(None)
 
 
 async def in_thread(work: Callable[[Stop], _Result]) -> _Result:

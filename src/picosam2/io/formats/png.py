@@ -16,7 +16,8 @@ from picosam2.images import MAX_PIXELS
 from picosam2.io.formats.objects import colors
 from picosam2.masks import Mask
 
-_MAX_INDEXED: Final = 255
+MAX_INDEXED: Final = 255
+"""Objects that an indexed PNG can hold."""
 _MAX_IDS: Final = 65_535
 
 
@@ -57,7 +58,7 @@ def indexed_png(object_masks: Sequence[Mask]) -> bytes:
     Raises:
         DataError: there is no mask, or there are more than 255.
     """
-    _check_count(object_masks, _MAX_INDEXED, "an indexed PNG", "a 16-bit PNG")
+    _check_count(object_masks, MAX_INDEXED, "an indexed PNG", "a 16-bit PNG")
     image = Image.fromarray(numbered(object_masks).astype(np.uint8), "P")
     shades = colors(len(object_masks))
     image.putpalette([0, 0, 0, *(channel for rgb in shades for channel in rgb)])
