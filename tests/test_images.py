@@ -249,7 +249,24 @@ def test_exif_orientation_of_a_jpeg() -> None:
     assert pixels[36:].min() > 235
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\0\0"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_the_size_of_a_turned_file(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{kind.lower()}"
+    path.write_bytes(encode(Image.new("RGB", (30, 20)), kind, exif=exif))
+    assert image_size(path) == load_image(path).shape[:2]
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0garbage",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff\0\0",
+        b"Exif\0\0II+\0\x08\0\0\0" + b"\xff" * 8,  # a directory past the end of any file
+    ],
+)
 def test_damaged_exif_is_no_reason_to_refuse(exif: bytes) -> None:
     assert load_image(encode(Image.new("RGB", (4, 4)), "JPEG", exif=exif)).shape == (4, 4, 3)
 

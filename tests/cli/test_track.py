@@ -145,6 +145,16 @@ def test_masks_replace_nothing_unless_that_is_wanted(
         assert mask.mode == "P"
 
 
+def test_masks_are_not_lost_to_a_run_that_fails(refused, video, tiny_onnx, tmp_path):
+    out = tmp_path / "masks"
+    out.mkdir()
+    for number in range(COUNT + 2):
+        (out / f"{number:06d}.png").write_bytes(b"before")
+    words = ("track", video, "--out", out, "--overwrite", "--weights", tiny_onnx, "--point")
+    assert "outside the image" in refused(*words, "9999,9999")
+    assert len(list(out.iterdir())) == COUNT + 2
+
+
 def test_only_so_many_frames(cli, video, tiny_onnx, tmp_path):
     words = ["--point", "70,60", "--weights", tiny_onnx, "--frames", "3"]
     assert cli("track", video, *words, "--out", tmp_path / "m").code == 0

@@ -139,6 +139,18 @@ def test_coco_instances(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_coco_results_state_the_size_of_their_image(tmp_path: Path) -> None:
+    """A run-length encoding is of one size, which is not that of the image turned."""
+    mask = np.zeros((4, 6), bool)
+    mask[1:3, 2:5] = True
+    results = [{"image_id": 139, "category_id": 1, "segmentation": rle_encode(mask)}]
+    file = read_boxes(write(tmp_path / "r.json", results))
+    (entry,) = entries_of(file, "000000000139.jpg", 4, 6)
+    assert entry.prompt.box == Box(2, 1, 5, 3)
+    with pytest.raises(DataError, match="6x4"):
+        entries_of(file, "000000000139.jpg", 6, 4)
+
+
 def test_coco_results(tmp_path: Path) -> None:
     results = [{"image_id": 139, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.25}]
     file = read_boxes(write(tmp_path / "r.json", results))

@@ -127,13 +127,15 @@ def _read_files(
     matches = match_names(files, list(below))
     key_of = dict(matches.names)
     left = {other_names[key]: key for key in files if key in other_names}
-    left = {other: key for other, key in left.items() if key not in set(key_of.values())}
+    taken = set(key_of.values())
+    left = {other: key for other, key in left.items() if key not in taken}
     free = [name for name in below if name not in key_of]
     key_of |= {name: left[other] for name, other in match_names(left, free).names.items()}
+    taken = set(key_of.values())
     problems = [
         matches.unclear.get(key, EntryProblem(where=key, what="there is no such image"))
         for key in files
-        if key not in set(key_of.values())
+        if key not in taken
     ]
     annotated = []
     for name, path in below.items():

@@ -80,7 +80,10 @@ def _directory(stream: BinaryIO) -> Iterator[_Tag]:
     big = int.from_bytes(head[2:4], order) == 43  # BigTIFF
     start, count_size, entry = (head[8:16], 8, 20) if big else (head[4:8], 2, 12)
     value = 12 if big else 8
-    stream.seek(int.from_bytes(start, order))
+    place = int.from_bytes(start, order)
+    if place >= 1 << 63:  # no file is that long
+        return
+    stream.seek(place)
     entries = min(int.from_bytes(stream.read(count_size), order), _ENTRIES)
     directory = stream.read(entries * entry)
     for at in range(0, len(directory) - entry + 1, entry):

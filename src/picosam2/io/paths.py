@@ -22,7 +22,7 @@ def files_below(
 
     Args:
         folder: where to look.
-        on_error: receives the error for each folder that cannot be read.
+        on_error: receives the error for each folder or link that cannot be read.
     """
     files: dict[str, Path] = {}
     # Each folder with the real paths of the folders above it, its own included.
@@ -39,7 +39,13 @@ def files_below(
             if entry.name.startswith("."):
                 continue
             path = place / entry.name
-            if entry.is_dir():
+            try:
+                leads_on = entry.is_dir()
+            except OSError as error:  # a link to itself, or to where one may not look
+                if on_error is not None:
+                    on_error(error)
+                continue
+            if leads_on:
                 real = path.resolve() if entry.is_symlink() else above[-1] / entry.name
                 if real not in above:
                     waiting.append((path, (*above, real)))

@@ -113,14 +113,16 @@ class PromptFile:
     def match(self, images: Sequence[str]) -> Matches:
         """Which of `images`, paths below a folder (with /), the names in this file mean."""
         first = match_names(self.images, images)
-        left = {name for name in self.images if name not in set(first.names.values())}
+        taken = set(first.names.values())
+        left = {name for name in self.images if name not in taken}
         others = {self.other_names[name]: name for name in left if name in self.other_names}
         if not others:
             return first
         free = [image for image in images if image not in first.names]
         second = match_names(others, free)
         names = {image: others[other] for image, other in second.names.items()}
-        unclear = {n: p for n, p in first.unclear.items() if n not in set(names.values())}
+        cleared = set(names.values())
+        unclear = {n: p for n, p in first.unclear.items() if n not in cleared}
         return Matches(first.names | names, unclear)
 
     def find(self, image: str) -> str | None:

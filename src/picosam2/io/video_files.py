@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from picosam2._words import counted
 from picosam2.errors import ConfigError, ImageError, require
 from picosam2.images import MAX_PIXELS, load_image
 
@@ -194,24 +195,36 @@ class VideoFrames(FrameSource):
         if self.live:
             return None
         av: Any = require("av", "video")
-        with av.open(self._container.name, metadata_errors="ignore") as again:
-            stream = again.streams.best("video")
-            return sum(bool(packet.size) for packet in again.demux(stream))
+        try:
+            with av.open(self._container.name, metadata_errors="ignore") as again:
+                stream = again.streams.best("video")
+                return sum(bool(packet.size) for packet in again.demux(stream))
+        except av.error.FFmpegError as error:
+            raise ImageError(f"{self.name} cannot be read to its end: {error}") from error
 
     def __iter__(self) -> Iterator[Frame]:
         import av
 
-        index = damaged = 0
+        index = damaged = dropped = 0
         size: tuple[int, int] | None = None
         packets = self._container.demux(self._stream)
+        packet: Any = None
         while True:
             try:
-                images = next(packets).decode()
-                damaged = 0
+                packet = next(packets)
             except (StopIteration, av.error.EOFError):
+                break
+            except av.error.FFmpegError as error:  # what was read so far still has frames
+                self.notes.append(f"{self.name} cannot be read to its end: {error}")
+                packet = None
+            try:
+                images = self._stream.decode(None) if packet is None else packet.decode()
+                damaged = 0
+            except av.error.EOFError:
                 break
             except av.error.FFmpegError as error:
                 damaged += 1
+                dropped += 1
                 if damaged > _DAMAGED_IN_A_ROW:
                     raise ImageError(f"{self.name} is damaged after frame {index}") from error
                 continue
@@ -226,8 +239,13 @@ class VideoFrames(FrameSource):
                 time = image.time if image.time is not None else index / self.rate
                 yield Frame(index, float(time), pixels)
                 index += 1
+            if packet is None:
+                break
         if not index:
             raise ImageError(f"{self.name} has no frame that can be decoded: get a whole copy")
+        if dropped:
+            lost = counted(dropped, "damaged packet")
+            self.notes.append(f"{self.name}: {lost} left out, so later frames have smaller numbers")
 
     def _begin(self, image: Any) -> None:
         """Read what the first frame says of all."""

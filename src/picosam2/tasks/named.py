@@ -145,7 +145,7 @@ def _write(
         raise ConfigError(
             f"standard output takes one image, not {len(groups)}: use --format json, or a folder"
         )
-    if plan.format in DRAWN and image.path is not None:
+    if plan.format in DRAWN and image.path is not None and image.path.is_file():
         encoding = {
             **encoding,
             "extras": file_extras(image.path, rgba=plan.format == "cutout"),

@@ -119,14 +119,20 @@ class MasksOutput(TrackOutput):
 
     def begin(self) -> None:
         check_masks_folder(self._out, self._source.name, overwrite=True)
-        for path in _masks_in(self._out):  # a longer video left more of them
-            path.unlink()
+        self._names: set[str] = set()
 
     def write(self, frame: Frame, objects: Sequence[Tracked] | None) -> None:
 
         empty = np.zeros(frame.pixels.shape[:2], np.bool_)
         masks = [each.mask for each in objects] if objects else [empty for _ in self._prompts]
-        write_bytes(self._out / f"{frame.index:06d}.png", indexed_png(masks))
+        name = f"{frame.index:06d}.png"
+        write_bytes(self._out / name, indexed_png(masks))
+        self._names.add(name)
+
+    def finish(self) -> None:
+        for path in _masks_in(self._out):  # a longer video left more of them
+            if path.name not in self._names:
+                path.unlink()
 
 
 class JsonOutput(TrackOutput):

@@ -14,13 +14,17 @@ from PIL import Image
 
 from picosam2.errors import ConfigError
 from picosam2.prompts import Box, Point, Prompt
-from picosam2.tasks.bulk.journal import JOURNAL
+from picosam2.tasks.bulk.journal import _VERSION, JOURNAL
 from picosam2.tasks.bulk.prompts import PromptSource
 from picosam2.tasks.bulk.run import BulkResult, segment_many
 
 pytest.importorskip("onnx")
 
 PIXELS, TRUTH = flat_scene()
+PLANTED = (
+    '{"image": "a.png", "format": "cutout", "key": "", "size": %s, "stat": [0, 0], '
+    '"files": {"%s": "0"}, "done": true}'
+)
 DISC, SQUARE, BAR = Point(80, 84), Point(224, 72), Point(160, 192)
 
 
@@ -126,6 +130,28 @@ def test_an_image_that_was_half_done_is_done_again(
     assert len(contents(tmp_path / "out")) == 6
 
 
+def test_a_rerun_that_was_stopped_leaves_nothing_behind(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before a file is replaced, once for each image, and finished by the third run."""
+    from picosam2.tasks.output_plan import OutputPlan
+
+    def stops(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    run(DISC, SQUARE, BAR)
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(OutputPlan, "write", stops)
+            with pytest.raises(KeyboardInterrupt):
+                run(BAR, DISC)
+    again = run(BAR, DISC)
+    assert (again.images, again.problems) == (2, ())
+    assert sorted(contents(tmp_path / "out")) == [
+        "a-cutout-1.png", "a-cutout-2.png", "b-cutout-1.png", "b-cutout-2.png",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("form", ["json", "labelme", "yolo", "svg", "overlay"])
 def test_a_file_of_somebody_else_is_kept(run: Any, tmp_path: Path, form: str) -> None:
     ending = {"yolo": ".txt", "svg": ".svg", "overlay": "-overlay.png"}.get(form, ".json")
@@ -186,7 +212,15 @@ def test_the_users_own_classes_file_is_kept(run: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{}\n", "no json\n", '{"picosam2_journal": 9}\n', "[" * 9999 + "\n"]
+    "text",
+    [
+        "{}\n",
+        "no json\n",
+        '{"picosam2_journal": 9}\n',
+        "[" * 9999 + "\n",
+        f'{{"picosam2_journal": {_VERSION}}}\n{PLANTED % ("[1, 1]", "../own.png")}\n',
+        f'{{"picosam2_journal": {_VERSION}}}\n{PLANTED % ("[Infinity, 1]", "a.png")}\n',
+    ],
 )
 def test_a_file_that_is_no_journal(run: Any, tmp_path: Path, text: str) -> None:
     (tmp_path / "out").mkdir()
@@ -202,11 +236,13 @@ def test_linked_folders_are_entered(run: Any, tmp_path: Path, images: Path) -> N
     (images / "linked").symlink_to(elsewhere)
     (images / "loop").symlink_to(images)
     (images / "broken.png").symlink_to(tmp_path / "nothing.png")
+    (images / "self.png").symlink_to(images / "self.png")
     result = run(DISC)
     assert result.images == 3
     assert (tmp_path / "out/linked/c-cutout.png").exists()
-    assert len(result.problems) == 1
-    assert result.problems[0].startswith("broken.png: it is a link to")
+    itself, broken = result.problems
+    assert "self.png: it cannot be read" in itself
+    assert broken.startswith("broken.png: it is a link to")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other limits")

@@ -288,13 +288,15 @@ def _read_results(entries: list[Any]) -> CocoFile:
             file.annotations.append(
                 _read_entry(entry, where, None, image_id, _need(entry, "category_id"), None)
             )
-            if image_id not in file.images:
+            height, width = _stated_size(entry.get("segmentation"))
+            known = file.images.get(image_id)
+            if known is None or (known.height is None and height is not None):
                 file.images[image_id] = CocoImage(
                     where=f"image {image_id}",
                     id=image_id,
                     name=None,
-                    height=None,
-                    width=None,
+                    height=height,
+                    width=width,
                     entry={},
                 )
         except DataError as error:
@@ -412,6 +414,15 @@ def read_segmentation(value: Any, size: tuple[int, int] | None) -> CocoSegmentat
             raise DataError("has a polygon of fewer than three points")
         return polygons
     return _read_rle(value, size)
+
+
+def _stated_size(segmentation: Any) -> tuple[int, int] | tuple[None, None]:
+    """The height and width of the image that a run-length encoding is of."""
+    stated = segmentation.get("size") if isinstance(segmentation, dict) else None
+    sides = [whole(side) for side in stated] if isinstance(stated, list) else []
+    if len(sides) != 2 or sides[0] is None or sides[1] is None:
+        return None, None
+    return sides[0], sides[1]
 
 
 def _read_rle(value: Mapping[str, Any], size: tuple[int, int] | None) -> bytes | Counts:

@@ -20,6 +20,7 @@ from picosam2._files import sha256_file, write_bytes, write_text
 from picosam2.errors import ConfigError, PicoSAM2Error
 from picosam2.io.encode import json_line
 from picosam2.io.formats.yolo import CLASSES
+from picosam2.io.image_names import stays_inside
 from picosam2.io.prompt_files import PromptEntry
 from picosam2.tasks.bulk.coco import coco_of_run, part_of, read_records
 from picosam2.tasks.bulk.images import Job
@@ -95,7 +96,8 @@ class FolderJournal:
         self._overwrite = overwrite
         self._path = plan.folder / JOURNAL
         self._lock = threading.Lock()
-        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._entries: dict[tuple[str, str], _Entry] = {}  # the last of each image and format
+        self._whole: dict[tuple[str, str], _Entry] = {}  # the last whose files were all written
         self._written: dict[str, set[str]] = {}  # SHA-256 of all that was ever written to a file
         self._writers: dict[str, tuple[str, str]] = {}  # image and format of the last to write it
         for entry in _read_journal(self._path):
@@ -103,8 +105,11 @@ class FolderJournal:
         self._stream: BinaryIO | None = None
 
     def __enter__(self) -> FolderJournal:
-        lines = [{"picosam2_journal": _VERSION}, *map(asdict, self._entries.values())]
-        # Lines of earlier runs that later ones replaced are dropped here.
+        # Lines that later runs have replaced are dropped here, but not those of files that
+        # were being replaced.
+        before = [e for key, e in self._whole.items() if self._entries[key] is not e]
+        entries = [*before, *self._entries.values()]
+        lines = [{"picosam2_journal": _VERSION}, *map(asdict, entries)]
         write_bytes(self._path, b"".join(map(json_line, lines)))
         self._stream = self._path.open("ab")
         return self
@@ -153,7 +158,13 @@ class FolderJournal:
             ConfigError: a file there was not written by this command, or was changed since.
         """
         self._check_own(list(files))
-        earlier = self._entries.get((job.name, self._plan.format))
+        key = (job.name, self._plan.format)
+        earlier = {
+            name
+            for known in (self._entries, self._whole)
+            if key in known
+            for name in known[key].files
+        }
         entry = _Entry(
             image=job.name,
             format=self._plan.format,
@@ -168,7 +179,7 @@ class FolderJournal:
         self._add(entry)
         for path, data in files.items():
             self._plan.write(path, data)
-        for name in set(earlier.files if earlier else ()) - set(entry.files):
+        for name in earlier - set(entry.files):
             path = self._plan.folder / name
             if path.is_file() and self._is_own(path):
                 path.unlink()
@@ -242,6 +253,8 @@ class FolderJournal:
         key = (entry.image, entry.format)
         self._entries.pop(key, None)  # so that they stay in the order in which they were written
         self._entries[key] = entry
+        if entry.done:
+            self._whole[key] = entry
         for name, digest in entry.files.items():
             self._written.setdefault(name, set()).add(digest)
             self._writers[name] = key
@@ -260,7 +273,7 @@ def _read_journal(path: Path) -> list[_Entry]:
         if lines and json.loads(lines[0]) != {"picosam2_journal": _VERSION}:
             raise ValueError("another version")
         return [_entry_of(json.loads(line)) for line in lines[1:]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not a journal of this release: remove it, or choose another --out"
         ) from error
@@ -269,13 +282,16 @@ def _read_journal(path: Path) -> list[_Entry]:
 def _entry_of(value: Mapping[str, Any]) -> _Entry:
     height, width = value["size"]
     length, changed = value["stat"]
+    files = {str(name): str(digest) for name, digest in dict(value["files"]).items()}
+    if not all(map(stays_inside, files)):
+        raise ValueError("a file outside of the folder")
     return _Entry(
         image=str(value["image"]),
         format=str(value["format"]),
         key=str(value["key"]),
         size=(int(height), int(width)),
         stat=(int(length), int(changed)),
-        files={str(name): str(digest) for name, digest in dict(value["files"]).items()},
+        files=files,
         done=bool(value["done"]),
     )
 
