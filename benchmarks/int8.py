@@ -116,8 +116,11 @@ def profile(name: str, path: Path, pixels: npt.NDArray[np.uint8], threads: int) 
         session = onnxruntime.InferenceSession(
             str(path), settings, providers=["CPUExecutionProvider"]
         )
+        image, *guidance = (entry.name for entry in session.get_inputs())
+        feeds = {image: normalize(pixels)}
+        feeds |= {name: np.zeros_like(feeds[image]) for name in guidance}
         for _ in range(23):
-            session.run(["logits"], {session.get_inputs()[0].name: normalize(pixels)})
+            session.run(["logits"], feeds)
         events = json.loads(Path(session.end_profiling()).read_text())
     times: dict[str, list[int]] = {}
     kinds: dict[str, str] = {}

@@ -397,6 +397,9 @@ def test_training_corrections_from_simulated_clicks(cli, image_store, unguided, 
         assert curves.size == (500, 400)  # nothing was validated, so the loss alone
     again = cli(*words, "--out", tmp_path / "run", "--device", "cpu", "--resume")
     assert again.code == 0, again.err
+    other = cli(*words[:-1], weights, "--out", tmp_path / "run", "--device", "cpu", "--resume")
+    assert other.code == 2
+    assert "learned other weights' answers" in other.err
 
     from picosam2.runtimes.torch import TorchRuntime
 

@@ -22,7 +22,7 @@ from picosam2.data.split import dhash
 from picosam2.errors import CheckpointError, ConfigError, DataError
 from picosam2.images import load_image
 from picosam2.masks import rle_encode
-from picosam2.models.checkpoint import save_weights
+from picosam2.models.checkpoint import read_tensors, save_weights, write_tensors
 from picosam2.training import finetune as module
 from picosam2.training.config import Recipe, load_recipe
 from picosam2.training.finetune import (
@@ -314,6 +314,13 @@ def test_a_stopped_run_goes_on(own: OwnImages, init: Path, tmp_path: Path):
     other = replace(SHORT, averaging=0.1)
     with pytest.raises(CheckpointError, match="made from other images, weights or settings"):
         train_own(recipe(), other, own, init, tmp_path, clock=Clock(tmp_path), until=0, resume=True)
+    changed = tmp_path / "changed.safetensors"
+    saved = read_tensors(init)
+    write_tensors(changed, {name: value + 1 for name, value in saved.tensors.items()}, saved.info)
+    with pytest.raises(CheckpointError, match="made from other images, weights or settings"):
+        train_own(
+            recipe(), SHORT, own, changed, tmp_path, clock=Clock(tmp_path), until=0, resume=True
+        )
 
 
 def test_time_of_stopped_runs_counts(own: OwnImages, init: Path, tmp_path: Path, monkeypatch):

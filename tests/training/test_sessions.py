@@ -119,7 +119,7 @@ def test_exact_boxes_are_the_middle_of_their_windows(store: ImageStore) -> None:
         rows, columns = np.flatnonzero(target.any(1)), np.flatnonzero(target.any(0))
         for places in (rows, columns):
             span = (places[0] + places[-1] + 1) / 2, places[-1] + 1 - places[0]
-            assert span == pytest.approx((OUTPUT / 2, OUTPUT / config.growth), abs=1.2)
+            assert span == pytest.approx((OUTPUT / 2, OUTPUT / NO_AUGMENT.box_growth), abs=1.2)
 
 
 def test_clicks_are_in_the_middle_of_one_of_the_windows_of_prediction(store: ImageStore) -> None:
@@ -200,7 +200,6 @@ def test_only_training_images_are_drawn(store: ImageStore) -> None:
         ({"box": 0.7, "click": 0.4}, "together at most 1"),
         ({"box_passes": (0.5, 0.4)}, "must add up to 1"),
         ({"exact": 1.5}, "`exact`"),
-        ({"growth": 0.5}, "`growth`"),
         ({"astray": -0.1}, "`astray`"),
         ({"wider": 0.9}, "`wider` from 1 to 4"),
         ({"obey": -1.0}, "must not be negative"),

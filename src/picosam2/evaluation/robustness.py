@@ -245,6 +245,8 @@ def robustness(
         if protocol in protocols
         for level in CURVES[name].levels
     ]
+    if not jobs:
+        raise ConfigError(f"{', '.join(curves)} says nothing of {' and '.join(protocols)}")
     undisturbed: dict[str, Evaluation] = {}
     table: dict[str, Any] = {}
     run = partial(evaluate, predictor, images, dataset=dataset, limit=limit)

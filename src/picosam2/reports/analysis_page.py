@@ -137,6 +137,8 @@ def _blocks(
     numbers = analysis.evaluation.to_json()
     low, high = numbers["miou_ci95"]
     lost = sum(analysis.lost().values())
+    by_click = numbers["protocol"] == "click"
+    scorers = ", but scorers that were fitted on it have" if by_click else ""
     left_out = counted(len(problems), "image or object", "images or objects")
     prompts = {"box": "its true box", "click": "its center point"}
     blocks: list[Block] = [
@@ -145,7 +147,7 @@ def _blocks(
             text=f"The weights `{weights}` (SHA-256 `{numbers['weights_sha256'][:12]}`) were "
             f"measured on {counted(numbers['n'], 'object')} in "
             f"{counted(numbers['photos'], 'image')} that the crop store keeps for "
-            "validation: weights trained on this store have not seen them. "
+            f"validation: weights trained on this store have not seen them{scorers}. "
             f"Protocol `{numbers['protocol']}`: each object's prompt is "
             f"{prompts[numbers['protocol']]}, and IoU is measured on the whole image."
         ),

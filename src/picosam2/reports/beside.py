@@ -82,7 +82,8 @@ def pair(
 def _way(result: Mapping[str, Any]) -> tuple[Any, ...] | None:
     """How and on what a result was measured; None for kinds that are not compared."""
     if result["kind"] == "evaluation":
-        return "evaluation", result["protocol"], result["dataset"]
+        flipped = bool(result.get("flip"))
+        return "evaluation", result["protocol"], result["dataset"], flipped
     if result["kind"] == "clicks":
         return "clicks", result["start"], result["dataset"]
     return ("domains",) if result["kind"] == "domains" else None
@@ -273,10 +274,11 @@ def _notes(
         "bold where the interval leaves out zero.",
     ]
     if entries[0]["clicks"]:
+        most = max(clicks["curves"]["a"]["clicks"] for clicks in entries[0]["clicks"])
         notes.append(
-            "NoC is the mean number of clicks to an IoU of 0.85 or 0.90, at most 10, with the "
+            f"NoC is the mean number of clicks to an IoU of 0.85 or 0.90, at most {most}, with the "
             "share of objects that never get there. Lower is better. Both get all clicks "
-            "so far and the mask before."
+            "so far; a peer in ONNX also gets its own mask before, as ours do."
         )
     peer = entries[0]["peer"]["sha256"]
     run = next((each for each in times if peer in each["models"]), None)

@@ -138,6 +138,8 @@ def _command(run: Mapping[str, Any]) -> str:
         words.append(f"--dataset {run['dataset']}")
     words.append(f"--images {files['images']} --annotations {files['annotations']}")
     words += [f"--{name} {run[name]}" for name in ("first", "limit") if run.get(name)]
+    if run.get("flip"):
+        words.append("--flip")
     if run["jitter"]:
         words.append(f"--jitter {run['jitter']:g}")
     if "grabcut" in run["baselines"]:

@@ -12,8 +12,9 @@ BASELINES = {"box": "filled box", "ellipse": "ellipse", "disc": "disc", "flood":
 
 
 def run_name(run: Mapping[str, Any]) -> str:
-    """The name of a run's weights."""
-    return str(run["weights"].get("name", "network"))
+    """The name of a run's weights, and whether each crop was also mirrored."""
+    name = str(run["weights"].get("name", "network"))
+    return f"{name}, flipped too" if run.get("flip") else name
 
 
 def method_name(result: Mapping[str, Any], method: str) -> str:

@@ -81,6 +81,7 @@ class FinderTrainer(Trainer):
             TrainingError: the loss or the gradient is not finite; nothing is changed then.
         """
         config = self.recipe.train
+        batch = batch.to(self.group.device)
         rate = learning_rate(self.step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
@@ -193,6 +194,14 @@ def train_finder(
         store, recipe.finder, recipe.augment, size=recipe.model.input_size, batch=config.batch,
         seed=config.seed, sources=config.sources, detections=detections,
     )  # fmt: skip
+
+    def measure() -> None:
+        recall = box_recall(cast(Finder, trainer.average), store, config.validation_photos)
+        run.log({"step": trainer.step, "samples": trainer.step * config.batch,
+                 "validation": recall})  # fmt: skip
+
+    if validate and trainer.step == config.steps and not run.has_validation(trainer.step):
+        measure()  # it was stopped after its last step, before this
     totals: dict[str, list[float]] = {}
     clock, counted = time.perf_counter(), trainer.step
     with ThreadPoolExecutor(1, thread_name_prefix="picosam2-views") as pool:
@@ -215,8 +224,7 @@ def train_finder(
             if step % config.save_every == 0 or due or last:
                 run.save(trainer)
             if validate and (due or last):
-                recall = box_recall(cast(Finder, trainer.average), store, config.validation_photos)
-                run.log({"step": step, "samples": step * config.batch, "validation": recall})
+                measure()
             if on_step:
                 on_step(TrainingStep(step=step, steps=config.steps, loss=trainer.loss,
                                      samples_per_s=run.speed))  # fmt: skip
@@ -235,6 +243,7 @@ def box_recall(model: Finder, store: ImageStore, limit: int = 0) -> dict[str, fl
     """
     boxes = boxes_by_image(store)
     size = model.config.input_size
+    device = next(model.parameters()).device
     recalls: dict[str, list[float]] = {}
     for source, name in enumerate(store.source_names):
         mine = store.images["validation"] & (store.images["source"] == source)
@@ -244,7 +253,7 @@ def box_recall(model: Finder, store: ImageStore, limit: int = 0) -> dict[str, fl
             windows = [whole_window(height, width), *part_windows(height, width)]
             crops = np.stack([geometry.crop(store.image(int(row)), w, size) for w in windows])
             pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float().contiguous()
-            cells_B5N = model(_normalise(pixels))["cells"].numpy()
+            cells_B5N = model(_normalise(pixels.to(device)))["cells"].cpu().numpy()
             proposed, _ = decode(cells_B5N, windows, height, width, size, 0.01)
             proposed = proposed[thinned(proposed, 0.8, 100)]
             for count in (10, 100):

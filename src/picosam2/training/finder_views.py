@@ -10,7 +10,7 @@ Shape suffixes: B batch, N cells, M objects, S the view's side.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,11 @@ class FinderBatch:
     """How sure it is that this is an object, float32, 0..1: 1 where it was annotated."""
     weight_BN: Tensor
     """How much the cell counts in the loss of objectness, float32, 0..1."""
+
+    def to(self, device: torch.device) -> FinderBatch:
+        """The same on a device."""
+        names = (each.name for each in fields(self))
+        return FinderBatch(**{name: getattr(self, name).to(device) for name in names})
 
 
 def targets(

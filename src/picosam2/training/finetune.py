@@ -31,13 +31,13 @@ from PIL import Image
 from torch import Tensor
 
 from picosam2 import masks
-from picosam2._files import atomic_write, write_json
+from picosam2._files import atomic_write, sha256_file, write_json
 from picosam2._progress import Progress
 from picosam2._words import counted
 from picosam2.data.coco import AnnotatedImage
 from picosam2.data.image_store import ImageStore, ImageStoreConfig, prepare_images
 from picosam2.data.split import dhash, split, spread
-from picosam2.data.store import SourceFiles, StoreConfig, prepare
+from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
 from picosam2.errors import CheckpointError, ConfigError, DataError, PicoSAM2Error
 from picosam2.evaluation.run import evaluate
 from picosam2.images import load_image
@@ -278,6 +278,10 @@ def prepare_own(
         limit=0 if whole <= 600 else max(600 * len(hashes) // whole, 20),
     )  # fmt: skip
     prepare([source], folder / "crops", crops, workers=1)
+    if not any(image["validation"] for image in Store(folder / "crops").image_entries):
+        # The images that were to be kept aside are among those over the limit.
+        shutil.rmtree(folder / "crops")
+        prepare([source], folder / "crops", replace(crops, limit=0), workers=1)
     store = ImageStore(folder / "store")
     held_out = store.held_out()
     of_an_image = sum(len(image.instances) for image in held_out) / len(held_out)
@@ -536,7 +540,7 @@ def train_own(
     trainer = TimedTrainer(replace(recipe, train=quick), start, config.encoder_rate, also)
     best = Best()
     history: list[dict[str, float]] = []
-    run = _Checkpoint(folder / CHECKPOINT, recipe, config, own.store.fingerprint)
+    run = _Checkpoint(folder / CHECKPOINT, recipe, config, own.store.fingerprint, init)
     began = clock.seconds
     if resume and run.path.exists():
         began, history = run.load(trainer, best)
@@ -652,11 +656,14 @@ class _Checkpoint:
     """The file that a stopped training goes on from."""
 
     def __init__(
-        self, path: Path, recipe: Recipe, config: FinetuneConfig, fingerprint: str
+        self, path: Path, recipe: Recipe, config: FinetuneConfig, fingerprint: str, init: Path
     ) -> None:
         self.path = path
         same = replace(config, minutes=1.0, samples=0)  # a run may be given more time
-        self._made_by = {"recipe": repr(recipe), "config": repr(same), "store": fingerprint}
+        self._made_by = {
+            "recipe": repr(recipe), "config": repr(same), "store": fingerprint,
+            "weights": sha256_file(init),
+        }  # fmt: skip
 
     def save(
         self,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from picosam2._files import sha256_file
 from picosam2.data.image_store import ImageStore
 from picosam2.errors import ConfigError
 from picosam2.models.checkpoint import load_weights
@@ -165,7 +166,8 @@ def train_guided(
         raise ConfigError("a guided training needs `guidance = true` in the recipe's [model]")
     config = recipe.train
     group = Processes(rank=0, world=1, device=torch.device("cpu"))
-    run = _Run(out, recipe, store.fingerprint, group, False, None)
+    answers = sha256_file(lesson or init)
+    run = _Run(out, recipe, store.fingerprint, group, False, None, answers=answers)
     teacher = None if lesson is None else load_weights(lesson)
     trainer = GuidedTrainer(recipe, group, started_from(init, recipe.model), teacher)
     run.begin(trainer, resume)

@@ -495,7 +495,7 @@ def _fit_one(
         "out_bias": last.bias,
     }
     layers = {name: value.detach().numpy().copy() for name, value in arrays.items()}
-    # The first look is through the window that is the best one most often.
+    # The first look is through the window that is the best one on average.
     start = int((iou_EN * weight_E1).mean(0).argmax()) if partly else None
     patience = PATIENCE if further is None else further.patience
     scorer = Scorer(**layers, start=start, patience=patience)

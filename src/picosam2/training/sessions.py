@@ -71,8 +71,6 @@ class GuidedConfig:
     """Share of the guided passes that are shown the clicks without the mask so far."""
     centre: float = 0.35
     """Share of the first clicks at the object's center point; the others are anywhere in it."""
-    growth: float = geometry.BOX_GROWTH
-    """Window over box, as in prediction."""
     teacher: float = 0.5
     """Weight of the first weights' own answer in unguided passes with a box or a center click."""
     near: float = 8.0
@@ -94,10 +92,8 @@ class GuidedConfig:
         for name in ("exact", "again", "astray", "forget", "centre"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be from 0 to 1")
-        if not (0 <= self.jitter < 0.5 and 1 <= self.growth <= 2 and 1 <= self.wider <= 4):
-            raise ConfigError(
-                "`jitter` must be below 0.5, `growth` from 1 to 2, and `wider` from 1 to 4"
-            )
+        if not (0 <= self.jitter < 0.5 and 1 <= self.wider <= 4):
+            raise ConfigError("`jitter` must be below 0.5, and `wider` from 1 to 4")
         if min(self.teacher, self.near, self.obey, self.rate) < 0:
             raise ConfigError("`teacher`, `near`, `obey` and `rate` must not be negative")
 
@@ -270,7 +266,7 @@ class Sessions:
         if draw < config.box:
             session.left += _choose(rng, config.box_passes)
             session.box = self._given_box(truth, rng, session)
-            session.window = geometry.box_window(session.box, growth=config.growth)
+            session.window = self._window(session.box)
         elif draw < config.box + config.click:
             session.left += _choose(rng, config.click_passes)
             session.astray = config.astray > 0 and bool(rng.random() < config.astray)
@@ -331,8 +327,7 @@ class Sessions:
                 stretch = math.exp(rng.uniform(-0.5, 0.7))
             assert box is not None
             session.guided = True
-            window = geometry.box_window(box, growth=self._config.growth)
-            session.window = window.scaled(stretch)
+            session.window = self._window(box).scaled(stretch)
             return
         session.given = True
         if draw < 0.55:  # what a tracker has: the mask of a moment ago
@@ -381,9 +376,14 @@ class Sessions:
         session.kind, session.guided, session.taught = BOX, True, False
         session.value = 0.0 if session.astray else 1.0
         session.show_mask = bool(rng.random() >= self._config.forget) or not session.points
-        grown = self._config.growth * wider * rng.uniform(0.97, 1.08)
-        session.window = geometry.box_window(box, growth=max(grown, 1.0))
+        session.window = self._window(box, wider * rng.uniform(0.97, 1.08))
         return True
+
+    def _window(self, box: Box, larger: float = 1.0) -> Window:
+        """The window of a box by the rules of prediction, or so much larger."""
+        rules = self._augment
+        growth = max(rules.box_growth * larger, 1.0)
+        return geometry.box_window(box, growth=growth, max_aspect=rules.box_max_aspect)
 
     def _draw(
         self,

@@ -454,8 +454,12 @@ class _Run:
         group: Processes,
         tensorboard: bool,
         teacher: TeacherCache | InLoopTeacher | Detections | None,
+        *,
+        answers: str | None = None,
     ) -> None:
+        """`answers` is the SHA-256 of weights whose answers are learned, too."""
         self.out, self.recipe, self.store, self.group = out, recipe, store, group
+        self.answers = answers
         self.teacher: dict[str, Any] | None = None
         if isinstance(teacher, InLoopTeacher):
             self.teacher = {"in_loop": teacher.fingerprint}
@@ -489,6 +493,12 @@ class _Run:
                 raise CheckpointError(
                     f"{self.checkpoint} was taught by another teacher's cache, or by none: give "
                     "the same --teacher, or choose another --out"
+                )
+            # Older checkpoints do not say.
+            if saved.info.get("answers", self.answers) != self.answers:
+                raise CheckpointError(
+                    f"{self.checkpoint} learned other weights' answers: give the same --init or "
+                    "--lesson, or choose another --out"
                 )
             trainer.load_state(saved.tensors, int(saved.info["step"]))
             if self.group.first:
@@ -556,6 +566,7 @@ class _Run:
             "step": trainer.step,
             "geometry": window_rules(self.recipe),
             "teacher": self.teacher,
+            **({} if self.answers is None else {"answers": self.answers}),
             "click_windows": "native" if set(self.recipe.train.views) == {"native"} else "ladder",
         }
 

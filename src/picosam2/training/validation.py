@@ -15,6 +15,7 @@ from picosam2.predictor import Predictor
 from picosam2.runtimes.torch import TorchRuntime
 from picosam2.training.config import Recipe
 from picosam2.training.figures import draw_validation
+from picosam2.training.trainer import window_rules
 
 
 class Validation:
@@ -41,7 +42,9 @@ class Validation:
         # Weights that only ever saw the image's own pixels are asked for the same.
         trained = recipe.train.views or dict.fromkeys(store.view_names, 1.0)
         views = {name for name, share in trained.items() if share > 0}
-        self._facts = {"click_windows": "native"} if views == {"native"} else {}
+        self._facts: dict[str, Any] = {"geometry": window_rules(recipe)}
+        if views == {"native"}:
+            self._facts["click_windows"] = "native"
 
     def __call__(self, model: PicoSAM2) -> dict[str, Any]:
         """Measure `model`, and draw the figure."""
