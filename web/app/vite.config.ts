@@ -130,8 +130,12 @@ function precache(): Plugin {
         for (const item of Object.values(bundle).sort((a, b) => (a.fileName < b.fileName ? -1 : 1))) {
           // ONNX Runtime is fetched where it is of use: for graphics processors and for other networks; the
           // finder when all objects are wanted, and kept from then on.
-          if (item === worker || /jspi|webgpu|inside|^assets\/ort[-.]|finder\.onnx$/.test(item.fileName)) continue;
+          if (item === worker || /jspi|webgpu|inside|^assets\/ort[-.]/.test(item.fileName)) continue;
           const body = item.type === "chunk" ? item.code : item.source;
+          if (/finder\.onnx$/.test(item.fileName)) {
+            hash.update(body); // what was kept of another finder goes
+            continue;
+          }
           if (item.fileName === "index.html") hash.update(body);
           else add(item.fileName, body);
         }

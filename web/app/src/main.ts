@@ -2,7 +2,7 @@
 
 import {
   area, covers, drawnPixels, type FoundObject, maskFromPixels, MaskFileError, ModelError, type Mask, type Named, paint,
-  type Point, type Prompt, type PromptLike, readCoco, type Segmentation, type Segmenter, shrunk, grown,
+  type Point, type Prompt, PromptError, type PromptLike, readCoco, type Segmentation, type Segmenter, shrunk, grown,
 } from "picosam2/custom";
 import { type Answer, answerOf, drawnAnswer, pathOf, questionOf } from "./answers";
 import { Camera, CameraError } from "./camera";
@@ -110,10 +110,14 @@ class App {
     });
     this.strip = new Strip({
       show: (id) => {
+        this.stopCamera();
         this.history.replace(showSheet(this.history.current, id));
         this.refresh();
       },
-      close: (id) => this.closePhoto(id),
+      close: (id) => {
+        this.stopCamera();
+        this.closePhoto(id);
+      },
     });
     this.finding = new Finding({
       take: (object) => this.keep(boxPrompt(object.box)),
@@ -123,6 +127,12 @@ class App {
     const video = document.createElement("video");
     video.muted = true;
     video.playsInline = true;
+    video.addEventListener("resize", () => {
+      if (!this.live) return; // a phone was turned: what was followed is elsewhere in the picture now
+      this.stage.show(video, video.videoWidth, video.videoHeight);
+      this.livePath = null;
+      this.camera.follow(null);
+    });
     this.camera = new Camera(
       () => this.segmenter,
       video,
@@ -983,6 +993,11 @@ class App {
     this.stage.show(this.photo?.bitmap ?? null, this.photo?.width ?? 0, this.photo?.height ?? 0);
     this.draw();
     this.showSpeed(null);
+    const focused = document.activeElement;
+    if (focused instanceof HTMLElement && element("live").contains(focused)) {
+      const next = this.shown === null ? element("welcome").querySelector("button") : element("view");
+      next?.focus();
+    }
   }
 
   private async shoot(): Promise<void> {
@@ -1026,7 +1041,8 @@ class App {
   }
 
   private fail(error: unknown): void {
-    const known = error instanceof PhotoError || error instanceof CameraError || error instanceof ModelError;
+    const known = error instanceof PhotoError || error instanceof CameraError || error instanceof ModelError
+      || error instanceof PromptError;
     const text = error instanceof Error ? error.message : String(error);
     this.toast(known ? capital(text) : STRINGS.wrong(text), { error: true });
   }

@@ -130,9 +130,10 @@ class Row {
     if (this.drawn !== scales) {
       this.drawn = scales;
       this.shown = choices(scales, answer.scale);
-      this.scales.replaceChildren(
-        ...this.shown.map((index) => this.choice(scales[index]!, index, answer.scale, source, item.color)),
-      );
+      const focused = this.scales.contains(document.activeElement);
+      const buttons = this.shown.map((index) => this.choice(scales[index]!, index, answer.scale, source, item.color));
+      this.scales.replaceChildren(...buttons);
+      if (focused) buttons[this.shown.indexOf(answer.scale)]?.focus();
     }
     [...this.scales.children].forEach((child, i) => {
       child.setAttribute("aria-pressed", String(this.shown[i] === answer.scale));

@@ -514,14 +514,14 @@ export class Stage {
   // --- keys ---------------------------------------------------------------------------------
 
   private key(event: KeyboardEvent): void {
-    if (!this.source || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.source || event.ctrlKey || event.metaKey || (event.altKey && event.key !== "Enter")) return;
     const steps: Record<string, readonly [number, number]> = {
       ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
     };
     const step = steps[event.key];
     if (step) {
       event.preventDefault();
-      if (this.tool === "move") {
+      if (this.editable && this.tool === "move") {
         this.pan(-step[0] * (event.shiftKey ? 10 : 60), -step[1] * (event.shiftKey ? 10 : 60));
         return;
       }
@@ -539,7 +539,7 @@ export class Stage {
     } else if (event.key === "Enter") {
       event.preventDefault();
       this.cursor ??= { x: this.width / 2, y: this.height / 2 };
-      if (this.tool === "box") {
+      if (this.editable && this.tool === "box") {
         if (this.corner) {
           this.corner = null;
           this.finishBox();
@@ -547,7 +547,7 @@ export class Stage {
           this.corner = this.cursor;
           this.intent.corner();
         }
-      } else if (this.paints) {
+      } else if (this.editable && this.paints) {
         this.intent.stroke([this.cursor.x, this.cursor.y]);
       } else {
         this.intent.click(this.cursor, { alternative: false, add: event.shiftKey, anew: event.altKey });

@@ -56,8 +56,19 @@ export class Store {
 
   /** Writes the work as it is now; photos only once, and those that are closed go. */
   save(workspace: Workspace, photos: ReadonlyMap<number, Blob>): Promise<void> {
-    this.saving = this.saving.then(() => this.write(workspace, photos)).catch(() => undefined);
+    this.saving = this.saving
+      .then(() => this.write(workspace, photos))
+      // A photo may be more than the browser keeps. The work on the others is kept all the same.
+      .catch(() => this.write(this.keepable(workspace), new Map()))
+      .catch(() => undefined);
     return this.saving;
+  }
+
+  /** The work on the photos that are kept already. */
+  private keepable(workspace: Workspace): Workspace {
+    const sheets = workspace.sheets.filter(({ id }) => this.written.has(id));
+    const isKept = sheets.some(({ id }) => id === workspace.current);
+    return { ...workspace, sheets, current: isKept ? workspace.current : (sheets[0]?.id ?? null) };
   }
 
   private async write(workspace: Workspace, photos: ReadonlyMap<number, Blob>): Promise<void> {
@@ -82,12 +93,12 @@ export class Store {
 /** Two tabs that wrote to one place would lose each other's work: the first one has it. */
 async function isFirstTab(): Promise<boolean> {
   if (!navigator.locks) return true;
-  return new Promise((resolve) => {
-    void navigator.locks.request(LOCK, { ifAvailable: true }, (lock) => {
+  return new Promise((resolve, reject) => {
+    navigator.locks.request(LOCK, { ifAvailable: true }, (lock) => {
       resolve(lock !== null);
       // Held as long as the page lives.
       return lock ? new Promise(() => undefined) : undefined;
-    });
+    }).catch(reject); // a browser that keeps nothing for this page refuses
   });
 }
 

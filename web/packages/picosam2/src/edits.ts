@@ -183,7 +183,7 @@ export function readCoco(text: string, fileName: string, width: number, height: 
   const found = file.annotations
     .filter(({ image_id }) => !image || image_id === image.id)
     .flatMap(({ segmentation, category_id }): FileMask[] => {
-      if (!segmentation) return [];
+      if (!segmentation || (Array.isArray(segmentation) && segmentation.length === 0)) return [];
       const mask = trimmed(cocoMask(segmentation, width, height));
       return mask ? [{ name: names.get(category_id) ?? null, mask }] : [];
     });

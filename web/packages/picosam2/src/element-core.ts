@@ -8,7 +8,7 @@
 
 import type { CreateOptions } from "./defaults.ts";
 import type { Box, Point } from "./geometry.ts";
-import type { Segmentation, Segmenter } from "./segmenter.ts";
+import { PromptError, type Segmentation, type Segmenter } from "./segmenter.ts";
 
 const STYLE = `
 :host { display: inline-block; position: relative; max-width: 100%; line-height: 0; }
@@ -60,6 +60,8 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
     private bitmap: ImageBitmap | null = null;
     private points: Point[] = [];
     private box: Box | null = null;
+    /** The prompt that was answered last. */
+    private answered: { readonly points: Point[]; readonly box: Box | null } = { points: [], box: null };
     private answer: Segmentation | null = null;
     private cursor: { x: number; y: number } | null = null;
     private start: { x: number; y: number; clientX: number; clientY: number } | null = null;
@@ -119,6 +121,7 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
     clear(): void {
       this.points = [];
       this.box = null;
+      this.answered = { points: [], box: null };
       this.show(null);
     }
 
@@ -132,14 +135,21 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
       const src = this.getAttribute("src");
       this.points = [];
       this.box = this.answer = this.cursor = null;
+      this.answered = { points: [], box: null };
+      this.bitmap?.close();
+      this.bitmap = null;
+      this.canvas.getContext("2d")?.clearRect(0, 0, this.canvas.width, this.canvas.height);
+      this.note.textContent = "";
       if (!src) return;
       try {
         this.note.textContent = "Loading…";
         const response = await fetch(new URL(src, document.baseURI));
         if (!response.ok) throw new Error(`the image could not be fetched (${response.status})`);
         const bitmap = await createImageBitmap(await response.blob());
-        if (epoch !== this.epoch) return;
-        this.bitmap?.close();
+        if (epoch !== this.epoch) {
+          bitmap.close();
+          return;
+        }
         this.bitmap = bitmap;
         this.canvas.width = bitmap.width;
         this.canvas.height = bitmap.height;
@@ -179,10 +189,15 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
           return segmenter.predict({ points, box });
         });
         if (old()) return;
+        this.answered = { points, box };
         this.note.textContent = answer ? "" : "Nothing was found there.";
         this.show(answer);
       } catch (error) {
-        if (!old()) this.note.textContent = error instanceof Error ? error.message : String(error);
+        if (old()) return;
+        this.note.textContent = error instanceof Error ? error.message : String(error);
+        if (!(error instanceof PromptError)) return;
+        ({ points: this.points, box: this.box } = this.answered); // go on without the last click
+        this.draw();
       }
     }
 
@@ -239,6 +254,7 @@ export function definePicoSegment(create: (options: CreateOptions) => Promise<Se
     }
 
     private down(event: PointerEvent): void {
+      if (!this.bitmap) return; // there is nothing to click at
       this.cursor = null;
       this.start = { ...this.place(event), clientX: event.clientX, clientY: event.clientY };
       this.canvas.setPointerCapture(event.pointerId);

@@ -7,7 +7,7 @@ import { maskOf, polygons, softAlpha } from "./masks.ts";
 import { ModelError } from "./metadata.ts";
 import { type Candidate, type ClickAnswers, Predictor, type Runtime } from "./predictor.ts";
 import type { Answer, Calls, Preview, Scale, Searched, Tracked } from "./protocol.ts";
-import { Pyramid } from "./pyramid.ts";
+import { onWhite, Pyramid } from "./pyramid.ts";
 import { Tracker } from "./tracker.ts";
 
 /** How far a shown contour may be from the mask, in pixels. */
@@ -37,7 +37,7 @@ export class Engine {
   }
 
   setImage({ image, width, height }: Calls["setImage"]["request"]): null {
-    this.predictor = new Predictor(this.need(), new Pyramid(image, width, height));
+    this.predictor = new Predictor(this.need(), new Pyramid(onWhite(image), width, height));
     this.search = null;
     return null;
   }

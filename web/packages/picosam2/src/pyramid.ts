@@ -16,6 +16,21 @@ interface Level {
   readonly stepY: number;
 }
 
+/** Transparent pixels lie on white, as in Python; the image itself where there are none. */
+export function onWhite(image: RgbaImage): RgbaImage {
+  const { data, width, height } = image;
+  let clear = 3;
+  while (clear < data.length && data[clear] === 255) clear += 4;
+  if (clear >= data.length) return image;
+  const laid = new Uint8ClampedArray(data);
+  for (let at = clear - 3; at < laid.length; at += 4) {
+    const alpha = laid[at + 3]!;
+    for (let c = at; c < at + 3; c++) laid[c] = (laid[c]! * alpha + 255 * (255 - alpha)) / 255;
+    laid[at + 3] = 255;
+  }
+  return { data: laid, width, height };
+}
+
 export class Pyramid {
   private readonly levels: Level[];
 

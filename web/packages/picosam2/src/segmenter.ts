@@ -45,9 +45,12 @@ export class Segmentation {
   readonly alpha: Mask;
   /** The outlines as they are best shown: smooth to within a pixel; x, y in turn. */
   readonly contours: readonly Float64Array[];
-  /** For a single point, what the other windows gave, smallest first; else empty. */
+  /**
+   * For a single point, what each window gave, smallest first, if all were looked through (`scales: true`
+   * asks for it); else empty.
+   */
   readonly scales: readonly Scale[];
-  /** Which of `scales` this is, or -1. */
+  /** The window of this answer to a single point, 0 for the smallest; -1 for other prompts. */
   readonly scale: number;
   /** Milliseconds it took, and whether an earlier preview had done the work. */
   readonly ms: number;

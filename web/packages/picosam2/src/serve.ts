@@ -1,5 +1,6 @@
 /** A worker's side of `Client`: answers requests one after another with an `Engine`. */
 
+import { ModelError } from "./metadata.ts";
 import { type OpenGpu, WebEngine } from "./webengine.ts";
 import { isBeside, type Request, type Response } from "./protocol.ts";
 
@@ -32,7 +33,7 @@ export function serve(openGpu: OpenGpu | null = null, scope = self as unknown as
       try {
         scope.postMessage({ id: data.id, answer: await engine.answer(data) });
       } catch (error) {
-        const kind = error instanceof Error ? error.constructor.name : "";
+        const kind = error instanceof ModelError ? "ModelError" : ""; // a minifier renames classes
         const text = error instanceof Error ? error.message : String(error);
         scope.postMessage({ id: data.id, error: text, kind });
       }

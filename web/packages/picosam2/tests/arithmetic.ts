@@ -46,7 +46,7 @@ export function discs(): RgbaImage {
     [105, 20, 15, 190, 190, 60], [78, 66, 9, 60, 40, 30], [12, 12, 20, 230, 200, 40],
     [190, 130, 25, 250, 140, 90],
   ] as const;
-  const data = new Uint8ClampedArray(WIDTH * HEIGHT * 4);
+  const data = new Uint8ClampedArray(WIDTH * HEIGHT * 4).fill(255);
   for (let y = 0; y < HEIGHT; y++) {
     for (let x = 0; x < WIDTH; x++) {
       let rgb: readonly number[] = [

@@ -109,6 +109,12 @@ describe("masks from files", () => {
     expect(rows(polygon!.mask)).toEqual(["###..", "#####", "..###", "..###"]);
   });
 
+  it("pass over annotations that have a box alone", () => {
+    const file = JSON.parse(coco()) as { annotations: object[] };
+    file.annotations.unshift({ image_id: 3, category_id: 1, segmentation: [] }, { image_id: 3, category_id: 1 });
+    expect(readCoco(JSON.stringify(file), "a.jpg", 12, 9).length).toBe(1);
+  });
+
   it("are those of the image of that name", () => {
     const two = JSON.parse(coco()) as { images: object[]; annotations: object[] };
     two.images.push({ id: 4, file_name: "b.jpg", width: 12, height: 9 });

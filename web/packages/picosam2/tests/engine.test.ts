@@ -127,7 +127,8 @@ describe("a segmenter in Node", () => {
 
   it("gives null where nothing is", async () => {
     const segmenter = await createSegmenter({ model: MODEL, ort });
-    await segmenter.setImage({ data: new Uint8Array(40 * 30 * 4), width: 40, height: 30 });
+    const black = Uint8Array.from({ length: 40 * 30 * 4 }, (_, i) => (i % 4 === 3 ? 255 : 0));
+    await segmenter.setImage({ data: black, width: 40, height: 30 });
     expect(await segmenter.predict({ points: [[20, 15]] })).toBeNull();
     expect(await segmenter.preview({ points: [[20, 15]] })).toBeNull();
   });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { crop, type RgbaImage } from "../src/geometry.ts";
-import { halved, Pyramid } from "../src/pyramid.ts";
+import { halved, onWhite, Pyramid } from "../src/pyramid.ts";
 
 /** Waves of several lengths, RGBA. */
 function waves(width: number, height: number): RgbaImage {
@@ -25,6 +25,17 @@ function apart(a: Uint8Array, b: Uint8Array): [number, number] {
   });
   return [most, sum / a.length];
 }
+
+describe("transparent pixels", () => {
+  it("lie on white", () => {
+    const data = Uint8Array.of(10, 20, 30, 255, 10, 20, 30, 0, 100, 100, 100, 51);
+    const laid = onWhite({ data, width: 3, height: 1 });
+    expect([...laid.data]).toEqual([10, 20, 30, 255, 255, 255, 255, 255, 224, 224, 224, 255]);
+    expect(data[4]).toBe(10); // the caller's own stay
+    const opaque = waves(7, 5);
+    expect(onWhite(opaque)).toBe(opaque);
+  });
+});
 
 describe("a pyramid", () => {
   const image = waves(1501, 1000);
