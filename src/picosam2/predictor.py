@@ -900,8 +900,10 @@ def _sam_prompts(
     expected = points_BN2.shape[:2]
     labels_BN = np.ones(expected) if point_labels is None else as_array(point_labels)
     if labels_BN.size != math.prod(expected):
-        points, labels = counted(math.prod(expected), "point"), counted(labels_BN.size, "label")
-        raise PromptError(f"{points} with {labels}: give one for each")
+        labels = counted(labels_BN.size, "label")
+        raise PromptError(
+            f"{counted(math.prod(expected), 'point')} with {labels}: give one for each"
+        )
     labels_BN = labels_BN.reshape(expected)
     prompts = []
     for index in range(count):

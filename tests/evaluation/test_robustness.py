@@ -133,7 +133,7 @@ def test_no_pixel_is_clicked_twice(images: tuple[AnnotatedImage, ...]) -> None:
 
     class Deaf:
         weights_sha256 = "0" * 64
-        asked: ClassVar[list[Prompt]] = []
+        requests: ClassVar[list[Prompt]] = []
 
         def first(self, image: np.ndarray, prompts: list[Prompt]) -> list[Region]:
             return [Region(0, 0, np.full(image.shape[:2], -1, np.float32)) for _ in prompts]
@@ -141,13 +141,13 @@ def test_no_pixel_is_clicked_twice(images: tuple[AnnotatedImage, ...]) -> None:
         def next(
             self, image: np.ndarray, prompts: list[Prompt], regions: list[Region]
         ) -> list[Region]:
-            self.asked += prompts
+            self.requests += prompts
             return self.first(image, prompts)
 
     model = Deaf()
     curve = measure_clicks(model, images, clicks=6, limit=1)
     assert curve.objects[0].corrections == 5
-    pixels = [(int(point.x), int(point.y)) for point in model.asked[-1].points]
+    pixels = [(int(point.x), int(point.y)) for point in model.requests[-1].points]
     assert len(pixels) == len(set(pixels)) == 6
 
 

@@ -146,7 +146,9 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with Path(path).open("rb") as stream, reader.open(stream, name, decoding=False) as image:
             width, height = image.size
-            if image.format == "TIFF":  # of these, Pillow gives the size as they are shown
+            from PIL.TiffImagePlugin import TiffImageFile
+
+            if isinstance(image, TiffImageFile):  # of these, Pillow gives the size as shown
                 width, height = image.tag_v2[256], image.tag_v2[257]
             with without_warnings():
                 turned = _orientation(image, name) >= 5

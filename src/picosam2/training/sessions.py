@@ -147,7 +147,7 @@ class Session:
     binary_mask: Mask | None = None
     """The mask so far, (H, W) bool."""
     show_mask: bool = True
-    given: bool = False
+    is_foreign: bool = False
     """Whether it started from a mask that is not the network's."""
     settled: npt.NDArray[np.float32] | None = None
     """The plane of the mask so far, (S, S), if it counts in the answer of the current pass."""
@@ -329,7 +329,7 @@ class Sessions:
             session.guided = True
             session.window = self._window(box).scaled(stretch)
             return
-        session.given = True
+        session.is_foreign = True
         if draw < 0.55:  # what a tracker has: the mask of a moment ago
             mask = _moved(truth, rng)
         elif draw < 0.75:
@@ -406,7 +406,7 @@ class Sessions:
         mask = session.mask if session.show_mask else None
         shown = guidance.planes(session.window, self._size, mask, session.points)
         planes[:, :, turn] = shown
-        counts = session.given or is_settled(session.points, session.box)
+        counts = session.is_foreign or is_settled(session.points, session.box)
         if counts and session.points and mask is not None and mask.max() > 127:
             session.settled = shown[0]
         side = self._size // self._output
