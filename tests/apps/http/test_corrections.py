@@ -247,4 +247,4 @@ def test_the_masks_of_a_request_have_the_pixels_of_one_image(client, session):
     assert click(client, session, *prompts[:3]).status_code == 200
     answer = click(client, session, *prompts)
     assert answer.status_code == 400
-    assert "40,000 pixels together" in answer.json()["error"]
+    assert "together may have 40,000 pixels" in answer.json()["error"]
