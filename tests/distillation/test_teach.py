@@ -519,7 +519,7 @@ def test_the_report_counts_each_object_once(
             image.load()
     text = describe(report)
     assert "truth:tiny: 8 objects of 8 images, 3 of 3 parts" in text
-    assert "2 masks are under 0.6" in text
+    assert "2 masks under 0.6, taken for another object" in text
     assert text.count("\n  0.") == 10
 
 
