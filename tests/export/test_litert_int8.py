@@ -98,5 +98,5 @@ def test_a_store_without_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     out = tmp_path / "x.tflite"
     words = ["export", "litert", "--weights", "default", "--out", str(out), "--store", "s"]
     assert run(words) == 2
-    assert "--store goes with --int8" in capsys.readouterr().err
+    assert "--store, --samples and --seed go with --int8" in capsys.readouterr().err
     assert not out.exists()

@@ -303,7 +303,7 @@ def test_counts_are_limited() -> None:
         formats.indexed_png(many)
     with pytest.raises(DataError, match="no mask"):
         formats.ids_png([])
-    with pytest.raises(DataError, match="as many labels"):
+    with pytest.raises(DataError, match="1 object with 2 labels"):
         formats.svg([made(many[0])], 1, 1, labels=["a", "b"])
 
 
