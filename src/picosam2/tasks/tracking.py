@@ -304,9 +304,8 @@ class _Object:
         self._area = float(masks.area(mask))
         seen = geometry.crop(frame, window)
         covered = geometry.crop_mask(mask, window)
-        on = covered >= min(
-            0.5, covered.max() / 2
-        )  # some, also of a mask that is thin or scattered
+        # Some pixels are on it always, also where the mask is thin or scattered.
+        on = covered >= min(0.5, covered.max() / 2)
         self._colors.learn(seen, on, _around(frame, self._box), first=True)
         self._usual = np.maximum(self._colors.likeness(seen, on), 1e-3)
 

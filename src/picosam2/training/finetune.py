@@ -206,7 +206,7 @@ def check_enough(images: Sequence[AnnotatedImage]) -> None:
 
 
 def _number(count: int, name: str) -> str:
-    return f"is only one {name}" if count == 1 else f"are only {count} {name}s"
+    return f"is only one {name}" if count == 1 else f"are only {counted(count, name)}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

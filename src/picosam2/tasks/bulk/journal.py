@@ -159,12 +159,10 @@ class FolderJournal:
         """
         self._check_own(list(files))
         key = (job.name, self._plan.format)
-        earlier = {
-            name
-            for known in (self._entries, self._whole)
-            if key in known
-            for name in known[key].files
-        }
+        earlier: set[str] = set()
+        for entries_by_key in (self._entries, self._whole):
+            if key in entries_by_key:
+                earlier.update(entries_by_key[key].files)
         entry = _Entry(
             image=job.name,
             format=self._plan.format,

@@ -225,7 +225,7 @@ export class Predictor {
     if (this.runtime.facts.guidance && (mask || prompt.points.length + (prompt.box ? 1 : 0) > 1)) {
       return [
         mask
-          ? await this.mended(prompt, mask)
+          ? await this.mended(prompt, this.given(mask, marked!))
           : await this.kept(prompt, choice, () => this.corrected(prompt, choice)),
       ];
     }
@@ -251,7 +251,7 @@ export class Predictor {
       byPoint.set(point, found);
       if (!prompt.box && point.positive) first.push(...found);
     }
-    if (mask) return [this.mend(this.given(mask), prompt.points, byPoint)];
+    if (mask) return [this.mend(this.given(mask, marked!), prompt.points, byPoint)];
     return this.combine(prompt, first, byPoint);
   }
 
@@ -289,8 +289,7 @@ export class Predictor {
    * A given mask corrected by clicks, one window each. Clicks that the mask agrees with are known, up to
    * the first that it contradicts, or the last.
    */
-  private async mended({ points, box }: Prompt, mask: Mask): Promise<Candidate> {
-    const given = this.given(mask);
+  private async mended({ points, box }: Prompt, given: Candidate): Promise<Candidate> {
     let known = points.findIndex((point) => given.covers(point) !== point.positive);
     if (known < 0) known = points.length - 1;
     let candidate = given;
@@ -342,11 +341,10 @@ export class Predictor {
     );
   }
 
-  /** A mask that is not empty, as a candidate that is sure of itself. */
-  private given(mask: Mask): Candidate {
+  /** A mask, and its bounds, as a candidate that is sure of itself. */
+  private given(mask: Mask, window: Box): Candidate {
     const { width, height } = this.image;
     const { outsideLogit, outputSize } = this.runtime.facts;
-    const window = bounds(mask)!;
     const draw: Draw = ({ step, ...grid }, part) => {
       const clip = part ?? {
         x0: Math.floor(window.x0 / step),
