@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ pytest.importorskip("pycocotools", reason="the extra `train` is not installed")
 import torch
 from PIL import Image
 
+from picosam2.apps.finetune import _recipe
 from picosam2.data.coco import AnnotatedImage, Instance
 from picosam2.data.labeled_images import read_labeled_images
 from picosam2.data.split import dhash
@@ -31,6 +34,7 @@ from picosam2.training.finetune import (
     OwnImages,
     Stop,
     TimedTrainer,
+    _splits_alike,
     check_enough,
     mean_weights,
     prepare_own,
@@ -127,6 +131,32 @@ def test_impossible_settings(change: dict[str, float]):
 
 
 # -- the images -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("crops", "alike"),
+    [
+        ({"a": True, "b": False}, True),
+        ({"b": False}, False),  # nothing to measure on
+        ({"a": True, "c": True, "b": False}, False),
+        ({"a": True, "b": False, "d": False}, False),  # calibrated on an image that is kept
+    ],
+)
+def test_crops_that_are_split_as_the_images_are(crops: dict[str, bool], alike: bool):
+    def entries(sides: dict[str, bool]) -> Any:
+        listed = [{"file_name": name, "validation": kept} for name, kept in sides.items()]
+        return SimpleNamespace(image_entries=listed)
+
+    store = entries({"a": True, "b": False, "c": False, "d": True})
+    assert _splits_alike(entries(crops), store) == alike
+
+
+def test_windows_are_those_of_the_weights(tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    windows = {"box_growth": 1.6, "box_max_aspect": 2.0}
+    save_weights(path, recipe().model.build(), {"geometry": windows})
+    augment = _recipe(path, "mine", SHORT).augment
+    assert (augment.box_growth, augment.box_max_aspect) == (1.6, 2.0)
 
 
 def test_the_split_is_by_image_and_keeps_the_share(own: OwnImages):

@@ -5,14 +5,15 @@ from copy import deepcopy
 import pytest
 import torch
 
+from picosam2.models.encoders import ENCODERS
 from picosam2.models.network import ModelConfig, PicoSAM2
 from picosam2.training.frozen import freeze_batchnorm
 
 
-def a_model() -> PicoSAM2:
+def a_model(encoder: str = "efficientnet-lite0") -> PicoSAM2:
     torch.manual_seed(0)
     config = ModelConfig(
-        encoder="efficientnet-lite0", widths=(16, 24, 40, 112), bottleneck=16,
+        encoder=encoder, widths=ENCODERS[encoder].widths, bottleneck=16,
         decoder=(12, 8, 8, 8), input_size=32, guidance=True,
     )  # fmt: skip
     model = PicoSAM2(config)
@@ -24,8 +25,11 @@ def a_model() -> PicoSAM2:
     return model
 
 
-def test_a_frozen_model_in_training_answers_as_in_evaluation_and_learns_the_same() -> None:
-    model = a_model().eval()
+@pytest.mark.parametrize("encoder", ["efficientnet-lite0", "efficientnet-lite2"])
+def test_a_frozen_model_in_training_answers_as_in_evaluation_and_learns_the_same(
+    encoder: str,
+) -> None:
+    model = a_model(encoder).eval()
     frozen = deepcopy(model).train()
     freeze_batchnorm(frozen)
     image, guidance = torch.randn(4, 3, 32, 32), torch.rand(4, 3, 32, 32)

@@ -246,15 +246,23 @@ class _Run:
 
 
 def _recipe(init: Path, name: str, config: FinetuneConfig) -> Recipe:
-    from picosam2.models.checkpoint import load_weights
+    """The recipe `finetune` for the network and the box windows of the weights at `init`."""
+    from picosam2.models.checkpoint import load_weights, read_tensors
+    from picosam2.runtimes.torch import TorchRuntime
     from picosam2.training.config import changed_recipe
 
-    model = load_weights(init).config
+    network = load_weights(init)
+    model = network.config
     if not model.guidance or model.logits != 2:
         raise ConfigError(
             f"the weights {name} take no corrections, and cannot be fine-tuned: start from default"
         )
-    return replace(changed_recipe("finetune", config.recipe), model=model)
+    runtime = TorchRuntime(network, facts=read_tensors(init).info)
+    recipe, windows = changed_recipe("finetune", config.recipe), runtime.info.metadata.windows
+    augment = replace(
+        recipe.augment, box_growth=windows.box_growth, box_max_aspect=windows.box_max_aspect
+    )
+    return replace(recipe, model=model, augment=augment)
 
 
 def _time_to_train(run: _Run, own: OwnImages, of_a_crop: float, measured: int) -> float:

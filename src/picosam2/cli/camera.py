@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from picosam2.apps.camera.session import CameraView, Session
     from picosam2.predictor import Predictor
 
-PORT = 8429
+HOST, PORT = "127.0.0.1", 8429
 
 
 def camera(
@@ -35,7 +35,7 @@ def camera(
     record: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     frames: Annotated[int | None, Parameter(validator=Number(gte=1), metavar="N")] = None,
     page: Annotated[bool, Parameter(negative="--no-page")] = True,
-    host: str = "127.0.0.1",
+    host: str = HOST,
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = PORT,
     allow_host: Annotated[list[str] | None, Parameter(negative=(), metavar="NAME")] = None,
     size: Annotated[str, Parameter(metavar="WxH")] = "640x480",
@@ -76,7 +76,7 @@ def camera(
     """
     from picosam2.apps.listener import listen
     from picosam2.io.video_files import read_size
-    from picosam2.prompts import Box, Point
+    from picosam2.prompts import Box, Point, Prompt
 
     if (network is None) == (simulate is None):
         raise CameraError(
@@ -87,6 +87,11 @@ def camera(
     click = None if point is None else Point.parse(point)
     rectangle = None if box is None else Box.parse(box)
     frame_size = read_size(size)
+    if click is not None or rectangle is not None:
+        first = Prompt(() if click is None else (click,), rectangle)
+        first.within(*frame_size[::-1])  # outside of the frame it is refused
+    if not page and (host != HOST or port != PORT or allow_host):
+        raise ConfigError("--host, --port and --allow-host are for the page, not for --no-page")
     if not page and frames is None and record is None:
         raise ConfigError("--no-page has nothing to show: add --record FILE, or --frames N")
     if record is not None:

@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from picosam2.cli._measuring import AnnotationFile, Dataset, Images, Limit, ResultFile
+from picosam2.cli._measuring import (
+    AnnotationFile,
+    Dataset,
+    Images,
+    Limit,
+    ResultFile,
+    check_peer,
+    open_peer,
+)
 from picosam2.cli._options import RuntimeName, Threads, Weights
 from picosam2.cli._targets import check_files, check_sources
 from picosam2.errors import ConfigError, require
 
 if TYPE_CHECKING:
     from picosam2.evaluation.clicks import ClickedModel
-    from picosam2.evaluation.peers import Peer
     from picosam2.predictor import Predictor
 
 
@@ -63,12 +70,11 @@ def clicks(
         raise ConfigError(f"{plot} is no name for an SVG file: end it in .svg")
     if plot is not None:
         require("matplotlib", "train")
-    if peer is not None and runtime != "onnx":
-        raise ConfigError("--runtime is for the weights of this project: leave it out with --peer")
+    check_peer(peer, weights, runtime)
     check_files(json, plot)
     check_sources((annotations, images))
     model: Predictor | ClickedModel
-    opened = None if peer is None else _open_peer(peer, threads)
+    opened = None if peer is None else open_peer(peer, threads)
     if opened is None:
         model, facts = _weights(weights, runtime, threads)
     else:
@@ -116,12 +122,3 @@ def _weights(weights: str, runtime: str, threads: int | None) -> tuple[Predictor
 
     predictor = Predictor(weights, runtime=runtime, threads=threads)
     return predictor, describe_weights(weights, find_weights(weights, runtime), predictor)
-
-
-def _open_peer(peer: str, threads: int | None) -> Peer:
-    from picosam2.evaluation.peers import Peer
-    from picosam2.evaluation.sam import open_sam
-
-    if threads is not None:
-        require("torch", "train").set_num_threads(threads)
-    return Peer(open_sam(peer, threads=threads))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from picosam2.cli._measuring import check_peer, open_peer
 from picosam2.cli._options import Flip, RuntimeName, Threads, Weights
 from picosam2.cli._targets import check_files, check_sources
 from picosam2.errors import ConfigError, DataError, require
@@ -72,6 +73,7 @@ def evaluate(
         json: Also write the numbers, of every object too, to this file.
         plot: With --domains: also draw them to this file.
     """
+    check_peer(peer, weights, runtime, flip=flip)
     if (images is None or annotations is None) and domains is None:
         raise ConfigError("give --images and --annotations, or --domains")
     if plot is not None and domains is None:
@@ -212,17 +214,7 @@ def _open(
     if weights.partition(":")[0] in KINDS and not Path(weights).exists():
         raise ConfigError(f"{weights} is another model: say --peer {weights}")
     if peer is not None:
-        if flip or runtime != "onnx":
-            raise ConfigError(
-                "--flip and --runtime are for weights of this project: leave them out"
-            )
-        from picosam2.errors import require
-        from picosam2.evaluation.peers import Peer
-        from picosam2.evaluation.sam import open_sam
-
-        if threads is not None:
-            require("torch", "train").set_num_threads(threads)
-        opened = Peer(open_sam(peer, threads=threads))
+        opened = open_peer(peer, threads)
         return opened, opened.facts()
     predictor = Predictor(weights, runtime=runtime, threads=threads, flip=flip)
     return predictor, network.describe_weights(weights, find_weights(weights, runtime), predictor)

@@ -117,22 +117,26 @@ LITE2 = Lite(
 )  # fmt: skip
 
 
-class _SameConv(nn.Conv2d):
+class SameConv(nn.Conv2d):
     """A convolution padded as TensorFlow's SAME: at stride 2 the right and bottom get more."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        return super().forward(self.padded(x_BCHW))
+
+    def padded(self, x_BCHW: Tensor) -> Tensor:
+        """The input with zeros around it; the convolution adds none."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         pads = []
         for size in (x_BCHW.shape[3], x_BCHW.shape[2]):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             pads += [total // 2, total - total // 2]
-        return super().forward(F.pad(x_BCHW, pads) if any(pads) else x_BCHW)
+        return F.pad(x_BCHW, pads) if any(pads) else x_BCHW
 
 
 def _convolve(
     inputs: int, outputs: int, kernel: int, stride: int, groups: int, same: bool
 ) -> list[nn.Module]:
-    make, padding = (_SameConv, 0) if same else (nn.Conv2d, kernel // 2)
+    make, padding = (SameConv, 0) if same else (nn.Conv2d, kernel // 2)
     convolution = make(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
     return [convolution, nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)]
 

@@ -277,12 +277,12 @@ def prepare_own(
         views=("box", "click-near"), context=_CONTEXT, validation=config.held_out, seed=seed,
         limit=0 if whole <= 600 else max(600 * len(hashes) // whole, 20),
     )  # fmt: skip
+    store = ImageStore(folder / "store")
     prepare([source], folder / "crops", crops, workers=1)
-    if not any(image["validation"] for image in Store(folder / "crops").image_entries):
-        # The images that were to be kept aside are among those over the limit.
+    if not _splits_alike(Store(folder / "crops"), store):
+        # What is kept aside is decided by images over the limit.
         shutil.rmtree(folder / "crops")
         prepare([source], folder / "crops", replace(crops, limit=0), workers=1)
-    store = ImageStore(folder / "store")
     held_out = store.held_out()
     of_an_image = sum(len(image.instances) for image in held_out) / len(held_out)
     return OwnImages(
@@ -292,6 +292,13 @@ def prepare_own(
         trained=_training_images(store, annotations, work),
         problems=tuple(problems),
     )
+
+
+def _splits_alike(crops: Store, store: ImageStore) -> bool:
+    """Whether the crops keep images aside to measure on, all of them images that `store` keeps."""
+    kept = {image["file_name"] for image in store.image_entries if image["validation"]}
+    sides = [(image["file_name"] in kept, image["validation"]) for image in crops.image_entries]
+    return (True, True) in sides and all(in_store == in_crops for in_store, in_crops in sides)
 
 
 def _copy(

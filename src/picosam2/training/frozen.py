@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from picosam2.models.encoders import SameConv
 from picosam2.training.depthwise import depthwise_gradients
 
 
@@ -40,6 +41,8 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Any:
     depthwise = convolution.groups == convolution.out_channels > 1
 
     def forward(x_BCHW: Tensor) -> Tensor:
+        if isinstance(convolution, SameConv):
+            x_BCHW = convolution.padded(x_BCHW)
         mean_C, variance_C = norm.running_mean, norm.running_var
         assert mean_C is not None, "a batch norm without statistics"
         assert variance_C is not None, "a batch norm without statistics"
