@@ -33,6 +33,7 @@ from picosam2.cli._memory import keep_memory
 from picosam2.data.coco import AnnotatedImage, read_coco
 from picosam2.data.split import split, spread
 from picosam2.data.store import hash_images
+from picosam2.errors import ConfigError
 from picosam2.evaluation.domains import Domain, read_domains
 from picosam2.evaluation.metrics import interval, interval_of_means
 from picosam2.training.finetune import FinetuneConfig
@@ -194,8 +195,11 @@ def table(folder: Path) -> None:
                 ]
                 if part == "measured":
                     low, high = interval_of_means(gains)
-                else:  # the same objects, whatever the set was
-                    low, high = interval(np.mean([gain for gain, _ in gains], 0), gains[0][1])
+                else:  # of the same objects, whatever the set was
+                    images = gains[0][1]
+                    if any(not np.array_equal(each, images) for _, each in gains):
+                        raise ConfigError(f"{folder} holds results of different COCO objects")
+                    low, high = interval(np.mean([gain for gain, _ in gains], 0), images)
                 cells = ", ".join(f"{when} {np.mean(of):.1f}" for when, of in values.items())
                 each = " ".join(f"{a - b:+.1f}" for a, b in
                                 zip(values["after"], values["before"], strict=True))  # fmt: skip

@@ -54,6 +54,13 @@ def test_what_is_shown_is_recorded(cli, image, tiny_onnx, tmp_path):
     assert again.out.startswith("30 frames")
 
 
+def test_a_box_that_reaches_past_the_frame_is_cut_and_told_once(cli, image, tiny_onnx):
+    words = ["--simulate", image, "--box", "200,150,900,350", "--weights", tiny_onnx]
+    done = cli("camera", *words, *SHORT)
+    assert done.code == 0, done.err
+    assert done.err.count("reaches past the image") == 1
+
+
 def test_a_click_that_finds_nothing_is_told(cli, image, tiny_onnx):
     words = ["--simulate", image, "--point", "2,2", "--weights", tiny_onnx]
     done = cli("camera", *words, *SHORT)

@@ -22,6 +22,7 @@ from picosam2.apps.finetune import _recipe
 from picosam2.data.coco import AnnotatedImage, Instance
 from picosam2.data.labeled_images import read_labeled_images
 from picosam2.data.split import dhash
+from picosam2.data.store import Store
 from picosam2.errors import CheckpointError, ConfigError, DataError
 from picosam2.images import load_image
 from picosam2.masks import rle_encode
@@ -149,6 +150,28 @@ def test_crops_that_are_split_as_the_images_are(crops: dict[str, bool], alike: b
 
     store = entries({"a": True, "b": False, "c": False, "d": True})
     assert _splits_alike(entries(crops), store) == alike
+
+
+def test_crops_of_all_images_where_some_would_be_split_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_splits_alike", lambda *_: False)
+    source = write_coco(tmp_path, 12)
+    images = read_labeled_images(source.annotations, source.images).images
+    for _ in range(2):  # and once more, as when a stopped run goes on
+        own = prepare_own(images, tmp_path / "work", SHORT)
+        assert own.crops == tmp_path / "work" / "crops-all"
+        assert not (tmp_path / "work" / "crops").exists()
+    kept = {entry["file_name"] for entry in own.store.image_entries if entry["validation"]}
+    entries = Store(own.crops).image_entries
+    assert {entry["file_name"] for entry in entries if entry["validation"]} == kept
+
+
+def test_windows_that_no_training_has_are_refused(tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, recipe().model.build(), {"geometry": {"box_growth": 3.0}})
+    with pytest.raises(ConfigError, match=r"^the weights mine cannot be fine-tuned: `box_growth`"):
+        _recipe(path, "mine", SHORT)
 
 
 def test_windows_are_those_of_the_weights(tmp_path: Path):

@@ -259,9 +259,12 @@ def _recipe(init: Path, name: str, config: FinetuneConfig) -> Recipe:
         )
     runtime = TorchRuntime(network, facts=read_tensors(init).info)
     recipe, windows = changed_recipe("finetune", config.recipe), runtime.info.metadata.windows
-    augment = replace(
-        recipe.augment, box_growth=windows.box_growth, box_max_aspect=windows.box_max_aspect
-    )
+    try:
+        augment = replace(
+            recipe.augment, box_growth=windows.box_growth, box_max_aspect=windows.box_max_aspect
+        )
+    except ConfigError as error:
+        raise ConfigError(f"the weights {name} cannot be fine-tuned: {error}") from error
     return replace(recipe, model=model, augment=augment)
 
 

@@ -33,7 +33,7 @@ def check_peer(peer: str | None, weights: str, runtime: str, *, flip: bool = Fal
     if peer is not None and used:
         are, them = ("is", "it") if len(used) == 1 else ("are", "them")
         raise ConfigError(
-            f"{' and '.join(used)} {are} for weights of this project: leave {them} out with --peer"
+            f"{', '.join(used)} {are} for weights of this project: leave {them} out with --peer"
         )
 
 
@@ -42,7 +42,7 @@ def open_peer(peer: str, threads: int | None) -> Peer:
     from picosam2.evaluation.peers import Peer
     from picosam2.evaluation.sam import open_sam
 
-    if threads is not None:
+    if threads is not None and not peer.startswith("onnx:"):
         require("torch", "train").set_num_threads(threads)
     return Peer(open_sam(peer, threads=threads))
 

@@ -74,6 +74,7 @@ def camera(
         simulate: Do without the camera: look at an image, a video or `sample`, and run the weights
             on this computer, rounded to 8 bits as the sensor's output is.
     """
+    from picosam2.apps.camera.sensor import check_frame_size
     from picosam2.apps.listener import listen
     from picosam2.io.video_files import read_size
     from picosam2.prompts import Box, Point, Prompt
@@ -87,9 +88,10 @@ def camera(
     click = None if point is None else Point.parse(point)
     rectangle = None if box is None else Box.parse(box)
     frame_size = read_size(size)
+    check_frame_size(frame_size)
     if click is not None or rectangle is not None:
         first = Prompt(() if click is None else (click,), rectangle)
-        first.within(*frame_size[::-1])  # outside of the frame it is refused
+        first.clipped(*frame_size[::-1])  # outside of the frame it is refused
     if not page and (host != HOST or port != PORT or allow_host):
         raise ConfigError("--host, --port and --allow-host are for the page, not for --no-page")
     if not page and frames is None and record is None:
@@ -115,6 +117,11 @@ def camera(
         listener = stack.enter_context(listen(host, port)) if page else None
         devices = Devices.real() if simulate is None else None
         predictor = Predictor(weights, threads=1)
+        scales = len(predictor.click_windows(Point(0, 0), *frame_size[::-1]))
+        if scale is not None and scale > scales:
+            raise ConfigError(
+                f"there is no --scale {scale} with these weights: choose from 1 to {scales}"
+            )
         if simulate is not None:
             # What is in the sensor then are the weights themselves.
             network = find_weights(weights)
@@ -125,11 +132,6 @@ def camera(
         )
         session = Session(source, predictor, settle=settle)
         if scale is not None:
-            if scale > session.scales:
-                raise ConfigError(
-                    f"there is no --scale {scale} with these weights: choose from 1 to "
-                    f"{session.scales}"
-                )
             session.scale = scale - 1
         if click is not None:
             session.point(click)

@@ -74,6 +74,10 @@ def evaluate(
         plot: With --domains: also draw them to this file.
     """
     check_peer(peer, weights, runtime, flip=flip)
+    if check_leak is not None and not check_leak.is_dir():
+        raise DataError(f"there is no folder {check_leak}: check the path")
+    if pixel_baselines:
+        require("cv2", "baselines")
     if (images is None or annotations is None) and domains is None:
         raise ConfigError("give --images and --annotations, or --domains")
     if plot is not None and domains is None:
@@ -99,6 +103,8 @@ def evaluate(
         opened = _open(weights, peer, runtime, threads, flip)
         _evaluate_domains(domains, *opened, limit, check_leak, json, plot)
         return
+    if jitter and protocol == "click-inside":
+        raise ConfigError("the points of click-inside are anywhere already: leave --jitter out")
     assert images is not None
     assert annotations is not None
     check_files(json)

@@ -43,7 +43,8 @@ def finetune(
     from picosam2.cli._progress import progress
     from picosam2.cli._text import columns, name_problems
 
-    check_files(out.with_name(f"{out.name}.safetensors"), kept=[weights])
+    endings = (".safetensors", ".onnx", "-int8.onnx", ".html")
+    check_files(*(out.with_name(out.name + ending) for ending in endings), kept=[weights])
     keep_memory()
     with progress("fine-tuning", "s") as update:
         result = run(

@@ -103,7 +103,8 @@ class FinetuneConfig:
     seed: int = 0
     """Of the training's draws."""
     recipe: tuple[str, ...] = ()
-    """Changed settings of the recipe `finetune`, for instance `train.lr=0.001`."""
+    """Changed settings of the recipe `finetune`, for instance `train.lr=0.001`. The network and the
+    windows of boxes are those of the weights, the precision is the quicker one."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.minutes) and self.minutes > 0):
@@ -278,16 +279,18 @@ def prepare_own(
         limit=0 if whole <= 600 else max(600 * len(hashes) // whole, 20),
     )  # fmt: skip
     store = ImageStore(folder / "store")
-    prepare([source], folder / "crops", crops, workers=1)
-    if not _splits_alike(Store(folder / "crops"), store):
-        # What is kept aside is decided by images over the limit.
-        shutil.rmtree(folder / "crops")
-        prepare([source], folder / "crops", replace(crops, limit=0), workers=1)
+    some, every = folder / "crops", folder / "crops-all"
+    if not every.exists():  # from a run that was stopped
+        prepare([source], some, crops, workers=1)
+    if every.exists() or not _splits_alike(Store(some), store):
+        # Images over the limit look like some below it, and decide their side. JPEG takes a tenth.
+        prepare([source], every, replace(crops, limit=0, crops="jpeg"), workers=1)
+        shutil.rmtree(some, ignore_errors=True)
     held_out = store.held_out()
     of_an_image = sum(len(image.instances) for image in held_out) / len(held_out)
     return OwnImages(
         store=store,
-        crops=folder / "crops",
+        crops=every if every.exists() else some,
         measured=spread(held_out, max(round(config.measured / of_an_image), 1)),
         trained=_training_images(store, annotations, work),
         problems=tuple(problems),

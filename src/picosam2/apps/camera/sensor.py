@@ -87,6 +87,15 @@ class Devices:
         return Devices(imx500, picamera2)
 
 
+def check_frame_size(size: tuple[int, int]) -> None:
+    """Raise `ConfigError` unless the sensor gives frames of this width and height."""
+    if min(size) < 32 or size[0] > SENSOR_SIZE[0] or size[1] > SENSOR_SIZE[1]:
+        raise ConfigError(
+            f"the sensor gives no frames of {size[0]}x{size[1]}: choose from 32x32 to "
+            f"{SENSOR_SIZE[0]}x{SENSOR_SIZE[1]}"
+        )
+
+
 class AiCamera:
     """A running camera with a network in its sensor. Use it in a `with` statement."""
 
@@ -112,11 +121,7 @@ class AiCamera:
             CameraError: no picamera2, no such camera, or the file holds another network.
             ConfigError: a size that makes no sense.
         """
-        if min(size) < 32 or size[0] > SENSOR_SIZE[0] or size[1] > SENSOR_SIZE[1]:
-            raise ConfigError(
-                f"the sensor gives no frames of {size[0]}x{size[1]}: choose from 32x32 to "
-                f"{SENSOR_SIZE[0]}x{SENSOR_SIZE[1]}"
-            )
+        check_frame_size(size)
         self._network = Path(network)
         if not self._network.is_file():
             raise CameraError(
