@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ from PIL import Image
 from picosam2.apps.finetune import _recipe
 from picosam2.data.coco import AnnotatedImage, Instance
 from picosam2.data.labeled_images import read_labeled_images
-from picosam2.data.split import dhash
+from picosam2.data.split import dhash, split, spread
 from picosam2.data.store import Store
 from picosam2.errors import CheckpointError, ConfigError, DataError
 from picosam2.images import load_image
@@ -35,7 +33,7 @@ from picosam2.training.finetune import (
     OwnImages,
     Stop,
     TimedTrainer,
-    _splits_alike,
+    _crops_limit,
     check_enough,
     mean_weights,
     prepare_own,
@@ -134,37 +132,41 @@ def test_impossible_settings(change: dict[str, float]):
 # -- the images -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("crops", "alike"),
-    [
-        ({"a": True, "b": False}, True),
-        ({"b": False}, False),  # nothing to measure on
-        ({"a": True, "c": True, "b": False}, False),
-        ({"a": True, "b": False, "d": False}, False),  # calibrated on an image that is kept
-    ],
-)
-def test_crops_that_are_split_as_the_images_are(crops: dict[str, bool], alike: bool):
-    def entries(sides: dict[str, bool]) -> Any:
-        listed = [{"file_name": name, "validation": kept} for name, kept in sides.items()]
-        return SimpleNamespace(image_entries=listed)
+def test_crops_are_of_some_of_many_images_unless_the_others_decide_their_side():
+    rng = np.random.default_rng(0)
+    hashes = [int(value) for value in rng.integers(1 << 63, size=100)]
+    masks, share = [50] * 100, 0.3
+    assert _crops_limit(hashes, [6] * 100, 1, share) == 0
+    assert _crops_limit(hashes, masks, 1, share) == 20
+    assert _crops_limit(hashes, masks, 1, 1e-9) == 0  # nothing to measure on
+    chosen = spread(range(100), 20)
+    assert 1 not in chosen
+    moved = 0
+    for seen in chosen:  # an image without crops looks the same, and comes first
+        alike = [*hashes]
+        alike[1] = hashes[seen] & ~0b111
+        sides = split(alike, 1, share)
+        alone = split([alike[index] for index in chosen], 1, share)
+        is_same = alone == [sides[index] for index in chosen]
+        assert _crops_limit(alike, masks, 1, share) == (20 if is_same else 0)
+        moved += not is_same
+    assert 0 < moved < 20
 
-    store = entries({"a": True, "b": False, "c": False, "d": True})
-    assert _splits_alike(entries(crops), store) == alike
 
-
-def test_crops_of_all_images_where_some_would_be_split_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("enough", [1, 600])
+def test_crops_keep_the_images_aside_that_the_store_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enough: int
 ):
-    monkeypatch.setattr(module, "_splits_alike", lambda *_: False)
-    source = write_coco(tmp_path, 12)
+    monkeypatch.setattr(module, "_CROPS_MASKS", enough)
+    source = write_coco(tmp_path, 30)
     images = read_labeled_images(source.annotations, source.images).images
     for _ in range(2):  # and once more, as when a stopped run goes on
         own = prepare_own(images, tmp_path / "work", SHORT)
-        assert own.crops == tmp_path / "work" / "crops-all"
-        assert not (tmp_path / "work" / "crops").exists()
     kept = {entry["file_name"] for entry in own.store.image_entries if entry["validation"]}
     entries = Store(own.crops).image_entries
-    assert {entry["file_name"] for entry in entries if entry["validation"]} == kept
+    assert len(entries) in (20, 30)
+    assert any(entry["validation"] for entry in entries)
+    assert all(entry["validation"] == (entry["file_name"] in kept) for entry in entries)
 
 
 def test_windows_that_no_training_has_are_refused(tmp_path: Path):

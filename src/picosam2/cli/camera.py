@@ -117,11 +117,12 @@ def camera(
         listener = stack.enter_context(listen(host, port)) if page else None
         devices = Devices.real() if simulate is None else None
         predictor = Predictor(weights, threads=1)
-        scales = len(predictor.click_windows(Point(0, 0), *frame_size[::-1]))
-        if scale is not None and scale > scales:
-            raise ConfigError(
-                f"there is no --scale {scale} with these weights: choose from 1 to {scales}"
-            )
+        if scale is not None:
+            scales = len(predictor.click_windows(Point(0, 0), *frame_size[::-1]))
+            if scale > scales:
+                raise ConfigError(
+                    f"there is no --scale {scale} with these weights: choose from 1 to {scales}"
+                )
         if simulate is not None:
             # What is in the sensor then are the weights themselves.
             network = find_weights(weights)

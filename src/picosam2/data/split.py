@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from picosam2.data.coco import AnnotatedImage
+_Item = TypeVar("_Item")
 
 NEAR = 4
 """Bits, of 64, by which two difference hashes of one image may differ after it was re-saved.
@@ -81,10 +82,11 @@ def _groups(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     return np.array([root(index) for index in range(len(hashes))], np.int64)
 
 
-def spread(images: Sequence[AnnotatedImage], count: int) -> tuple[AnnotatedImage, ...]:
-    """`count` images at even distances in their order, so that every source is among them; 0: all.
+def spread(images: Sequence[_Item], count: int) -> tuple[_Item, ...]:
+    """`count` images, or their numbers, at even distances in their order; 0: all.
 
-    A store's images stand source by source; the first ones would be of one source only.
+    So every source is among them: a store's images stand source by source, and the first ones
+    would be of one source only.
     """
     if not count or count >= len(images):
         return tuple(images)

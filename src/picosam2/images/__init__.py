@@ -146,9 +146,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with Path(path).open("rb") as stream, reader.open(stream, name, decoding=False) as image:
             width, height = image.size
-            from PIL.TiffImagePlugin import TiffImageFile
+            if image.format == "TIFF":  # of these, Pillow gives the size as shown
+                from PIL.TiffImagePlugin import TiffImageFile
 
-            if isinstance(image, TiffImageFile):  # of these, Pillow gives the size as shown
+                assert isinstance(image, TiffImageFile)
                 width, height = image.tag_v2[256], image.tag_v2[257]
             with without_warnings():
                 turned = _orientation(image, name) >= 5

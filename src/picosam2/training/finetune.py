@@ -37,7 +37,7 @@ from picosam2._words import counted
 from picosam2.data.coco import AnnotatedImage
 from picosam2.data.image_store import ImageStore, ImageStoreConfig, prepare_images
 from picosam2.data.split import dhash, split, spread
-from picosam2.data.store import SourceFiles, Store, StoreConfig, prepare
+from picosam2.data.store import SourceFiles, StoreConfig, prepare
 from picosam2.errors import CheckpointError, ConfigError, DataError, PicoSAM2Error
 from picosam2.evaluation.run import evaluate
 from picosam2.images import load_image
@@ -65,6 +65,7 @@ _LONG_SIDE, _OBJECT_SIDE = 1024, 192
 """Images are made smaller to this long side, if their median object keeps this one."""
 
 _MASKS_OF_AN_IMAGE = 100
+_CROPS_MASKS = 600  # about so many are enough to calibrate INT8 on
 _SEEDS = 200  # of the split that are tried for one with about the right share
 _SAVE_EVERY_S = 30.0
 _REHEARSED = 12  # windows of a step
@@ -273,35 +274,38 @@ def prepare_own(
         [source], folder / "store",
         ImageStoreConfig(validation=config.held_out, seed=seed), workers=1,
     )  # fmt: skip
-    whole = sum(counts)
+    limit = _crops_limit(hashes, counts, seed, config.held_out)
+    are_many = not limit and sum(counts) > _CROPS_MASKS
     crops = StoreConfig(
         views=("box", "click-near"), context=_CONTEXT, validation=config.held_out, seed=seed,
-        limit=0 if whole <= 600 else max(600 * len(hashes) // whole, 20),
+        limit=limit, crops="jpeg" if are_many else "raw",
     )  # fmt: skip
+    prepare([source], folder / "crops", crops, workers=1)
     store = ImageStore(folder / "store")
-    some, every = folder / "crops", folder / "crops-all"
-    if not every.exists():  # from a run that was stopped
-        prepare([source], some, crops, workers=1)
-    if every.exists() or not _splits_alike(Store(some), store):
-        # Images over the limit look like some below it, and decide their side. JPEG takes a tenth.
-        prepare([source], every, replace(crops, limit=0, crops="jpeg"), workers=1)
-        shutil.rmtree(some, ignore_errors=True)
     held_out = store.held_out()
     of_an_image = sum(len(image.instances) for image in held_out) / len(held_out)
     return OwnImages(
         store=store,
-        crops=every if every.exists() else some,
+        crops=folder / "crops",
         measured=spread(held_out, max(round(config.measured / of_an_image), 1)),
         trained=_training_images(store, annotations, work),
         problems=tuple(problems),
     )
 
 
-def _splits_alike(crops: Store, store: ImageStore) -> bool:
-    """Whether the crops keep images aside to measure on, all of them images that `store` keeps."""
-    kept = {image["file_name"] for image in store.image_entries if image["validation"]}
-    sides = [(image["file_name"] in kept, image["validation"]) for image in crops.image_entries]
-    return (True, True) in sides and all(in_store == in_crops for in_store, in_crops in sides)
+def _crops_limit(hashes: Sequence[int], counts: Sequence[int], seed: int, share: float) -> int:
+    """How many images to keep crops of, for about `_CROPS_MASKS` masks; 0: of all.
+
+    Of all where the others would be needed to keep the same images aside: an image of theirs may
+    look like some of these, and decide their side.
+    """
+    if sum(counts) <= _CROPS_MASKS:
+        return 0
+    limit = max(_CROPS_MASKS * len(hashes) // sum(counts), 20)
+    chosen = spread(range(len(hashes)), limit)
+    sides = split(hashes, seed, share)
+    alone = split([hashes[index] for index in chosen], seed, share)
+    return limit if any(alone) and alone == [sides[index] for index in chosen] else 0
 
 
 def _copy(
